@@ -50,6 +50,11 @@ impl DbError {
         Self { context, source }
     }
 
+    /// A value in the database that can't be read as what it should be.
+    pub(crate) fn decode(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new("reading a value", sqlx::Error::Decode(what.into()))
+    }
+
     /// Whether a unique index or a primary key refused a row.
     pub fn is_conflict(&self) -> bool {
         self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
