@@ -1,1 +1,3 @@
-fn main(){}
+//! The process: arguments, configuration, server.
+
+fn main() {}
