@@ -117,9 +117,16 @@ pub enum News {
     AccountData(Arc<AccountData>),
     Typing(Arc<Typing>),
     Presence(Arc<Presence>),
-    Forgotten { user_id: OwnedUserId, room_id: OwnedRoomId },
-    Devices { user_id: OwnedUserId },
-    Listing { room_id: OwnedRoomId },
+    Forgotten {
+        user_id: OwnedUserId,
+        room_id: OwnedRoomId,
+    },
+    Devices {
+        user_id: OwnedUserId,
+    },
+    Listing {
+        room_id: OwnedRoomId,
+    },
     /// Something that a later entry has replaced: there is nothing left to tell at this place.
     Superseded,
 }

@@ -1,1 +1,3 @@
+//! The process: arguments, configuration, server.
+
 fn main() {}

@@ -35,8 +35,7 @@ impl Stored {
     /// The transaction id, if `user_id` sent this event from `device_id`.
     pub fn transaction_for(&self, user_id: &UserId, device_id: &DeviceId) -> Option<OwnedTransactionId> {
         let transaction = self.transaction.as_ref()?;
-        (self.pdu.sender() == user_id && transaction.device_id == device_id)
-            .then(|| transaction.transaction_id.clone())
+        (self.pdu.sender() == user_id && transaction.device_id == device_id).then(|| transaction.transaction_id.clone())
     }
 }
 

@@ -11,7 +11,12 @@ use std::{
 use ruma::{OwnedEventId, OwnedRoomId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Tail, judge::{Judgement, judge}, replay, write::write};
+use super::{
+    Tail,
+    judge::{Judgement, judge},
+    replay,
+    write::write,
+};
 use crate::{
     db::{Db, DbError, DbResult, Tx},
     fact::{Batch, Write},
@@ -99,19 +104,13 @@ impl Submitted {
 
 impl Log {
     /// Starts the committer and the follower of other nodes' batches.
-    pub async fn start(
-        db: Db,
-        tail: Arc<Tail>,
-        random: Random,
-        metrics: Metrics,
-        tasks: &Tasks,
-    ) -> DbResult<Self> {
+    pub async fn start(db: Db, tail: Arc<Tail>, random: Random, metrics: Metrics, tasks: &Tasks) -> DbResult<Self> {
         let last = store::log::last_position(&mut db.read().await?).await?;
         tail.start_at(last);
         let (queue, jobs) = mpsc::channel(QUEUE);
         let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics };
         tasks.spawn("log committer", committer.run(jobs));
-        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), tasks.shutdown()));
+        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), tasks.shutdown().clone()));
         Ok(Self { queue, tail })
     }
 

@@ -54,7 +54,8 @@ impl<'a> TransactionKey<'a> {
 
 /// One judgement for each write, in order.
 pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgement>> {
-    let rooms: Vec<&RoomId> = events(writes).map(|event| event.pdu.room_id()).collect::<HashSet<_>>().into_iter().collect();
+    let rooms: Vec<&RoomId> =
+        events(writes).map(|event| event.pdu.room_id()).collect::<HashSet<_>>().into_iter().collect();
     let locked = if rooms.is_empty() { HashMap::new() } else { store::room::lock_heads(tx, &rooms).await? };
     let transactions: Vec<_> = events(writes)
         .filter_map(|event| event.transaction.as_ref().map(|transaction| (&*event.pdu, transaction)))

@@ -26,7 +26,7 @@ pub(super) async fn follow(db: Db, tail: Arc<Tail>, shutdown: Shutdown) {
     let alone = db.engine() == Engine::Sqlite;
     loop {
         tokio::select! {
-            () = shutdown.wait() => return,
+            () = shutdown.started() => return,
             () = tail.gap() => {}
             () = tokio::time::sleep(POLL), if !alone => {}
         }

@@ -83,9 +83,7 @@ async fn write_state(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<
     }
     let trunks = store::room::trunks(tx, &rooms).await?;
     let positions = positions_of_changes(tx, events).await?;
-    let place = |change: &StateChange| {
-        change.event.as_ref().and_then(|pdu| positions.get(pdu.event_id()).copied())
-    };
+    let place = |change: &StateChange| change.event.as_ref().and_then(|pdu| positions.get(pdu.event_id()).copied());
     let mut versions = Vec::new();
     let mut forks = Vec::new();
     let mut fork_changes = Vec::new();

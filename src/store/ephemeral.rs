@@ -1,8 +1,6 @@
 //! `receipts`, `typing` and `presence`: what is true of somebody until they do the next thing.
 
-use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId, presence::PresenceState,
-};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId, presence::PresenceState};
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
