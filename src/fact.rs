@@ -49,6 +49,8 @@ pub struct NewEvent {
     pub notifies: bool,
     pub thread_root: Option<OwnedEventId>,
     pub highlights: Vec<OwnedUserId>,
+    /// The state event whose place it takes.
+    pub replaces: Option<Arc<Pdu>>,
     /// The event that it redacts, as that stands from now on.
     pub redacted: Option<Arc<Pdu>>,
 }
@@ -146,6 +148,23 @@ impl Batch {
     }
 }
 
+impl RoomHead {
+    /// Before a room's first event.
+    pub fn new(version: RoomVersionId) -> Self {
+        Self { version, head: 0, depth: 0, extremities: Vec::new() }
+    }
+
+    /// The head once `pdu` has been appended. Only an accepted event is built upon.
+    pub fn follow(&mut self, pdu: &Pdu, standing: Standing) {
+        self.head += 1;
+        if standing == Standing::Accepted {
+            self.extremities.retain(|id| !pdu.prev_events().contains(id));
+            self.extremities.push(pdu.event_id().to_owned());
+            self.depth = self.depth.max(pdu.depth());
+        }
+    }
+}
+
 impl Write {
     /// A write of one event.
     pub fn event(event: NewEvent) -> Self {
@@ -179,6 +198,7 @@ impl NewEvent {
                 transaction: self.transaction.clone(),
                 notifies: self.notifies,
                 thread_root: self.thread_root.clone(),
+                replaces: self.replaces.clone(),
             },
             changes: self.changes.clone(),
             highlights: self.highlights.clone(),

@@ -13,6 +13,7 @@ pub mod log;
 pub mod metrics;
 pub mod position;
 pub mod random;
+pub mod room;
 pub mod serve;
 mod store;
 pub mod tasks;

@@ -29,6 +29,8 @@ pub struct Stored {
     pub notifies: bool,
     /// The root of the thread that the event is in.
     pub thread_root: Option<OwnedEventId>,
+    /// The state event whose place this one took.
+    pub replaces: Option<Arc<Pdu>>,
 }
 
 impl Stored {

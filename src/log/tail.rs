@@ -74,6 +74,11 @@ impl Tail {
         self.reached.subscribe()
     }
 
+    /// Asks for a look into the database: somebody knows of batches that have not come yet.
+    pub fn look(&self) {
+        self.gap.notify_one();
+    }
+
     /// Rung when batches are missing.
     pub(super) async fn gap(&self) {
         self.gap.notified().await;

@@ -168,6 +168,7 @@ impl<'a> NewRow<'a> {
             notifies: event.notifies && event.standing == Standing::Accepted,
             thread_root: event.thread_root.as_deref(),
             transaction: event.transaction.as_ref(),
+            replaces: event.replaces.as_deref().map(Pdu::event_id),
         }
     }
 }

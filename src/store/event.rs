@@ -15,25 +15,27 @@ use crate::{
 };
 
 statements! {
-    FIND_EVENT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by
+    FIND_EVENT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id = $1";
-    LIST_EVENTS = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by
+    LIST_EVENTS = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id IN LIST($1)";
-    LIST_EVENTS_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by
+    LIST_EVENTS_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position IN LIST($1)";
-    EVENTS_BETWEEN = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by
+    EVENTS_BETWEEN = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position >= $1 AND e.position <= $2 ORDER BY e.position";
     /// Downwards: the newest at or below $2, above $3.
-    ROOM_BACKWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by
+    ROOM_BACKWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
         WHERE e.room_id = $1 AND e.position <= $2 AND e.position > $3 AND e.standing = 0 ORDER BY e.position DESC LIMIT $4";
     /// Upwards: the oldest above $2, at or below $3.
-    ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by
+    ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
         WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing = 0 ORDER BY e.position LIMIT $4";
     POSITIONS = "SELECT event_id, position FROM events WHERE event_id IN LIST($1)";
     BY_TRANSACTIONS = "SELECT txn_hash, txn_id, event_id FROM events WHERE txn_hash IN LIST($1)";
-    REDACT = "UPDATE events SET json = $2, redacted_by = $3 WHERE event_id = $1";
+    REDACT = "UPDATE events SET json = $2, redacted_by = $3, notifies = FALSE WHERE event_id = $1";
+    /// What was redacted no longer asks for attention.
+    DELETE_HIGHLIGHTS = "DELETE FROM highlights WHERE position = (SELECT position FROM events WHERE event_id = $1)";
     HIGHLIGHTS_BETWEEN = "SELECT position, user_id FROM highlights WHERE position >= $1 AND position <= $2";
     LIST_HIGHLIGHTS = "SELECT position FROM highlights WHERE user_id = $1 AND room_id = $2 AND position > $3 ORDER BY position";
     /// What counts as unread for $2: thread and number of notifying events of others after $3.
@@ -56,6 +58,7 @@ static INSERT_EVENTS: Insert = Insert::new(
         ("device_id", Kind::Text),
         ("txn_id", Kind::Text),
         ("txn_hash", Kind::Int),
+        ("replaces", Kind::Text),
         ("json", Kind::Text),
     ],
     "",
@@ -80,6 +83,7 @@ pub(crate) struct NewRow<'a> {
     pub(crate) notifies: bool,
     pub(crate) thread_root: Option<&'a EventId>,
     pub(crate) transaction: Option<&'a Transaction>,
+    pub(crate) replaces: Option<&'a EventId>,
 }
 
 pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
@@ -95,6 +99,7 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
         Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.device_id.as_str())).collect()),
         Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.transaction_id.as_str())).collect()),
         Column::Ints(rows.iter().map(|row| row.transaction.map(|t| transaction_hash(row.pdu, t))).collect()),
+        Column::Texts(rows.iter().map(|row| row.replaces.map(EventId::as_str)).collect()),
         Column::texts(rows.iter().map(|row| row.pdu.json().get())),
     ];
     tx.insert(&INSERT_EVENTS, &columns).await
@@ -189,6 +194,7 @@ pub(crate) async fn positions(conn: &mut Conn, event_ids: &[&EventId]) -> DbResu
 
 /// Puts the redacted form in place of the original, for good.
 pub(crate) async fn replace_redacted(conn: &mut Conn, redacted: &Pdu, because: &EventId) -> DbResult<()> {
+    conn.execute(&DELETE_HIGHLIGHTS, args![redacted.event_id()]).await?;
     conn.execute(&REDACT, args![redacted.event_id(), redacted.json().get(), because]).await.map(drop)
 }
 
@@ -234,31 +240,32 @@ pub(crate) async fn list_notifying(
     rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
 }
 
-/// Runs one of the statements that select whole events, and adds to each redacted one what redacted it.
+/// Runs one of the statements that select whole events, and adds to each what redacted it and what it replaced.
 async fn read(conn: &mut Conn, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Stored>> {
     let rows = conn.list(statement, args).await?;
     let mut events = Vec::with_capacity(rows.len());
-    let mut redactions = HashSet::new();
+    let mut others = HashSet::new();
     for row in &rows {
         let redacted_by: Option<OwnedEventId> = row.get(10)?;
-        redactions.extend(redacted_by.clone());
-        events.push((stored(row)?, redacted_by));
+        let replaces: Option<OwnedEventId> = row.get(11)?;
+        others.extend(redacted_by.iter().chain(&replaces).cloned());
+        events.push((stored(row)?, redacted_by, replaces));
     }
-    if redactions.is_empty() {
-        return Ok(events.into_iter().map(|(event, _)| event).collect());
-    }
-    let ids: Vec<&str> = redactions.iter().map(|id| id.as_str()).collect();
-    let mut because = HashMap::new();
-    for row in conn.list(&LIST_EVENTS, args![&ids]).await? {
-        let redaction = stored(&row)?;
-        because.insert(redaction.pdu.event_id().to_owned(), redaction.pdu);
+    let mut pdus = HashMap::new();
+    if !others.is_empty() {
+        let ids: Vec<&str> = others.iter().map(|id| id.as_str()).collect();
+        for row in conn.list(&LIST_EVENTS, args![&ids]).await? {
+            let other = stored(&row)?;
+            pdus.insert(other.pdu.event_id().to_owned(), other.pdu);
+        }
     }
     Ok(events
         .into_iter()
-        .map(|(mut event, redacted_by)| {
-            if let Some(redaction) = redacted_by.and_then(|id| because.get(&id)) {
+        .map(|(mut event, redacted_by, replaces)| {
+            if let Some(redaction) = redacted_by.and_then(|id| pdus.get(&id)) {
                 event.pdu = Arc::new(Pdu::clone(&event.pdu).with_redacted_because(Arc::clone(redaction)));
             }
+            event.replaces = replaces.and_then(|id| pdus.get(&id).cloned());
             event
         })
         .collect())
@@ -284,5 +291,6 @@ fn stored(row: &Row) -> DbResult<Stored> {
         transaction,
         notifies: row.get(8)?,
         thread_root: row.get(9)?,
+        replaces: None,
     })
 }

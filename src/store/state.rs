@@ -21,6 +21,8 @@ statements! {
         WHERE v.lineage = $1 AND v.event_position IS NOT NULL";
     FIND_AT = "SELECT event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 AND from_position <= $4 ORDER BY from_position DESC LIMIT 1";
+    VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
+        WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
         WHERE lineage = $1 AND from_position > $2 AND from_position <= $3 ORDER BY from_position";
     /// Of any room, for the readers of a stretch of the log.
@@ -129,6 +131,17 @@ pub(crate) async fn find_at(
 ) -> DbResult<Option<Position>> {
     let Some(row) = conn.find(&FIND_AT, args![line.0, kind, state_key, at.0]).await? else { return Ok(None) };
     Ok(row.get::<Option<i64>>(0)?.map(Position))
+}
+
+/// Every event that a key has had, with where it began to hold, oldest first.
+pub(crate) async fn versions_of(
+    conn: &mut Conn,
+    line: Lineage,
+    kind: &str,
+    state_key: &str,
+) -> DbResult<Vec<(Position, Option<Position>)>> {
+    let rows = conn.list(&VERSIONS_OF, args![line.0, kind, state_key]).await?;
+    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get::<Option<i64>>(1)?.map(Position)))).collect()
 }
 
 /// The changes of a line after `after`, up to `until`, each with its place, oldest first.
