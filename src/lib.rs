@@ -1,6 +1,10 @@
-//! Hearth, a Matrix homeserver. `ARCHITECTURE.md` draws the house.
+//! Hearth, a Matrix homeserver. `ARCHITECTURE.md` shows the house and its floors.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod metrics;
 pub mod random;
+pub mod serve;
 pub mod tasks;
+pub mod telemetry;
