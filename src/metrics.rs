@@ -98,7 +98,7 @@ impl Metrics {
     }
 
     /// Counts one committed batch of the log.
-    pub fn committed(&self, entries: usize, took: Duration) {
+    pub fn batch_committed(&self, entries: usize, took: Duration) {
         let log = &self.0.log;
         log.commits.inc();
         log.batch_entries.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn names_carry_their_units() {
         let metrics = Metrics::new();
-        metrics.committed(3, Duration::from_millis(4));
+        metrics.batch_committed(3, Duration::from_millis(4));
         let waiting = metrics.waiting_sync();
 
         let text = metrics.render().unwrap();

@@ -1,0 +1,102 @@
+//! From an HTTP request to a typed one: ruma reads path, query and body; here their errors get names.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#api-standards>
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use axum::{
+    RequestPartsExt as _,
+    body::{Body, Bytes},
+    extract::RawPathParams,
+};
+use http::{HeaderMap, Method, request::Parts};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt as _,
+    error::{DeserializationError, ErrorKind, FromHttpRequestError},
+};
+use serde::de::IgnoredAny;
+
+use super::{
+    auth::Authenticate,
+    error::{ApiError, ApiResult},
+};
+use crate::{app::App, error::Error, serve::ClientAddress};
+
+/// A call of endpoint `R`, by somebody whom the type names.
+pub(crate) struct Call<R: IncomingRequest>
+where
+    R::Authentication: Authenticate,
+{
+    pub(crate) request: R,
+    pub(crate) caller: <R::Authentication as Authenticate>::Caller,
+    /// Where the call came from, as far as trusted proxies tell.
+    pub(crate) address: IpAddr,
+    pub(crate) headers: HeaderMap,
+    /// The body as it came, for user-interactive authentication and fields that ruma does not know.
+    pub(crate) body: Bytes,
+}
+
+impl<R: IncomingRequest> Call<R>
+where
+    R::Authentication: Authenticate,
+{
+    /// Authenticates first, so that a stranger learns nothing from how a body is judged.
+    pub(super) async fn read(app: &App, request: http::Request<Body>, body_limit: usize) -> ApiResult<Self> {
+        let (mut parts, body) = request.into_parts();
+        let address = parts.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a| a.0);
+        let caller = R::Authentication::authenticate(app, &parts, address).await?;
+        let body = collect(body, body_limit).await?;
+        let path = parts
+            .extract::<RawPathParams>()
+            .await
+            .map_err(|_| Error::invalid_param("The path is not valid UTF-8 once its percent-encoding is undone"))?;
+        let path: Vec<&str> = path.iter().map(|(_, value)| value).collect();
+        check_json(&parts.method, &body)?;
+        let request = read_ruma(&mut parts, &body, &path)?;
+        Ok(Self { request, caller, address, headers: parts.headers, body })
+    }
+}
+
+async fn collect(body: Body, limit: usize) -> ApiResult<Bytes> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => {
+            Err(Error::refused(ErrorKind::TooLarge, format!("The request body is larger than {limit} bytes")).into())
+        }
+        Err(_) => Err(Error::refused(ErrorKind::NotJson, "The request body ended early").into()),
+    }
+}
+
+/// Ruma reads an absent body as an empty object, as clients expect; anything else must be JSON.
+fn check_json(method: &Method, body: &[u8]) -> ApiResult<()> {
+    if body.is_empty() || method == Method::GET || method == Method::HEAD {
+        return Ok(());
+    }
+    serde_json::from_slice::<IgnoredAny>(body)
+        .map(drop)
+        .map_err(|e| Error::refused(ErrorKind::NotJson, format!("The request body is not JSON: {e}")).into())
+}
+
+fn read_ruma<R: IncomingRequest>(parts: &mut Parts, body: &Bytes, path: &[&str]) -> ApiResult<R> {
+    let mut request = http::Request::builder().method(parts.method.clone()).uri(parts.uri.clone());
+    if let Some(headers) = request.headers_mut() {
+        headers.clone_from(&parts.headers);
+    }
+    let request = request.body(&**body).map_err(Error::broken)?;
+    R::try_from_http_request(request, path).map_err(|error| match error {
+        FromHttpRequestError::Deserialization(error) => named(&error),
+        other => Error::refused(ErrorKind::Unrecognized, other.to_string()).into(),
+    })
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>
+fn named(error: &DeserializationError) -> ApiError {
+    let message = error.to_string();
+    let kind = match error {
+        _ if message.starts_with("missing field") => ErrorKind::MissingParam,
+        DeserializationError::Json(_) => ErrorKind::BadJson,
+        _ => ErrorKind::InvalidParam,
+    };
+    Error::refused(kind, message).into()
+}

@@ -1,0 +1,62 @@
+//! The whole house: every room, built once, handed to whoever needs it.
+
+use std::{ops::Deref, sync::Arc};
+
+use ruma::{OwnedServerName, signatures::Ed25519KeyPair};
+
+use crate::{
+    account::Accounts,
+    clock::Clock,
+    config::Config,
+    db::Db,
+    error::{Error, Result},
+    log::{Log, Reader, Tail},
+    metrics::Metrics,
+    random::Random,
+    room::{Active, Rooms},
+    tasks::Tasks,
+};
+
+/// The server's rooms. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<House>);
+
+/// What [`App`] holds.
+pub struct House {
+    pub config: Config,
+    pub server_name: OwnedServerName,
+    pub db: Db,
+    pub clock: Clock,
+    pub random: Random,
+    pub tasks: Tasks,
+    pub metrics: Metrics,
+    pub log: Log,
+    pub(crate) rooms: Rooms,
+    pub(crate) accounts: Accounts,
+}
+
+impl Deref for App {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.0
+    }
+}
+
+impl App {
+    /// Opens the database, brings its schema up to date, and builds the rooms from the lowest floor up.
+    pub async fn start(config: Config, db: Db, clock: Clock, random: Random, tasks: Tasks) -> Result<Self> {
+        db.migrate().await?;
+        let server_name = config.server_name.clone();
+        let metrics = Metrics::default();
+        let tail = Arc::new(Tail::default());
+        let active = Arc::new(Active::default());
+        tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
+        let log = Log::start(db.clone(), tail, random.clone(), metrics.clone(), &tasks).await?;
+        let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).map_err(Error::broken)?;
+        let rooms =
+            Rooms::new(db.clone(), log.clone(), clock.clone(), random.clone(), server_name.clone(), key, active);
+        let accounts = Accounts;
+        Ok(Self(Arc::new(House { config, server_name, db, clock, random, tasks, metrics, log, rooms, accounts })))
+    }
+}

@@ -1,0 +1,294 @@
+//! The database: one of two engines, its connections and its transactions.
+//!
+//! This room alone executes SQL. Everything above it names a [`Statement`] or an [`Insert`] and hands
+//! over [`Value`]s; which engine runs it is decided here. SQLite has one writing connection, because it
+//! has one writer anyway and a queue in front of it is fairer than its lock; `PostgreSQL` has a pool.
+
+#![expect(clippy::disallowed_methods, reason = "this is the one place that executes SQL")]
+
+mod insert;
+mod migrate;
+mod row;
+mod statement;
+mod value;
+
+use std::{path::Path, str::FromStr, time::Duration};
+
+use sqlx::{
+    Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use self::migrate::MigrateError;
+pub(crate) use self::{
+    insert::{Column, Insert, Kind},
+    row::Row,
+    statement::{Statement, statements},
+    value::{Value, args},
+};
+
+/// Which database engine is behind a [`Db`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// What went wrong in the database, and in which statement.
+#[derive(Debug, thiserror::Error)]
+#[error("database: {context}: {source}")]
+pub struct DbError {
+    context: &'static str,
+    #[source]
+    source: sqlx::Error,
+}
+
+impl DbError {
+    fn new(context: &'static str, source: sqlx::Error) -> Self {
+        Self { context, source }
+    }
+
+    /// A value in the database that can't be read as what it should be.
+    pub(crate) fn decode(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new("reading a value", sqlx::Error::Decode(what.into()))
+    }
+
+    /// Whether a unique index or a primary key refused a row.
+    pub fn is_conflict(&self) -> bool {
+        self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// Whether the connection is the trouble rather than the statement: the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match &self.source {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            // Class 57: the server is shutting down or starting up; 53: out of connections, disk or memory;
+            // 40: serialisation failure or deadlock; SQLite: 5 busy, 13 disk full.
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+                ["57", "53", "40", "08"].iter().any(|class| code.starts_with(class) && code.len() == 5)
+                    || code == "5"
+                    || code == "13"
+            }),
+            _ => false,
+        }
+    }
+}
+
+pub type DbResult<T> = Result<T, DbError>;
+
+/// The database, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db(Pools);
+
+#[derive(Clone, Debug)]
+enum Pools {
+    Sqlite { write: sqlx::SqlitePool, read: sqlx::SqlitePool },
+    Postgres(sqlx::PgPool),
+}
+
+/// A connection on which statements run: alone, each by itself, or within a [`Tx`].
+#[derive(Debug)]
+pub struct Conn(Held);
+
+#[derive(Debug)]
+enum Held {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+    SqliteTx(sqlx::Transaction<'static, Sqlite>),
+    PostgresTx(sqlx::Transaction<'static, Postgres>),
+}
+
+enum EngineRef<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    Postgres(&'a mut PgConnection),
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
+#[derive(Debug)]
+pub struct Tx(Conn);
+
+impl std::ops::Deref for Tx {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}
+
+impl Db {
+    /// Opens the database that `url` names: `sqlite:PATH` (created if missing), `postgres://…`.
+    /// `max_connections` bounds the `PostgreSQL` pool; SQLite takes one writer and four readers.
+    pub async fn connect(url: &str, max_connections: u32) -> DbResult<Self> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await;
+        }
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|e| DbError::new("reading database.url", e))?
+            .application_name("hearth")
+            .statement_cache_capacity(500);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(options)
+            .await
+            .map_err(|e| DbError::new("connecting", e))?;
+        Ok(Self(Pools::Postgres(pool)))
+    }
+
+    async fn open_sqlite(path: &Path) -> DbResult<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .statement_cache_capacity(500)
+            .pragma("cache_size", "-8000")
+            .pragma("temp_store", "MEMORY")
+            .pragma("journal_size_limit", "16777216");
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_secs(30))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await
+            .map_err(|e| DbError::new("opening the SQLite file", e))?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(4)
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(30))
+            .max_lifetime(None)
+            .connect_with(options.pragma("query_only", "ON"))
+            .await
+            .map_err(|e| DbError::new("opening the SQLite file", e))?;
+        Ok(Self(Pools::Sqlite { write, read }))
+    }
+
+    pub fn engine(&self) -> Engine {
+        match self.0 {
+            Pools::Sqlite { .. } => Engine::Sqlite,
+            Pools::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// A connection for reading, each statement seeing the newest committed data.
+    pub async fn read(&self) -> DbResult<Conn> {
+        match &self.0 {
+            Pools::Sqlite { read, .. } => read.acquire().await.map(Held::Sqlite),
+            Pools::Postgres(pool) => pool.acquire().await.map(Held::Postgres),
+        }
+        .map(Conn)
+        .map_err(|e| DbError::new("taking a connection", e))
+    }
+
+    /// A transaction for reading: all its statements see one state of the data.
+    pub async fn snapshot(&self) -> DbResult<Tx> {
+        match &self.0 {
+            Pools::Sqlite { read, .. } => read.begin().await.map(Held::SqliteTx),
+            Pools::Postgres(pool) => {
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Held::PostgresTx)
+            }
+        }
+        .map(|held| Tx(Conn(held)))
+        .map_err(|e| DbError::new("beginning to read", e))
+    }
+
+    /// A transaction for writing. On SQLite it waits for its turn.
+    pub async fn begin(&self) -> DbResult<Tx> {
+        match &self.0 {
+            Pools::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(Held::SqliteTx),
+            Pools::Postgres(pool) => pool.begin().await.map(Held::PostgresTx),
+        }
+        .map(|held| Tx(Conn(held)))
+        .map_err(|e| DbError::new("beginning to write", e))
+    }
+
+    /// Closes every connection. On SQLite this also folds the write-ahead log into the file.
+    pub async fn close(&self) {
+        match &self.0 {
+            Pools::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pools::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Makes everything that was done durable and visible.
+    pub async fn commit(self) -> DbResult<()> {
+        match self.0.0 {
+            Held::SqliteTx(tx) => tx.commit().await,
+            Held::PostgresTx(tx) => tx.commit().await,
+            Held::Sqlite(_) | Held::Postgres(_) => Ok(()),
+        }
+        .map_err(|e| DbError::new("committing", e))
+    }
+}
+
+impl Conn {
+    pub fn engine(&self) -> Engine {
+        match self.0 {
+            Held::Sqlite(_) | Held::SqliteTx(_) => Engine::Sqlite,
+            Held::Postgres(_) | Held::PostgresTx(_) => Engine::Postgres,
+        }
+    }
+
+    fn engine_ref(&mut self) -> EngineRef<'_> {
+        match &mut self.0 {
+            Held::Sqlite(c) => EngineRef::Sqlite(c),
+            Held::SqliteTx(c) => EngineRef::Sqlite(c),
+            Held::Postgres(c) => EngineRef::Postgres(c),
+            Held::PostgresTx(c) => EngineRef::Postgres(c),
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&mut self) -> DbResult<()> {
+        match self.engine_ref() {
+            EngineRef::Sqlite(c) => c.ping().await,
+            EngineRef::Postgres(c) => c.ping().await,
+        }
+        .map_err(|e| DbError::new("asking for a sign of life", e))
+    }
+
+    /// Runs a statement and tells how many rows it touched.
+    pub(crate) async fn execute(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<u64> {
+        statement.execute(self.engine_ref(), args).await
+    }
+
+    /// Runs a statement that returns at most one row.
+    pub(crate) async fn find(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Option<Row>> {
+        statement.find(self.engine_ref(), args).await
+    }
+
+    /// Runs a statement that must return a row.
+    pub(crate) async fn get(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Row> {
+        let row = statement.find(self.engine_ref(), args).await?;
+        row.ok_or_else(|| DbError::new(statement.name(), sqlx::Error::RowNotFound))
+    }
+
+    /// Runs a statement that returns any number of rows.
+    pub(crate) async fn list(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Row>> {
+        statement.list(self.engine_ref(), args).await
+    }
+
+    /// Writes many rows at once.
+    pub(crate) async fn insert(&mut self, insert: &'static Insert, columns: &[Column<'_>]) -> DbResult<()> {
+        insert.run(self.engine_ref(), columns).await
+    }
+}

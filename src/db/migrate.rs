@@ -1,0 +1,113 @@
+//! Migrations: numbered SQL files, equal names for both engines, run in order at start.
+//!
+//! Each file runs in a transaction of its own together with the row that records it. A database that
+//! records a migration this binary does not know comes from a newer release and is refused.
+
+use sqlx::Executor as _;
+
+use super::{Db, DbError, DbResult, Engine, EngineRef, Tx, args, statements};
+
+/// One step of the schema, as both engines spell it.
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal $name:literal),* $(,)?) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            sqlite: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../migrations/postgres/", $name, ".sql")),
+        }),*]
+    };
+}
+
+static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light"];
+
+statements! {
+    CREATE_MIGRATIONS = "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL)";
+    /// One process at a time; the others wait and then find the work done.
+    LOCK_MIGRATIONS = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720318)::text";
+    LIST_MIGRATIONS = "SELECT version, name FROM migrations ORDER BY version";
+    RECORD_MIGRATION = "INSERT INTO migrations (version, name) VALUES ($1, $2)";
+}
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error(
+        "the database was last used by a newer Hearth: it has migration {name}, this one knows only {known}. \
+         Start the newer release, or restore a backup from before the upgrade"
+    )]
+    FromTheFuture { name: String, known: i64 },
+    #[error("migration {name} failed and was rolled back: {source}")]
+    Failed { name: &'static str, source: DbError },
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl Db {
+    /// Brings the schema up to date and tells which migrations ran.
+    pub async fn migrate(&self) -> Result<Vec<&'static str>, MigrateError> {
+        let mut ran = Vec::new();
+        loop {
+            let mut tx = self.begin().await?;
+            tx.execute(&LOCK_MIGRATIONS, args![]).await?;
+            tx.execute(&CREATE_MIGRATIONS, args![]).await?;
+            let Some(next) = pending(&mut tx).await?.into_iter().next() else {
+                tx.commit().await?;
+                return Ok(ran);
+            };
+            apply(&mut tx, next).await.map_err(|source| MigrateError::Failed { name: next.name, source })?;
+            tx.commit().await?;
+            ran.push(next.name);
+        }
+    }
+
+    /// Runs what [`Db::migrate`] would run, tells the names and leaves the database as it was.
+    pub async fn try_migrate(&self) -> Result<Vec<&'static str>, MigrateError> {
+        let mut tx = self.begin().await?;
+        tx.execute(&CREATE_MIGRATIONS, args![]).await?;
+        let pending = pending(&mut tx).await?;
+        for migration in &pending {
+            apply(&mut tx, migration).await.map_err(|source| MigrateError::Failed { name: migration.name, source })?;
+        }
+        Ok(pending.iter().map(|m| m.name).collect())
+    }
+}
+
+async fn pending(tx: &mut Tx) -> Result<Vec<&'static Migration>, MigrateError> {
+    let known = MIGRATIONS.last().map_or(0, |m| m.version);
+    let mut done = Vec::new();
+    for row in tx.list(&LIST_MIGRATIONS, args![]).await? {
+        let version: i64 = row.get(0)?;
+        if version > known {
+            return Err(MigrateError::FromTheFuture { name: row.get(1)?, known });
+        }
+        done.push(version);
+    }
+    Ok(MIGRATIONS.iter().filter(|m| !done.contains(&m.version)).collect())
+}
+
+async fn apply(tx: &mut Tx, migration: &'static Migration) -> DbResult<()> {
+    let fail = |e| DbError::new(migration.name, e);
+    match tx.engine_ref() {
+        EngineRef::Sqlite(c) => c.execute(sqlx::raw_sql(migration.sqlite)).await.map(drop).map_err(fail)?,
+        EngineRef::Postgres(c) => c.execute(sqlx::raw_sql(migration.postgres)).await.map(drop).map_err(fail)?,
+    }
+    tx.execute(&RECORD_MIGRATION, args![migration.version, migration.name]).await?;
+    Ok(())
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        })
+    }
+}

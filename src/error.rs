@@ -1,0 +1,53 @@
+//! What can go wrong below the API: a refusal that the caller should read, or something that broke.
+//!
+//! A refusal carries the specification's error code, without HTTP; `api/error.rs` alone turns it into a
+//! status. What broke is logged there and told to nobody.
+
+use ruma::api::error::ErrorKind;
+
+use crate::db::{DbError, MigrateError};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller asked for something that isn't allowed or isn't there. The message tells what to do.
+    #[error("{message}")]
+    Refused { kind: ErrorKind, message: String },
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The database can't say whether a write took place, or can't be reached: the caller may try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Something that must not happen.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Error {
+    pub fn refused(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::Refused { kind, message: message.into() }
+    }
+
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::refused(ErrorKind::Forbidden, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::refused(ErrorKind::NotFound, message)
+    }
+
+    pub fn invalid_param(message: impl Into<String>) -> Self {
+        Self::refused(ErrorKind::InvalidParam, message)
+    }
+
+    pub fn bad_json(message: impl Into<String>) -> Self {
+        Self::refused(ErrorKind::BadJson, message)
+    }
+
+    pub fn broken(what: impl std::fmt::Display) -> Self {
+        Self::Broken(what.to_string())
+    }
+}

@@ -1,0 +1,20 @@
+//! Events: what a persistent data unit is, how one is made, how it reads to a client. No I/O.
+//!
+//! <https://spec.matrix.org/v1.19/server-server-api/#pdus>
+
+mod client;
+mod draft;
+mod pdu;
+mod stored;
+mod version;
+
+pub use self::{
+    client::{ClientFormat, client_event, stripped_state},
+    draft::{Draft, DraftError, Place},
+    pdu::{Pdu, PduError, Standing},
+    stored::{Logged, StateChange, Stored, Transaction},
+    version::{is_supported, rules, stable_versions},
+};
+
+/// The JSON of an event's content, checked to be canonical: no floats, no integers beyond 2^53.
+pub type Content = ruma::CanonicalJsonObject;

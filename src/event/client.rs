@@ -1,0 +1,126 @@
+//! An event as clients read it: without hashes, signatures and graph, with `unsigned`.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
+
+use std::sync::Arc;
+
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, serde::Raw};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::Pdu;
+
+/// What the reader of an event gets beside the event itself.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFormat {
+    /// Left out in `/sync`, where the room is the key of the map that the event stands in.
+    pub with_room_id: bool,
+    /// For `age`.
+    pub now: Option<MilliSecondsSinceUnixEpoch>,
+    /// For the device that sent the event.
+    pub transaction_id: Option<OwnedTransactionId>,
+    /// The state event that this one replaced.
+    pub replaces: Option<Arc<Pdu>>,
+    /// The reader's membership when the event was sent.
+    pub membership: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct ClientEvent<'a> {
+    content: &'a RawValue,
+    event_id: &'a EventId,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacts: Option<&'a EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_id: Option<&'a ruma::RoomId>,
+    sender: &'a ruma::UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_key: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'a ruma::events::TimelineEventType,
+    #[serde(skip_serializing_if = "Unsigned::is_empty")]
+    unsigned: Unsigned<'a>,
+}
+
+#[derive(Serialize)]
+struct Unsigned<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_content: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_sender: Option<&'a ruma::UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacted_because: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces_state: Option<&'a EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<&'a ruma::TransactionId>,
+}
+
+impl Unsigned<'_> {
+    fn is_empty(&self) -> bool {
+        self.age.is_none()
+            && self.membership.is_none()
+            && self.prev_content.is_none()
+            && self.redacted_because.is_none()
+            && self.transaction_id.is_none()
+    }
+}
+
+/// Writes an event for a client.
+pub fn client_event<T>(pdu: &Pdu, format: &ClientFormat) -> Raw<T> {
+    Raw::from_json(client_json(pdu, format))
+}
+
+fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
+    let redacted_because = pdu
+        .redacted_because()
+        .map(|because| client_json(because, &ClientFormat { with_room_id: true, ..ClientFormat::default() }));
+    let event = ClientEvent {
+        content: pdu.content(),
+        event_id: pdu.event_id(),
+        origin_server_ts: pdu.origin_server_ts(),
+        // Old clients look for it here, whatever the room version.
+        redacts: pdu.redacts(),
+        room_id: format.with_room_id.then_some(pdu.room_id()),
+        sender: pdu.sender(),
+        state_key: pdu.state_key(),
+        kind: pdu.kind(),
+        unsigned: Unsigned {
+            age: format.now.map(|now| u64::from(now.get()).saturating_sub(pdu.origin_server_ts().get().into())),
+            membership: format.membership,
+            prev_content: format.replaces.as_ref().map(|old| old.content()),
+            prev_sender: format.replaces.as_ref().map(|old| old.sender()),
+            redacted_because,
+            replaces_state: format.replaces.as_ref().map(|old| old.event_id()),
+            transaction_id: format.transaction_id.as_deref(),
+        },
+    };
+    to_raw_value(&event).expect("an event's fields are strings, integers and JSON that was read before")
+}
+
+/// Writes a state event for somebody who is not in the room.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
+pub fn stripped_state<T>(pdu: &Pdu) -> Raw<T> {
+    #[derive(Serialize)]
+    struct Stripped<'a> {
+        content: &'a RawValue,
+        sender: &'a ruma::UserId,
+        state_key: &'a str,
+        #[serde(rename = "type")]
+        kind: &'a ruma::events::TimelineEventType,
+    }
+    let stripped = Stripped {
+        content: pdu.content(),
+        sender: pdu.sender(),
+        state_key: pdu.state_key().unwrap_or_default(),
+        kind: pdu.kind(),
+    };
+    let json = to_raw_value(&stripped).expect("an event's fields are strings and JSON that was read before");
+    Raw::from_json(json)
+}
