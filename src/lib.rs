@@ -3,6 +3,7 @@
 mod account;
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
@@ -17,3 +18,4 @@ pub mod room;
 pub mod serve;
 mod store;
 pub mod tasks;
+pub mod telemetry;
