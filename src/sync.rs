@@ -14,5 +14,6 @@ mod watch;
 
 pub use self::{
     gather::{Gathered, JoinedRoom, LeftRoom, Request, StrippedRoom, Syncs},
-    watch::{Watcher, Watchers},
+    v3::Writer,
+    watch::{Registry, Watcher, Watchers},
 };

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! `hearth-bench` loads a Matrix homeserver and prints what it measured.
 //!
 //! It speaks only the client-server API (<https://spec.matrix.org/v1.19/client-server-api/>), so that any
@@ -116,4 +113,3 @@ async fn play(scenario: Scenario, stage: &mut Stage) -> Result<Outcome> {
         .await
         .with_context(|| format!("not finished after {} s (--give-up)", patience.as_secs()))?
 }
->>>>>>> bench

@@ -5,12 +5,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    DeviceId, MilliSecondsSinceUnixEpoch, OwnedEventId, UInt, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedUserId, UInt,
     api::client::{
         filter::{EventFormat, FilterDefinition},
         sync::sync_events::{UnreadNotificationsCount, v3},
     },
-    events::AnySyncEphemeralRoomEvent,
     serde::Raw,
 };
 use serde_json::{json, value::to_raw_value};
@@ -31,17 +30,28 @@ use crate::{
 };
 
 /// For whom the response is written.
-pub struct Writer<'a> {
-    pub user_id: &'a UserId,
-    pub device_id: &'a DeviceId,
-    pub filter: &'a FilterDefinition,
-    pub now: MilliSecondsSinceUnixEpoch,
+pub struct Writer {
+    pub user_id: OwnedUserId,
+    pub device_id: OwnedDeviceId,
+    pub filter: Arc<FilterDefinition>,
     pub state_after: bool,
 }
 
-impl Writer<'_> {
+/// A writer at work: the ages of events are counted to one moment.
+struct Page<'a> {
+    writer: &'a Writer,
+    now: MilliSecondsSinceUnixEpoch,
+}
+
+impl Writer {
     /// Writes the response.
-    pub fn response(&self, gathered: Gathered) -> Result<v3::Response> {
+    pub fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<v3::Response> {
+        Page { writer: self, now }.response(gathered)
+    }
+}
+
+impl Page<'_> {
+    fn response(&self, gathered: Gathered) -> Result<v3::Response> {
         let mut response = v3::Response::new(gathered.until.to_string());
         for room in gathered.joined {
             let room_id = room.room_id.clone();
@@ -80,7 +90,7 @@ impl Writer<'_> {
             let content = json!({ "type": "m.typing", "content": { "user_ids": users } });
             joined.ephemeral.events.push(raw(&content)?);
         }
-        if self.filter.room.timeline.unread_thread_notifications {
+        if self.writer.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = count(room.unread.main_notifications, room.unread.main_highlights);
             joined.unread_thread_notifications = threads(&room.unread);
         } else {
@@ -108,13 +118,12 @@ impl Writer<'_> {
     }
 
     fn timeline_event<T>(&self, event: &Stored, timeline: &Timeline) -> Result<Raw<T>> {
-        let membership = timeline.membership_at(event);
         let format = ClientFormat {
             with_room_id: false,
             now: Some(self.now),
-            transaction_id: event.transaction_for(self.user_id, self.device_id),
+            transaction_id: event.transaction_for(&self.writer.user_id, &self.writer.device_id),
             replaces: event.replaces.clone(),
-            membership: Some(membership.as_str().to_owned().into()),
+            membership: Some(timeline.membership_at(event)),
         };
         self.event(&event.pdu, &format)
     }
@@ -122,15 +131,15 @@ impl Writer<'_> {
     fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<v3::State> {
         let format = ClientFormat { now: Some(self.now), ..ClientFormat::default() };
         let events = events.map(|pdu| self.event(pdu, &format)).collect::<Result<Vec<_>>>()?.into();
-        Ok(if self.state_after { v3::State::After(events) } else { v3::State::Before(events) })
+        Ok(if self.writer.state_after { v3::State::After(events) } else { v3::State::Before(events) })
     }
 
     fn event<T>(&self, pdu: &Pdu, format: &ClientFormat) -> Result<Raw<T>> {
-        let event = match self.filter.event_format {
+        let event = match self.writer.filter.event_format {
             EventFormat::Federation => pdu.raw(),
             _ => client_event(pdu, format),
         };
-        match &self.filter.event_fields {
+        match &self.writer.filter.event_fields {
             Some(fields) => only_fields(&event, fields).map_err(Error::broken),
             None => Ok(event),
         }
@@ -176,6 +185,3 @@ fn count(notifications: usize, highlights: usize) -> UnreadNotificationsCount {
 fn uint(value: usize) -> UInt {
     UInt::try_from(value).unwrap_or(UInt::MAX)
 }
-
-/// The type under which ephemeral events are written.
-pub type Ephemeral = Raw<AnySyncEphemeralRoomEvent>;
