@@ -10,6 +10,7 @@ pub mod db;
 pub mod error;
 pub mod event;
 pub mod fact;
+mod hub;
 pub mod log;
 pub mod metrics;
 pub mod position;

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     db::{Db, DbError, DbResult, Tx},
     fact::{Batch, Write},
+    hub::Hub,
     metrics::Metrics,
     position::Position,
     random::Random,
@@ -108,9 +109,9 @@ impl Log {
         let last = store::log::last_position(&mut db.read().await?).await?;
         tail.start_at(last);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics };
-        tasks.spawn("log committer", committer.run(jobs));
-        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), tasks.shutdown().clone()));
+        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics, hub: hub.clone() };
+        tasks.spawn_essential("log committer", committer.run(jobs));
+        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), hub, tasks.shutdown().clone()));
         Ok(Self { queue, tail })
     }
 
@@ -140,6 +141,7 @@ struct Committer {
     tail: Arc<Tail>,
     random: Random,
     metrics: Metrics,
+    hub: Hub,
 }
 
 impl Committer {
@@ -184,7 +186,9 @@ impl Committer {
             Ok((verdicts, batch)) => {
                 if let Some(batch) = batch {
                     self.metrics.batch_committed(batch.news.len(), started.elapsed());
+                    let last = batch.last;
                     self.tail.publish(Arc::new(batch));
+                    self.hub.announce(last);
                 }
                 verdicts
             }
