@@ -4,4 +4,6 @@
 //! throwaway PostgreSQL; plain `cargo test` runs the SQLite half and says so.
 
 mod durable;
+mod floors;
+mod sync_model;
 mod world;
