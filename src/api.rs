@@ -4,6 +4,8 @@ pub(crate) mod auth;
 pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod extract;
+pub(crate) mod interactive;
+pub(crate) mod json;
 pub(crate) mod route;
 
 pub use self::client::router;
