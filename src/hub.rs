@@ -31,7 +31,11 @@ pub struct Hub {
 impl Hub {
     /// A hub for a node that is alone, or that finds the others' batches by polling.
     pub fn silent() -> Self {
-        Self { said: watch::Sender::default(), heard: watch::channel(Position::START).1, connected: watch::channel(false).1 }
+        Self {
+            said: watch::Sender::default(),
+            heard: watch::channel(Position::START).1,
+            connected: watch::channel(false).1,
+        }
     }
 
     /// A hub over Redis, for the nodes of one server name. It connects in the background, again and again.

@@ -101,15 +101,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
     let db = open(&config).await?;
-    let app = App::start(
-        config.clone(),
-        db.clone(),
-        Clock::system(),
-        random.clone(),
-        tasks.clone(),
-        metrics.clone(),
-    )
-    .await?;
+    let app =
+        App::start(config.clone(), db.clone(), Clock::system(), random.clone(), tasks.clone(), metrics.clone()).await?;
     for url in listeners.urls() {
         tracing::info!("listening on {url}");
     }

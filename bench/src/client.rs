@@ -53,20 +53,14 @@ impl Refused {
     /// Whether this error, or what caused it, is the server's rate limit.
     pub(crate) fn is_rate_limit(error: &anyhow::Error) -> bool {
         error.chain().any(|cause| {
-            cause
-                .downcast_ref::<Self>()
-                .is_some_and(|refused| refused.status == StatusCode::TOO_MANY_REQUESTS)
+            cause.downcast_ref::<Self>().is_some_and(|refused| refused.status == StatusCode::TOO_MANY_REQUESTS)
         })
     }
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} was answered {}: {}",
-            self.call, self.status, self.body
-        )
+        write!(f, "{} was answered {}: {}", self.call, self.status, self.body)
     }
 }
 
@@ -82,17 +76,11 @@ pub(crate) struct Client {
 impl Client {
     /// A client that has not logged in.
     pub(crate) fn anonymous(target: &Arc<Target>) -> Self {
-        Self {
-            connection: Connection::new(Arc::clone(target)),
-            authorization: None,
-        }
+        Self { connection: Connection::new(Arc::clone(target)), authorization: None }
     }
 
     pub(crate) fn new(target: &Arc<Target>, user: &User) -> Self {
-        Self {
-            connection: Connection::new(Arc::clone(target)),
-            authorization: Some(user.authorization.clone()),
-        }
+        Self { connection: Connection::new(Arc::clone(target)), authorization: Some(user.authorization.clone()) }
     }
 
     /// The same, connecting from a chosen local address.
@@ -104,15 +92,8 @@ impl Client {
     }
 
     /// One request; the caller looks at the status.
-    pub(crate) async fn exchange(
-        &mut self,
-        method: &Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Answer> {
-        self.connection
-            .request(method, path, self.authorization.as_ref(), body)
-            .await
+    pub(crate) async fn exchange(&mut self, method: &Method, path: &str, body: Bytes) -> Result<Answer> {
+        self.connection.request(method, path, self.authorization.as_ref(), body).await
     }
 
     /// One request that must succeed.
@@ -123,21 +104,15 @@ impl Client {
 
     /// Opens the connection by a request that costs the server nothing.
     pub(crate) async fn connect(&mut self) -> Result<()> {
-        self.call(&Method::GET, "/_matrix/client/versions", Bytes::new())
-            .await?;
+        self.call(&Method::GET, "/_matrix/client/versions", Bytes::new()).await?;
         Ok(())
     }
 
     /// Posts a value and reads one.
-    pub(crate) async fn post<T: DeserializeOwned>(
-        &mut self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T> {
+    pub(crate) async fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T> {
         let body = serde_json::to_vec(body).context("the request is no JSON")?;
         let answer = self.call(&Method::POST, path, body.into()).await?;
-        serde_json::from_slice(&answer)
-            .with_context(|| format!("POST {path} was answered with unexpected JSON"))
+        serde_json::from_slice(&answer).with_context(|| format!("POST {path} was answered with unexpected JSON"))
     }
 
     /// `POST /createRoom`.
@@ -151,26 +126,14 @@ impl Client {
         struct Created {
             room_id: String,
         }
-        let created: Created = self
-            .post(
-                "/_matrix/client/v3/createRoom",
-                &CreateRoom { preset, name },
-            )
-            .await?;
+        let created: Created = self.post("/_matrix/client/v3/createRoom", &CreateRoom { preset, name }).await?;
         let id = utf8_percent_encode(&created.room_id, NON_ALPHANUMERIC);
-        Ok(Room {
-            path: format!("/_matrix/client/v3/rooms/{id}"),
-        })
+        Ok(Room { path: format!("/_matrix/client/v3/rooms/{id}") })
     }
 
     /// `POST /rooms/{roomId}/join`.
     pub(crate) async fn join(&mut self, room: &Room) -> Result<()> {
-        self.call(
-            &Method::POST,
-            &format!("{}/join", room.path),
-            Bytes::from_static(b"{}"),
-        )
-        .await?;
+        self.call(&Method::POST, &format!("{}/join", room.path), Bytes::from_static(b"{}")).await?;
         Ok(())
     }
 
@@ -192,10 +155,7 @@ pub(crate) fn success(method: &Method, path: &str, answer: Answer) -> Result<Byt
     Err(Refused {
         status: answer.status,
         call: format!("{method} {path}"),
-        body: String::from_utf8_lossy(&answer.body)
-            .chars()
-            .take(300)
-            .collect(),
+        body: String::from_utf8_lossy(&answer.body).chars().take(300).collect(),
     }
     .into())
 }

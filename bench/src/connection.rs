@@ -32,29 +32,19 @@ pub(crate) struct Target {
 impl Target {
     /// Reads and resolves a base URL such as `http://127.0.0.1:8008`.
     pub(crate) async fn resolve(url: &str) -> Result<Self> {
-        let uri: Uri = url
-            .parse()
-            .with_context(|| format!("--url {url:?} is not a URL"))?;
+        let uri: Uri = url.parse().with_context(|| format!("--url {url:?} is not a URL"))?;
         if uri.scheme_str() != Some("http") {
             bail!("--url {url:?} must start with http:// (the generator does not speak TLS)");
         }
-        let authority = uri
-            .authority()
-            .with_context(|| format!("--url {url:?} names no host"))?;
-        let address =
-            tokio::net::lookup_host((authority.host(), authority.port_u16().unwrap_or(80)))
-                .await
-                .with_context(|| format!("{} does not resolve", authority.host()))?
-                .next()
-                .with_context(|| format!("{} has no address", authority.host()))?;
-        let host = HeaderValue::from_str(authority.as_str())
-            .context("the host does not fit into a header")?;
+        let authority = uri.authority().with_context(|| format!("--url {url:?} names no host"))?;
+        let address = tokio::net::lookup_host((authority.host(), authority.port_u16().unwrap_or(80)))
+            .await
+            .with_context(|| format!("{} does not resolve", authority.host()))?
+            .next()
+            .with_context(|| format!("{} has no address", authority.host()))?;
+        let host = HeaderValue::from_str(authority.as_str()).context("the host does not fit into a header")?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self {
-            address,
-            host,
-            prefix,
-        })
+        Ok(Self { address, host, prefix })
     }
 
     /// Whether the server listens on this machine's loopback, where every 127.0.0.0/8 address may be a source.
@@ -95,20 +85,12 @@ enum Broken {
 
 impl Connection {
     pub(crate) fn new(target: Arc<Target>) -> Self {
-        Self {
-            target,
-            source: None,
-            open: None,
-        }
+        Self { target, source: None, open: None }
     }
 
     /// The same, from a chosen local address: each has its own 28 thousand ports.
     pub(crate) fn with_source(target: Arc<Target>, source: Ipv4Addr) -> Self {
-        Self {
-            target,
-            source: Some(source),
-            open: None,
-        }
+        Self { target, source: Some(source), open: None }
     }
 
     /// Sends one request and reads the whole answer.
@@ -119,22 +101,15 @@ impl Connection {
         authorization: Option<&HeaderValue>,
         body: Bytes,
     ) -> Result<Answer> {
-        let uri: Uri = format!("{}{path}", self.target.prefix)
-            .parse()
-            .with_context(|| format!("bad path {path:?}"))?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(HOST, &self.target.host);
+        let uri: Uri = format!("{}{path}", self.target.prefix).parse().with_context(|| format!("bad path {path:?}"))?;
+        let mut request = Request::builder().method(method).uri(uri).header(HOST, &self.target.host);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let request = request
-            .body(Full::new(body))
-            .context("the request cannot be built")?;
+        let request = request.body(Full::new(body)).context("the request cannot be built")?;
 
         let open = self.ready().await?;
         let reused = std::mem::replace(&mut open.used, true);
@@ -154,11 +129,7 @@ impl Connection {
 
     /// The open connection, opened now if need be.
     async fn ready(&mut self) -> Result<&mut Open> {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.finished || open.sender.is_closed())
-        {
+        if self.open.as_ref().is_some_and(|open| open.finished || open.sender.is_closed()) {
             self.open = None;
         }
         if self.open.is_none() {
@@ -169,41 +140,21 @@ impl Connection {
 }
 
 async fn open(target: &Target, source: Option<Ipv4Addr>) -> Result<Open> {
-    let socket = if target.address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    };
+    let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.context("no socket: is `ulimit -n` high enough?")?;
     if let Some(source) = source {
-        socket
-            .bind((source, 0).into())
-            .with_context(|| format!("no port left on {source}"))?;
+        socket.bind((source, 0).into()).with_context(|| format!("no port left on {source}"))?;
     }
-    let stream = socket
-        .connect(target.address)
-        .await
-        .with_context(|| format!("cannot connect to {}", target.address))?;
+    let stream =
+        socket.connect(target.address).await.with_context(|| format!("cannot connect to {}", target.address))?;
     stream.set_nodelay(true).context("TCP_NODELAY is refused")?;
-    let (sender, wire) = http1::handshake(TokioIo::new(stream))
-        .await
-        .context("the HTTP connection does not start")?;
-    Ok(Open {
-        sender,
-        wire,
-        finished: false,
-        used: false,
-    })
+    let (sender, wire) = http1::handshake(TokioIo::new(stream)).await.context("the HTTP connection does not start")?;
+    Ok(Open { sender, wire, finished: false, used: false })
 }
 
 impl Open {
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
-        let Self {
-            sender,
-            wire,
-            finished,
-            ..
-        } = self;
+        let Self { sender, wire, finished, .. } = self;
         let mut exchange = pin!(async move {
             sender.ready().await?;
             let response = sender.send_request(request).await?;

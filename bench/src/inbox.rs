@@ -49,19 +49,13 @@ impl Inbox {
         let now = self.clock.micros();
         let mut deliveries = self.deliveries();
         let before = deliveries.micros.len();
-        deliveries
-            .micros
-            .extend(sent_in(answer, self.run).map(|sent| now.saturating_sub(sent)));
+        deliveries.micros.extend(sent_in(answer, self.run).map(|sent| now.saturating_sub(sent)));
         if deliveries.micros.len() == before {
             return;
         }
         deliveries.last_at = now;
-        self.limited
-            .fetch_add(limited_in(answer), Ordering::Relaxed);
-        if deliveries
-            .expected
-            .is_some_and(|expected| deliveries.micros.len() >= expected)
-        {
+        self.limited.fetch_add(limited_in(answer), Ordering::Relaxed);
+        if deliveries.expected.is_some_and(|expected| deliveries.micros.len() >= expected) {
             self.complete.notify_one();
         }
     }
@@ -118,17 +112,12 @@ impl Inbox {
                 return Ok(());
             }
             if u128::from(self.clock.micros() - begun) > SETTLING.as_micros() {
-                bail!(
-                    "only {} of {readers} readers came to rest in /sync",
-                    self.waiting()
-                );
+                bail!("only {} of {readers} readers came to rest in /sync", self.waiting());
             }
         }
     }
 
     fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
-        self.deliveries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

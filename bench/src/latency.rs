@@ -37,10 +37,7 @@ pub(crate) fn millis(micros: u64) -> f64 {
 }
 
 /// A count as a figure of the report.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a report needs no more than 52 bits"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a report needs no more than 52 bits")]
 pub(crate) fn number(count: u64) -> f64 {
     count as f64
 }

@@ -80,9 +80,7 @@ async fn run(options: Options) -> Result<()> {
             Ok(outcome) => report.outcomes.push(outcome),
             Err(error) => {
                 eprintln!("{}: failed: {error:#}", scenario.name());
-                report
-                    .failures
-                    .insert(scenario.name(), format!("{error:#}"));
+                report.failures.insert(scenario.name(), format!("{error:#}"));
             }
         }
         if rate_limited {

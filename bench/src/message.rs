@@ -23,9 +23,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 
     pub(crate) fn micros(self) -> u64 {
@@ -46,22 +44,15 @@ pub(crate) fn text(run: u16, micros: u64) -> String {
 /// When the messages of this run that the answer holds were sent.
 pub(crate) fn sent_in(answer: &[u8], run: u16) -> impl Iterator<Item = u64> {
     memmem::find_iter(answer, MARK).filter_map(move |at| {
-        let digits = answer
-            .get(at + MARK.len()..)?
-            .get(..RUN_DIGITS + MICROS_DIGITS)?;
-        let (of_run, sent) = std::str::from_utf8(digits)
-            .ok()?
-            .split_at_checked(RUN_DIGITS)?;
-        (of_run.parse() == Ok(run))
-            .then(|| sent.parse().ok())
-            .flatten()
+        let digits = answer.get(at + MARK.len()..)?.get(..RUN_DIGITS + MICROS_DIGITS)?;
+        let (of_run, sent) = std::str::from_utf8(digits).ok()?.split_at_checked(RUN_DIGITS)?;
+        (of_run.parse() == Ok(run)).then(|| sent.parse().ok()).flatten()
     })
 }
 
 /// How many rooms of the answer skip events of their timeline.
 pub(crate) fn limited_in(answer: &[u8]) -> usize {
-    memmem::find_iter(answer, r#""limited":true"#).count()
-        + memmem::find_iter(answer, r#""limited": true"#).count()
+    memmem::find_iter(answer, r#""limited":true"#).count() + memmem::find_iter(answer, r#""limited": true"#).count()
 }
 
 /// The `next_batch` of a `/sync` answer.
@@ -81,14 +72,9 @@ pub(crate) fn next_batch(answer: &[u8]) -> Result<String> {
 
 fn quick_next_batch(answer: &[u8]) -> Option<&str> {
     const KEY: &[u8] = br#""next_batch":"#;
-    let value = answer
-        .get(memmem::find(answer, KEY)? + KEY.len()..)?
-        .trim_ascii_start()
-        .strip_prefix(b"\"")?;
+    let value = answer.get(memmem::find(answer, KEY)? + KEY.len()..)?.trim_ascii_start().strip_prefix(b"\"")?;
     let token = value.get(..memchr::memchr(b'"', value)?)?;
-    std::str::from_utf8(token)
-        .ok()
-        .filter(|token| !token.contains('\\'))
+    std::str::from_utf8(token).ok().filter(|token| !token.contains('\\'))
 }
 
 #[cfg(test)]
@@ -99,26 +85,16 @@ mod tests {
     fn a_message_tells_when_it_was_sent() {
         let (old, new) = (text(1, 5), text(2, 1_234_567));
         assert_eq!(new.len(), LENGTH);
-        let answer =
-            format!(r#"{{"events":[{{"body":"{old}"}},{{"body":"{new}"}},{{"body":"{new}"#);
-        assert_eq!(
-            sent_in(answer.as_bytes(), 2).collect::<Vec<_>>(),
-            [1_234_567, 1_234_567]
-        );
+        let answer = format!(r#"{{"events":[{{"body":"{old}"}},{{"body":"{new}"}},{{"body":"{new}"#);
+        assert_eq!(sent_in(answer.as_bytes(), 2).collect::<Vec<_>>(), [1_234_567, 1_234_567]);
         assert_eq!(sent_in(answer.as_bytes(), 3).count(), 0);
         assert_eq!(sent_in(b"hearth-bench@0002", 2).count(), 0);
     }
 
     #[test]
     fn next_batch_is_found_with_and_without_spaces() {
-        assert_eq!(
-            next_batch(br#"{"rooms":{},"next_batch":"s1_2"}"#).unwrap(),
-            "s1_2"
-        );
-        assert_eq!(
-            next_batch(br#"{"next_batch": "s1_2", "rooms": {}}"#).unwrap(),
-            "s1_2"
-        );
+        assert_eq!(next_batch(br#"{"rooms":{},"next_batch":"s1_2"}"#).unwrap(), "s1_2");
+        assert_eq!(next_batch(br#"{"next_batch": "s1_2", "rooms": {}}"#).unwrap(), "s1_2");
         assert_eq!(next_batch(br#"{"next_batch" : "a\"b"}"#).unwrap(), "a\"b");
         assert!(next_batch(b"{}").is_err());
     }

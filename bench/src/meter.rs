@@ -95,24 +95,16 @@ pub(crate) fn server_memory(pids: &[u32]) -> Result<Option<Memory>> {
 }
 
 fn server_cpu(pids: &[u32]) -> Result<Option<u64>> {
-    (!pids.is_empty())
-        .then(|| procfs::cpu_micros(pids))
-        .transpose()
+    (!pids.is_empty()).then(|| procfs::cpu_micros(pids)).transpose()
 }
 
 fn disk(data_dirs: &[PathBuf]) -> Result<Option<u64>> {
     if data_dirs.is_empty() {
         return Ok(None);
     }
-    data_dirs
-        .iter()
-        .map(|path| procfs::disk_bytes(path))
-        .sum::<Result<u64>>()
-        .map(Some)
+    data_dirs.iter().map(|path| procfs::disk_bytes(path)).sum::<Result<u64>>().map(Some)
 }
 
 fn difference(before: Option<u64>, after: Option<u64>) -> Option<f64> {
-    before
-        .zip(after)
-        .map(|(before, after)| number(after) - number(before))
+    before.zip(after).map(|(before, after)| number(after) - number(before))
 }

@@ -14,12 +14,7 @@ use crate::scenario::Scenario;
 #[command(name = "hearth-bench", version)]
 pub(crate) struct Options {
     /// Base URL of the client API (plain http), such as `http://127.0.0.1:8008`
-    #[arg(
-        long,
-        required_unless_present = "list",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, required_unless_present = "list", default_value = "", hide_default_value = true)]
     pub(crate) url: String,
 
     /// Process of the server (repeat it for its database); its children count too. Without it no server cost

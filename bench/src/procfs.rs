@@ -43,11 +43,7 @@ struct Stat {
 pub(crate) fn tree(roots: &[u32]) -> Result<BTreeSet<u32>> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("/proc cannot be read")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if let Some(stat) = find_stat(pid)? {
@@ -86,10 +82,7 @@ pub(crate) fn own_cpu_micros() -> Result<u64> {
 
 /// Memory of the processes and their descendants.
 pub(crate) fn memory(roots: &[u32]) -> Result<Memory> {
-    let mut memory = Memory {
-        rss_kib: 0,
-        pss_kib: Some(0),
-    };
+    let mut memory = Memory { rss_kib: 0, pss_kib: Some(0) };
     for pid in tree(roots)? {
         memory.rss_kib += find_kib(&format!("/proc/{pid}/status"), "VmRSS:").unwrap_or(0);
         let pss = find_kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
@@ -101,9 +94,7 @@ pub(crate) fn memory(roots: &[u32]) -> Result<Memory> {
 /// How many files the generator may have open.
 pub(crate) fn find_open_files_limit() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -136,11 +127,7 @@ pub(crate) fn disk_bytes(path: &Path) -> Result<u64> {
 /// `None` if there is no such process (any more).
 fn find_stat(pid: u32) -> Result<Option<Stat>> {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(line) => {
-            Ok(Some(parse_stat(&line).with_context(|| {
-                format!("/proc/{pid}/stat is not understood")
-            })?))
-        }
+        Ok(line) => Ok(Some(parse_stat(&line).with_context(|| format!("/proc/{pid}/stat is not understood"))?)),
         // A process that ends while its file is open is ESRCH, which has no kind of its own.
         Err(_) => Ok(None),
     }
@@ -152,10 +139,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let parent = fields.get(1)?.parse().ok()?;
     let times = fields.get(11..15)?;
-    let ticks = times
-        .iter()
-        .map(|ticks| ticks.parse::<u64>().ok())
-        .sum::<Option<u64>>()?;
+    let ticks = times.iter().map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
     Some(Stat { parent, ticks })
 }
 
@@ -171,15 +155,8 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_spaces_and_parentheses() {
-        let line =
-            "77 (tmux: (server) x) S 12 77 77 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7";
-        assert_eq!(
-            parse_stat(line),
-            Some(Stat {
-                parent: 12,
-                ticks: 127
-            })
-        );
+        let line = "77 (tmux: (server) x) S 12 77 77 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7";
+        assert_eq!(parse_stat(line), Some(Stat { parent: 12, ticks: 127 }));
         assert_eq!(parse_stat("77 (x) S"), None);
     }
 

@@ -41,10 +41,7 @@ impl Reader {
         let filter = store_filter(&mut client, user).await?;
         let path = format!("/_matrix/client/v3/sync?set_presence=offline&filter={filter}");
         let answer = client.call(&Method::GET, &path, Bytes::new()).await?;
-        let position = Position {
-            filter,
-            since: next_batch(&answer)?,
-        };
+        let position = Position { filter, since: next_batch(&answer)? };
         Ok(Self { client, position })
     }
 
@@ -61,9 +58,8 @@ impl Reader {
     pub(crate) async fn sync(&mut self, timeout_ms: u64) -> Result<Bytes> {
         let Position { filter, since } = &self.position;
         let since = utf8_percent_encode(since, NON_ALPHANUMERIC);
-        let path = format!(
-            "/_matrix/client/v3/sync?set_presence=offline&timeout={timeout_ms}&filter={filter}&since={since}"
-        );
+        let path =
+            format!("/_matrix/client/v3/sync?set_presence=offline&timeout={timeout_ms}&filter={filter}&since={since}");
         let answer = self.client.call(&Method::GET, &path, Bytes::new()).await?;
         self.position.since = next_batch(&answer)?;
         Ok(answer)
@@ -75,11 +71,7 @@ impl Reader {
     }
 
     /// The same with a timeout of one's own.
-    pub(crate) async fn follow_with(
-        &mut self,
-        inbox: &Inbox,
-        timeout_ms: u64,
-    ) -> Result<Infallible> {
+    pub(crate) async fn follow_with(&mut self, inbox: &Inbox, timeout_ms: u64) -> Result<Infallible> {
         loop {
             inbox.reader_waits(true);
             let answer = self.sync(timeout_ms).await?;
@@ -108,15 +100,7 @@ async fn store_filter(client: &mut Client, user: &User) -> Result<String> {
         filter_id: String,
     }
     let id = utf8_percent_encode(&user.id, NON_ALPHANUMERIC);
-    let filter = Filter {
-        room: RoomFilter {
-            timeline: TimelineFilter {
-                limit: TIMELINE_LIMIT,
-            },
-        },
-    };
-    let stored: Stored = client
-        .post(&format!("/_matrix/client/v3/user/{id}/filter"), &filter)
-        .await?;
+    let filter = Filter { room: RoomFilter { timeline: TimelineFilter { limit: TIMELINE_LIMIT } } };
+    let stored: Stored = client.post(&format!("/_matrix/client/v3/user/{id}/filter"), &filter).await?;
     Ok(utf8_percent_encode(&stored.filter_id, NON_ALPHANUMERIC).to_string())
 }

@@ -36,27 +36,16 @@ struct Registered {
 
 impl Registrar {
     /// Registers one user and keeps the device it comes with.
-    pub(crate) async fn register(
-        &self,
-        client: &mut Client,
-        username: &str,
-        password: &str,
-    ) -> Result<User> {
+    pub(crate) async fn register(&self, client: &mut Client, username: &str, password: &str) -> Result<User> {
         let registered = match self {
-            Self::Interactive { token } => {
-                interactive(client, username, password, token.as_deref()).await
-            }
+            Self::Interactive { token } => interactive(client, username, password, token.as_deref()).await,
             Self::SharedSecret(secret) => with_secret(client, username, password, secret).await,
         };
         let registered = registered.context("a user could not be registered")?;
-        let mut authorization =
-            HeaderValue::from_str(&format!("Bearer {}", registered.access_token))
-                .context("the access token does not fit into a header")?;
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", registered.access_token))
+            .context("the access token does not fit into a header")?;
         authorization.set_sensitive(true);
-        Ok(User {
-            id: registered.user_id,
-            authorization,
-        })
+        Ok(User { id: registered.user_id, authorization })
     }
 }
 
@@ -85,12 +74,7 @@ struct Stage<'a> {
     token: Option<&'a str>,
 }
 
-async fn interactive(
-    client: &mut Client,
-    username: &str,
-    password: &str,
-    token: Option<&str>,
-) -> Result<Registered> {
+async fn interactive(client: &mut Client, username: &str, password: &str, token: Option<&str>) -> Result<Registered> {
     #[derive(Serialize)]
     struct Request<'a> {
         username: &'a str,
@@ -100,22 +84,14 @@ async fn interactive(
     }
     let mut auth = None;
     for _ in 0..STEPS {
-        let body = serde_json::to_vec(&Request {
-            username,
-            password,
-            auth,
-        })?;
-        let answer = client
-            .exchange(&Method::POST, REGISTER, body.into())
-            .await?;
+        let body = serde_json::to_vec(&Request { username, password, auth })?;
+        let answer = client.exchange(&Method::POST, REGISTER, body.into()).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             let body = success(&Method::POST, REGISTER, answer)?;
-            return serde_json::from_slice(&body)
-                .context("unexpected JSON in answer to a registration");
+            return serde_json::from_slice(&body).context("unexpected JSON in answer to a registration");
         }
-        let challenge: Challenge = serde_json::from_slice(&answer.body).context(
-            "the server asks for authentication but names no flows: is registration open?",
-        )?;
+        let challenge: Challenge = serde_json::from_slice(&answer.body)
+            .context("the server asks for authentication but names no flows: is registration open?")?;
         auth = Some(next_stage(challenge, token)?);
     }
     bail!("registration is not complete after {STEPS} stages");
@@ -131,37 +107,20 @@ fn next_stage(challenge: Challenge, token: Option<&str>) -> Result<Stage<'_>> {
         "m.login.registration_token" => token.is_some(),
         _ => false,
     };
-    let Some(flow) = challenge
-        .flows
-        .into_iter()
-        .find(|flow| flow.stages.iter().all(known))
-    else {
+    let Some(flow) = challenge.flows.into_iter().find(|flow| flow.stages.iter().all(known)) else {
         bail!(
             "no registration flow consists of m.login.dummy (and m.login.registration_token, given \
              --registration-token): open the server's registration or use --shared-secret"
         );
     };
-    let Some(stage) = flow
-        .stages
-        .into_iter()
-        .find(|stage| !challenge.completed.contains(stage))
-    else {
+    let Some(stage) = flow.stages.into_iter().find(|stage| !challenge.completed.contains(stage)) else {
         bail!("every stage of registration is complete, yet the server asks for more");
     };
     let token = token.filter(|_| stage == "m.login.registration_token");
-    Ok(Stage {
-        r#type: stage,
-        session: challenge.session,
-        token,
-    })
+    Ok(Stage { r#type: stage, session: challenge.session, token })
 }
 
-async fn with_secret(
-    client: &mut Client,
-    username: &str,
-    password: &str,
-    secret: &str,
-) -> Result<Registered> {
+async fn with_secret(client: &mut Client, username: &str, password: &str, secret: &str) -> Result<Registered> {
     #[derive(Deserialize)]
     struct Nonce {
         nonce: String,
@@ -174,35 +133,17 @@ async fn with_secret(
         admin: bool,
         mac: String,
     }
-    let answer = client
-        .call(&Method::GET, SHARED_SECRET_REGISTER, Bytes::new())
-        .await?;
-    let Nonce { nonce } =
-        serde_json::from_slice(&answer).context("no nonce for the shared secret")?;
+    let answer = client.call(&Method::GET, SHARED_SECRET_REGISTER, Bytes::new()).await?;
+    let Nonce { nonce } = serde_json::from_slice(&answer).context("no nonce for the shared secret")?;
     let mac = mac(secret, &[nonce.as_str(), username, password, "notadmin"]);
-    client
-        .post(
-            SHARED_SECRET_REGISTER,
-            &Request {
-                nonce: &nonce,
-                username,
-                password,
-                admin: false,
-                mac,
-            },
-        )
-        .await
+    client.post(SHARED_SECRET_REGISTER, &Request { nonce: &nonce, username, password, admin: false, mac }).await
 }
 
 /// HMAC-SHA1 in hexadecimal over the parts, with a NUL byte between them.
 fn mac(secret: &str, parts: &[&str]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
     let tag = hmac::sign(&key, parts.join("\0").as_bytes());
-    let hex: Vec<String> = tag
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: Vec<String> = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     hex.concat()
 }
 
@@ -213,12 +154,7 @@ mod tests {
     fn challenge(flows: &[&[&str]], completed: &[&str]) -> Challenge {
         let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         Challenge {
-            flows: flows
-                .iter()
-                .map(|stages| Flow {
-                    stages: owned(stages),
-                })
-                .collect(),
+            flows: flows.iter().map(|stages| Flow { stages: owned(stages) }).collect(),
             completed: owned(completed),
             session: Some("s".to_owned()),
             error: None,
@@ -227,11 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_flow_of_known_stages_is_taken() {
-        let stage = next_stage(
-            challenge(&[&["m.login.email.identity"], &["m.login.dummy"]], &[]),
-            None,
-        )
-        .unwrap();
+        let stage = next_stage(challenge(&[&["m.login.email.identity"], &["m.login.dummy"]], &[]), None).unwrap();
         assert_eq!(stage.r#type, "m.login.dummy");
         assert_eq!(stage.session.as_deref(), Some("s"));
     }
@@ -240,24 +172,14 @@ mod tests {
     fn the_token_goes_only_with_its_stage() {
         let flow: &[&[&str]] = &[&["m.login.registration_token", "m.login.dummy"]];
         assert!(next_stage(challenge(flow, &[]), None).is_err());
-        assert_eq!(
-            next_stage(challenge(flow, &[]), Some("t")).unwrap().token,
-            Some("t")
-        );
-        let second =
-            next_stage(challenge(flow, &["m.login.registration_token"]), Some("t")).unwrap();
-        assert_eq!(
-            (second.r#type.as_str(), second.token),
-            ("m.login.dummy", None)
-        );
+        assert_eq!(next_stage(challenge(flow, &[]), Some("t")).unwrap().token, Some("t"));
+        let second = next_stage(challenge(flow, &["m.login.registration_token"]), Some("t")).unwrap();
+        assert_eq!((second.r#type.as_str(), second.token), ("m.login.dummy", None));
     }
 
     #[test]
     fn mac_is_that_of_the_rfc() {
         // RFC 2202, test case 2.
-        assert_eq!(
-            mac("Jefe", &["what do ya want for nothing?"]),
-            "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"
-        );
+        assert_eq!(mac("Jefe", &["what do ya want for nothing?"]), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
     }
 }

@@ -62,24 +62,15 @@ impl Outcome {
     }
 
     /// A result about what the server holds while it does nothing.
-    pub(crate) fn at_rest(
-        scenario: &'static str,
-        unit: &'static str,
-        operations: usize,
-        cost: Cost,
-    ) -> Self {
-        let load = cost
-            .server_cpu_us
-            .map(|micros| micros / (cost.seconds * 1e6));
+    pub(crate) fn at_rest(scenario: &'static str, unit: &'static str, operations: usize, cost: Cost) -> Self {
+        let load = cost.server_cpu_us.map(|micros| micros / (cost.seconds * 1e6));
         let outcome = Self {
             per_second: None,
             server_cpu_us_per_operation: None,
             generator_cpu_us_per_operation: None,
             ..Self::new(scenario, unit, operations, Vec::new(), cost)
         };
-        load.into_iter().fold(outcome, |outcome, load| {
-            outcome.with("server_load_of_a_core", load)
-        })
+        load.into_iter().fold(outcome, |outcome, load| outcome.with("server_load_of_a_core", load))
     }
 
     /// Adds a figure of the scenario's own.
@@ -106,11 +97,8 @@ impl Outcome {
 
     /// Operations are messages: what each of them left on disk is worth knowing.
     pub(crate) fn with_disk(mut self) -> Self {
-        self.disk_bytes_per_operation = self
-            .cost
-            .disk_growth_bytes
-            .filter(|_| self.operations > 0)
-            .map(|bytes| bytes / count(self.operations));
+        self.disk_bytes_per_operation =
+            self.cost.disk_growth_bytes.filter(|_| self.operations > 0).map(|bytes| bytes / count(self.operations));
         self
     }
 }
@@ -147,13 +135,8 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         .call(&Method::GET, "/_matrix/client/versions", Bytes::new())
         .await
         .context("no Matrix homeserver answers at --url")?;
-    let versions: Value =
-        serde_json::from_slice(&versions).context("/_matrix/client/versions is no JSON")?;
-    let listed = versions
-        .get("versions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let versions: Value = serde_json::from_slice(&versions).context("/_matrix/client/versions is no JSON")?;
+    let listed = versions.get("versions").and_then(Value::as_array).into_iter().flatten();
     let own = versions.get("server").and_then(described);
     let federation = find_federation_version(&mut client).await;
     let options = &stage.options;
@@ -163,15 +146,10 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         note: options.note.clone(),
         url: options.url.clone(),
         server: own.or(federation),
-        versions: listed
-            .filter_map(Value::as_str)
-            .map(ToOwned::to_owned)
-            .collect(),
+        versions: listed.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
         cores: std::thread::available_parallelism()?.get(),
         processor: find_line("/proc/cpuinfo", "model name"),
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
-            .trim()
-            .to_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         memory_kib: find_line("/proc/meminfo", "MemTotal")
             .and_then(|line| line.split_whitespace().next()?.parse().ok()),
         seconds: options.seconds,
@@ -185,10 +163,7 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
 
 /// The server's name and version as federation tells it; a server may well not answer this.
 async fn find_federation_version(client: &mut Client) -> Option<String> {
-    let answer = client
-        .call(&Method::GET, "/_matrix/federation/v1/version", Bytes::new())
-        .await
-        .ok()?;
+    let answer = client.call(&Method::GET, "/_matrix/federation/v1/version", Bytes::new()).await.ok()?;
     let answer: Value = serde_json::from_slice(&answer).ok()?;
     described(answer.get("server")?)
 }
@@ -196,11 +171,7 @@ async fn find_federation_version(client: &mut Client) -> Option<String> {
 /// `{"name": …, "version": …}`, or just a string, in one line.
 fn described(server: &Value) -> Option<String> {
     let words = [Some(server), server.get("name"), server.get("version")];
-    let words: Vec<&str> = words
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let words: Vec<&str> = words.into_iter().flatten().filter_map(Value::as_str).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 
@@ -221,11 +192,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(conditions: Conditions) -> Self {
-        Self {
-            conditions,
-            outcomes: Vec::new(),
-            failures: BTreeMap::new(),
-        }
+        Self { conditions, outcomes: Vec::new(), failures: BTreeMap::new() }
     }
 
     pub(crate) fn save(&self, file: &Path) -> Result<()> {
@@ -236,36 +203,16 @@ impl Report {
     /// Prints the conditions, then a line for each scenario with what is its own below it.
     pub(crate) fn print(&self, out: &mut impl Write) -> Result<()> {
         let conditions = &self.conditions;
-        writeln!(
-            out,
-            "{} at {}",
-            conditions.server.as_deref().unwrap_or("unnamed server"),
-            conditions.url
-        )?;
-        let processor = conditions
-            .processor
-            .as_deref()
-            .unwrap_or("unknown processor");
-        writeln!(
-            out,
-            "{} cores ({processor}), Linux {}",
-            conditions.cores, conditions.kernel
-        )?;
+        writeln!(out, "{} at {}", conditions.server.as_deref().unwrap_or("unnamed server"), conditions.url)?;
+        let processor = conditions.processor.as_deref().unwrap_or("unknown processor");
+        writeln!(out, "{} cores ({processor}), Linux {}", conditions.cores, conditions.kernel)?;
         for remark in [&conditions.date, &conditions.note].into_iter().flatten() {
             writeln!(out, "{remark}")?;
         }
         writeln!(
             out,
             "\n{:<16} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
-            "scenario",
-            "operations",
-            "per s",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "server µs",
-            "bench µs",
-            "MiB"
+            "scenario", "operations", "per s", "p50 ms", "p99 ms", "max ms", "server µs", "bench µs", "MiB"
         )?;
         for outcome in &self.outcomes {
             print_outcome(out, outcome)?;
@@ -289,42 +236,23 @@ fn print_outcome(out: &mut impl Write, outcome: &Outcome) -> Result<()> {
         out,
         "{:<16} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
         outcome.scenario,
-        if counted {
-            format!("{} {}", outcome.operations, outcome.unit)
-        } else {
-            "-".to_owned()
-        },
+        if counted { format!("{} {}", outcome.operations, outcome.unit) } else { "-".to_owned() },
         cell(outcome.per_second, 1),
         latency(|latency| latency.p50_ms),
         latency(|latency| latency.p99_ms),
         latency(|latency| latency.max_ms),
         cell(outcome.server_cpu_us_per_operation, 0),
         cell(outcome.generator_cpu_us_per_operation, 0),
-        cell(
-            outcome
-                .cost
-                .server_memory
-                .map(|memory| number(memory.kib()) / 1024.0),
-            1
-        ),
+        cell(outcome.cost.server_memory.map(|memory| number(memory.kib()) / 1024.0), 1),
     )?;
-    let disk = outcome
-        .disk_bytes_per_operation
-        .map(|bytes| ("disk_bytes_per_operation", bytes));
-    let own = outcome
-        .figures
-        .iter()
-        .map(|(name, value)| (name.as_str(), *value));
+    let disk = outcome.disk_bytes_per_operation.map(|bytes| ("disk_bytes_per_operation", bytes));
+    let own = outcome.figures.iter().map(|(name, value)| (name.as_str(), *value));
     for (name, value) in own.chain(disk) {
         writeln!(out, "  {name:<32} {}", cell(Some(value), 2))?;
     }
     let load = outcome.cost.generator_load;
     if load > BUSY_GENERATOR {
-        writeln!(
-            out,
-            "  the generator used {:.0}% of a core and may have been the limit",
-            load * 100.0
-        )?;
+        writeln!(out, "  the generator used {:.0}% of a core and may have been the limit", load * 100.0)?;
     }
     Ok(())
 }
@@ -341,10 +269,7 @@ mod tests {
 
     #[test]
     fn a_server_may_describe_itself_in_two_ways() {
-        assert_eq!(
-            described(&json!({"name": "Hearth", "version": "1"})).as_deref(),
-            Some("Hearth 1")
-        );
+        assert_eq!(described(&json!({"name": "Hearth", "version": "1"})).as_deref(), Some("Hearth 1"));
         assert_eq!(described(&json!("Hearth 1")).as_deref(), Some("Hearth 1"));
         assert_eq!(described(&json!({})), None);
     }

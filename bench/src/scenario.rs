@@ -63,27 +63,19 @@ impl Scenario {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Register => "registrations by concurrent clients (--concurrency)",
-            Self::CreateRoom => {
-                "new private rooms with a name, by concurrent creators (--concurrency)"
-            }
+            Self::CreateRoom => "new private rooms with a name, by concurrent creators (--concurrency)",
             Self::Send1 => "sends by 1 sender",
             Self::Send16 => "sends by 16 senders in rooms of their own",
             Self::Send64 => "sends by 64 senders in rooms of their own",
             Self::BusyQuiet => "sends into one room of 50 members (--senders), nobody reads",
             Self::BusyRead => "sends into one room of 50 members (--senders), all 50 read",
-            Self::DeliveryIdle => {
-                "send to delivery in a waiting /sync, 20 sends/s and nothing else"
-            }
-            Self::DeliveryLoaded => {
-                "send to delivery in waiting /syncs, 64 rooms and --rate sends/s"
-            }
+            Self::DeliveryIdle => "send to delivery in a waiting /sync, 20 sends/s and nothing else",
+            Self::DeliveryLoaded => "send to delivery in waiting /syncs, 64 rooms and --rate sends/s",
             Self::InitialSync => "initial /sync of a user in 100 rooms with 10 messages each",
             Self::SyncIdle => "incremental /sync of the same user, timeout 0 and nothing new",
             Self::Wake250 => "one event wakes 250 waiting /syncs: until the last one has read it",
             Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
-            Self::Memory => {
-                "memory and processor time of the idle server, before and after everything"
-            }
+            Self::Memory => "memory and processor time of the idle server, before and after everything",
         }
     }
 
@@ -115,10 +107,7 @@ mod tests {
     #[test]
     fn names_are_those_of_the_command_line() {
         for scenario in Scenario::value_variants() {
-            assert_eq!(
-                scenario.to_possible_value().unwrap().get_name(),
-                scenario.name()
-            );
+            assert_eq!(scenario.to_possible_value().unwrap().get_name(), scenario.name());
         }
     }
 }

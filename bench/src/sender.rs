@@ -36,10 +36,7 @@ impl Sent {
     }
 
     fn gather(start: Instant, micros: Vec<Vec<u64>>) -> Self {
-        Self {
-            micros: micros.into_iter().flatten().collect(),
-            seconds: start.elapsed().as_secs_f64(),
-        }
+        Self { micros: micros.into_iter().flatten().collect(), seconds: start.elapsed().as_secs_f64() }
     }
 }
 
@@ -64,13 +61,7 @@ impl Sender {
     }
 
     /// A late sender catches up: it never sends less than it was told, unless the server is too slow for it.
-    async fn send_paced(
-        mut self,
-        clock: Clock,
-        run: u16,
-        mut next: Instant,
-        pace: Pace,
-    ) -> Result<Vec<u64>> {
+    async fn send_paced(mut self, clock: Clock, run: u16, mut next: Instant, pace: Pace) -> Result<Vec<u64>> {
         let mut latencies = Vec::new();
         while next < pace.end && Instant::now() < pace.end && latencies.len() < LIMIT {
             tokio::time::sleep_until(next).await;
@@ -99,19 +90,10 @@ pub(crate) async fn warm_up(clock: Clock, senders: Vec<Sender>) -> Result<Vec<Se
 }
 
 /// Every sender sends its next message when the last one has been acknowledged.
-pub(crate) async fn send_closed_loop(
-    clock: Clock,
-    run: u16,
-    senders: Vec<Sender>,
-    length: Duration,
-) -> Result<Sent> {
+pub(crate) async fn send_closed_loop(clock: Clock, run: u16, senders: Vec<Sender>, length: Duration) -> Result<Sent> {
     let start = Instant::now();
     let end = clock.micros() + micros(length);
-    let sending = Tasks::start(
-        senders
-            .into_iter()
-            .map(|sender| sender.send_until(clock, run, end)),
-    );
+    let sending = Tasks::start(senders.into_iter().map(|sender| sender.send_until(clock, run, end)));
     Ok(Sent::gather(start, sending.finish().await?))
 }
 
@@ -126,14 +108,9 @@ pub(crate) async fn send_paced(
     let start = Instant::now();
     let step = Duration::from_secs(1) / per_second;
     let interval = step * u32::try_from(senders.len())?;
-    let pace = Pace {
-        interval,
-        end: start + length,
-    };
+    let pace = Pace { interval, end: start + length };
     let sending = Tasks::start(
-        (0u32..)
-            .zip(senders)
-            .map(|(place, sender)| sender.send_paced(clock, run, start + step * place, pace)),
+        (0u32..).zip(senders).map(|(place, sender)| sender.send_paced(clock, run, start + step * place, pace)),
     );
     Ok(Sent::gather(start, sending.finish().await?))
 }

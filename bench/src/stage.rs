@@ -44,24 +44,16 @@ impl Stage {
     pub(crate) async fn set(options: Options) -> Result<Self> {
         let registrar = match &options.shared_secret {
             Some(secret) => Registrar::SharedSecret(secret.clone()),
-            None => Registrar::Interactive {
-                token: options.registration_token.clone(),
-            },
+            None => Registrar::Interactive { token: options.registration_token.clone() },
         };
-        let seed =
-            std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("no random number")?;
+        let seed = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("no random number")?;
         let tag = seed.split('-').next().unwrap_or_default().into();
         Ok(Self {
             target: Arc::new(Target::resolve(&options.url).await?),
             clock: Clock::start(),
             memory_at_start: meter::server_memory(&options.pids)?,
             roomy: None,
-            credentials: Credentials {
-                registrar,
-                tag,
-                password: seed.trim().into(),
-                next: 0,
-            },
+            credentials: Credentials { registrar, tag, password: seed.trim().into(), next: 0 },
             users: Vec::new(),
             spare: Vec::new(),
             runs: 0,
@@ -102,10 +94,7 @@ impl Stage {
 
     /// Users that no other scenario gets to see.
     pub(crate) async fn new_users(&mut self, count: usize) -> Result<Vec<User>> {
-        if let Some(missing) = count
-            .checked_sub(self.spare.len())
-            .filter(|missing| *missing > 0)
-        {
+        if let Some(missing) = count.checked_sub(self.spare.len()).filter(|missing| *missing > 0) {
             eprintln!("  registering {missing} users");
             let names = self.reserve_names(missing);
             let target = Arc::clone(&self.target);
@@ -119,8 +108,7 @@ impl Stage {
                     Ok(users)
                 }
             }));
-            self.spare
-                .extend(registered.finish().await?.into_iter().flatten());
+            self.spare.extend(registered.finish().await?.into_iter().flatten());
         }
         Ok(self.spare.split_off(self.spare.len() - count))
     }
@@ -128,18 +116,10 @@ impl Stage {
     /// A room that all of the users are members of; the first one made it.
     pub(crate) async fn room_of(&self, users: &[User]) -> Result<Room> {
         let (creator, others) = users.split_first().context("a room needs a creator")?;
-        let room = self
-            .client(creator)
-            .create_room(Preset::PublicChat, "Bench")
-            .await?;
+        let room = self.client(creator).create_room(Preset::PublicChat, "Bench").await?;
         let joined = Tasks::start((0..HANDS.min(others.len())).map(|hand| {
             let room = room.clone();
-            let joining: Vec<Client> = others
-                .iter()
-                .skip(hand)
-                .step_by(HANDS)
-                .map(|user| self.client(user))
-                .collect();
+            let joining: Vec<Client> = others.iter().skip(hand).step_by(HANDS).map(|user| self.client(user)).collect();
             async move {
                 for mut client in joining {
                     client.join(&room).await?;
@@ -152,11 +132,7 @@ impl Stage {
     }
 
     /// Rooms of so many members each, no user in two of them.
-    pub(crate) async fn rooms_of(
-        &mut self,
-        rooms: usize,
-        members: usize,
-    ) -> Result<Vec<(Vec<User>, Room)>> {
+    pub(crate) async fn rooms_of(&mut self, rooms: usize, members: usize) -> Result<Vec<(Vec<User>, Room)>> {
         let users = self.users(rooms * members).await?;
         eprintln!("  making {rooms} room(s) of {members} member(s)");
         let mut made = Vec::with_capacity(rooms);
@@ -171,8 +147,6 @@ impl Credentials {
     /// Registers the user of this index in the reserved range.
     pub(crate) async fn register(&self, client: &mut Client, index: usize) -> Result<User> {
         let username = format!("bench-{}-{}", self.tag, self.next + index);
-        self.registrar
-            .register(client, &username, &self.password)
-            .await
+        self.registrar.register(client, &username, &self.password).await
     }
 }

@@ -14,15 +14,11 @@ impl<T: Send + 'static> Tasks<T> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        Self {
-            running: tasks.into_iter().collect(),
-        }
+        Self { running: tasks.into_iter().collect() }
     }
 
     pub(crate) fn none() -> Self {
-        Self {
-            running: JoinSet::new(),
-        }
+        Self { running: JoinSet::new() }
     }
 
     pub(crate) fn add(&mut self, task: impl Future<Output = Result<T>> + Send + 'static) {

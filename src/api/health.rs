@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use axum::{Json, Router, extract::State, routing::get};
-use http::StatusCode;
-use serde_json::{Value, json};
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+
+use http::header::CONTENT_TYPE;
 
 use crate::app::App;
 
@@ -16,22 +22,25 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 /// The process runs and answers.
-async fn health() -> Json<Value> {
-    Json(json!({ "status": "alive" }))
+async fn health() -> Response {
+    answer(StatusCode::OK, "alive")
 }
 
 /// The process can do what clients ask of it: its database answers and it is not stopping.
-async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+async fn ready(State(app): State<App>) -> Response {
     if app.tasks.shutdown().is_started() {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" })));
+        return answer(StatusCode::SERVICE_UNAVAILABLE, "stopping");
     }
     let asked = async { app.db.read().await?.ping().await };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(())) => (StatusCode::OK, Json(json!({ "status": "ready" }))),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "the database does not answer" })))
-        }
-        Err(_elapsed) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "the database does not answer" }))),
+        Ok(Ok(())) => return answer(StatusCode::OK, "ready"),
+        Ok(Err(error)) => tracing::warn!(%error, "not ready"),
+        Err(_elapsed) => tracing::warn!("not ready: the database takes longer than {PATIENCE:?} to answer"),
     }
+    answer(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer")
+}
+
+fn answer(status: StatusCode, word: &'static str) -> Response {
+    let body = format!("{{\"status\":\"{word}\"}}\n");
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }

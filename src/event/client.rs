@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, events::room::member::MembershipState, serde::Raw};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, events::room::member::MembershipState, serde::Raw,
+};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 

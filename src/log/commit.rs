@@ -105,7 +105,14 @@ impl Submitted {
 
 impl Log {
     /// Starts the committer and the follower of other nodes' batches.
-    pub async fn start(db: Db, tail: Arc<Tail>, random: Random, metrics: Metrics, tasks: &Tasks) -> DbResult<Self> {
+    pub async fn start(
+        db: Db,
+        tail: Arc<Tail>,
+        random: Random,
+        metrics: Metrics,
+        hub: Hub,
+        tasks: &Tasks,
+    ) -> DbResult<Self> {
         let last = store::log::last_position(&mut db.read().await?).await?;
         tail.start_at(last);
         let (queue, jobs) = mpsc::channel(QUEUE);

@@ -10,8 +10,8 @@ use super::Tail;
 use crate::{
     db::{Conn, Db, DbResult, Engine},
     event::{Logged, StateChange, Stored},
-    hub::Hub,
     fact::{Batch, Entry, News, Presence, Typing},
+    hub::Hub,
     position::Position,
     store::{self, log::BatchRow},
     tasks::Shutdown,

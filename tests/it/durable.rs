@@ -138,7 +138,8 @@ async fn survives_being_killed(dir: &Path, database: &str) {
     }
     let mut rooms = Vec::new();
     for user in &users {
-        let created = user.call("POST", "/_matrix/client/v3/createRoom", Some(json!({ "preset": "public_chat" }))).await;
+        let created =
+            user.call("POST", "/_matrix/client/v3/createRoom", Some(json!({ "preset": "public_chat" }))).await;
         let room = created["room_id"].as_str().unwrap().to_owned();
         for other in &users {
             other.call("POST", &format!("/_matrix/client/v3/join/{}", escape(&room)), Some(json!({}))).await;
@@ -275,7 +276,9 @@ async fn history(user: &Stubborn, room: &str) -> Vec<(String, String)> {
 fn messages(events: &Value) -> Vec<(String, String)> {
     let events = events.as_array().cloned().unwrap_or_default();
     let messages = events.iter().filter(|event| event["type"] == "m.room.message");
-    messages.map(|e| (e["event_id"].as_str().unwrap().to_owned(), e["content"]["body"].as_str().unwrap().to_owned())).collect()
+    messages
+        .map(|e| (e["event_id"].as_str().unwrap().to_owned(), e["content"]["body"].as_str().unwrap().to_owned()))
+        .collect()
 }
 
 /// Every acknowledged message is there under its identifier, once, and each sender's are in order.

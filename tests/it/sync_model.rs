@@ -83,7 +83,8 @@ impl<'a> Play<'a> {
 
     async fn create_room(&mut self, shared: bool) {
         let visibility = if shared { "shared" } else { "joined" };
-        let visibility = json!({ "type": "m.room.history_visibility", "content": { "history_visibility": visibility } });
+        let visibility =
+            json!({ "type": "m.room.history_visibility", "content": { "history_visibility": visibility } });
         let id = self.users[0].create_room(json!({ "preset": "public_chat", "initial_state": [visibility] })).await;
         let history = messages(&self.users[0], &id, "dir=f&limit=100").await.0;
         // Before its creator has joined and the visibility is set, the default holds: shared.

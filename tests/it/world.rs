@@ -108,8 +108,9 @@ impl World {
     async fn start(config: Config, database: &str, clock: Clock, dir: Arc<tempfile::TempDir>) -> Self {
         let db = Db::connect(database, 8).await.unwrap();
         let (tasks, random, metrics) = (Tasks::new(), Random::system(), Metrics::new());
-        let app =
-            App::start(config.clone(), db, clock.clone(), random.clone(), tasks.clone(), metrics.clone()).await.unwrap();
+        let app = App::start(config.clone(), db, clock.clone(), random.clone(), tasks.clone(), metrics.clone())
+            .await
+            .unwrap();
         let listeners = Listeners::bind(&config.listen, &config).unwrap();
         let url = listeners.urls().first().unwrap().to_string().trim_end_matches('/').to_owned();
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
@@ -132,7 +133,8 @@ impl World {
 
     /// Registers a user and logs in.
     pub async fn user(&self, name: &str) -> Client {
-        let body = json!({ "username": name, "password": format!("password of {name}"), "auth": { "type": "m.login.dummy" } });
+        let body =
+            json!({ "username": name, "password": format!("password of {name}"), "auth": { "type": "m.login.dummy" } });
         let reply = self.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.ok();
         Client {
             user_id: reply["user_id"].as_str().unwrap().to_owned(),

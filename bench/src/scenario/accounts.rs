@@ -35,8 +35,7 @@ pub(super) async fn register(name: &'static str, stage: &mut Stage) -> Result<Ou
             Ok(registered)
         }
     }));
-    let (users, latencies): (Vec<_>, Vec<_>) =
-        registering.finish().await?.into_iter().flatten().unzip();
+    let (users, latencies): (Vec<_>, Vec<_>) = registering.finish().await?.into_iter().flatten().unzip();
     let cost = meter.stop()?;
     let outcome = Outcome::new(name, "registrations", users.len(), latencies, cost);
     stage.keep_users(users);

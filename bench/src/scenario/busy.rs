@@ -27,9 +27,7 @@ pub(super) async fn quiet(name: &'static str, stage: &mut Stage) -> Result<Outco
     let length = Duration::from_secs(stage.options.seconds);
     let sent = send_closed_loop(stage.clock, run, senders, length).await?;
     let cost = meter.stop()?;
-    Ok(Outcome::new(name, "sends", sent.count(), sent.micros, cost)
-        .within(sent.seconds)
-        .with_disk())
+    Ok(Outcome::new(name, "sends", sent.count(), sent.micros, cost).within(sent.seconds).with_disk())
 }
 
 pub(super) async fn read(name: &'static str, stage: &mut Stage) -> Result<Outcome> {
@@ -61,14 +59,7 @@ pub(super) async fn read(name: &'static str, stage: &mut Stage) -> Result<Outcom
         .with_disk()
         .with("deliveries", delivered)
         .with("deliveries_missed", expected - delivered)
-        .with(
-            "deliveries_per_second",
-            if reading > 0.0 {
-                delivered / reading
-            } else {
-                0.0
-            },
-        )
+        .with("deliveries_per_second", if reading > 0.0 { delivered / reading } else { 0.0 })
         .with("syncs_with_a_gap", number(u64::try_from(inbox.limited())?))
         .with_latency("delivery", deliveries))
 }
@@ -83,9 +74,7 @@ async fn busy_room(stage: &mut Stage) -> Result<(Vec<User>, Room)> {
 fn senders(stage: &Stage, members: &[User], room: &Room) -> Result<Vec<Sender>> {
     let count = usize::try_from(stage.options.senders)?;
     let speaking = members.iter().take(count);
-    Ok(speaking
-        .map(|user| Sender::new(stage.client(user), room.clone()))
-        .collect())
+    Ok(speaking.map(|user| Sender::new(stage.client(user), room.clone())).collect())
 }
 
 async fn readers(stage: &Stage, members: &[User]) -> Result<Vec<Reader>> {

@@ -29,12 +29,7 @@ pub(super) async fn loaded(name: &'static str, stage: &mut Stage) -> Result<Outc
 }
 
 /// Rooms of two, one who sends and one who reads; all senders together keep the rate.
-async fn measure(
-    name: &'static str,
-    stage: &mut Stage,
-    rooms: usize,
-    rate: u32,
-) -> Result<Outcome> {
+async fn measure(name: &'static str, stage: &mut Stage, rooms: usize, rate: u32) -> Result<Outcome> {
     let pairs = stage.rooms_of(rooms, 2).await?;
     let (mut senders, mut readers) = (Vec::new(), Vec::new());
     for (members, room) in pairs {
@@ -45,11 +40,7 @@ async fn measure(
     }
     let run = stage.next_run();
     let inbox = Arc::new(Inbox::new(stage.clock, run));
-    let mut reading = Tasks::start(
-        readers
-            .into_iter()
-            .map(|reader| reader.follow(Arc::clone(&inbox))),
-    );
+    let mut reading = Tasks::start(readers.into_iter().map(|reader| reader.follow(Arc::clone(&inbox))));
     let length = Duration::from_secs(stage.options.seconds);
     let (sent, cost) = reading
         .during(async {

@@ -65,9 +65,7 @@ pub(super) async fn hold(name: &'static str, stage: &mut Stage) -> Result<Outcom
         .with("asked_for", f64::from(stage.options.polls))
         .with("users", number(u64::try_from(followers.len())?));
     if let Some((before, after)) = before.zip(after) {
-        let each = |before: u64, after: u64| {
-            (number(after) - number(before)) / f64::from(stage.options.polls)
-        };
+        let each = |before: u64, after: u64| (number(after) - number(before)) / f64::from(stage.options.polls);
         outcome = outcome
             .with("kib_each", each(before.kib(), after.kib()))
             .with("rss_kib_each", each(before.rss_kib, after.rss_kib));
@@ -81,10 +79,7 @@ async fn open(
     followers: &[(User, Position)],
     places: Range<usize>,
 ) -> Result<Vec<(usize, (Client, Position))>> {
-    let users = followers
-        .iter()
-        .cycle()
-        .skip(places.start % followers.len());
+    let users = followers.iter().cycle().skip(places.start % followers.len());
     let opening = Tasks::start(places.zip(users).map(|(place, (user, position))| {
         let (mut client, position) = (client(stage, user, place), position.clone());
         async move {
@@ -95,22 +90,13 @@ async fn open(
     opening.finish().await
 }
 
-async fn poll(
-    client: Client,
-    position: Position,
-    inbox: Arc<Inbox>,
-    timeout_ms: u64,
-) -> Result<Infallible> {
-    Reader::at(client, position)
-        .follow_with(&inbox, timeout_ms)
-        .await
+async fn poll(client: Client, position: Position, inbox: Arc<Inbox>, timeout_ms: u64) -> Result<Infallible> {
+    Reader::at(client, position).follow_with(&inbox, timeout_ms).await
 }
 
 /// Users in rooms of fifty, caught up after all of them have joined.
 async fn followers(stage: &mut Stage, polls: usize) -> Result<Vec<(User, Position)>> {
-    let users = stage
-        .users(usize::try_from(stage.options.poll_users)?.min(polls))
-        .await?;
+    let users = stage.users(usize::try_from(stage.options.poll_users)?.min(polls)).await?;
     eprintln!("  making rooms for {} users", users.len());
     for members in users.chunks(MEMBERS) {
         stage.room_of(members).await?;

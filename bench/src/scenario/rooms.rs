@@ -16,9 +16,7 @@ const LIMIT: usize = 2_000;
 
 pub(super) async fn create(name: &'static str, stage: &mut Stage) -> Result<Outcome> {
     // Creators end up in hundreds of rooms, so no other scenario may have them.
-    let creators = stage
-        .new_users(usize::try_from(stage.options.concurrency)?)
-        .await?;
+    let creators = stage.new_users(usize::try_from(stage.options.concurrency)?).await?;
     let clock = stage.clock;
     let meter = Meter::start(&stage.options).await?;
     let end = clock.micros() + micros(Duration::from_secs(stage.options.seconds));
@@ -39,11 +37,5 @@ pub(super) async fn create(name: &'static str, stage: &mut Stage) -> Result<Outc
     }));
     let latencies: Vec<u64> = creating.finish().await?.into_iter().flatten().collect();
     let cost = meter.stop()?;
-    Ok(Outcome::new(
-        name,
-        "rooms",
-        latencies.len(),
-        latencies,
-        cost,
-    ))
+    Ok(Outcome::new(name, "rooms", latencies.len(), latencies, cost))
 }

@@ -9,11 +9,7 @@ use crate::report::Outcome;
 use crate::sender::{Sender, send_closed_loop, warm_up};
 use crate::stage::Stage;
 
-pub(super) async fn own_rooms(
-    name: &'static str,
-    stage: &mut Stage,
-    senders: usize,
-) -> Result<Outcome> {
+pub(super) async fn own_rooms(name: &'static str, stage: &mut Stage, senders: usize) -> Result<Outcome> {
     let rooms = stage.rooms_of(senders, 1).await?;
     let senders = rooms
         .into_iter()
@@ -27,7 +23,5 @@ pub(super) async fn own_rooms(
     let length = Duration::from_secs(stage.options.seconds);
     let sent = send_closed_loop(stage.clock, run, senders, length).await?;
     let cost = meter.stop()?;
-    Ok(Outcome::new(name, "sends", sent.count(), sent.micros, cost)
-        .within(sent.seconds)
-        .with_disk())
+    Ok(Outcome::new(name, "sends", sent.count(), sent.micros, cost).within(sent.seconds).with_disk())
 }

@@ -41,11 +41,9 @@ pub(super) async fn initial(name: &'static str, stage: &mut Stage) -> Result<Out
         latencies.push(clock.micros() - begun);
     }
     let cost = meter.stop()?;
-    Ok(
-        Outcome::new(name, "syncs", latencies.len(), latencies, cost)
-            .with("first_ms", millis(cold))
-            .with("bytes", number(u64::try_from(bytes)?)),
-    )
+    Ok(Outcome::new(name, "syncs", latencies.len(), latencies, cost)
+        .with("first_ms", millis(cold))
+        .with("bytes", number(u64::try_from(bytes)?)))
 }
 
 pub(super) async fn idle(name: &'static str, stage: &mut Stage) -> Result<Outcome> {
@@ -63,19 +61,13 @@ pub(super) async fn idle(name: &'static str, stage: &mut Stage) -> Result<Outcom
         latencies.push(clock.micros() - begun);
     }
     let cost = meter.stop()?;
-    Ok(
-        Outcome::new(name, "syncs", latencies.len(), latencies, cost)
-            .with("bytes", number(u64::try_from(bytes)?)),
-    )
+    Ok(Outcome::new(name, "syncs", latencies.len(), latencies, cost).with("bytes", number(u64::try_from(bytes)?)))
 }
 
 /// A `/sync` without `since`. Each has another timeout, which means nothing here but keeps a server from repeating
 /// an earlier answer: a cached answer is not a sync.
 async fn initial_sync(client: &mut Client, nth: usize) -> Result<Bytes> {
-    let path = format!(
-        "/_matrix/client/v3/sync?set_presence=offline&timeout={}",
-        30_000 + nth
-    );
+    let path = format!("/_matrix/client/v3/sync?set_presence=offline&timeout={}", 30_000 + nth);
     client.call(&Method::GET, &path, Bytes::new()).await
 }
 

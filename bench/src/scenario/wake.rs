@@ -24,9 +24,7 @@ pub(super) async fn crowd(name: &'static str, stage: &mut Stage) -> Result<Outco
     let rooms = stage.rooms_of(1, CROWD).await?;
     let (mut senders, mut readers) = (Vec::new(), Vec::new());
     for (members, room) in rooms {
-        let speaker = members
-            .first()
-            .map(|user| Sender::new(stage.client(user), room));
+        let speaker = members.first().map(|user| Sender::new(stage.client(user), room));
         senders.extend(speaker);
         for user in &members {
             readers.push(Reader::new(stage.client(user), user).await?);
@@ -35,11 +33,7 @@ pub(super) async fn crowd(name: &'static str, stage: &mut Stage) -> Result<Outco
     let senders = warm_up(stage.clock, senders).await?;
     let run = stage.next_run();
     let inbox = Arc::new(Inbox::new(stage.clock, run));
-    let mut reading = Tasks::start(
-        readers
-            .into_iter()
-            .map(|reader| reader.follow(Arc::clone(&inbox))),
-    );
+    let mut reading = Tasks::start(readers.into_iter().map(|reader| reader.follow(Arc::clone(&inbox))));
     let length = Duration::from_secs(stage.options.seconds);
     let (rounds, cost) = reading
         .during(async {
@@ -50,9 +44,7 @@ pub(super) async fn crowd(name: &'static str, stage: &mut Stage) -> Result<Outco
         })
         .await?;
     let Rounds { first, last, all } = rounds;
-    Ok(Outcome::new(name, "wakes", last.len(), last, cost)
-        .with("first_ms", millis(first))
-        .with_latency("reader", all))
+    Ok(Outcome::new(name, "wakes", last.len(), last, cost).with("first_ms", millis(first)).with_latency("reader", all))
 }
 
 #[derive(Default)]
@@ -65,22 +57,14 @@ struct Rounds {
     all: Vec<u64>,
 }
 
-async fn wake(
-    stage: &Stage,
-    run: u16,
-    senders: Vec<Sender>,
-    inbox: &Inbox,
-    length: Duration,
-) -> Result<Rounds> {
+async fn wake(stage: &Stage, run: u16, senders: Vec<Sender>, inbox: &Inbox, length: Duration) -> Result<Rounds> {
     let clock = stage.clock;
     let end = clock.micros() + micros(length);
     let mut rounds = Rounds::default();
     for mut sender in senders {
         let first = round(stage, run, &mut sender, inbox).await?;
         rounds.first = first.into_iter().max().unwrap_or(0);
-        while rounds.last.len() < MIN_ROUNDS
-            || (clock.micros() < end && rounds.last.len() < MAX_ROUNDS)
-        {
+        while rounds.last.len() < MIN_ROUNDS || (clock.micros() < end && rounds.last.len() < MAX_ROUNDS) {
             let deliveries = round(stage, run, &mut sender, inbox).await?;
             rounds.last.extend(deliveries.iter().max());
             rounds.all.extend(deliveries);
