@@ -2,22 +2,41 @@
 
 use std::collections::BTreeSet;
 
-use super::{account, device, filter, profile, registration, signing_key, token, uia};
+use super::{
+    account, account_data, alias, device, ephemeral, event, filter, log, membership, profile, registration, room,
+    signing_key, state, token, uia,
+};
 use crate::db::{Engine, Insert, Statement, args, testing};
 
 /// Of every file in this folder.
 const STATEMENTS: &[&[&Statement]] = &[
     account::STATEMENTS,
+    account_data::STATEMENTS,
+    alias::STATEMENTS,
     device::STATEMENTS,
+    ephemeral::STATEMENTS,
+    event::STATEMENTS,
     filter::STATEMENTS,
+    log::STATEMENTS,
+    membership::STATEMENTS,
     profile::STATEMENTS,
     registration::STATEMENTS,
+    room::STATEMENTS,
     signing_key::STATEMENTS,
+    state::STATEMENTS,
     token::STATEMENTS,
     uia::STATEMENTS,
 ];
 
-const INSERTS: &[&[&Insert]] = &[];
+const INSERTS: &[&[&Insert]] = &[
+    account_data::INSERTS,
+    ephemeral::INSERTS,
+    event::INSERTS,
+    log::INSERTS,
+    membership::INSERTS,
+    room::INSERTS,
+    state::INSERTS,
+];
 
 #[tokio::test]
 async fn both_engines_read_every_statement() {
@@ -41,6 +60,9 @@ fn every_file_here_is_in_the_lists() {
     let this = include_str!("tests.rs");
     for file in files {
         assert!(this.contains(&format!("{file}::STATEMENTS")), "store/{file}.rs is missing from STATEMENTS");
+        let code = std::fs::read_to_string(format!("{}/src/store/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let has_inserts = code.contains("Insert::new(");
+        assert_eq!(this.contains(&format!("{file}::INSERTS")), has_inserts, "store/{file}.rs and the list INSERTS");
     }
 }
 

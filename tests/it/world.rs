@@ -116,7 +116,7 @@ impl World {
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
         let serving = tasks.clone();
         tasks.spawn("listeners", async move { listeners.serve(router, &serving).await });
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let http = http_client(Duration::from_secs(60));
         Self { url, clock, app, config, database: database.to_owned(), tasks, http, _dir: dir }
     }
 
@@ -269,6 +269,13 @@ impl Client {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
         self.get(&format!("/_matrix/client/v3/sync?timeout=10000{since}{more}")).await.ok()
     }
+}
+
+/// An HTTP client that gives up after `patience`.
+pub fn http_client(patience: Duration) -> reqwest::Client {
+    static PROVIDER: std::sync::Once = std::sync::Once::new();
+    PROVIDER.call_once(|| rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap());
+    reqwest::Client::builder().timeout(patience).build().unwrap()
 }
 
 static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
