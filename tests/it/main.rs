@@ -10,7 +10,10 @@
     reason = "a test that can not go on should fail where it stands"
 )]
 
+mod bad_input;
 mod durable;
 mod floors;
+mod rooms;
+mod sync;
 mod sync_model;
 mod world;

@@ -161,6 +161,11 @@ impl World {
         }
     }
 
+    /// The server's metrics as an operator's Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        self.app.metrics.render().unwrap()
+    }
+
     /// A call by nobody in particular, or with a token.
     pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Reply {
         call(&self.http, &self.url, method, path, token, body.map(|body| body.to_string())).await
@@ -217,6 +222,11 @@ impl Reply {
 }
 
 impl Client {
+    /// The same user, speaking to another server on the same data.
+    pub fn at(self, world: &World) -> Self {
+        Self { url: world.url.clone(), http: world.http.clone(), ..self }
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         call(&self.http, &self.url, "GET", path, Some(&self.token), None).await
     }
