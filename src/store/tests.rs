@@ -113,5 +113,5 @@ fn index_definition(sql: &str) -> String {
     let sql = sql.to_lowercase().replace(" using btree", "");
     let unique = if sql.starts_with("create unique") { "unique" } else { "plain" };
     let columns = sql.split_once('(').map_or("", |(_, columns)| columns);
-    format!("{unique} {}", columns.replace(['(', ')'], ""))
+    format!("{unique} {}", columns.replace(['(', ')', '"'], ""))
 }
