@@ -27,6 +27,7 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
 use self::{bearer::Bearers, last_seen::LastSeen, password::Passwords};
 use crate::{
     clock::Clock,
+    config::RegistrationMode,
     db::Db,
     error::{Error, Result},
     random::Random,
@@ -52,14 +53,6 @@ pub struct Caller {
     pub guest: bool,
     /// Whether rate limits apply to this account.
     pub rate_limited: bool,
-}
-
-/// Who may make an account through `/register`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RegistrationMode {
-    Open,
-    Token,
-    Closed,
 }
 
 /// What the operator decides.
@@ -109,6 +102,11 @@ impl Accounts {
 
     pub(crate) fn registration_mode(&self) -> RegistrationMode {
         self.0.settings.registration
+    }
+
+    /// Whether there is any account.
+    pub(crate) async fn any(&self) -> Result<bool> {
+        Ok(crate::store::account::any(&mut self.0.db.read().await?).await?)
     }
 
     /// Removes what nobody will ask for any more. To be called now and then.

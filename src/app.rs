@@ -1,24 +1,50 @@
-//! The whole house: every room, built once, handed to whoever needs it.
+//! The whole house: every room, built once from the lowest floor up, handed to whoever needs it.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
 
 use crate::{
-    account::Accounts, clock::Clock, db::Db, device::Devices, discovery::Discovery, filter::Filters, profile::Profiles,
-    random::Random, rate_limit::RateLimits, uia::Uia,
+    account::{AccountSettings, Accounts},
+    clock::Clock,
+    config::{self, Config, RateLimit},
+    db::Db,
+    device::Devices,
+    discovery::Discovery,
+    error::{Error, Result},
+    fact::{Batch, Fact, News, Write},
+    filter::Filters,
+    hub::Hub,
+    log::{Log, Reader, Tail},
+    metrics::Metrics,
+    profile::Profiles,
+    random::Random,
+    rate_limit::{Rate, RateLimitSettings, RateLimits},
+    room::{Active, Rooms},
+    signing,
+    tasks::Tasks,
+    uia::Uia,
+    upkeep,
 };
+
+/// How long an access token lasts whose client knows how to refresh it.
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// The server's rooms. Cheap to clone.
 #[derive(Clone)]
-pub struct App(Arc<Rooms>);
+pub struct App(Arc<House>);
 
 /// What [`App`] holds.
-pub struct Rooms {
+pub struct House {
+    pub config: Config,
     pub server_name: OwnedServerName,
     pub db: Db,
     pub clock: Clock,
     pub random: Random,
+    pub tasks: Tasks,
+    pub metrics: Metrics,
+    pub log: Log,
+    pub(crate) rooms: Rooms,
     pub(crate) accounts: Accounts,
     pub(crate) uia: Uia,
     pub(crate) devices: Devices,
@@ -28,16 +54,149 @@ pub struct Rooms {
     pub(crate) discovery: Discovery,
 }
 
-impl From<Rooms> for App {
-    fn from(rooms: Rooms) -> Self {
-        Self(Arc::new(rooms))
+impl Deref for App {
+    type Target = House;
+
+    fn deref(&self) -> &House {
+        &self.0
     }
 }
 
-impl Deref for App {
-    type Target = Rooms;
+impl App {
+    /// Brings the schema up to date and builds the rooms.
+    pub async fn start(
+        config: Config,
+        db: Db,
+        clock: Clock,
+        random: Random,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        for migration in db.migrate().await? {
+            tracing::info!(migration, engine = %db.engine(), "migrated the database");
+        }
+        let server_name = config.server_name.clone();
+        let key = signing::load_or_create(&db, &clock, &random).await?;
+        let hub = match &config.redis.url {
+            Some(url) => Hub::over_redis(url.expose(), &server_name, &tasks).map_err(Error::broken)?,
+            None => Hub::silent(),
+        };
+        let tail = Arc::new(Tail::default());
+        let log = Log::start(db.clone(), Arc::clone(&tail), random.clone(), metrics.clone(), hub, &tasks).await?;
+        let active = Arc::new(Active::default());
+        let rooms = Rooms::new(
+            db.clone(),
+            log.clone(),
+            clock.clone(),
+            random.clone(),
+            server_name.clone(),
+            key,
+            Arc::clone(&active),
+        );
+        let accounts = accounts(&config, &db, &clock, &random, &log)?;
+        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
+        tail.follow_with(vec![active, Arc::new(DeviceReader(accounts.clone()))]);
+        tasks.spawn("upkeep", upkeep::run(accounts.clone(), uia.clone(), tasks.shutdown().clone()));
+        Ok(Self(Arc::new(House {
+            devices: Devices::new(db.clone()),
+            profiles: Profiles::new(db.clone(), server_name.clone()),
+            filters: Filters::new(db.clone()),
+            rate_limits: RateLimits::new(rate_limits(&config)),
+            discovery: discovery(&config),
+            config,
+            server_name,
+            db,
+            clock,
+            random,
+            tasks,
+            metrics,
+            log,
+            rooms,
+            accounts,
+            uia,
+        })))
+    }
 
-    fn deref(&self) -> &Rooms {
-        &self.0
+    /// Whether anybody has an account yet.
+    pub async fn has_accounts(&self) -> Result<bool> {
+        self.accounts.any().await
+    }
+
+    /// Makes an account; its rooms and devices come later. `name` may be a localpart or a whole user id.
+    pub async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
+        self.accounts.create_user(name, password, admin).await
+    }
+
+    /// Makes a registration token, good for `uses` accounts and for `lifetime`; without limit where there is none.
+    pub async fn create_registration_token(&self, uses: Option<u32>, lifetime: Option<Duration>) -> Result<String> {
+        let now = i64::from(self.clock.now().get());
+        let expires =
+            lifetime.map(|lifetime| now.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)));
+        self.accounts.create_registration_token(uses.map(i64::from), expires).await
+    }
+}
+
+fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, log: &Log) -> Result<Accounts> {
+    let settings = AccountSettings {
+        registration: config.registration.mode,
+        shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
+        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+        password_cost: Default::default(),
+    };
+    let log = log.clone();
+    let tell = move |user_id: OwnedUserId| {
+        // Nobody waits for this: whoever changed the devices has been answered by their own commit.
+        drop(log.submit(Write::fact(Fact::Devices { user_id })));
+    };
+    Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, Arc::new(tell))
+}
+
+fn rate_limits(config: &Config) -> RateLimitSettings {
+    let limits = &config.rate_limits;
+    let rate = |limit: RateLimit| Rate { per_second: limit.per_second, burst: limit.burst };
+    RateLimitSettings {
+        enabled: limits.enabled,
+        exempt_users: limits.exempt_users.iter().cloned().collect(),
+        login: rate(limits.login),
+        registration: rate(limits.registration),
+        message: rate(limits.message),
+        join: rate(limits.join),
+    }
+}
+
+fn discovery(config: &Config) -> Discovery {
+    let support = &config.well_known.support;
+    Discovery {
+        client_base_url: config.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned()),
+        support_contacts: support.contacts.iter().filter_map(contact).collect(),
+        support_page: support.page.as_ref().map(|url| url.as_str().to_owned()),
+        default_room_version: config.rooms.default_version.clone(),
+    }
+}
+
+/// A contact without an address to turn to is none.
+fn contact(contact: &config::Contact) -> Option<Contact> {
+    let (role, address) = (contact.role.clone(), contact.email_address.clone());
+    match (contact.matrix_id.clone(), address) {
+        (Some(matrix_id), address) => {
+            let mut out = Contact::with_matrix_id(role, matrix_id);
+            out.email_address = address;
+            Some(out)
+        }
+        (None, Some(address)) => Some(Contact::with_email_address(role, address)),
+        (None, None) => None,
+    }
+}
+
+/// Forgets the tokens of a user whose devices have changed, on whichever node.
+struct DeviceReader(Accounts);
+
+impl Reader for DeviceReader {
+    fn read(&self, batch: &Batch) {
+        for (_, news) in batch.entries() {
+            if let News::Devices { user_id } = news {
+                self.0.forget_user(user_id);
+            }
+        }
     }
 }

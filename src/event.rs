@@ -5,12 +5,14 @@
 mod client;
 mod draft;
 mod pdu;
+mod stored;
 mod version;
 
 pub use self::{
     client::{ClientFormat, client_event, stripped_state},
     draft::{Draft, DraftError, Place},
     pdu::{Pdu, PduError, Standing},
+    stored::{Logged, StateChange, Stored, Transaction},
     version::{is_supported, rules, stable_versions},
 };
 

@@ -1,20 +1,30 @@
-//! Hearth, a Matrix homeserver. `ARCHITECTURE.md` shows the house and its floors.
+//! Hearth, a Matrix homeserver. `ARCHITECTURE.md` draws the house.
 
 mod account;
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod db;
 mod device;
 mod discovery;
 pub mod error;
 pub mod event;
+pub mod fact;
 mod filter;
+mod hub;
+pub mod log;
+pub mod metrics;
 pub mod position;
 mod profile;
 pub mod random;
 mod rate_limit;
+pub mod room;
 pub mod serve;
 pub mod signing;
 mod store;
+pub mod tasks;
+pub mod telemetry;
 mod uia;
+mod upkeep;

@@ -42,7 +42,7 @@ impl Random {
     pub fn fill(&self, bytes: &mut [u8]) {
         match &self.0 {
             Source::System => {
-                rand::fill(bytes).expect("aws-lc aborts rather than return short once its generator is seeded")
+                rand::fill(bytes).expect("aws-lc aborts rather than return short once its generator is seeded");
             }
             Source::Seeded(sequence) => sequence.lock().fill(bytes),
         }

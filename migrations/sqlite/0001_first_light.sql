@@ -20,6 +20,7 @@ CREATE TABLE events (
     txn_id TEXT,
     txn_hash BIGINT,
     redacted_by TEXT,
+    replaces TEXT,
     json TEXT NOT NULL
 );
 CREATE UNIQUE INDEX events_by_id ON events (event_id);

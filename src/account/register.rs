@@ -5,10 +5,11 @@
 use ruma::{OwnedUserId, api::error::ErrorKind};
 
 use super::{
-    Accounts, RegistrationMode, localpart,
+    Accounts, localpart,
     session::{NewSession, Session},
 };
 use crate::{
+    config::RegistrationMode,
     error::{Error, Result},
     store::{account, registration},
 };

@@ -20,8 +20,7 @@ use axum::Router;
 use crate::app::App;
 
 /// Every endpoint that clients call.
-pub fn router(app: App) -> Router {
-    let router = Router::new();
+pub(super) fn routes(router: Router<App>) -> Router<App> {
     let router = account::routes(router);
     let router = capabilities::routes(router);
     let router = device::routes(router);
@@ -31,6 +30,5 @@ pub fn router(app: App) -> Router {
     let router = register::routes(router);
     let router = shared_secret::routes(router);
     let router = versions::routes(router);
-    let router = well_known::routes(router);
-    router.with_state(app)
+    well_known::routes(router)
 }

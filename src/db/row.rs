@@ -75,4 +75,9 @@ impl Row {
     pub(crate) fn get<T: FromColumn>(&self, index: usize) -> DbResult<T> {
         T::from_column(self, index).map_err(|e| DbError::new("reading a column", e))
     }
+
+    /// Reads a column that holds JSON.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, index: usize) -> DbResult<T> {
+        serde_json::from_str(&self.get::<String>(index)?).map_err(DbError::decode)
+    }
 }

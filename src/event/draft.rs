@@ -41,6 +41,9 @@ pub enum DraftError {
     TooLarge { bytes: usize },
     #[error("{field} is {bytes} bytes long, 255 are allowed")]
     FieldTooLong { field: &'static str, bytes: usize },
+    /// `PostgreSQL` can't store it, and no client needs it.
+    #[error("{field} contains the character U+0000, which is not allowed")]
+    Nul { field: &'static str },
     #[error(transparent)]
     Pdu(#[from] PduError),
 }
@@ -69,9 +72,9 @@ impl Draft {
         key: &Ed25519KeyPair,
         rules: &'static RoomVersionRules,
     ) -> Result<Pdu, DraftError> {
-        check_field("type", self.kind.to_string().len())?;
-        check_field("state_key", self.state_key.as_ref().map_or(0, String::len))?;
-        check_field("sender", self.sender.as_str().len())?;
+        check_field("type", &self.kind.to_string())?;
+        check_field("state_key", self.state_key.as_deref().unwrap_or_default())?;
+        check_field("sender", self.sender.as_str())?;
         let ts = self.origin_server_ts.unwrap_or(now);
         let mut object = ruma::CanonicalJsonObject::new();
         if let Some(redacts) = self.redacts {
@@ -108,9 +111,12 @@ impl Draft {
     }
 }
 
-fn check_field(field: &'static str, bytes: usize) -> Result<(), DraftError> {
-    if bytes > MAX_FIELD_BYTES {
-        return Err(DraftError::FieldTooLong { field, bytes });
+fn check_field(field: &'static str, value: &str) -> Result<(), DraftError> {
+    if value.len() > MAX_FIELD_BYTES {
+        return Err(DraftError::FieldTooLong { field, bytes: value.len() });
+    }
+    if value.contains('\0') {
+        return Err(DraftError::Nul { field });
     }
     Ok(())
 }

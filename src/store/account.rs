@@ -5,6 +5,7 @@ use ruma::{OwnedUserId, UserId};
 use crate::db::{Conn, DbResult, Row, args, statements};
 
 statements! {
+    ANY_ACCOUNT = "SELECT user_id FROM accounts LIMIT 1";
     INSERT_ACCOUNT = "INSERT INTO accounts
         (user_id, password_hash, admin, guest, rate_limited, created_ts, deactivated_ts, erased)
         VALUES ($1, $2, $3, FALSE, TRUE, $4, NULL, FALSE) ON CONFLICT (user_id) DO NOTHING";
@@ -60,4 +61,9 @@ pub(crate) async fn erase(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
 fn account(row: &Row) -> DbResult<Account> {
     let deactivated_ts: Option<i64> = row.get(2)?;
     Ok(Account { user_id: row.get(0)?, password_hash: row.get(1)?, deactivated: deactivated_ts.is_some() })
+}
+
+/// Whether there is any account.
+pub(crate) async fn any(conn: &mut Conn) -> DbResult<bool> {
+    Ok(conn.find(&ANY_ACCOUNT, args![]).await?.is_some())
 }

@@ -8,10 +8,8 @@ use ruma::{
 
 use super::*;
 use crate::{
-    account::{
-        RegistrationMode,
-        tests::{House, house},
-    },
+    account::tests::{House, house},
+    config::RegistrationMode,
     db::testing,
 };
 

@@ -20,7 +20,7 @@ use ruma::{
 use serde_json::json;
 
 use crate::{
-    account::{NewSession, Registration, RegistrationMode, Session},
+    account::{NewSession, Registration, Session},
     api::{
         error::ApiResult,
         extract::Call,
@@ -29,6 +29,7 @@ use crate::{
         route::Routes as _,
     },
     app::App,
+    config::RegistrationMode,
     error::Error,
     rate_limit::Limit,
 };

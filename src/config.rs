@@ -1,0 +1,281 @@
+//! The configuration: typed, with every default in this file, documented for its reader in
+//! `config.example.toml`.
+//!
+//! Each key is written down three times, and tests hold the three together: the structs here (what the
+//! code reads, and the defaults), the list in `config/key.rs` (what a value must look like), and the
+//! example file (why one would change it).
+
+mod address;
+mod key;
+mod problem;
+mod room_version;
+mod secret;
+mod source;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use ruma::{
+    OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::ContactRole,
+    owned_server_name,
+};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    address::{Listen, Network},
+    problem::{ConfigError, Problem},
+    secret::{Secret, SecretUrl},
+    source::environment,
+    url::{DatabaseUrl, HttpUrl, RedisUrl},
+};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Config {
+    pub server_name: OwnedServerName,
+    pub data_dir: PathBuf,
+    pub listen: Vec<Listen>,
+    pub trusted_proxies: Vec<Network>,
+    pub tls: Tls,
+    pub database: Database,
+    pub redis: Redis,
+    pub registration: Registration,
+    pub rate_limits: RateLimits,
+    pub rooms: Rooms,
+    pub presence: Presence,
+    pub federation: Federation,
+    pub well_known: WellKnown,
+    pub log: Log,
+    pub metrics: Metrics,
+    pub timeouts: Timeouts,
+}
+
+/// The certificate of the `tls:` listeners: PEM files.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Tls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Database {
+    pub url: Option<DatabaseUrl>,
+    pub max_connections: u32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Redis {
+    pub url: Option<RedisUrl>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Registration {
+    pub mode: RegistrationMode,
+    pub shared_secret: Option<Secret>,
+}
+
+/// Who may make an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistrationMode {
+    /// Everybody.
+    Open,
+    /// Who holds a registration token.
+    Token,
+    /// Nobody; accounts are made by `hearth admin create-user` or with the shared secret.
+    #[default]
+    Closed,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RateLimits {
+    pub enabled: bool,
+    pub exempt_users: Vec<OwnedUserId>,
+    pub login: RateLimit,
+    pub registration: RateLimit,
+    pub message: RateLimit,
+    pub join: RateLimit,
+}
+
+/// A bucket of `burst` acts that refills by `per_second` a second.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct RateLimit {
+    pub per_second: f64,
+    pub burst: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Rooms {
+    #[serde(with = "room_version")]
+    pub default_version: RoomVersionId,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Presence {
+    pub enabled: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Federation {
+    pub enabled: bool,
+}
+
+/// What `/.well-known/matrix/…` answers
+/// (<https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>).
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct WellKnown {
+    pub client_base_url: Option<HttpUrl>,
+    pub support: Support,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Support {
+    pub page: Option<HttpUrl>,
+    pub contacts: Vec<Contact>,
+}
+
+/// Somebody to turn to
+/// (<https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport>).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    pub role: ContactRole,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matrix_id: Option<OwnedUserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_address: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Human,
+    Json,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Metrics {
+    pub listen: Option<Listen>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Timeouts {
+    pub shutdown_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server_name: owned_server_name!("localhost"),
+            data_dir: PathBuf::from("./hearth-data"),
+            listen: vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 8008).into())],
+            trusted_proxies: Vec::new(),
+            tls: Tls::default(),
+            database: Database { url: None, max_connections: 16 },
+            redis: Redis::default(),
+            registration: Registration::default(),
+            rate_limits: RateLimits::default(),
+            rooms: Rooms { default_version: RoomVersionId::V12 },
+            presence: Presence { enabled: true },
+            federation: Federation { enabled: false },
+            well_known: WellKnown::default(),
+            log: Log { level: "info".to_owned(), format: LogFormat::Human },
+            metrics: Metrics::default(),
+            timeouts: Timeouts { shutdown_seconds: 10 },
+        }
+    }
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            exempt_users: Vec::new(),
+            login: RateLimit { per_second: 0.2, burst: 10 },
+            registration: RateLimit { per_second: 0.1, burst: 5 },
+            message: RateLimit { per_second: 10.0, burst: 50 },
+            join: RateLimit { per_second: 1.0, burst: 20 },
+        }
+    }
+}
+
+impl Config {
+    /// Where the database is: as configured, else a file in the data folder.
+    pub fn database_url(&self) -> DatabaseUrl {
+        let embedded = || DatabaseUrl::Sqlite(self.data_dir.join("hearth.sqlite3"));
+        self.database.url.clone().unwrap_or_else(embedded)
+    }
+
+    /// How long requests in flight may take to finish once shutdown has started.
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_secs(self.timeouts.shutdown_seconds)
+    }
+
+    /// The effective configuration as a file, its secrets masked.
+    pub fn to_masked_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut effective = self.clone();
+        effective.database.url = Some(self.database_url());
+        toml::to_string(&effective)
+    }
+
+    /// What is allowed but probably not meant. Logged at start, printed by `hearth check-config`.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        if self.federation.enabled {
+            warnings.push(
+                "`federation.enabled` is true, but this version of Hearth does not federate yet: it \
+                 talks to no other server",
+            );
+        }
+        if self.registration.mode == RegistrationMode::Open {
+            warnings.push(
+                "`registration.mode` is `open`: whoever reaches this server can make an account; \
+                 `token` lets in only those you have given a token",
+            );
+        }
+        if self.tls.certificate.is_some() && !self.speaks_tls() {
+            warnings.push(
+                "`tls.certificate` is set, but no address in `listen` starts with `tls:`, so nothing \
+                 uses it",
+            );
+        }
+        warnings
+    }
+
+    /// What each key allows but their combination does not.
+    fn contradictions(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let complete = self.tls.certificate.is_some() && self.tls.key.is_some();
+        if self.speaks_tls() && !complete {
+            problems.push(Problem::anywhere(
+                "an address in `listen` starts with `tls:`, which needs both `tls.certificate` and \
+                 `tls.key` (paths of PEM files)",
+            ));
+        } else if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            problems.push(Problem::anywhere(
+                "`tls.certificate` and `tls.key` come together: one is set and the other is not",
+            ));
+        }
+        if self.listen.is_empty() {
+            problems.push(Problem::anywhere(
+                "`listen` is empty, so nobody could reach the server: give at least one address, such \
+                 as `127.0.0.1:8008`",
+            ));
+        }
+        problems
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.listen.iter().chain(&self.metrics.listen).any(|listen| matches!(listen, Listen::Tls(_)))
+    }
+}

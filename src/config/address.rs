@@ -1,0 +1,168 @@
+//! Addresses in the configuration: where to listen, and which networks' proxies to believe.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// One entry of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Listen {
+    /// `127.0.0.1:8008` or `[::1]:8008`: plain HTTP.
+    Tcp(SocketAddr),
+    /// `tls:0.0.0.0:8448`: HTTPS with the certificate of `[tls]`.
+    Tls(SocketAddr),
+    /// `unix:/run/hearth/hearth.sock`: plain HTTP on a unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path {
+                "" => Err(format!("`{text}` names no file")),
+                _ => Ok(Self::Unix(PathBuf::from(path))),
+            };
+        }
+        let (address, listen): (_, fn(SocketAddr) -> Self) = match text.strip_prefix("tls:") {
+            Some(address) => (address, Self::Tls),
+            None => (text, Self::Tcp),
+        };
+        address.parse().map(listen).or(Err(format!("`{text}` is not an address with a port")))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "{address}"),
+            Self::Tls(address) => write!(formatter, "tls:{address}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Listen> for String {
+    fn from(listen: Listen) -> Self {
+        listen.to_string()
+    }
+}
+
+/// An address, or a block of them: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    address: IpAddr,
+    prefix: u32,
+}
+
+impl Network {
+    /// Whether `address` lies in this block. An IPv4 address inside IPv6 counts as the former.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let host_bits = 32 - self.prefix;
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let host_bits = 128 - self.prefix;
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().or(Err(format!("`{text}` is no IP address or block")))?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(prefix) => prefix
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= longest)
+                .ok_or_else(|| format!("the prefix of `{text}` is not a number from 0 to {longest}"))?,
+        };
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_entries_come_back_as_they_were_written() {
+        for text in ["127.0.0.1:8008", "[::1]:8008", "unix:/run/hearth.sock", "tls:0.0.0.0:8448"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in ["", "8008", "localhost:8008", "127.0.0.1", "unix:", "tls:unix:/a", "::1:8008x"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_contain_what_their_prefix_says() {
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("192.0.2.128/25", "192.0.2.200", "192.0.2.100"),
+            ("fd00::/8", "fdab::1", "fe80::1"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", "::ffff:11.1.2.3"),
+            ("0.0.0.0/0", "203.0.113.9", "::1"),
+            ("::/0", "2001:db8::1", "127.0.0.1"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert!(network.contains(inside.parse().unwrap()), "{network} {inside}");
+            assert!(!network.contains(outside.parse().unwrap()), "{network} {outside}");
+        }
+        for text in ["10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/", "proxy.example.org"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+}

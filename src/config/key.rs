@@ -1,0 +1,288 @@
+//! The list of keys: what each may hold, said so that the one who got it wrong can mend it.
+
+use ruma::{OwnedServerName, OwnedUserId};
+use serde::de::DeserializeOwned;
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::{Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, RedisUrl, RegistrationMode, Rooms, Secret};
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// As it is written in messages: `database.url`.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    /// Completes the sentence "`database.url` must be …".
+    expects: &'static str,
+    parse: Parse,
+}
+
+type Parse = fn(&Value) -> Result<(), String>;
+
+/// The TOML type of a value, which decides how the text of an environment variable is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    /// A text that is not repeated in a message.
+    Secret,
+    Boolean,
+    Integer,
+    Number,
+    List,
+}
+
+use Kind::{Boolean, Integer, List, Number, Text};
+
+const PER_SECOND: &str = "a number above 0, such as 0.5";
+const BURST: &str = "a whole number from 1 to 1000000";
+
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        path: "server_name",
+        kind: Text,
+        expects: "a server name such as \"example.org\"",
+        parse: parses::<OwnedServerName>,
+    },
+    Key { path: "data_dir", kind: Text, expects: "the path of a folder", parse: not_empty },
+    Key {
+        path: "listen",
+        kind: List,
+        expects: "a list of addresses such as \"127.0.0.1:8008\", \"[::1]:8008\", \
+                  \"tls:0.0.0.0:8448\" or \"unix:/run/hearth.sock\"",
+        parse: parses::<Vec<Listen>>,
+    },
+    Key {
+        path: "trusted_proxies",
+        kind: List,
+        expects: "a list of IP addresses or blocks such as \"10.0.0.0/8\"",
+        parse: parses::<Vec<Network>>,
+    },
+    Key { path: "tls.certificate", kind: Text, expects: "the path of a PEM file", parse: not_empty },
+    Key { path: "tls.key", kind: Text, expects: "the path of a PEM file", parse: not_empty },
+    Key {
+        path: "database.url",
+        kind: Kind::Secret,
+        expects: "a URL such as \"sqlite:PATH\" or \"postgres://user:password@host/database\"",
+        parse: parses::<DatabaseUrl>,
+    },
+    Key {
+        path: "database.max_connections",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000",
+        parse: between::<1, 1_000>,
+    },
+    Key {
+        path: "redis.url",
+        kind: Kind::Secret,
+        expects: "a URL such as \"redis://127.0.0.1:6379\" or \"unix:///run/redis.sock\"",
+        parse: parses::<RedisUrl>,
+    },
+    Key {
+        path: "registration.mode",
+        kind: Text,
+        expects: "\"open\", \"token\" or \"closed\"",
+        parse: is_one_of::<RegistrationMode>,
+    },
+    Key { path: "registration.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
+    Key { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    Key {
+        path: "rate_limits.exempt_users",
+        kind: List,
+        expects: "a list of user ids such as \"@bot:example.org\"",
+        parse: parses::<Vec<OwnedUserId>>,
+    },
+    Key { path: "rate_limits.login.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    Key { path: "rate_limits.login.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    Key { path: "rate_limits.registration.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    Key { path: "rate_limits.registration.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    Key { path: "rate_limits.message.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    Key { path: "rate_limits.message.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    Key { path: "rate_limits.join.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    Key { path: "rate_limits.join.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    Key {
+        path: "rooms.default_version",
+        kind: Text,
+        expects: "a room version from \"6\" to \"12\"",
+        parse: room_version,
+    },
+    Key { path: "presence.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    Key { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    Key {
+        path: "well_known.client_base_url",
+        kind: Text,
+        expects: "a URL such as \"https://matrix.example.org\"",
+        parse: parses::<HttpUrl>,
+    },
+    Key {
+        path: "well_known.support.page",
+        kind: Text,
+        expects: "a URL such as \"https://example.org/help\"",
+        parse: parses::<HttpUrl>,
+    },
+    Key {
+        path: "well_known.support.contacts",
+        kind: List,
+        expects: "a list of contacts such as { role = \"m.role.admin\", matrix_id = \"@me:example.org\" }",
+        parse: contacts,
+    },
+    Key {
+        path: "log.level",
+        kind: Text,
+        expects: "a filter such as \"info\" or \"info,hearth::room=debug\"",
+        parse: log_filter,
+    },
+    Key { path: "log.format", kind: Text, expects: "\"human\" or \"json\"", parse: is_one_of::<LogFormat> },
+    Key {
+        path: "metrics.listen",
+        kind: Text,
+        expects: "an address such as \"127.0.0.1:9100\" or \"unix:/run/hearth-metrics.sock\"",
+        parse: parses::<Listen>,
+    },
+    Key {
+        path: "timeouts.shutdown_seconds",
+        kind: Integer,
+        expects: "a whole number from 0 to 3600",
+        parse: between::<0, 3_600>,
+    },
+];
+
+impl Key {
+    pub(super) fn find(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// The keys of the section `path`; none if there is no such section.
+    pub(super) fn list_in_section(path: &str) -> Vec<&'static str> {
+        let in_section = |key: &&Self| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        KEYS.iter().filter(in_section).map(|key| key.path).collect()
+    }
+
+    /// The key that somebody who wrote `path` most likely meant. A key's own name counts too, for
+    /// those who forgot its section.
+    pub(super) fn nearest(path: &str) -> &'static str {
+        fn name(path: &str) -> &str {
+            path.rsplit_once('.').map_or(path, |(_, name)| name)
+        }
+        let likeness = |key: &Self| {
+            let whole = strsim::normalized_damerau_levenshtein(path, key.path);
+            let by_name = strsim::normalized_damerau_levenshtein(name(path), name(key.path));
+            whole.max(0.8 * by_name)
+        };
+        let best = KEYS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        best.map_or("server_name", |key| key.path)
+    }
+
+    /// The environment variable that sets this key.
+    pub(super) fn variable(path: &str) -> String {
+        format!("HEARTH_{}", path.replace('.', "__").to_uppercase())
+    }
+
+    /// Whether `value` can be this key's value; if not, a whole sentence.
+    pub(super) fn check(&self, value: &Value) -> Result<(), String> {
+        let Self { path, expects, .. } = self;
+        if !self.kind.fits(value) {
+            return Err(format!("`{path}` must be {expects}; this is {}", self.describe(value)));
+        }
+        (self.parse)(value).map_err(|reason| {
+            if reason.is_empty() {
+                format!("`{path}` must be {expects}; {} is not", self.describe(value))
+            } else if self.kind == Kind::Secret || reason.contains('`') {
+                format!("`{path}` must be {expects}; {reason}")
+            } else {
+                format!("`{path}` must be {expects}; {} is not ({reason})", self.describe(value))
+            }
+        })
+    }
+
+    fn describe(&self, value: &Value) -> String {
+        match value {
+            Value::String(_) if self.kind == Kind::Secret => "a text".to_owned(),
+            Value::String(text) => format!("the text \"{text}\""),
+            Value::Integer(_) | Value::Float(_) if self.kind == Kind::Secret => "a number".to_owned(),
+            Value::Integer(number) => format!("the number {number}"),
+            Value::Float(number) => format!("the number {number}"),
+            Value::Boolean(boolean) => format!("the boolean {boolean}"),
+            Value::Datetime(_) => "a date".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Table(_) => "a table".to_owned(),
+        }
+    }
+}
+
+impl Kind {
+    fn fits(self, value: &Value) -> bool {
+        match self {
+            Self::Text | Self::Secret => value.is_str(),
+            Self::Boolean => value.is_bool(),
+            Self::Integer => value.is_integer(),
+            Self::Number => value.is_float() || value.is_integer(),
+            Self::List => value.is_array(),
+        }
+    }
+}
+
+/// Anything that `T` can be read from.
+fn parses<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
+    match T::deserialize(value.clone()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.message().to_owned()),
+    }
+}
+
+/// One of a few words, which the key's expectation lists already.
+fn is_one_of<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
+    parses::<T>(value).or(Err(String::new()))
+}
+
+fn not_empty(value: &Value) -> Result<(), String> {
+    match value.as_str() {
+        Some("") => Err("it is empty".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn between<const MIN: i64, const MAX: i64>(value: &Value) -> Result<(), String> {
+    match value.as_integer() {
+        Some(number) if number < MIN => Err("too small".to_owned()),
+        Some(number) if number > MAX => Err("too large".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn positive(value: &Value) -> Result<(), String> {
+    match value.as_float() {
+        Some(number) if number.is_finite() && number > 0.0 => Ok(()),
+        None if value.as_integer().is_some_and(|number| number > 0) => Ok(()),
+        _ => Err("to stop limiting, set `rate_limits.enabled` to false".to_owned()),
+    }
+}
+
+fn room_version(value: &Value) -> Result<(), String> {
+    let section = toml::Table::from_iter([("default_version".to_owned(), value.clone())]);
+    parses::<Rooms>(&Value::Table(section))
+}
+
+fn contacts(value: &Value) -> Result<(), String> {
+    let contacts: Vec<Contact> =
+        serde::Deserialize::deserialize(value.clone()).map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let reachable = |contact: &Contact| contact.matrix_id.is_some() || contact.email_address.is_some();
+    if contacts.iter().all(reachable) {
+        Ok(())
+    } else {
+        Err("each needs a `matrix_id` or an `email_address`".to_owned())
+    }
+}
+
+/// A bare word that is no level would be taken for the name of a module and switch everything on.
+fn log_filter(value: &Value) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let text = value.as_str().unwrap_or_default();
+    for directive in text.split(',').map(str::trim) {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if !LEVELS.contains(&level.to_lowercase().as_str()) {
+            return Err(format!("`{level}` is not a level; these are: {}", LEVELS.join(", ")));
+        }
+    }
+    EnvFilter::builder().parse(text).map(|_| ()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,60 @@
+//! What is wrong with a configuration: all of it at once, each with the place to mend it.
+
+use std::{fmt, path::PathBuf};
+
+/// A configuration that cannot be used.
+#[derive(Debug)]
+pub struct ConfigError {
+    pub problems: Vec<Problem>,
+}
+
+/// One thing to mend.
+#[derive(Debug)]
+pub struct Problem {
+    origin: Option<Origin>,
+    message: String,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    File(PathBuf),
+    Variable(String),
+}
+
+impl Problem {
+    pub(super) fn at(origin: &Origin, message: impl Into<String>) -> Self {
+        Self { origin: Some(origin.clone()), message: message.into() }
+    }
+
+    /// A problem of several values together, which may come from different places.
+    pub(super) fn anywhere(message: impl Into<String>) -> Self {
+        Self { origin: None, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(Origin::File(path)) => write!(formatter, "{}: ", path.display())?,
+            Some(Origin::Variable(name)) => write!(formatter, "environment variable {name}: ")?,
+            None => {}
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.len() {
+            1 => write!(formatter, "the configuration has a problem:")?,
+            count => write!(formatter, "the configuration has {count} problems:")?,
+        }
+        for problem in &self.problems {
+            write!(formatter, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,28 @@
+//! `rooms.default_version`: only room versions that this server can create
+//! (<https://spec.matrix.org/v1.19/rooms/>).
+
+use ruma::RoomVersionId;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+const CREATABLE: [RoomVersionId; 7] = [
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
+
+pub(super) fn serialize<S: Serializer>(version: &RoomVersionId, serializer: S) -> Result<S::Ok, S::Error> {
+    version.serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RoomVersionId, D::Error> {
+    let version = RoomVersionId::deserialize(deserializer)?;
+    if CREATABLE.contains(&version) {
+        Ok(version)
+    } else {
+        Err(D::Error::custom(format!("rooms of version `{version}` cannot be created here")))
+    }
+}

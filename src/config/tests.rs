@@ -1,0 +1,305 @@
+//! The configuration from outside: what a file and the environment lead to, and that the example file
+//! tells the truth about every key.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use toml::{Table, Value};
+
+use super::{
+    key::{KEYS, Key},
+    *,
+};
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearth.toml");
+    fs::write(&path, file).unwrap();
+    let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    Config::load(Some(&path), variables).map_err(|error| {
+        let prefix = format!("{}/", folder.path().display());
+        let problem = |problem: &Problem| problem.to_string().replace(&prefix, "");
+        error.problems.iter().map(problem).collect()
+    })
+}
+
+/// Path and value of every key in a table.
+fn flatten(section: &str, table: &Table, into: &mut BTreeMap<String, Value>) {
+    for (name, value) in table {
+        let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+        match value {
+            Value::Table(table) => flatten(&path, table, into),
+            value => drop(into.insert(path, value.clone())),
+        }
+    }
+}
+
+fn flattened(table: &Table) -> BTreeMap<String, Value> {
+    let mut flat = BTreeMap::new();
+    flatten("", table, &mut flat);
+    flat
+}
+
+/// The example with its keys switched on: `#key = value` is a key, `# text` is a comment.
+fn example_with_all_keys() -> String {
+    let switch_on = |line: &'static str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting,
+        _ => line,
+    };
+    EXAMPLE.lines().map(switch_on).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn nothing_given_is_a_working_configuration() {
+    let config = Config::load(None, std::iter::empty()).unwrap();
+    assert_eq!(config.server_name, "localhost");
+    assert_eq!(config.listen, ["127.0.0.1:8008".parse::<Listen>().unwrap()]);
+    assert_eq!(config.registration.mode, RegistrationMode::Closed);
+    assert_eq!(config.database_url().to_string(), "sqlite:./hearth-data/hearth.sqlite3");
+    assert_eq!(config.warnings(), [""; 0]);
+}
+
+#[test]
+fn the_example_as_it_stands_changes_nothing() {
+    let config = load(EXAMPLE, &[]).unwrap();
+    let default = Config::default();
+    assert_eq!(config.to_masked_toml().unwrap(), default.to_masked_toml().unwrap());
+}
+
+#[test]
+fn the_example_shows_every_key_and_no_other() {
+    let shown = flattened(&example_with_all_keys().parse().unwrap());
+    let known: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+    for path in &known {
+        assert!(shown.contains_key(*path), "config.example.toml does not show `{path}`");
+    }
+    for path in shown.keys() {
+        assert!(known.contains(&path.as_str()), "config.example.toml shows `{path}`, which is no key");
+    }
+}
+
+#[test]
+fn the_example_shows_the_defaults_of_the_code() {
+    let shown = flattened(&example_with_all_keys().parse().unwrap());
+    let defaults = flattened(&Table::try_from(Config::default()).unwrap());
+    let mut comment = String::new();
+    let mut section = String::new();
+    for line in EXAMPLE.lines() {
+        if let Some(text) = line.strip_prefix("# ") {
+            comment.push_str(text);
+            comment.push(' ');
+        } else if let Some((name, _)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
+            let path = format!("{section}{name}");
+            match defaults.get(&path) {
+                Some(default) => assert_eq!(&shown[&path], default, "the default of `{path}`"),
+                None => assert!(
+                    comment.contains("Default: none"),
+                    "`{path}` has no default, and its comment does not say so"
+                ),
+            }
+            comment.clear();
+        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+            comment.clear();
+        }
+    }
+}
+
+#[test]
+fn every_value_of_the_example_is_valid() {
+    load(&example_with_all_keys(), &[]).unwrap();
+}
+
+#[test]
+fn the_list_of_keys_and_the_structs_are_the_same_keys() {
+    fn paths(section: &str, value: &serde_json::Value, into: &mut Vec<String>) {
+        let Some(object) = value.as_object() else { return into.push(section.to_owned()) };
+        for (name, value) in object {
+            let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+            paths(&path, value, into);
+        }
+    }
+    let mut fields = Vec::new();
+    paths("", &serde_json::to_value(Config::default()).unwrap(), &mut fields);
+    let mut keys: Vec<_> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+    fields.sort();
+    keys.sort();
+    assert_eq!(fields, keys);
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let config = load(
+        "server_name = 'file.example.org'\n[database]\nmax_connections = 3",
+        &[
+            ("HEARTH_SERVER_NAME", "env.example.org"),
+            ("HEARTH_DATABASE__URL", "postgres://me:hunter2@db/hearth"),
+            ("HEARTH_LISTEN", "127.0.0.1:1, unix:/tmp/a.sock"),
+            ("HEARTH_TRUSTED_PROXIES", r#"["10.0.0.0/8", "::1"]"#),
+            ("HEARTH_RATE_LIMITS__LOGIN__PER_SECOND", "3"),
+            ("HEARTH_PRESENCE__ENABLED", "false"),
+            ("HEARTH_WELL_KNOWN__SUPPORT__CONTACTS", "[{ role = 'm.role.admin', email_address = 'a@b' }]"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.server_name, "env.example.org");
+    assert_eq!(config.database.max_connections, 3);
+    assert_eq!(config.database_url().to_string(), "postgres://me:[secret]@db/hearth");
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.trusted_proxies.len(), 2);
+    assert_eq!(config.rate_limits.login, RateLimit { per_second: 3.0, burst: 10 });
+    assert!(!config.presence.enabled);
+    assert_eq!(config.well_known.support.contacts.len(), 1);
+}
+
+#[test]
+fn an_empty_variable_restores_the_default() {
+    let config = load("server_name = 'file.example.org'", &[("HEARTH_SERVER_NAME", "")]).unwrap();
+    assert_eq!(config.server_name, "localhost");
+}
+
+#[test]
+fn every_key_has_a_variable() {
+    let shown = flattened(&example_with_all_keys().parse().unwrap());
+    let variables = KEYS.iter().map(|key| {
+        let text = match &shown[key.path] {
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        };
+        (Key::variable(key.path), text)
+    });
+    let config = Config::load(None, variables).unwrap();
+    let from_file = load(&example_with_all_keys(), &[]).unwrap();
+    assert_eq!(config.to_masked_toml().unwrap(), from_file.to_masked_toml().unwrap());
+}
+
+#[test]
+fn the_file_may_be_named_by_a_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.toml");
+    fs::write(&path, "server_name = 'a.example.org'").unwrap();
+    let variable = ("HEARTH_CONFIG".to_owned(), path.display().to_string());
+    let config = Config::load(None, std::iter::once(variable)).unwrap();
+    assert_eq!(config.server_name, "a.example.org");
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_nearest_known_one() {
+    for (file, problem) in [
+        ("servername = 'a'", "unknown key `servername`; the nearest known key is `server_name`"),
+        ("[databse]\nurl = 'x'", "unknown key `databse.url`; the nearest known key is `database.url`"),
+        ("max_connections = 3", "unknown key `max_connections`; the nearest known key is `database.max_connections`"),
+        (
+            "[rate_limits.logins]\nburst = 3",
+            "unknown key `rate_limits.logins.burst`; the nearest known key is `rate_limits.login.burst`",
+        ),
+        ("[redsi]", "unknown key `redsi`; the nearest known key is `redis.url`"),
+        (
+            "database = 'x'",
+            "`database` is a section, not a key; its keys are `database.url`, `database.max_connections`",
+        ),
+    ] {
+        assert_eq!(load(file, &[]).unwrap_err(), [format!("hearth.toml: {problem}")]);
+    }
+    assert_eq!(
+        load("", &[("HEARTH_DATABASE_URL", "x"), ("HEARTH_DATABASE", "x")]).unwrap_err(),
+        [
+            "environment variable HEARTH_DATABASE: names a section; its variables are \
+             HEARTH_DATABASE__URL, HEARTH_DATABASE__MAX_CONNECTIONS",
+            "environment variable HEARTH_DATABASE_URL: sets no known key; the nearest is \
+             HEARTH_DATABASE__URL (`database.url`)",
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_value_is_told_with_what_was_expected() {
+    for (file, problem) in [
+        (
+            "listen = 'all'",
+            "`listen` must be a list of addresses such as \"127.0.0.1:8008\", \"[::1]:8008\", \
+             \"tls:0.0.0.0:8448\" or \"unix:/run/hearth.sock\"; this is the text \"all\"",
+        ),
+        (
+            "database.max_connections = 0",
+            "`database.max_connections` must be a whole number from 1 to 1000; the number 0 is not \
+             (too small)",
+        ),
+        (
+            "database.url = 'mysql://me:hunter2@db/x'",
+            "`database.url` must be a URL such as \"sqlite:PATH\" or \
+             \"postgres://user:password@host/database\"; `mysql:` is not among them",
+        ),
+        (
+            "registration.mode = 'opn'",
+            "`registration.mode` must be \"open\", \"token\" or \"closed\"; the text \"opn\" is not",
+        ),
+        ("presence.enabled = 'yes'", "`presence.enabled` must be true or false; this is the text \"yes\""),
+        (
+            "log.level = 'inof'",
+            "`log.level` must be a filter such as \"info\" or \"info,hearth::room=debug\"; `inof` is not \
+             a level; these are: off, error, warn, info, debug, trace",
+        ),
+        (
+            "rooms.default_version = '5'",
+            "`rooms.default_version` must be a room version from \"6\" to \"12\"; rooms of version `5` \
+             cannot be created here",
+        ),
+        (
+            "listen = []",
+            "`listen` is empty, so nobody could reach the server: give at least one address, such as \
+             `127.0.0.1:8008`",
+        ),
+    ] {
+        let problems = load(file, &[]).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].trim_start_matches("hearth.toml: "), problem);
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_and_no_secret_with_them() {
+    let problems = load(
+        "server_name = 'not a name'\nlisten = ['x']\n[registration]\nshared_secret = 12345\nmod = 'open'",
+        &[("HEARTH_TIMEOUTS__SHUTDOWN_SECONDS", "soon"), ("HEARTH_REDIS__URL", "hunter2")],
+    )
+    .unwrap_err();
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+    let all = problems.join("\n");
+    assert!(!all.contains("12345") && !all.contains("hunter2"), "{all}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_line_but_not_its_text() {
+    let problems = load("server_name = 'a'\n[registration]\nshared_secret = hunter2", &[]).unwrap_err();
+    assert!(problems[0].starts_with("hearth.toml: is not valid TOML: line 3: "), "{problems:?}");
+    assert!(!problems[0].contains("hunter2"), "{problems:?}");
+
+    let missing = Config::load(Some(Path::new("/nowhere/hearth.toml")), std::iter::empty());
+    let problems = missing.unwrap_err().to_string();
+    assert!(problems.contains("/nowhere/hearth.toml: cannot be read: No such file"), "{problems}");
+}
+
+#[test]
+fn a_tls_address_needs_a_certificate() {
+    let problems = load("listen = ['tls:127.0.0.1:8448']", &[]).unwrap_err();
+    assert!(problems[0].contains("`tls.certificate`"), "{problems:?}");
+    let problems = load("tls.key = 'a.pem'", &[]).unwrap_err();
+    assert!(problems[0].contains("come together"), "{problems:?}");
+}
+
+#[test]
+fn the_effective_configuration_shows_no_secret() {
+    let config = load(
+        "[registration]\nmode = 'open'\nshared_secret = 'hunter2'\n[redis]\nurl = 'redis://:hunter2@r'\n\
+         [database]\nurl = 'postgres://me:hunter2@db/h'\n[federation]\nenabled = true",
+        &[],
+    )
+    .unwrap();
+    let shown = format!("{}{config:?}", config.to_masked_toml().unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("postgres://me:[secret]@db/h"), "{shown}");
+    assert_eq!(config.warnings().len(), 2);
+}

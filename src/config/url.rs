@@ -1,0 +1,155 @@
+//! URLs in the configuration, checked for what can be known before anything is opened.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::SecretUrl;
+
+/// Which engine keeps the data, and where.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DatabaseUrl {
+    /// The embedded engine, in this file.
+    Sqlite(PathBuf),
+    /// A server, or a cluster that speaks its protocol.
+    Postgres(SecretUrl),
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err("it names no file".to_owned()),
+                ":memory:" => Err("a database in memory would forget everything".to_owned()),
+                _ => Ok(Self::Sqlite(PathBuf::from(path))),
+            };
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Self::Postgres(SecretUrl::new(url)));
+        }
+        Err(unknown_scheme(&url))
+    }
+}
+
+impl DatabaseUrl {
+    /// The whole URL, password included: only for opening the connection.
+    pub fn to_connect(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.expose().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
+            Self::Postgres(url) => url.fmt(formatter),
+        }
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where Redis is.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "SecretUrl")]
+pub struct RedisUrl(SecretUrl);
+
+impl RedisUrl {
+    /// The whole URL, password included: only for opening the connection.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl TryFrom<String> for RedisUrl {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        if ["redis://", "redis+unix://", "unix://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Ok(Self(SecretUrl::new(url)));
+        }
+        if url.starts_with("rediss://") {
+            return Err("TLS to Redis is not built in; reach it through a private network".to_owned());
+        }
+        Err(unknown_scheme(&url))
+    }
+}
+
+impl From<RedisUrl> for SecretUrl {
+    fn from(url: RedisUrl) -> Self {
+        url.0
+    }
+}
+
+/// A URL for a client to open, without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct HttpUrl(String);
+
+impl HttpUrl {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HttpUrl {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let host = rest.ok_or_else(|| unknown_scheme(&url))?;
+        if host.is_empty() || host.starts_with('/') {
+            return Err(format!("`{url}` names no host"));
+        }
+        Ok(Self(url.trim_end_matches('/').to_owned()))
+    }
+}
+
+/// Names the scheme only: the rest may hold a password.
+fn unknown_scheme(url: &str) -> String {
+    match url.split_once(':') {
+        Some((scheme, _)) => format!("`{scheme}:` is not among them"),
+        None => "it has no scheme".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_a_file_or_a_server() {
+        for (url, shown) in [
+            ("sqlite:data/a.sqlite3", "sqlite:data/a.sqlite3"),
+            ("sqlite:///var/lib/a.sqlite3", "sqlite:/var/lib/a.sqlite3"),
+            ("postgres://me:pw@db/hearth", "postgres://me:[secret]@db/hearth"),
+            ("postgresql:///hearth?host=/run/postgresql", "postgresql:///hearth?host=/run/postgresql"),
+        ] {
+            assert_eq!(DatabaseUrl::try_from(url.to_owned()).unwrap().to_string(), shown);
+        }
+        for url in ["", "sqlite:", "sqlite::memory:", "mysql://me:hunter2@db/hearth", "hearth.sqlite3"] {
+            let refusal = DatabaseUrl::try_from(url.to_owned()).unwrap_err();
+            assert!(!refusal.contains("hunter2"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_has_a_host_and_no_trailing_slash() {
+        let url = HttpUrl::try_from("https://matrix.example.org/".to_owned()).unwrap();
+        assert_eq!(url.as_str(), "https://matrix.example.org");
+        for url in ["", "matrix.example.org", "https://", "http:///x", "ftp://example.org"] {
+            assert!(HttpUrl::try_from(url.to_owned()).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Facts: what is written into the log, and what its readers are told. Values only, no I/O.
+//!
+//! A [`Write`] goes in, a [`Batch`] of [`News`] comes out, in this process and in every other one.
+
+use std::sync::Arc;
+
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
+    presence::PresenceState,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    event::{Logged, Pdu, Standing, StateChange, Stored, Transaction},
+    position::Position,
+};
+
+/// One act: all of it happens or nothing does.
+#[derive(Debug, Default)]
+pub struct Write {
+    /// In the order in which they follow each other.
+    pub events: Vec<NewEvent>,
+    pub facts: Vec<Fact>,
+}
+
+/// A room's head after an event: what the next one is built on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomHead {
+    pub version: RoomVersionId,
+    /// How many events have been appended, this one included.
+    pub head: i64,
+    pub depth: i64,
+    pub extremities: Vec<OwnedEventId>,
+}
+
+/// An event on its way into the log, built on the head before it.
+#[derive(Debug)]
+pub struct NewEvent {
+    pub pdu: Arc<Pdu>,
+    pub standing: Standing,
+    /// The room's head with this event; it was built on `head.head - 1`.
+    pub head: RoomHead,
+    /// The state before it, where that is not the trunk's: changes against the trunk just before it.
+    pub fork: Option<Vec<StateChange>>,
+    /// What it changes in the resolved state.
+    pub changes: Vec<StateChange>,
+    pub transaction: Option<Transaction>,
+    pub notifies: bool,
+    pub thread_root: Option<OwnedEventId>,
+    pub highlights: Vec<OwnedUserId>,
+    /// The state event whose place it takes.
+    pub replaces: Option<Arc<Pdu>>,
+    /// The event that it redacts, as that stands from now on.
+    pub redacted: Option<Arc<Pdu>>,
+}
+
+/// Everything in the log that is not an event.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    Receipt(Receipt),
+    AccountData(AccountData),
+    Typing(Typing),
+    Presence(Presence),
+    Forgotten { user_id: OwnedUserId, room_id: OwnedRoomId },
+    Devices { user_id: OwnedUserId },
+    AliasAdded { alias: OwnedRoomAliasId, room_id: OwnedRoomId, creator: OwnedUserId },
+    AliasRemoved { alias: OwnedRoomAliasId, room_id: OwnedRoomId },
+    Published { room_id: OwnedRoomId, listed: bool },
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#receipts>
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    pub room_id: OwnedRoomId,
+    pub user_id: OwnedUserId,
+    /// `m.read` or `m.read.private`.
+    pub receipt_type: String,
+    /// `main`, a thread root, or empty for an unthreaded receipt.
+    pub thread_id: String,
+    pub event_id: OwnedEventId,
+    pub event_position: Position,
+    pub ts: MilliSecondsSinceUnixEpoch,
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#client-config>
+#[derive(Clone, Debug)]
+pub struct AccountData {
+    pub user_id: OwnedUserId,
+    /// None for global account data.
+    pub room_id: Option<OwnedRoomId>,
+    pub kind: String,
+    pub content: Arc<RawValue>,
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
+#[derive(Clone, Debug)]
+pub struct Typing {
+    pub room_id: OwnedRoomId,
+    pub user_id: OwnedUserId,
+    /// Until when; None once the user has stopped.
+    pub until: Option<MilliSecondsSinceUnixEpoch>,
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#presence>
+#[derive(Clone, Debug)]
+pub struct Presence {
+    pub user_id: OwnedUserId,
+    pub state: PresenceState,
+    pub status_msg: Option<String>,
+    pub last_active: MilliSecondsSinceUnixEpoch,
+}
+
+/// One entry of the log as readers get it: complete, whether this node wrote it or another.
+#[derive(Clone, Debug)]
+pub enum News {
+    Event(Arc<Logged>),
+    Receipt(Arc<Receipt>),
+    AccountData(Arc<AccountData>),
+    Typing(Arc<Typing>),
+    Presence(Arc<Presence>),
+    Forgotten {
+        user_id: OwnedUserId,
+        room_id: OwnedRoomId,
+    },
+    Devices {
+        user_id: OwnedUserId,
+    },
+    Listing {
+        room_id: OwnedRoomId,
+    },
+    /// Something that a later entry has replaced: there is nothing left to tell at this place.
+    Superseded,
+}
+
+/// A committed stretch of the log: `news[i]` stands at `first + i`.
+#[derive(Debug)]
+pub struct Batch {
+    pub first: Position,
+    pub last: Position,
+    pub news: Vec<News>,
+}
+
+impl Batch {
+    /// Each entry with its place.
+    pub fn entries(&self) -> impl Iterator<Item = (Position, &News)> {
+        (self.first.0..).map(Position).zip(&self.news)
+    }
+}
+
+impl RoomHead {
+    /// Before a room's first event.
+    pub fn new(version: RoomVersionId) -> Self {
+        Self { version, head: 0, depth: 0, extremities: Vec::new() }
+    }
+
+    /// The head once `pdu` has been appended. Only an accepted event is built upon.
+    pub fn follow(&mut self, pdu: &Pdu, standing: Standing) {
+        self.head += 1;
+        if standing == Standing::Accepted {
+            self.extremities.retain(|id| !pdu.prev_events().contains(id));
+            self.extremities.push(pdu.event_id().to_owned());
+            self.depth = self.depth.max(pdu.depth());
+        }
+    }
+}
+
+impl Write {
+    /// A write of one event.
+    pub fn event(event: NewEvent) -> Self {
+        Self { events: vec![event], facts: Vec::new() }
+    }
+
+    /// A write of one fact.
+    pub fn fact(fact: Fact) -> Self {
+        Self { events: Vec::new(), facts: vec![fact] }
+    }
+
+    /// How many entries this makes in the log.
+    pub fn len(&self) -> usize {
+        self.events.len() + self.facts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl NewEvent {
+    /// The event at its place, with everything that it did.
+    pub fn at(&self, position: Position) -> Logged {
+        Logged {
+            stored: Stored {
+                position,
+                pdu: Arc::clone(&self.pdu),
+                standing: self.standing,
+                fork: self.fork.is_some().then_some(position),
+                transaction: self.transaction.clone(),
+                notifies: self.notifies,
+                thread_root: self.thread_root.clone(),
+                replaces: self.replaces.clone(),
+            },
+            changes: self.changes.clone(),
+            highlights: self.highlights.clone(),
+            redacted: self.redacted.clone(),
+        }
+    }
+}
+
+impl Fact {
+    /// What readers are told of it.
+    pub fn news(&self) -> News {
+        match self {
+            Self::Receipt(receipt) => News::Receipt(Arc::new(receipt.clone())),
+            Self::AccountData(data) => News::AccountData(Arc::new(data.clone())),
+            Self::Typing(typing) => News::Typing(Arc::new(typing.clone())),
+            Self::Presence(presence) => News::Presence(Arc::new(presence.clone())),
+            Self::Forgotten { user_id, room_id } => {
+                News::Forgotten { user_id: user_id.clone(), room_id: room_id.clone() }
+            }
+            Self::Devices { user_id } => News::Devices { user_id: user_id.clone() },
+            Self::AliasAdded { room_id, .. } | Self::AliasRemoved { room_id, .. } | Self::Published { room_id, .. } => {
+                News::Listing { room_id: room_id.clone() }
+            }
+        }
+    }
+}
+
+impl News {
+    /// The room that it concerns, if it concerns one.
+    pub fn room_id(&self) -> Option<&RoomId> {
+        match self {
+            Self::Event(logged) => Some(logged.stored.pdu.room_id()),
+            Self::Receipt(receipt) => Some(&receipt.room_id),
+            Self::AccountData(data) => data.room_id.as_deref(),
+            Self::Typing(typing) => Some(&typing.room_id),
+            Self::Forgotten { room_id, .. } | Self::Listing { room_id } => Some(room_id),
+            Self::Presence(_) | Self::Devices { .. } | Self::Superseded => None,
+        }
+    }
+
+    /// What the batch row says of it.
+    pub fn entry(&self) -> Option<Entry> {
+        Some(match self {
+            Self::Event(logged) => Entry::Event(logged.stored.pdu.room_id().to_owned()),
+            Self::Receipt(receipt) => Entry::Receipt(receipt.room_id.clone(), receipt.user_id.clone()),
+            Self::AccountData(data) => Entry::AccountData(data.user_id.clone(), data.room_id.clone()),
+            Self::Typing(typing) => Entry::Typing(typing.room_id.clone(), typing.user_id.clone()),
+            Self::Presence(presence) => Entry::Presence(presence.user_id.clone()),
+            Self::Forgotten { user_id, room_id } => Entry::Forgotten(user_id.clone(), room_id.clone()),
+            Self::Devices { user_id } => Entry::Devices(user_id.clone()),
+            Self::Listing { room_id } => Entry::Listing(room_id.clone()),
+            Self::Superseded => return None,
+        })
+    }
+}
+
+/// One entry of the log, in the order of positions. The short names are what the database holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    #[serde(rename = "e")]
+    Event(OwnedRoomId),
+    #[serde(rename = "r")]
+    Receipt(OwnedRoomId, OwnedUserId),
+    /// Global where there is no room.
+    #[serde(rename = "a")]
+    AccountData(OwnedUserId, Option<OwnedRoomId>),
+    #[serde(rename = "t")]
+    Typing(OwnedRoomId, OwnedUserId),
+    #[serde(rename = "p")]
+    Presence(OwnedUserId),
+    #[serde(rename = "f")]
+    Forgotten(OwnedUserId, OwnedRoomId),
+    /// Devices or tokens of a user: who is logged in has changed.
+    #[serde(rename = "d")]
+    Devices(OwnedUserId),
+    /// The aliases of a room or whether the directory shows it.
+    #[serde(rename = "l")]
+    Listing(OwnedRoomId),
+}

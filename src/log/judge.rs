@@ -1,0 +1,121 @@
+//! Which writes of a batch can be part of it: the database is the only arbiter.
+//!
+//! The touched rooms' rows are locked in sorted order and their heads compared with the heads that the
+//! events were built on. A write that fails drops out; so do those that were built on it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId};
+
+use crate::{
+    db::{DbResult, Tx},
+    event::{Pdu, Transaction},
+    fact::{Fact, NewEvent, Write},
+    store,
+};
+
+/// What becomes of a write.
+#[derive(Debug)]
+pub(super) enum Judgement {
+    Accepted,
+    Stale(OwnedRoomId),
+    Duplicate(OwnedEventId),
+    AliasTaken,
+}
+
+/// What the batch has done so far, on top of what the database holds.
+struct Judge<'a> {
+    heads: BTreeMap<&'a RoomId, i64>,
+    sent: HashMap<TransactionKey<'a>, OwnedEventId>,
+    aliases: HashSet<&'a RoomAliasId>,
+}
+
+/// A transaction id holds for one device, room and event type.
+#[derive(PartialEq, Eq, Hash)]
+struct TransactionKey<'a> {
+    kind: String,
+    sender: &'a str,
+    device: &'a str,
+    id: &'a str,
+    room: &'a str,
+}
+
+impl<'a> TransactionKey<'a> {
+    fn new(pdu: &'a Pdu, transaction: &'a Transaction) -> Self {
+        Self {
+            kind: pdu.kind().to_string(),
+            sender: pdu.sender().as_str(),
+            device: transaction.device_id.as_str(),
+            id: transaction.transaction_id.as_str(),
+            room: pdu.room_id().as_str(),
+        }
+    }
+}
+
+/// One judgement for each write, in order.
+pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgement>> {
+    let rooms: Vec<&RoomId> =
+        events(writes).map(|event| event.pdu.room_id()).collect::<HashSet<_>>().into_iter().collect();
+    let locked = if rooms.is_empty() { HashMap::new() } else { store::room::lock_heads(tx, &rooms).await? };
+    let transactions: Vec<_> = events(writes)
+        .filter_map(|event| event.transaction.as_ref().map(|transaction| (&*event.pdu, transaction)))
+        .collect();
+    let found = store::event::list_by_transactions(tx, &transactions).await?;
+    let aliases: Vec<_> = writes.iter().flat_map(|write| &write.facts).filter_map(added_alias).collect();
+    let taken = if aliases.is_empty() { Vec::new() } else { store::alias::list_taken(tx, &aliases).await? };
+
+    let mut judge = Judge {
+        heads: rooms.iter().map(|room| (*room, locked.get(*room).copied().unwrap_or(0))).collect(),
+        sent: HashMap::new(),
+        aliases: aliases.into_iter().filter(|alias| taken.iter().any(|t| t == *alias)).collect(),
+    };
+    for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
+        if let Some(event_id) = event_id {
+            judge.sent.insert(TransactionKey::new(pdu, transaction), event_id);
+        }
+    }
+    Ok(writes.iter().map(|write| judge.write(write)).collect())
+}
+
+fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
+    writes.iter().flat_map(|write| &write.events)
+}
+
+fn added_alias(fact: &Fact) -> Option<&RoomAliasId> {
+    match fact {
+        Fact::AliasAdded { alias, .. } => Some(alias),
+        _ => None,
+    }
+}
+
+impl<'a> Judge<'a> {
+    fn write(&mut self, write: &'a Write) -> Judgement {
+        for event in &write.events {
+            if let Some(transaction) = &event.transaction
+                && let Some(event_id) = self.sent.get(&TransactionKey::new(&event.pdu, transaction))
+            {
+                return Judgement::Duplicate(event_id.clone());
+            }
+        }
+        if write.facts.iter().filter_map(added_alias).any(|alias| self.aliases.contains(alias)) {
+            return Judgement::AliasTaken;
+        }
+        let mut heads: BTreeMap<&RoomId, i64> = BTreeMap::new();
+        for event in &write.events {
+            let room = event.pdu.room_id();
+            let head = heads.get(room).or_else(|| self.heads.get(room)).copied().unwrap_or(0);
+            if event.head.head != head + 1 {
+                return Judgement::Stale(room.to_owned());
+            }
+            heads.insert(room, event.head.head);
+        }
+        self.heads.extend(heads);
+        self.aliases.extend(write.facts.iter().filter_map(added_alias));
+        for event in &write.events {
+            if let Some(transaction) = &event.transaction {
+                self.sent.insert(TransactionKey::new(&event.pdu, transaction), event.pdu.event_id().to_owned());
+            }
+        }
+        Judgement::Accepted
+    }
+}

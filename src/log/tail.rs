@@ -1,0 +1,146 @@
+//! The end of the log, as this node knows it: how far it has read, and who is told.
+//!
+//! A batch is applied when everything before it has been. One that comes early, because another node wrote
+//! in between, waits while [`super::replay`] reads what is missing.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::{fact::Batch, position::Position};
+
+/// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick.
+pub trait Reader: Send + Sync {
+    fn read(&self, batch: &Batch);
+}
+
+/// How many entries are kept for readers that load while the log moves on.
+const KEPT_ENTRIES: usize = 8_192;
+
+/// The followed end of the log.
+#[derive(Default)]
+pub struct Tail {
+    readers: OnceLock<Vec<Arc<dyn Reader>>>,
+    state: RwLock<State>,
+    /// Held while a batch is applied, so that readers see one at a time.
+    applying: Mutex<()>,
+    reached: watch::Sender<Position>,
+    /// Rung when something is missing before a batch that is there.
+    gap: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    reached: Position,
+    recent: VecDeque<Arc<Batch>>,
+    recent_entries: usize,
+    early: BTreeMap<Position, Arc<Batch>>,
+}
+
+impl Tail {
+    /// Names the readers, once, before anything is written.
+    pub fn follow_with(&self, readers: Vec<Arc<dyn Reader>>) {
+        if self.readers.set(readers).is_err() {
+            tracing::error!("the log's readers were named twice; the first ones stay");
+        }
+    }
+
+    /// Begins at `position`: what lies before was read from the database.
+    pub(super) fn start_at(&self, position: Position) {
+        self.state.write().reached = position;
+        self.reached.send_replace(position);
+    }
+
+    /// Up to where this node has read.
+    pub fn reached(&self) -> Position {
+        self.state.read().reached
+    }
+
+    /// Waits until this node has read up to `position`.
+    pub async fn wait_for(&self, position: Position) {
+        let mut reached = self.reached.subscribe();
+        // An error means that the sender is gone, which cannot be while `self` is here.
+        if reached.wait_for(|at| *at >= position).await.is_err() {
+            tracing::error!("the log's tail is gone");
+        }
+    }
+
+    /// Told of every step that this node makes.
+    pub fn watch(&self) -> watch::Receiver<Position> {
+        self.reached.subscribe()
+    }
+
+    /// Asks for a look into the database: somebody knows of batches that have not come yet.
+    pub fn look(&self) {
+        self.gap.notify_one();
+    }
+
+    /// Rung when batches are missing.
+    pub(super) async fn gap(&self) {
+        self.gap.notified().await;
+    }
+
+    /// Takes a committed batch: applies it and whatever waited for it, or keeps it until its turn.
+    pub(super) fn publish(&self, batch: Arc<Batch>) {
+        let _one_at_a_time = self.applying.lock();
+        self.state.write().early.insert(batch.first, batch);
+        while let Some(next) = self.next_in_turn() {
+            for reader in self.readers.get().into_iter().flatten() {
+                reader.read(&next);
+            }
+            self.keep(&next);
+            self.reached.send_replace(next.last);
+        }
+        if !self.state.read().early.is_empty() {
+            self.gap.notify_one();
+        }
+    }
+
+    fn next_in_turn(&self) -> Option<Arc<Batch>> {
+        let mut state = self.state.write();
+        loop {
+            let early = state.early.first_entry()?;
+            if early.get().last <= *self.reached.borrow() {
+                // Came twice: once from here, once from the database.
+                early.remove();
+            } else if early.get().first == self.reached.borrow().next() {
+                return Some(early.remove());
+            } else {
+                return None;
+            }
+        }
+    }
+
+    fn keep(&self, batch: &Arc<Batch>) {
+        let mut state = self.state.write();
+        state.reached = batch.last;
+        state.recent_entries += batch.news.len();
+        state.recent.push_back(Arc::clone(batch));
+        while state.recent_entries > KEPT_ENTRIES {
+            let Some(oldest) = state.recent.pop_front() else { break };
+            state.recent_entries -= oldest.news.len();
+        }
+    }
+
+    /// The batches after `position`, oldest first, or None if they are not all remembered.
+    ///
+    /// `then` runs while no further batch can be applied, so that a value that was read from the database
+    /// at `position` can be brought up to date and registered without missing one.
+    pub fn catch_up<T>(&self, position: Position, then: impl FnOnce(&[Arc<Batch>]) -> T) -> Option<T> {
+        let _no_step = self.applying.lock();
+        let state = self.state.read();
+        if position < state.reached {
+            let oldest = state.recent.front().map(|batch| batch.first)?;
+            if oldest > position.next() {
+                return None;
+            }
+        }
+        let missed: Vec<_> = state.recent.iter().filter(|batch| batch.last > position).cloned().collect();
+        drop(state);
+        Some(then(&missed))
+    }
+}

@@ -1,0 +1,174 @@
+//! A batch's rows, table by table, as multi-row inserts.
+
+use std::collections::HashMap;
+
+use ruma::{EventId, OwnedEventId, RoomId, UserId};
+
+use crate::{
+    db::{DbResult, Tx},
+    event::{Pdu, Standing, StateChange},
+    fact::{Fact, NewEvent, News, Write},
+    position::Position,
+    store::{
+        self,
+        event::NewRow,
+        membership::Membership,
+        state::{ForkChange, Version},
+    },
+};
+
+/// Writes everything and tells what readers are to be told, in the order of positions from `first`.
+pub(super) async fn write(tx: &mut Tx, first: Position, writes: &[&Write], batch_id: &str) -> DbResult<Vec<News>> {
+    let mut at = first;
+    let mut events: Vec<(Position, &NewEvent)> = Vec::new();
+    let mut facts: Vec<(Position, &Fact)> = Vec::new();
+    let mut news = Vec::new();
+    for write in writes {
+        for event in &write.events {
+            events.push((at, event));
+            news.push(News::Event(std::sync::Arc::new(event.at(at))));
+            at = at.next();
+        }
+        for fact in &write.facts {
+            facts.push((at, fact));
+            news.push(fact.news());
+            at = at.next();
+        }
+    }
+    let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
+    store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
+    if !events.is_empty() {
+        write_events(tx, &events).await?;
+    }
+    if !facts.is_empty() {
+        write_facts(tx, &facts).await?;
+    }
+    Ok(news)
+}
+
+async fn write_events(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<()> {
+    let rows: Vec<NewRow<'_>> = events.iter().map(|(position, event)| NewRow::new(*position, event)).collect();
+    store::event::insert(tx, &rows).await?;
+    // The last of each room is the room's head, and carries the trunk for a new room.
+    let mut heads: HashMap<&RoomId, (Position, &NewEvent)> = HashMap::new();
+    for (position, event) in events {
+        let first = heads.get(event.pdu.room_id()).map_or(*position, |(first, _)| *first);
+        heads.insert(event.pdu.room_id(), (first, event));
+    }
+    let heads: Vec<_> = heads.into_iter().map(|(room, (first, event))| (room, first, &event.head)).collect();
+    store::room::upsert_heads(tx, &heads).await?;
+    write_state(tx, events).await?;
+    let highlights: Vec<(Position, &RoomId, &UserId)> = events
+        .iter()
+        .flat_map(|(at, event)| event.highlights.iter().map(|user| (*at, event.pdu.room_id(), &**user)))
+        .collect();
+    store::event::insert_highlights(tx, &highlights).await?;
+    for (_, event) in events {
+        if let Some(redacted) = &event.redacted {
+            store::event::replace_redacted(tx, redacted, event.pdu.event_id()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The trunk's changes, the forks, and the memberships that follow from the trunk.
+async fn write_state(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<()> {
+    let rooms: Vec<&RoomId> = events
+        .iter()
+        .filter(|(_, event)| !event.changes.is_empty() || event.fork.is_some())
+        .map(|(_, event)| event.pdu.room_id())
+        .collect();
+    if rooms.is_empty() {
+        return Ok(());
+    }
+    let trunks = store::room::trunks(tx, &rooms).await?;
+    let positions = positions_of_changes(tx, events).await?;
+    let place = |change: &StateChange| change.event.as_ref().and_then(|pdu| positions.get(pdu.event_id()).copied());
+    let mut versions = Vec::new();
+    let mut forks = Vec::new();
+    let mut fork_changes = Vec::new();
+    let mut memberships: HashMap<(&UserId, &RoomId), Membership<'_>> = HashMap::new();
+    for (at, event) in events {
+        let Some(trunk) = trunks.get(event.pdu.room_id()).copied() else { continue };
+        for change in &event.changes {
+            versions.push(Version { trunk, change, from: *at, event: place(change) });
+            if let Some(membership) = Membership::of(change, event.pdu.room_id(), *at) {
+                memberships.insert((membership.user_id, membership.room_id), membership);
+            }
+        }
+        if let Some(fork) = &event.fork {
+            forks.push((*at, trunk, at.before()));
+            fork_changes.extend(fork.iter().map(|change| ForkChange { fork: *at, change, event: place(change) }));
+        }
+    }
+    store::state::insert_versions(tx, &versions).await?;
+    store::state::insert_forks(tx, &forks, &fork_changes).await?;
+    store::membership::upsert(tx, &memberships.into_values().collect::<Vec<_>>()).await
+}
+
+/// Where the events stand that state refers to: in this batch, or found in the database.
+async fn positions_of_changes(
+    tx: &mut Tx,
+    events: &[(Position, &NewEvent)],
+) -> DbResult<HashMap<OwnedEventId, Position>> {
+    let mut known: HashMap<OwnedEventId, Position> =
+        events.iter().map(|(at, event)| (event.pdu.event_id().to_owned(), *at)).collect();
+    let older: Vec<&EventId> = events
+        .iter()
+        .flat_map(|(_, event)| event.changes.iter().chain(event.fork.iter().flatten()))
+        .filter_map(|change| change.event.as_deref().map(Pdu::event_id))
+        .filter(|id| !known.contains_key(*id))
+        .collect();
+    if !older.is_empty() {
+        known.extend(store::event::positions(tx, &older).await?);
+    }
+    Ok(known)
+}
+
+/// The newest of several facts about one thing is the one that stays.
+async fn write_facts(tx: &mut Tx, facts: &[(Position, &Fact)]) -> DbResult<()> {
+    let mut receipts = HashMap::new();
+    let mut account_data = HashMap::new();
+    let mut typing = HashMap::new();
+    let mut presence = HashMap::new();
+    for (at, fact) in facts {
+        match fact {
+            Fact::Receipt(r) => {
+                receipts.insert((&r.room_id, &r.user_id, &r.receipt_type, &r.thread_id), (*at, r));
+            }
+            Fact::AccountData(d) => {
+                account_data.insert((&d.user_id, &d.room_id, &d.kind), (*at, d));
+            }
+            Fact::Typing(t) => {
+                typing.insert((&t.room_id, &t.user_id), (*at, t));
+            }
+            Fact::Presence(p) => {
+                presence.insert(&p.user_id, (*at, p));
+            }
+            Fact::Forgotten { user_id, room_id } => store::membership::forget(tx, user_id, room_id).await?,
+            Fact::AliasAdded { alias, room_id, creator } => store::alias::insert(tx, alias, room_id, creator).await?,
+            Fact::AliasRemoved { alias, .. } => store::alias::delete(tx, alias).await?,
+            Fact::Published { room_id, listed } => store::room::publish(tx, room_id, *listed).await?,
+            Fact::Devices { .. } => {}
+        }
+    }
+    store::ephemeral::upsert_receipts(tx, &receipts.into_values().collect::<Vec<_>>()).await?;
+    store::account_data::upsert(tx, &account_data.into_values().collect::<Vec<_>>()).await?;
+    store::ephemeral::upsert_typing(tx, &typing.into_values().collect::<Vec<_>>()).await?;
+    store::ephemeral::upsert_presence(tx, &presence.into_values().collect::<Vec<_>>()).await
+}
+
+impl<'a> NewRow<'a> {
+    fn new(position: Position, event: &'a NewEvent) -> Self {
+        Self {
+            position,
+            pdu: &event.pdu,
+            standing: event.standing,
+            fork: event.fork.is_some().then_some(position),
+            notifies: event.notifies && event.standing == Standing::Accepted,
+            thread_root: event.thread_root.as_deref(),
+            transaction: event.transaction.as_ref(),
+            replaces: event.replaces.as_deref().map(Pdu::event_id),
+        }
+    }
+}

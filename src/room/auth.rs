@@ -1,0 +1,57 @@
+//! Authorization: which events authorize a new one, and whether it is allowed in a state.
+//!
+//! The rules themselves are ruma's.
+//! <https://spec.matrix.org/v1.19/server-server-api/#authorization-rules>
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedEventId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+    state_res::{auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules},
+};
+use serde_json::value::RawValue;
+
+use super::State;
+use crate::event::Pdu;
+
+/// The auth events that an event with these fields must cite, from the state before it.
+///
+/// <https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection>
+pub fn auth_events(
+    state: &State,
+    kind: &TimelineEventType,
+    sender: &ruma::UserId,
+    state_key: Option<&str>,
+    content: &RawValue,
+    rules: &RoomVersionRules,
+) -> Result<Vec<OwnedEventId>, String> {
+    let types = auth_types_for_event(kind, sender, state_key, content, &rules.authorization)?;
+    let mut ids = Vec::with_capacity(types.len());
+    for (kind, state_key) in types {
+        if kind == StateEventType::RoomCreate && !rules.event_format.allow_room_create_in_auth_events {
+            continue;
+        }
+        if let Some(pdu) = state.get(&kind.to_string(), &state_key) {
+            let id = pdu.event_id().to_owned();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// Whether an event is allowed in the state before it; the error says which rule forbids it.
+pub fn check(pdu: &Pdu, state: &State) -> Result<(), String> {
+    let rules = &pdu.rules().authorization;
+    check_state_dependent_auth_rules(rules, pdu, |kind, state_key| {
+        state.get(&kind.to_string(), state_key).map(Arc::clone)
+    })
+}
+
+/// The rules that look only at the event and what it cites. `find` gives the auth events by identifier.
+pub fn check_cited(pdu: &Pdu, find: impl Fn(&ruma::EventId) -> Option<Arc<Pdu>>) -> Result<(), String> {
+    check_state_independent_auth_rules(&pdu.rules().authorization, pdu, find)
+}

@@ -1,0 +1,101 @@
+//! The state of a room at an earlier place: undone from the view, or read from the trunk and its forks.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Room, Rooms, State};
+use crate::{
+    db::{Conn, DbResult},
+    error::Result,
+    event::{Pdu, Stored},
+    position::Position,
+    store::{self, room::Lineage},
+};
+
+/// The whole state of a line just after `at`, from the database.
+pub(super) async fn load(conn: &mut Conn, line: Lineage, at: Position) -> DbResult<State> {
+    let keys = store::state::list_at(conn, line, at).await?;
+    let positions: Vec<i64> = keys.iter().filter_map(|key| key.event).map(|place| place.0).collect();
+    Ok(store::event::list_at(conn, &positions).await?.into_iter().map(|stored| stored.pdu).collect())
+}
+
+impl Rooms {
+    /// The state just after everything up to `at`, on the room's own line.
+    pub async fn state_at(&self, room: &Room, at: Position) -> Result<State> {
+        let (remembered, trunk) = room.view(|view| (view.state_at(at), view.trunk));
+        if let Some(state) = remembered {
+            return Ok(state);
+        }
+        Ok(load(&mut self.0.db.read().await?, trunk, at).await?)
+    }
+
+    /// The event at one key just after `at`, on the room's own line.
+    pub async fn state_event_at(
+        &self,
+        room: &Room,
+        at: Position,
+        kind: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<Pdu>>> {
+        let (remembered, trunk) = room.view(|view| (view.state_at(at), view.trunk));
+        if let Some(state) = remembered {
+            return Ok(state.get(kind, state_key).cloned());
+        }
+        let mut conn = self.0.db.read().await?;
+        let Some(place) = store::state::find_at(&mut conn, trunk, kind, state_key, at).await? else { return Ok(None) };
+        Ok(store::event::list_at(&mut conn, &[place.0]).await?.pop().map(|stored| stored.pdu))
+    }
+
+    /// The state that an event saw: before it, with what its fork has different from the trunk.
+    pub async fn state_before(&self, room: &Room, event: &Stored) -> Result<State> {
+        let Some(fork) = event.fork else { return self.state_at(room, event.position.before()).await };
+        let mut conn = self.0.db.read().await?;
+        let Some((line, base, changes)) = store::state::find_fork(&mut conn, fork).await? else {
+            return self.state_at(room, event.position.before()).await;
+        };
+        let mut state = load(&mut conn, line, base).await?;
+        let places: Vec<i64> = changes.values().filter_map(|place| place.map(|at| at.0)).collect();
+        let events = store::event::list_at(&mut conn, &places).await?;
+        for ((kind, state_key), place) in changes {
+            let event = place.and_then(|at| events.iter().find(|e| e.position == at)).map(|e| Arc::clone(&e.pdu));
+            state.apply(&crate::event::StateChange { kind, state_key, event });
+        }
+        Ok(state)
+    }
+
+    /// The state events that came to hold after `after` and hold at `until`.
+    pub async fn changed_state(&self, room: &Room, after: Position, until: Position) -> Result<Vec<Arc<Pdu>>> {
+        let (remembered, trunk) = room.view(|view| (view.changed(after, until), view.trunk));
+        if let Some(changes) = remembered {
+            return Ok(changes.into_iter().filter_map(|change| change.event).collect());
+        }
+        let mut conn = self.0.db.read().await?;
+        let mut last = HashMap::new();
+        for (_, key) in store::state::changes_between(&mut conn, trunk, after, until).await? {
+            last.insert((key.kind, key.state_key), key.event);
+        }
+        let places: Vec<i64> = last.into_values().flatten().map(|at| at.0).collect();
+        Ok(store::event::list_at(&mut conn, &places).await?.into_iter().map(|stored| stored.pdu).collect())
+    }
+
+    /// The newest accepted events after `after` up to `until`, oldest first, `most` of them, and whether
+    /// there are more.
+    pub async fn newest(
+        &self,
+        room: &Room,
+        after: Position,
+        until: Position,
+        most: usize,
+    ) -> Result<(Vec<Arc<Stored>>, bool)> {
+        let (remembered, room_id) = room.view(|view| (view.timeline(after, until, most), view.room_id.clone()));
+        if let Some(found) = remembered {
+            return Ok(found);
+        }
+        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+        let mut conn = self.0.db.read().await?;
+        let mut events = store::event::list_backward(&mut conn, &room_id, until, after, limit).await?;
+        let more = events.len() > most;
+        events.truncate(most);
+        events.reverse();
+        Ok((events.into_iter().map(Arc::new).collect(), more))
+    }
+}

@@ -1,0 +1,76 @@
+//! `account_data`: what clients keep on the server for themselves, global or for a room.
+
+use std::sync::Arc;
+
+use ruma::{OwnedUserId, RoomId, UserId};
+use serde_json::value::RawValue;
+
+use crate::{
+    db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Tx, args, statements},
+    fact::AccountData,
+    position::Position,
+};
+
+statements! {
+    FIND_ACCOUNT_DATA = "SELECT room_id, type, content, position FROM account_data
+        WHERE user_id = $1 AND room_id = $2 AND type = $3";
+    ACCOUNT_DATA_SINCE = "SELECT room_id, type, content, position FROM account_data
+        WHERE user_id = $1 AND position > $2 ORDER BY position";
+}
+
+static UPSERT_ACCOUNT_DATA: Insert = Insert::new(
+    "UPSERT_ACCOUNT_DATA",
+    "account_data",
+    &[
+        ("user_id", Kind::Text),
+        ("room_id", Kind::Text),
+        ("type", Kind::Text),
+        ("content", Kind::Text),
+        ("position", Kind::Int),
+    ],
+    "ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = excluded.content, position = excluded.position",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_ACCOUNT_DATA];
+
+pub(crate) async fn upsert(tx: &mut Tx, rows: &[(Position, &AccountData)]) -> DbResult<()> {
+    let columns = [
+        Column::texts(rows.iter().map(|(_, data)| data.user_id.as_str())),
+        Column::texts(rows.iter().map(|(_, data)| data.room_id.as_ref().map_or("", |room| room.as_str()))),
+        Column::texts(rows.iter().map(|(_, data)| data.kind.as_str())),
+        Column::texts(rows.iter().map(|(_, data)| data.content.get())),
+        Column::ints(rows.iter().map(|(at, _)| at.0)),
+    ];
+    tx.insert(&UPSERT_ACCOUNT_DATA, &columns).await
+}
+
+/// One piece of account data; global where there is no room.
+pub(crate) async fn find(
+    conn: &mut Conn,
+    user_id: &UserId,
+    room_id: Option<&RoomId>,
+    kind: &str,
+) -> DbResult<Option<AccountData>> {
+    let room = room_id.map_or("", RoomId::as_str);
+    let row = conn.find(&FIND_ACCOUNT_DATA, args![user_id, room, kind]).await?;
+    row.map(|row| account_data(&row, user_id).map(|(_, data)| data)).transpose()
+}
+
+/// Everything of a user that was set after `after`, oldest first.
+pub(crate) async fn list_since(
+    conn: &mut Conn,
+    user_id: &UserId,
+    after: Position,
+) -> DbResult<Vec<(Position, AccountData)>> {
+    let rows = conn.list(&ACCOUNT_DATA_SINCE, args![user_id, after.0]).await?;
+    rows.iter().map(|row| account_data(row, user_id)).collect()
+}
+
+fn account_data(row: &Row, user_id: &UserId) -> DbResult<(Position, AccountData)> {
+    let room: String = row.get(0)?;
+    let room_id = if room.is_empty() { None } else { Some(room.try_into().map_err(DbError::decode)?) };
+    let content: Arc<RawValue> = RawValue::from_string(row.get(2)?).map_err(DbError::decode)?.into();
+    let data = AccountData { user_id: OwnedUserId::from(user_id), room_id, kind: row.get(1)?, content };
+    Ok((Position(row.get(3)?), data))
+}

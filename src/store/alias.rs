@@ -1,0 +1,37 @@
+//! `aliases`: names of rooms on this server.
+
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
+
+use crate::db::{Conn, DbResult, args, statements};
+
+statements! {
+    INSERT_ALIAS = "INSERT INTO aliases (alias, room_id, creator) VALUES ($1, $2, $3)";
+    DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1";
+    FIND_ALIAS = "SELECT room_id, creator FROM aliases WHERE alias = $1";
+    LIST_TAKEN = "SELECT alias FROM aliases WHERE alias IN LIST($1)";
+    LIST_ALIASES = "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY alias";
+}
+
+pub(crate) async fn insert(conn: &mut Conn, alias: &RoomAliasId, room_id: &RoomId, creator: &UserId) -> DbResult<()> {
+    conn.execute(&INSERT_ALIAS, args![alias, room_id, creator]).await.map(drop)
+}
+
+pub(crate) async fn delete(conn: &mut Conn, alias: &RoomAliasId) -> DbResult<()> {
+    conn.execute(&DELETE_ALIAS, args![alias]).await.map(drop)
+}
+
+/// The room that an alias names, and who made it.
+pub(crate) async fn find(conn: &mut Conn, alias: &RoomAliasId) -> DbResult<Option<(OwnedRoomId, OwnedUserId)>> {
+    let row = conn.find(&FIND_ALIAS, args![alias]).await?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+}
+
+/// Those of the aliases that name a room already.
+pub(crate) async fn list_taken(conn: &mut Conn, aliases: &[&RoomAliasId]) -> DbResult<Vec<OwnedRoomAliasId>> {
+    let aliases: Vec<&str> = aliases.iter().map(|alias| alias.as_str()).collect();
+    conn.list(&LIST_TAKEN, args![&aliases]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+pub(crate) async fn list(conn: &mut Conn, room_id: &RoomId) -> DbResult<Vec<OwnedRoomAliasId>> {
+    conn.list(&LIST_ALIASES, args![room_id]).await?.iter().map(|row| row.get(0)).collect()
+}

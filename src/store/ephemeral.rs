@@ -1,0 +1,205 @@
+//! `receipts`, `typing` and `presence`: what is true of somebody until they do the next thing.
+
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId, presence::PresenceState};
+
+use crate::{
+    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
+    fact::{Presence, Receipt, Typing},
+    position::Position,
+};
+
+statements! {
+    LIST_RECEIPTS = "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_position, ts, position
+        FROM receipts WHERE room_id = $1 AND position > $2";
+    FIND_RECEIPTS = "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_position, ts, position
+        FROM receipts WHERE room_id = $1 AND user_id = $2";
+    RECEIPTS_BETWEEN = "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_position, ts, position
+        FROM receipts WHERE room_id = $1 AND user_id = $2 AND position >= $3 AND position <= $4";
+    LIST_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1";
+    FIND_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1 AND user_id = $2";
+    LIST_EXPIRED_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0 AND expires_ts <= $1";
+    FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence WHERE user_id = $1";
+    PRESENCE_SINCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
+        WHERE position > $1 AND user_id IN LIST($2)";
+    LIST_IDLE_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
+        WHERE presence <> 'offline' AND last_active_ts <= $1";
+}
+
+/// A receipt never moves back.
+static UPSERT_RECEIPTS: Insert = Insert::new(
+    "UPSERT_RECEIPTS",
+    "receipts",
+    &[
+        ("room_id", Kind::Text),
+        ("user_id", Kind::Text),
+        ("receipt_type", Kind::Text),
+        ("thread_id", Kind::Text),
+        ("event_id", Kind::Text),
+        ("event_position", Kind::Int),
+        ("ts", Kind::Int),
+        ("position", Kind::Int),
+    ],
+    "ON CONFLICT (room_id, user_id, receipt_type, thread_id) DO UPDATE SET event_id = excluded.event_id,
+        event_position = excluded.event_position, ts = excluded.ts, position = excluded.position
+        WHERE excluded.event_position >= receipts.event_position",
+);
+
+static UPSERT_TYPING: Insert = Insert::new(
+    "UPSERT_TYPING",
+    "typing",
+    &[("room_id", Kind::Text), ("user_id", Kind::Text), ("expires_ts", Kind::Int), ("position", Kind::Int)],
+    "ON CONFLICT (room_id, user_id) DO UPDATE SET expires_ts = excluded.expires_ts, position = excluded.position",
+);
+
+static UPSERT_PRESENCE: Insert = Insert::new(
+    "UPSERT_PRESENCE",
+    "presence",
+    &[
+        ("user_id", Kind::Text),
+        ("presence", Kind::Text),
+        ("status_msg", Kind::Text),
+        ("last_active_ts", Kind::Int),
+        ("position", Kind::Int),
+    ],
+    "ON CONFLICT (user_id) DO UPDATE SET presence = excluded.presence, status_msg = excluded.status_msg,
+        last_active_ts = excluded.last_active_ts, position = excluded.position",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_RECEIPTS, &UPSERT_TYPING, &UPSERT_PRESENCE];
+
+pub(crate) async fn upsert_receipts(tx: &mut Tx, rows: &[(Position, &Receipt)]) -> DbResult<()> {
+    let columns = [
+        Column::texts(rows.iter().map(|(_, r)| r.room_id.as_str())),
+        Column::texts(rows.iter().map(|(_, r)| r.user_id.as_str())),
+        Column::texts(rows.iter().map(|(_, r)| r.receipt_type.as_str())),
+        Column::texts(rows.iter().map(|(_, r)| r.thread_id.as_str())),
+        Column::texts(rows.iter().map(|(_, r)| r.event_id.as_str())),
+        Column::ints(rows.iter().map(|(_, r)| r.event_position.0)),
+        Column::ints(rows.iter().map(|(_, r)| i64::from(r.ts.get()))),
+        Column::ints(rows.iter().map(|(at, _)| at.0)),
+    ];
+    tx.insert(&UPSERT_RECEIPTS, &columns).await
+}
+
+pub(crate) async fn upsert_typing(tx: &mut Tx, rows: &[(Position, &Typing)]) -> DbResult<()> {
+    let columns = [
+        Column::texts(rows.iter().map(|(_, t)| t.room_id.as_str())),
+        Column::texts(rows.iter().map(|(_, t)| t.user_id.as_str())),
+        Column::ints(rows.iter().map(|(_, t)| t.until.map_or(0, |until| i64::from(until.get())))),
+        Column::ints(rows.iter().map(|(at, _)| at.0)),
+    ];
+    tx.insert(&UPSERT_TYPING, &columns).await
+}
+
+pub(crate) async fn upsert_presence(tx: &mut Tx, rows: &[(Position, &Presence)]) -> DbResult<()> {
+    let columns = [
+        Column::texts(rows.iter().map(|(_, p)| p.user_id.as_str())),
+        Column::texts(rows.iter().map(|(_, p)| p.state.as_str())),
+        Column::Texts(rows.iter().map(|(_, p)| p.status_msg.as_deref()).collect()),
+        Column::ints(rows.iter().map(|(_, p)| i64::from(p.last_active.get()))),
+        Column::ints(rows.iter().map(|(at, _)| at.0)),
+    ];
+    tx.insert(&UPSERT_PRESENCE, &columns).await
+}
+
+/// The receipts in a room that were set after `after`, each with its place in the log.
+pub(crate) async fn list_receipts(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    after: Position,
+) -> DbResult<Vec<(Position, Receipt)>> {
+    conn.list(&LIST_RECEIPTS, args![room_id, after.0]).await?.iter().map(receipt).collect()
+}
+
+/// A user's own receipts in a room.
+pub(crate) async fn receipts_of(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    user_id: &UserId,
+) -> DbResult<Vec<(Position, Receipt)>> {
+    conn.list(&FIND_RECEIPTS, args![room_id, user_id]).await?.iter().map(receipt).collect()
+}
+
+/// A user's receipts in a room that stand in a stretch of the log.
+pub(crate) async fn receipts_between(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    user_id: &UserId,
+    first: Position,
+    last: Position,
+) -> DbResult<Vec<(Position, Receipt)>> {
+    conn.list(&RECEIPTS_BETWEEN, args![room_id, user_id, first.0, last.0]).await?.iter().map(receipt).collect()
+}
+
+/// Everybody who has typed in a room; `until` may have passed.
+pub(crate) async fn list_typing(conn: &mut Conn, room_id: &RoomId) -> DbResult<Vec<(Position, Typing)>> {
+    conn.list(&LIST_TYPING, args![room_id]).await?.iter().map(typing).collect()
+}
+
+pub(crate) async fn find_typing(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    user_id: &UserId,
+) -> DbResult<Option<(Position, Typing)>> {
+    conn.find(&FIND_TYPING, args![room_id, user_id]).await?.as_ref().map(typing).transpose()
+}
+
+/// Everybody, in any room, whose typing has run out by `now`.
+pub(crate) async fn list_expired_typing(conn: &mut Conn, now: MilliSecondsSinceUnixEpoch) -> DbResult<Vec<Typing>> {
+    let rows = conn.list(&LIST_EXPIRED_TYPING, args![i64::from(now.get())]).await?;
+    rows.iter().map(|row| typing(row).map(|(_, typing)| typing)).collect()
+}
+
+pub(crate) async fn find_presence(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<(Position, Presence)>> {
+    conn.find(&FIND_PRESENCE, args![user_id]).await?.as_ref().map(presence).transpose()
+}
+
+/// The presence of those among `users` for whom it was set after `after`.
+pub(crate) async fn presence_since(
+    conn: &mut Conn,
+    after: Position,
+    users: &[&UserId],
+) -> DbResult<Vec<(Position, Presence)>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    conn.list(&PRESENCE_SINCE, args![after.0, &users]).await?.iter().map(presence).collect()
+}
+
+/// Everybody who is not offline but was last active by `until`.
+pub(crate) async fn list_idle_presence(conn: &mut Conn, until: MilliSecondsSinceUnixEpoch) -> DbResult<Vec<Presence>> {
+    let rows = conn.list(&LIST_IDLE_PRESENCE, args![i64::from(until.get())]).await?;
+    rows.iter().map(|row| presence(row).map(|(_, presence)| presence)).collect()
+}
+
+fn receipt(row: &Row) -> DbResult<(Position, Receipt)> {
+    let receipt = Receipt {
+        room_id: row.get(0)?,
+        user_id: row.get(1)?,
+        receipt_type: row.get(2)?,
+        thread_id: row.get(3)?,
+        event_id: row.get(4)?,
+        event_position: Position(row.get(5)?),
+        ts: time(row.get(6)?),
+    };
+    Ok((Position(row.get(7)?), receipt))
+}
+
+fn typing(row: &Row) -> DbResult<(Position, Typing)> {
+    let expires: i64 = row.get(2)?;
+    let until = (expires > 0).then(|| time(expires));
+    Ok((Position(row.get(3)?), Typing { room_id: row.get(0)?, user_id: row.get(1)?, until }))
+}
+
+fn presence(row: &Row) -> DbResult<(Position, Presence)> {
+    let presence = Presence {
+        user_id: row.get::<OwnedUserId>(0)?,
+        state: PresenceState::from(row.get::<String>(1)?),
+        status_msg: row.get(2)?,
+        last_active: time(row.get(3)?),
+    };
+    Ok((Position(row.get(4)?), presence))
+}
+
+fn time(ms: i64) -> MilliSecondsSinceUnixEpoch {
+    MilliSecondsSinceUnixEpoch(UInt::try_from(ms).unwrap_or_default())
+}

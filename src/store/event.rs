@@ -1,0 +1,296 @@
+//! `events` and `highlights`: what was said, and whom it concerns most.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest;
+use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, UserId};
+
+use crate::{
+    db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Statement, Tx, Value, args, statements},
+    event::{Pdu, Standing, Stored, Transaction, rules},
+    position::Position,
+};
+
+statements! {
+    FIND_EVENT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id = $1";
+    LIST_EVENTS = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id IN LIST($1)";
+    LIST_EVENTS_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position IN LIST($1)";
+    EVENTS_BETWEEN = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position >= $1 AND e.position <= $2 ORDER BY e.position";
+    /// Downwards: the newest at or below $2, above $3.
+    ROOM_BACKWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id
+        WHERE e.room_id = $1 AND e.position <= $2 AND e.position > $3 AND e.standing = 0 ORDER BY e.position DESC LIMIT $4";
+    /// Upwards: the oldest above $2, at or below $3.
+    ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id
+        WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing = 0 ORDER BY e.position LIMIT $4";
+    POSITIONS = "SELECT event_id, position FROM events WHERE event_id IN LIST($1)";
+    BY_TRANSACTIONS = "SELECT txn_hash, txn_id, event_id FROM events WHERE txn_hash IN LIST($1)";
+    REDACT = "UPDATE events SET json = $2, redacted_by = $3, notifies = FALSE WHERE event_id = $1";
+    /// What was redacted no longer asks for attention.
+    DELETE_HIGHLIGHTS = "DELETE FROM highlights WHERE position = (SELECT position FROM events WHERE event_id = $1)";
+    HIGHLIGHTS_BETWEEN = "SELECT position, user_id FROM highlights WHERE position >= $1 AND position <= $2";
+    LIST_HIGHLIGHTS = "SELECT position FROM highlights WHERE user_id = $1 AND room_id = $2 AND position > $3 ORDER BY position";
+    /// What counts as unread for $2: thread and number of notifying events of others after $3.
+    LIST_NOTIFYING = "SELECT position, thread_root FROM events
+        WHERE room_id = $1 AND sender <> $2 AND position > $3 AND position <= $4 AND notifies ORDER BY position";
+}
+
+static INSERT_EVENTS: Insert = Insert::new(
+    "INSERT_EVENTS",
+    "events",
+    &[
+        ("position", Kind::Int),
+        ("event_id", Kind::Text),
+        ("room_id", Kind::Text),
+        ("sender", Kind::Text),
+        ("standing", Kind::Int),
+        ("fork", Kind::Int),
+        ("notifies", Kind::Bool),
+        ("thread_root", Kind::Text),
+        ("device_id", Kind::Text),
+        ("txn_id", Kind::Text),
+        ("txn_hash", Kind::Int),
+        ("replaces", Kind::Text),
+        ("json", Kind::Text),
+    ],
+    "",
+);
+
+static INSERT_HIGHLIGHTS: Insert = Insert::new(
+    "INSERT_HIGHLIGHTS",
+    "highlights",
+    &[("user_id", Kind::Text), ("room_id", Kind::Text), ("position", Kind::Int)],
+    "ON CONFLICT DO NOTHING",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&INSERT_EVENTS, &INSERT_HIGHLIGHTS];
+
+/// An event on its way into the table.
+pub(crate) struct NewRow<'a> {
+    pub(crate) position: Position,
+    pub(crate) pdu: &'a Pdu,
+    pub(crate) standing: Standing,
+    pub(crate) fork: Option<Position>,
+    pub(crate) notifies: bool,
+    pub(crate) thread_root: Option<&'a EventId>,
+    pub(crate) transaction: Option<&'a Transaction>,
+    pub(crate) replaces: Option<&'a EventId>,
+}
+
+pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
+    let columns = [
+        Column::ints(rows.iter().map(|row| row.position.0)),
+        Column::texts(rows.iter().map(|row| row.pdu.event_id().as_str())),
+        Column::texts(rows.iter().map(|row| row.pdu.room_id().as_str())),
+        Column::texts(rows.iter().map(|row| row.pdu.sender().as_str())),
+        Column::ints(rows.iter().map(|row| row.standing as i64)),
+        Column::Ints(rows.iter().map(|row| row.fork.map(|fork| fork.0)).collect()),
+        Column::Bools(rows.iter().map(|row| row.notifies).collect()),
+        Column::Texts(rows.iter().map(|row| row.thread_root.map(EventId::as_str)).collect()),
+        Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.device_id.as_str())).collect()),
+        Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.transaction_id.as_str())).collect()),
+        Column::Ints(rows.iter().map(|row| row.transaction.map(|t| transaction_hash(row.pdu, t))).collect()),
+        Column::Texts(rows.iter().map(|row| row.replaces.map(EventId::as_str)).collect()),
+        Column::texts(rows.iter().map(|row| row.pdu.json().get())),
+    ];
+    tx.insert(&INSERT_EVENTS, &columns).await
+}
+
+/// A transaction id holds for one device and one path: sender, room and event type.
+fn transaction_hash(pdu: &Pdu, transaction: &Transaction) -> i64 {
+    let kind = pdu.kind().to_string();
+    let parts = [
+        pdu.sender().as_str(),
+        transaction.device_id.as_str(),
+        pdu.room_id().as_str(),
+        &kind,
+        transaction.transaction_id.as_str(),
+    ];
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part.as_bytes());
+        context.update(b"\0");
+    }
+    let hash = context.finish();
+    hash.as_ref().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
+}
+
+/// For each transaction the event that it has already made, if it has.
+pub(crate) async fn list_by_transactions(
+    conn: &mut Conn,
+    transactions: &[(&Pdu, &Transaction)],
+) -> DbResult<Vec<Option<OwnedEventId>>> {
+    if transactions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let hashes: Vec<i64> = transactions.iter().map(|(pdu, transaction)| transaction_hash(pdu, transaction)).collect();
+    let mut found: HashMap<(i64, String), OwnedEventId> = HashMap::new();
+    for row in conn.list(&BY_TRANSACTIONS, args![&hashes]).await? {
+        found.insert((row.get(0)?, row.get(1)?), row.get(2)?);
+    }
+    if found.is_empty() {
+        return Ok(vec![None; transactions.len()]);
+    }
+    let keys = hashes.into_iter().zip(transactions.iter().map(|(_, t)| t.transaction_id.to_string()));
+    Ok(keys.map(|key| found.get(&key).cloned()).collect())
+}
+
+pub(crate) async fn find(conn: &mut Conn, event_id: &EventId) -> DbResult<Option<Stored>> {
+    Ok(read(conn, &FIND_EVENT, args![event_id]).await?.pop())
+}
+
+/// Those of the events that are known, in no particular order.
+pub(crate) async fn list(conn: &mut Conn, event_ids: &[&EventId]) -> DbResult<Vec<Stored>> {
+    let ids: Vec<&str> = event_ids.iter().map(|id| id.as_str()).collect();
+    read(conn, &LIST_EVENTS, args![&ids]).await
+}
+
+pub(crate) async fn list_at(conn: &mut Conn, positions: &[i64]) -> DbResult<Vec<Stored>> {
+    read(conn, &LIST_EVENTS_AT, args![positions]).await
+}
+
+/// Every event of a stretch of the log, whatever its standing.
+pub(crate) async fn list_between(conn: &mut Conn, first: Position, last: Position) -> DbResult<Vec<Stored>> {
+    read(conn, &EVENTS_BETWEEN, args![first.0, last.0]).await
+}
+
+/// Accepted events of a room, newest first: at or before `from`, after `until`.
+pub(crate) async fn list_backward(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    from: Position,
+    until: Position,
+    limit: i64,
+) -> DbResult<Vec<Stored>> {
+    read(conn, &ROOM_BACKWARD, args![room_id, from.0, until.0, limit]).await
+}
+
+/// Accepted events of a room, oldest first: after `from`, at or before `until`.
+pub(crate) async fn list_forward(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    from: Position,
+    until: Position,
+    limit: i64,
+) -> DbResult<Vec<Stored>> {
+    read(conn, &ROOM_FORWARD, args![room_id, from.0, until.0, limit]).await
+}
+
+/// The places of those events that are known.
+pub(crate) async fn positions(conn: &mut Conn, event_ids: &[&EventId]) -> DbResult<Vec<(OwnedEventId, Position)>> {
+    let ids: Vec<&str> = event_ids.iter().map(|id| id.as_str()).collect();
+    let rows = conn.list(&POSITIONS, args![&ids]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, Position(row.get(1)?)))).collect()
+}
+
+/// Puts the redacted form in place of the original, for good.
+pub(crate) async fn replace_redacted(conn: &mut Conn, redacted: &Pdu, because: &EventId) -> DbResult<()> {
+    conn.execute(&DELETE_HIGHLIGHTS, args![redacted.event_id()]).await?;
+    conn.execute(&REDACT, args![redacted.event_id(), redacted.json().get(), because]).await.map(drop)
+}
+
+pub(crate) async fn insert_highlights(tx: &mut Tx, highlights: &[(Position, &RoomId, &UserId)]) -> DbResult<()> {
+    let columns = [
+        Column::texts(highlights.iter().map(|(_, _, user)| user.as_str())),
+        Column::texts(highlights.iter().map(|(_, room, _)| room.as_str())),
+        Column::ints(highlights.iter().map(|(at, ..)| at.0)),
+    ];
+    tx.insert(&INSERT_HIGHLIGHTS, &columns).await
+}
+
+/// Who is highlighted by which event of a stretch of the log.
+pub(crate) async fn highlights_between(
+    conn: &mut Conn,
+    first: Position,
+    last: Position,
+) -> DbResult<Vec<(Position, OwnedUserId)>> {
+    let rows = conn.list(&HIGHLIGHTS_BETWEEN, args![first.0, last.0]).await?;
+    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
+}
+
+/// The places of the events in a room that highlight a user, after `after`.
+pub(crate) async fn list_highlights(
+    conn: &mut Conn,
+    user_id: &UserId,
+    room_id: &RoomId,
+    after: Position,
+) -> DbResult<Vec<Position>> {
+    let rows = conn.list(&LIST_HIGHLIGHTS, args![user_id, room_id, after.0]).await?;
+    rows.iter().map(|row| row.get(0).map(Position)).collect()
+}
+
+/// The places and threads of the events in a room that count as unread for `user_id`: after `after`, up to `until`.
+pub(crate) async fn list_notifying(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    user_id: &UserId,
+    after: Position,
+    until: Position,
+) -> DbResult<Vec<(Position, Option<OwnedEventId>)>> {
+    let rows = conn.list(&LIST_NOTIFYING, args![room_id, user_id, after.0, until.0]).await?;
+    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
+}
+
+/// Runs one of the statements that select whole events, and adds to each what redacted it and what it replaced.
+async fn read(conn: &mut Conn, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Stored>> {
+    let rows = conn.list(statement, args).await?;
+    let mut events = Vec::with_capacity(rows.len());
+    let mut others = HashSet::new();
+    for row in &rows {
+        let redacted_by: Option<OwnedEventId> = row.get(10)?;
+        let replaces: Option<OwnedEventId> = row.get(11)?;
+        others.extend(redacted_by.iter().chain(&replaces).cloned());
+        events.push((stored(row)?, redacted_by, replaces));
+    }
+    let mut pdus = HashMap::new();
+    if !others.is_empty() {
+        let ids: Vec<&str> = others.iter().map(|id| id.as_str()).collect();
+        for row in conn.list(&LIST_EVENTS, args![&ids]).await? {
+            let other = stored(&row)?;
+            pdus.insert(other.pdu.event_id().to_owned(), other.pdu);
+        }
+    }
+    Ok(events
+        .into_iter()
+        .map(|(mut event, redacted_by, replaces)| {
+            if let Some(redaction) = redacted_by.and_then(|id| pdus.get(&id)) {
+                event.pdu = Arc::new(Pdu::clone(&event.pdu).with_redacted_because(Arc::clone(redaction)));
+            }
+            event.replaces = replaces.and_then(|id| pdus.get(&id).cloned());
+            event
+        })
+        .collect())
+}
+
+fn stored(row: &Row) -> DbResult<Stored> {
+    let event_id: OwnedEventId = row.get(1)?;
+    let version: RoomVersionId = row.get(3)?;
+    let rules = rules(&version).ok_or_else(|| DbError::decode(format!("room version {version} is not supported")))?;
+    let pdu = Pdu::from_stored(event_id, row.get(2)?, rules).map_err(DbError::decode)?;
+    let standing: i64 = row.get(4)?;
+    let device_id: Option<String> = row.get(6)?;
+    let txn_id: Option<String> = row.get(7)?;
+    let transaction = device_id.zip(txn_id).map(|(device_id, transaction_id)| Transaction {
+        device_id: OwnedDeviceId::from(device_id),
+        transaction_id: OwnedTransactionId::from(transaction_id),
+    });
+    Ok(Stored {
+        position: Position(row.get(0)?),
+        pdu: Arc::new(pdu),
+        standing: Standing::from_i64(standing).ok_or_else(|| DbError::decode(format!("no standing {standing}")))?,
+        fork: row.get::<Option<i64>>(5)?.map(Position),
+        transaction,
+        notifies: row.get(8)?,
+        thread_root: row.get(9)?,
+        replaces: None,
+    })
+}

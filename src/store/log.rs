@@ -1,0 +1,70 @@
+//! `batches`: one row for each committed stretch of the log.
+
+use crate::{
+    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
+    fact::Entry,
+    position::Position,
+};
+
+statements! {
+    /// Held until the commit is visible: positions come in the order of commits.
+    LOCK_LOG = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720319)::text";
+    LAST_BATCH = "SELECT last_position FROM batches ORDER BY last_position DESC LIMIT 1";
+    FIND_BATCH = "SELECT last_position FROM batches WHERE batch_id = $1";
+    BATCHES_AFTER = "SELECT first_position, last_position, entries FROM batches
+        WHERE last_position > $1 ORDER BY last_position LIMIT $2";
+}
+
+static INSERT_BATCH: Insert = Insert::new(
+    "INSERT_BATCH",
+    "batches",
+    &[("last_position", Kind::Int), ("first_position", Kind::Int), ("batch_id", Kind::Text), ("entries", Kind::Text)],
+    "",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&INSERT_BATCH];
+
+/// A batch as its row tells it.
+pub(crate) struct BatchRow {
+    pub(crate) first: Position,
+    pub(crate) last: Position,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Waits for the turn to write. Only for the transaction that will insert a batch.
+pub(crate) async fn lock(tx: &mut Tx) -> DbResult<()> {
+    tx.execute(&LOCK_LOG, args![]).await.map(drop)
+}
+
+/// The end of the log.
+pub(crate) async fn last_position(conn: &mut Conn) -> DbResult<Position> {
+    let row = conn.find(&LAST_BATCH, args![]).await?;
+    row.map_or(Ok(Position::START), |row| row.get(0).map(Position))
+}
+
+pub(crate) async fn batch_exists(conn: &mut Conn, batch_id: &str) -> DbResult<bool> {
+    Ok(conn.find(&FIND_BATCH, args![batch_id]).await?.is_some())
+}
+
+pub(crate) async fn insert_batch(
+    tx: &mut Tx,
+    first: Position,
+    last: Position,
+    batch_id: &str,
+    entries: &[Entry],
+) -> DbResult<()> {
+    let entries = serde_json::json!(entries).to_string();
+    let columns =
+        [Column::ints([last.0]), Column::ints([first.0]), Column::texts([batch_id]), Column::texts([entries.as_str()])];
+    tx.insert(&INSERT_BATCH, &columns).await
+}
+
+/// The batches that end after `position`, oldest first.
+pub(crate) async fn batches_after(conn: &mut Conn, position: Position, limit: i64) -> DbResult<Vec<BatchRow>> {
+    conn.list(&BATCHES_AFTER, args![position.0, limit]).await?.iter().map(batch).collect()
+}
+
+fn batch(row: &Row) -> DbResult<BatchRow> {
+    Ok(BatchRow { first: Position(row.get(0)?), last: Position(row.get(1)?), entries: row.json(2)? })
+}

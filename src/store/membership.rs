@@ -1,0 +1,116 @@
+//! `memberships`: which user is what in which room, as the trunks say.
+
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
+use serde::Deserialize;
+
+use crate::{
+    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
+    event::StateChange,
+    position::Position,
+};
+
+statements! {
+    LIST_OF_USER = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1";
+    FIND_MEMBERSHIP = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1 AND room_id = $2";
+    LIST_IN_ROOM = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = $2";
+    FORGET = "UPDATE memberships SET forgotten = TRUE WHERE user_id = $1 AND room_id = $2";
+}
+
+static UPSERT_MEMBERSHIPS: Insert = Insert::new(
+    "UPSERT_MEMBERSHIPS",
+    "memberships",
+    &[
+        ("user_id", Kind::Text),
+        ("room_id", Kind::Text),
+        ("membership", Kind::Text),
+        ("position", Kind::Int),
+        ("forgotten", Kind::Bool),
+    ],
+    "ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,
+        position = excluded.position, forgotten = excluded.forgotten",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_MEMBERSHIPS];
+
+/// A membership as the trunk has it from a position on.
+pub(crate) struct Membership<'a> {
+    pub(crate) user_id: &'a UserId,
+    pub(crate) room_id: &'a RoomId,
+    pub(crate) membership: MembershipState,
+    pub(crate) position: Position,
+}
+
+impl<'a> Membership<'a> {
+    /// What a change of the trunk says about somebody's membership, if it does.
+    pub(crate) fn of(change: &'a StateChange, room_id: &'a RoomId, position: Position) -> Option<Self> {
+        if change.kind != StateEventType::RoomMember.to_string() {
+            return None;
+        }
+        let user_id = <&UserId>::try_from(change.state_key.as_str()).ok()?;
+        let membership = change.event.as_ref().map_or(MembershipState::Leave, |pdu| {
+            pdu.content_as::<Content>().map_or(MembershipState::Leave, |content| content.membership)
+        });
+        Some(Self { user_id, room_id, membership, position })
+    }
+}
+
+#[derive(Deserialize)]
+struct Content {
+    membership: MembershipState,
+}
+
+/// A user's membership of one room.
+#[derive(Clone, Debug)]
+pub(crate) struct RoomMembership {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) membership: MembershipState,
+    pub(crate) position: Position,
+    pub(crate) forgotten: bool,
+}
+
+pub(crate) async fn upsert(tx: &mut Tx, rows: &[Membership<'_>]) -> DbResult<()> {
+    let columns = [
+        Column::texts(rows.iter().map(|row| row.user_id.as_str())),
+        Column::texts(rows.iter().map(|row| row.room_id.as_str())),
+        Column::texts(rows.iter().map(|row| row.membership.as_str())),
+        Column::ints(rows.iter().map(|row| row.position.0)),
+        Column::Bools(vec![false; rows.len()]),
+    ];
+    tx.insert(&UPSERT_MEMBERSHIPS, &columns).await
+}
+
+/// Every room that a user is or was in.
+pub(crate) async fn list_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<RoomMembership>> {
+    conn.list(&LIST_OF_USER, args![user_id]).await?.iter().map(membership).collect()
+}
+
+pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, room_id: &RoomId) -> DbResult<Option<RoomMembership>> {
+    conn.find(&FIND_MEMBERSHIP, args![user_id, room_id]).await?.as_ref().map(membership).transpose()
+}
+
+/// The users with a membership in a room.
+pub(crate) async fn list_in_room(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    membership: &MembershipState,
+) -> DbResult<Vec<OwnedUserId>> {
+    conn.list(&LIST_IN_ROOM, args![room_id, membership.as_str()]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Hides a room that a user has left.
+pub(crate) async fn forget(conn: &mut Conn, user_id: &UserId, room_id: &RoomId) -> DbResult<()> {
+    conn.execute(&FORGET, args![user_id, room_id]).await.map(drop)
+}
+
+fn membership(row: &Row) -> DbResult<RoomMembership> {
+    Ok(RoomMembership {
+        room_id: row.get(0)?,
+        membership: MembershipState::from(row.get::<String>(1)?),
+        position: Position(row.get(2)?),
+        forgotten: row.get(3)?,
+    })
+}

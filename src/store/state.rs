@@ -1,0 +1,184 @@
+//! `state_versions`, `state_forks`, `state_fork_changes`: a room's state at any place, as changes.
+//!
+//! The trunk holds one row for each change of the resolved state. A state that is not the trunk's is a fork:
+//! the trunk at a base position with a few changes.
+
+use std::collections::HashMap;
+
+use crate::{
+    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
+    event::StateChange,
+    position::Position,
+    store::room::Lineage,
+};
+
+statements! {
+    /// Everything at $2: for each key the newest row, unless that says that the key is gone.
+    STATE_AT = "SELECT v.type, v.state_key, v.event_position FROM state_versions v
+        JOIN (SELECT type, state_key, MAX(from_position) AS newest FROM state_versions
+            WHERE lineage = $1 AND from_position <= $2 GROUP BY type, state_key) n
+        ON v.type = n.type AND v.state_key = n.state_key AND v.from_position = n.newest
+        WHERE v.lineage = $1 AND v.event_position IS NOT NULL";
+    FIND_AT = "SELECT event_position FROM state_versions
+        WHERE lineage = $1 AND type = $2 AND state_key = $3 AND from_position <= $4 ORDER BY from_position DESC LIMIT 1";
+    VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
+        WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
+    CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
+        WHERE lineage = $1 AND from_position > $2 AND from_position <= $3 ORDER BY from_position";
+    /// Of any room, for the readers of a stretch of the log.
+    CHANGES_AT = "SELECT type, state_key, from_position, event_position FROM state_versions
+        WHERE from_position IN LIST($1)";
+    FIND_FORK = "SELECT lineage, base_position FROM state_forks WHERE fork = $1";
+    LIST_FORK_CHANGES = "SELECT type, state_key, event_position FROM state_fork_changes WHERE fork = $1";
+}
+
+static INSERT_VERSIONS: Insert = Insert::new(
+    "INSERT_VERSIONS",
+    "state_versions",
+    &[
+        ("lineage", Kind::Int),
+        ("type", Kind::Text),
+        ("state_key", Kind::Text),
+        ("from_position", Kind::Int),
+        ("event_position", Kind::Int),
+    ],
+    "",
+);
+
+static INSERT_FORKS: Insert = Insert::new(
+    "INSERT_FORKS",
+    "state_forks",
+    &[("fork", Kind::Int), ("lineage", Kind::Int), ("base_position", Kind::Int)],
+    "",
+);
+
+static INSERT_FORK_CHANGES: Insert = Insert::new(
+    "INSERT_FORK_CHANGES",
+    "state_fork_changes",
+    &[("fork", Kind::Int), ("type", Kind::Text), ("state_key", Kind::Text), ("event_position", Kind::Int)],
+    "",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&INSERT_VERSIONS, &INSERT_FORKS, &INSERT_FORK_CHANGES];
+
+/// A change of the trunk, on its way into the table.
+pub(crate) struct Version<'a> {
+    pub(crate) trunk: Lineage,
+    pub(crate) change: &'a StateChange,
+    pub(crate) from: Position,
+    pub(crate) event: Option<Position>,
+}
+
+/// How a fork differs from its base in one key.
+pub(crate) struct ForkChange<'a> {
+    pub(crate) fork: Position,
+    pub(crate) change: &'a StateChange,
+    pub(crate) event: Option<Position>,
+}
+
+/// A key of the state and the place of its event; none where the key is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyAt {
+    pub(crate) kind: String,
+    pub(crate) state_key: String,
+    pub(crate) event: Option<Position>,
+}
+
+pub(crate) async fn insert_versions(tx: &mut Tx, versions: &[Version<'_>]) -> DbResult<()> {
+    let columns = [
+        Column::ints(versions.iter().map(|v| v.trunk.0)),
+        Column::texts(versions.iter().map(|v| v.change.kind.as_str())),
+        Column::texts(versions.iter().map(|v| v.change.state_key.as_str())),
+        Column::ints(versions.iter().map(|v| v.from.0)),
+        Column::Ints(versions.iter().map(|v| v.event.map(|at| at.0)).collect()),
+    ];
+    tx.insert(&INSERT_VERSIONS, &columns).await
+}
+
+pub(crate) async fn insert_forks(
+    tx: &mut Tx,
+    forks: &[(Position, Lineage, Position)],
+    changes: &[ForkChange<'_>],
+) -> DbResult<()> {
+    let columns = [
+        Column::ints(forks.iter().map(|(fork, ..)| fork.0)),
+        Column::ints(forks.iter().map(|(_, lineage, _)| lineage.0)),
+        Column::ints(forks.iter().map(|(_, _, base)| base.0)),
+    ];
+    tx.insert(&INSERT_FORKS, &columns).await?;
+    let columns = [
+        Column::ints(changes.iter().map(|c| c.fork.0)),
+        Column::texts(changes.iter().map(|c| c.change.kind.as_str())),
+        Column::texts(changes.iter().map(|c| c.change.state_key.as_str())),
+        Column::Ints(changes.iter().map(|c| c.event.map(|at| at.0)).collect()),
+    ];
+    tx.insert(&INSERT_FORK_CHANGES, &columns).await
+}
+
+/// The whole state of a line just after `at`.
+pub(crate) async fn list_at(conn: &mut Conn, line: Lineage, at: Position) -> DbResult<Vec<KeyAt>> {
+    conn.list(&STATE_AT, args![line.0, at.0]).await?.iter().map(key_at).collect()
+}
+
+/// The place of the event that a key has just after `at`.
+pub(crate) async fn find_at(
+    conn: &mut Conn,
+    line: Lineage,
+    kind: &str,
+    state_key: &str,
+    at: Position,
+) -> DbResult<Option<Position>> {
+    let Some(row) = conn.find(&FIND_AT, args![line.0, kind, state_key, at.0]).await? else { return Ok(None) };
+    Ok(row.get::<Option<i64>>(0)?.map(Position))
+}
+
+/// Every event that a key has had, with where it began to hold, oldest first.
+pub(crate) async fn versions_of(
+    conn: &mut Conn,
+    line: Lineage,
+    kind: &str,
+    state_key: &str,
+) -> DbResult<Vec<(Position, Option<Position>)>> {
+    let rows = conn.list(&VERSIONS_OF, args![line.0, kind, state_key]).await?;
+    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get::<Option<i64>>(1)?.map(Position)))).collect()
+}
+
+/// The changes of a line after `after`, up to `until`, each with its place, oldest first.
+pub(crate) async fn changes_between(
+    conn: &mut Conn,
+    line: Lineage,
+    after: Position,
+    until: Position,
+) -> DbResult<Vec<(Position, KeyAt)>> {
+    conn.list(&CHANGES_BETWEEN, args![line.0, after.0, until.0]).await?.iter().map(change_at).collect()
+}
+
+/// The changes that the events at these places made, in whatever rooms.
+pub(crate) async fn changes_at(conn: &mut Conn, positions: &[i64]) -> DbResult<Vec<(Position, KeyAt)>> {
+    conn.list(&CHANGES_AT, args![positions]).await?.iter().map(change_at).collect()
+}
+
+/// The base of a fork and how it differs from it.
+pub(crate) async fn find_fork(
+    conn: &mut Conn,
+    fork: Position,
+) -> DbResult<Option<(Lineage, Position, HashMap<(String, String), Option<Position>>)>> {
+    let Some(row) = conn.find(&FIND_FORK, args![fork.0]).await? else { return Ok(None) };
+    let base = (Lineage(row.get(0)?), Position(row.get(1)?));
+    let mut changes = HashMap::new();
+    for row in conn.list(&LIST_FORK_CHANGES, args![fork.0]).await? {
+        let key = key_at(&row)?;
+        changes.insert((key.kind, key.state_key), key.event);
+    }
+    Ok(Some((base.0, base.1, changes)))
+}
+
+fn key_at(row: &Row) -> DbResult<KeyAt> {
+    Ok(KeyAt { kind: row.get(0)?, state_key: row.get(1)?, event: row.get::<Option<i64>>(2)?.map(Position) })
+}
+
+fn change_at(row: &Row) -> DbResult<(Position, KeyAt)> {
+    let key = KeyAt { kind: row.get(0)?, state_key: row.get(1)?, event: row.get::<Option<i64>>(3)?.map(Position) };
+    Ok((Position(row.get(2)?), key))
+}

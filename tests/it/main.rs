@@ -1,0 +1,9 @@
+//! The integration suite: a real server on a real database, spoken to over HTTP, once on each engine.
+//!
+//! It mirrors the API: one file for each section of the specification. `./test` runs it on SQLite and on a
+//! throwaway PostgreSQL; plain `cargo test` runs the SQLite half and says so.
+
+mod durable;
+mod floors;
+mod sync_model;
+mod world;
