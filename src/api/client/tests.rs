@@ -1,35 +1,28 @@
 //! Accounts as clients meet them, over HTTP.
 
-use std::collections::HashSet;
+use std::time::Duration;
 
 use axum::{
     Router,
     body::{Body, to_bytes},
 };
 use http::{HeaderMap, Method, StatusCode, header};
-use ruma::{RoomVersionId, server_name};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
-    account::{
-        RegistrationMode,
-        tests::{House, house},
-    },
-    app::{App, Rooms},
+    app::App,
+    clock::Clock,
+    config::{Config, RateLimit, RegistrationMode},
     db::testing::{self, TestDatabase},
-    device::Devices,
-    discovery::Discovery,
-    filter::Filters,
-    profile::Profiles,
+    metrics::Metrics,
     random::Random,
-    rate_limit::{Rate, RateLimitSettings, RateLimits},
-    uia::Uia,
+    tasks::Tasks,
 };
 
 struct Server {
     router: Router,
-    house: House,
+    app: App,
 }
 
 struct Answer {
@@ -39,38 +32,24 @@ struct Answer {
 }
 
 impl Server {
-    fn new(database: &TestDatabase, registration: RegistrationMode, rate_limited: bool) -> Self {
-        let (db, random) = (database.db().clone(), Random::system());
-        let house = house(database, registration);
-        let server_name = server_name!("example.org").to_owned();
-        let rate = Rate { per_second: 0.01, burst: 2 };
-        let rate_limits = RateLimits::new(RateLimitSettings {
-            enabled: rate_limited,
-            exempt_users: HashSet::new(),
-            login: rate,
-            registration: rate,
-            message: rate,
-            join: rate,
-        });
-        let app = App::from(Rooms {
-            accounts: house.accounts.clone(),
-            uia: Uia::new(db.clone(), house.clock.clone(), random.clone(), house.accounts.clone()),
-            devices: Devices::new(db.clone()),
-            profiles: Profiles::new(db.clone(), server_name.clone()),
-            filters: Filters::new(db.clone()),
-            rate_limits,
-            discovery: Discovery {
-                client_base_url: None,
-                support_contacts: Vec::new(),
-                support_page: None,
-                default_room_version: RoomVersionId::V12,
-            },
-            clock: house.clock.clone(),
-            server_name,
-            db,
-            random,
-        });
-        Self { router: super::router(app), house }
+    async fn start(database: &TestDatabase, registration: RegistrationMode, rate_limited: bool) -> Self {
+        let mut config = Config { server_name: "example.org".try_into().unwrap(), ..Config::default() };
+        config.registration.mode = registration;
+        config.registration.shared_secret = Some("open sesame".to_owned().try_into().unwrap());
+        config.rate_limits.enabled = rate_limited;
+        config.rate_limits.login = RateLimit { per_second: 0.01, burst: 2 };
+        let (db, clock, random) = (database.db().clone(), Clock::system(), Random::system());
+        let app = App::start(config, db, clock, random, Tasks::new(), Metrics::new()).await.unwrap();
+        Self { router: crate::api::router(app.clone()), app }
+    }
+
+    async fn stop(self) {
+        let tasks = self.app.tasks.clone();
+        tasks.shutdown().start("the test is over");
+        // The log's committer ends once nobody is left who could write.
+        drop(self);
+        let left = tasks.join_all(Duration::from_secs(10)).await;
+        assert!(left.is_empty(), "{left:?} did not stop");
     }
 
     async fn send(&self, method: Method, path: &str, token: Option<&str>, body: impl Into<Body>) -> Answer {
@@ -133,7 +112,7 @@ const LOGIN: &str = "/_matrix/client/v3/login";
 #[tokio::test]
 async fn registration() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, false);
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
         let asked = server.post(REGISTER, None, json!({})).await;
         assert_eq!(asked.status, 401);
         assert_eq!(asked.body["flows"], json!([{ "stages": ["m.login.dummy"] }]));
@@ -161,10 +140,11 @@ async fn registration() {
         assert_eq!(quiet.ok().as_object().unwrap().keys().collect::<Vec<_>>(), ["user_id"]);
         let refreshing = json!({ "password": "x", "refresh_token": true, "auth": auth });
         let refreshing = server.post(REGISTER, None, refreshing).await;
-        assert_eq!(refreshing.ok()["expires_in_ms"], json!(60_000));
+        assert_eq!(refreshing.ok()["expires_in_ms"], json!(3_600_000));
         let refresh = json!({ "refresh_token": refreshing.body["refresh_token"] });
         let refreshed = server.post("/_matrix/client/v3/refresh", None, refresh).await;
         assert!(refreshed.ok()["refresh_token"].is_string() && refreshed.body["access_token"].is_string());
+        server.stop().await;
         database.close().await;
     }
 }
@@ -172,8 +152,8 @@ async fn registration() {
 #[tokio::test]
 async fn registration_by_token_and_not_at_all() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Token, false);
-        let token = server.house.accounts.create_registration_token(Some(1), None).await.unwrap();
+        let server = Server::start(&database, RegistrationMode::Token, false).await;
+        let token = server.app.create_registration_token(Some(1), None).await.unwrap();
         let valid =
             |token: &str| format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={token}");
         assert_eq!(*server.get(&valid(&token), "").await.ok(), json!({ "valid": true }));
@@ -184,7 +164,9 @@ async fn registration_by_token_and_not_at_all() {
         with(json!({ "type": "m.login.registration_token", "token": token })).await.ok();
         with(json!({ "type": "m.login.registration_token", "token": token })).await.refused(401, "M_FORBIDDEN");
 
-        let server = Server::new(&database, RegistrationMode::Closed, false);
+        server.stop().await;
+
+        let server = Server::start(&database, RegistrationMode::Closed, false).await;
         server.post(REGISTER, None, json!({})).await.refused(403, "M_FORBIDDEN");
         server.get(&valid(&token), "").await.refused(403, "M_FORBIDDEN");
         server.get(&format!("{REGISTER}/available?username=bob"), "").await.refused(403, "M_FORBIDDEN");
@@ -192,6 +174,7 @@ async fn registration_by_token_and_not_at_all() {
         let wrong = json!({ "nonce": nonce.ok()["nonce"], "username": "a", "password": "b", "mac": "00" });
         server.post("/_synapse/admin/v1/register", None, wrong).await.refused(403, "M_FORBIDDEN");
         server.post("/_synapse/admin/v1/register", None, json!({})).await.refused(400, "M_BAD_JSON");
+        server.stop().await;
         database.close().await;
     }
 }
@@ -199,7 +182,7 @@ async fn registration_by_token_and_not_at_all() {
 #[tokio::test]
 async fn login_and_logout() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, false);
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
         server.register("alice").await;
         let login = |body: Value| server.post(LOGIN, None, body);
         login(json!({})).await.refused(400, "M_MISSING_PARAM");
@@ -231,6 +214,7 @@ async fn login_and_logout() {
         let after = server.get("/_matrix/client/v3/account/whoami", token).await;
         after.refused(401, "M_UNKNOWN_TOKEN");
         server.send(Method::GET, "/_matrix/client/v3/devices", None, "").await.refused(401, "M_MISSING_TOKEN");
+        server.stop().await;
         database.close().await;
     }
 }
@@ -238,7 +222,7 @@ async fn login_and_logout() {
 #[tokio::test]
 async fn devices_and_the_password_that_guards_them() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, false);
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
         let (alice, mallory) = (server.register("alice").await, server.register("mallory").await);
         let devices = "/_matrix/client/v3/devices";
         let phone = format!("{devices}/PHONE");
@@ -277,6 +261,7 @@ async fn devices_and_the_password_that_guards_them() {
         let gone = server.post(deactivate, Some(&mallory), body("better")).await;
         assert_eq!(*gone.ok(), json!({ "id_server_unbind_result": "success" }));
         server.get(devices, &mallory).await.refused(401, "M_UNKNOWN_TOKEN");
+        server.stop().await;
         database.close().await;
     }
 }
@@ -284,7 +269,7 @@ async fn devices_and_the_password_that_guards_them() {
 #[tokio::test]
 async fn profiles_and_filters_belong_to_their_users() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, false);
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
         let (alice, mallory) = (server.register("alice").await, server.register("mallory").await);
         let profile = "/_matrix/client/v3/profile/@alice:example.org";
         let name = format!("{profile}/displayname");
@@ -318,6 +303,7 @@ async fn profiles_and_filters_belong_to_their_users() {
         for bad in [json!({ "room": { "timeline": { "limit": "x" } } }), json!({ "room": { "rooms": ["x"] } })] {
             server.post(filters, Some(&alice), bad).await.refused(400, "M_BAD_JSON");
         }
+        server.stop().await;
         database.close().await;
     }
 }
@@ -325,7 +311,7 @@ async fn profiles_and_filters_belong_to_their_users() {
 #[tokio::test]
 async fn what_the_server_tells_of_itself() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, false);
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
         let alice = server.register("alice").await;
         let versions = server.send(Method::GET, "/_matrix/client/versions", None, "").await;
         assert!(versions.ok()["versions"].as_array().unwrap().contains(&json!("v1.1")));
@@ -342,6 +328,7 @@ async fn what_the_server_tells_of_itself() {
         for unset in ["client", "support"] {
             server.get(&format!("/.well-known/matrix/{unset}"), "").await.refused(404, "M_NOT_FOUND");
         }
+        server.stop().await;
         database.close().await;
     }
 }
@@ -349,7 +336,7 @@ async fn what_the_server_tells_of_itself() {
 #[tokio::test]
 async fn strange_characters_break_nothing() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, false);
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
         let alice = server.register("alice").await;
         for path in ["devices/%00", "devices/%FF", "profile/@a%00:example.org", "profile/@alice:example.org/%00"] {
             let answer = server.get(&format!("/_matrix/client/v3/{path}"), &alice).await;
@@ -364,6 +351,7 @@ async fn strange_characters_break_nothing() {
             let answer = server.post(path, None, body).await;
             assert!(answer.status.is_client_error(), "{path}: {} {}", answer.status, answer.body);
         }
+        server.stop().await;
         database.close().await;
     }
 }
@@ -371,7 +359,7 @@ async fn strange_characters_break_nothing() {
 #[tokio::test]
 async fn too_many_attempts_have_to_wait() {
     for database in testing::databases().await {
-        let server = Server::new(&database, RegistrationMode::Open, true);
+        let server = Server::start(&database, RegistrationMode::Open, true).await;
         server.register("alice").await;
         let login = || server.post(LOGIN, None, json!({ "type": "m.login.password", "user": "a", "password": "x" }));
         login().await.refused(403, "M_FORBIDDEN");
@@ -381,6 +369,7 @@ async fn too_many_attempts_have_to_wait() {
         let seconds: u64 = limited.headers[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
         assert!((1..=100).contains(&seconds));
         assert_eq!(limited.body["retry_after_ms"], json!(seconds * 1000));
+        server.stop().await;
         database.close().await;
     }
 }
