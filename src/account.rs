@@ -1,7 +1,7 @@
 //! Accounts: who may speak here, and with which token.
 //!
 //! One file for each act. What counts is in the database; this room keeps only facts that it has read
-//! there, until [`Accounts::forget_user`] says that they changed. Lock order inside transactions: the
+//! there, until [`Bearers::forget`] says that they changed. Lock order inside transactions: the
 //! account, then its device, then their tokens.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
 
-use self::{bearer::Bearers, last_seen::LastSeen, password::Passwords};
+use self::{last_seen::LastSeen, password::Passwords};
 use crate::{
     clock::Clock,
     config::RegistrationMode,
@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub(crate) use self::{
+    bearer::Bearers,
     login::LOGIN_TOKEN_LIFETIME,
     password::PasswordCost,
     register::Registration,
@@ -44,15 +45,15 @@ pub(crate) use self::{
 
 /// A user on one of their devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    pub user_id: OwnedUserId,
-    pub device_id: OwnedDeviceId,
+pub(crate) struct Caller {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
     /// Whether this account may use the admin API.
-    pub admin: bool,
+    pub(crate) admin: bool,
     /// Whether this is a guest, who may do less.
-    pub guest: bool,
+    pub(crate) guest: bool,
     /// Whether rate limits apply to this account.
-    pub rate_limited: bool,
+    pub(crate) rate_limited: bool,
 }
 
 /// What the operator decides.
@@ -80,7 +81,7 @@ struct Room {
     server_name: OwnedServerName,
     settings: AccountSettings,
     passwords: Passwords,
-    bearers: Bearers,
+    bearers: Arc<Bearers>,
     last_seen: LastSeen,
     on_devices_changed: OnDevicesChanged,
 }
@@ -95,7 +96,7 @@ impl Accounts {
         on_devices_changed: OnDevicesChanged,
     ) -> Result<Self> {
         let passwords = Passwords::new(settings.password_cost, random.clone())?;
-        let (bearers, last_seen) = (Bearers::default(), LastSeen::default());
+        let (bearers, last_seen) = (Arc::default(), LastSeen::default());
         let room = Room { db, clock, random, server_name, settings, passwords, bearers, last_seen, on_devices_changed };
         Ok(Self(Arc::new(room)))
     }
@@ -111,18 +112,19 @@ impl Accounts {
 
     /// Removes what nobody will ask for any more. To be called now and then.
     pub(crate) async fn clear_expired(&self) -> Result<()> {
-        let mut conn = self.0.db.begin().await?;
-        token::delete_expired_login_tokens(&mut conn, self.now()).await?;
-        Ok(conn.commit().await?)
+        let mut tx = self.0.db.begin().await?;
+        token::delete_expired_login_tokens(&mut tx, self.now()).await?;
+        Ok(tx.commit().await?)
     }
 
-    /// Forgets what memory holds of a user's tokens: their devices changed, here or on another node.
-    pub(crate) fn forget_user(&self, user_id: &UserId) {
-        self.0.bearers.forget(user_id);
+    /// What memory holds of tokens, for whoever hears that a user's devices changed on another node. It does not
+    /// hold the accounts: the log can hold it although the accounts write to the log.
+    pub(crate) fn bearers(&self) -> Arc<Bearers> {
+        Arc::clone(&self.0.bearers)
     }
 
     fn devices_changed(&self, user_id: &UserId) {
-        self.forget_user(user_id);
+        self.0.bearers.forget(user_id);
         (self.0.on_devices_changed)(user_id.to_owned());
     }
 

@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
 
 use crate::{
-    account::{AccountSettings, Accounts},
+    account::{AccountSettings, Accounts, Bearers},
     clock::Clock,
     config::{self, Config, RateLimit},
     db::Db,
@@ -95,7 +95,7 @@ impl App {
         );
         let accounts = accounts(&config, &db, &clock, &random, &log)?;
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
-        tail.follow_with(vec![active, Arc::new(DeviceReader(accounts.clone()))]);
+        tail.follow_with(vec![active, Arc::new(DeviceReader(accounts.bearers()))]);
         tasks.spawn("upkeep", upkeep::run(accounts.clone(), uia.clone(), tasks.shutdown().clone()));
         Ok(Self(Arc::new(House {
             devices: Devices::new(db.clone()),
@@ -189,13 +189,13 @@ fn contact(contact: &config::Contact) -> Option<Contact> {
 }
 
 /// Forgets the tokens of a user whose devices have changed, on whichever node.
-struct DeviceReader(Accounts);
+struct DeviceReader(Arc<Bearers>);
 
 impl Reader for DeviceReader {
     fn read(&self, batch: &Batch) {
         for (_, news) in batch.entries() {
             if let News::Devices { user_id } = news {
-                self.0.forget_user(user_id);
+                self.0.forget(user_id);
             }
         }
     }

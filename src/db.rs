@@ -24,6 +24,8 @@ use sqlx::{
 };
 
 pub use self::migrate::MigrateError;
+#[cfg(test)]
+pub(crate) use self::migrate::STATEMENTS as MIGRATION_STATEMENTS;
 pub(crate) use self::{
     insert::{Column, Insert, Kind},
     row::Row,

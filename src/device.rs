@@ -62,7 +62,7 @@ pub(crate) fn check_device_id(device_id: OwnedDeviceId) -> Result<OwnedDeviceId>
 }
 
 /// A first display name, cut to size: a talkative browser should not keep anybody from logging in.
-pub(crate) fn shorten_display_name(display_name: String) -> String {
+pub(crate) fn shorten_display_name(display_name: &str) -> String {
     display_name.chars().filter(|c| !c.is_control()).take(MAX_DISPLAY_NAME).collect()
 }
 

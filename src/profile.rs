@@ -147,7 +147,7 @@ mod tests {
         let long = format!("com.{}", "a".repeat(252));
         let Err(Error::Refused { kind, .. }) = check_field(&long) else { panic!() };
         assert_eq!(kind, ErrorKind::KeyTooLarge);
-        check_field(&long[..255]).unwrap();
+        check_field(long.strip_suffix('a').unwrap()).unwrap();
     }
 
     #[tokio::test]

@@ -165,7 +165,7 @@ impl<C: Clock> Buckets<C> {
 
 /// Rates that make no sense are brought to the nearest that does: one a day at least, a billion a second at most.
 fn quota(rate: Rate) -> Quota {
-    let slowest = Duration::from_secs(24 * 60 * 60);
+    let slowest = Duration::from_hours(24);
     let period = Duration::try_from_secs_f64(rate.per_second.recip()).unwrap_or(slowest);
     let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
     let quota = Quota::with_period(period.clamp(Duration::from_nanos(1), slowest));
@@ -263,9 +263,10 @@ mod tests {
         for number in 0..PRUNE_EVERY {
             limits.check_address(Limit::Login, IpAddr::V4(number.into())).unwrap();
         }
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         for _ in 0..PRUNE_EVERY {
-            assert!(limits.check_address(Limit::Login, IpAddr::V4(0.into())).is_ok() || limits.login.limiter.len() > 0);
+            // Whether it was allowed doesn't matter here.
+            limits.check_address(Limit::Login, IpAddr::V4(0.into())).unwrap_or_default();
         }
         assert_eq!(limits.login.limiter.len(), 1);
     }

@@ -31,7 +31,7 @@ use crate::{
 
 const SESSION_ID_LENGTH: usize = 24;
 
-const LIFETIME: Duration = Duration::from_secs(60 * 60);
+const LIFETIME: Duration = Duration::from_hours(1);
 
 #[derive(Clone)]
 pub(crate) struct Uia {
@@ -104,8 +104,8 @@ impl Uia {
                 self.finish(demand, &session, auth.session().is_some(), completed.into_iter().chain([stage])).await
             }
             Ok(Some(stage)) => self.advance(demand, session, auth.session().is_some(), stage).await,
-            Ok(None) => Ok(demand.ask(&session.session_id, &completed, None)),
-            Err(refusal) if auth.session().is_some() => Ok(demand.ask(&session.session_id, &completed, Some(refusal))),
+            Ok(None) => Ok(demand.ask(&session.id, &completed, None)),
+            Err(refusal) if auth.session().is_some() => Ok(demand.ask(&session.id, &completed, Some(refusal))),
             Err(refusal) => self.begin(demand, Some(refusal)).await,
         }
     }
@@ -120,7 +120,7 @@ impl Uia {
     async fn begin(&self, demand: &Demand<'_>, refusal: Option<Refusal>) -> Result<Verdict> {
         let session = self.new_session(demand);
         self.insert(&session).await?;
-        Ok(demand.ask(&session.session_id, &[], refusal))
+        Ok(demand.ask(&session.id, &[], refusal))
     }
 
     /// Records a completed stage that others follow.
@@ -134,10 +134,10 @@ impl Uia {
         if !stored {
             session.completed = to_json(&[&stage])?;
             self.insert(&session).await?;
-            return Ok(demand.ask(&session.session_id, &[stage], None));
+            return Ok(demand.ask(&session.id, &[stage], None));
         }
         let mut tx = self.db.begin().await?;
-        let Some(current) = uia::lock(&mut tx, &session.session_id, self.expiry()).await? else {
+        let Some(current) = uia::lock(&mut tx, &session.id, self.expiry()).await? else {
             drop(tx);
             return self.begin(demand, Some(unknown_session())).await;
         };
@@ -145,9 +145,9 @@ impl Uia {
         if completed.iter().all(|done| done.stage != stage.stage) {
             completed.push(stage);
         }
-        uia::set_completed(&mut tx, &session.session_id, &to_json(&completed)?).await?;
+        uia::set_completed(&mut tx, &session.id, &to_json(&completed)?).await?;
         tx.commit().await?;
-        Ok(demand.ask(&session.session_id, &completed, None))
+        Ok(demand.ask(&session.id, &completed, None))
     }
 
     /// Ends the session. Of two requests that complete it at once, one passes.
@@ -156,12 +156,12 @@ impl Uia {
         demand: &Demand<'_>,
         session: &Session,
         stored: bool,
-        completed: impl Iterator<Item = Completed> + Send,
+        mut completed: impl Iterator<Item = Completed> + Send,
     ) -> Result<Verdict> {
-        let passed = Passed { registration_token: completed.filter_map(|done| done.registration_token).next() };
+        let passed = Passed { registration_token: completed.find_map(|done| done.registration_token) };
         if stored {
             let mut tx = self.db.begin().await?;
-            let ended = uia::delete(&mut tx, &session.session_id).await?;
+            let ended = uia::delete(&mut tx, &session.id).await?;
             tx.commit().await?;
             if !ended {
                 return self.begin(demand, Some(unknown_session())).await;
@@ -214,7 +214,7 @@ impl Uia {
 
     fn new_session(&self, demand: &Demand<'_>) -> Session {
         Session {
-            session_id: self.random.token(SESSION_ID_LENGTH),
+            id: self.random.token(SESSION_ID_LENGTH),
             user_id: demand.user_id.map(ToOwned::to_owned),
             operation: demand.operation.to_owned(),
             params: demand.params.to_owned(),

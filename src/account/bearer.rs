@@ -40,7 +40,8 @@ pub(super) struct Bearer {
     forgotten: Arc<AtomicBool>,
 }
 
-pub(super) struct Bearers {
+/// The tokens that were used lately, as they stood in the database.
+pub(crate) struct Bearers {
     tokens: Cache<TokenHash, Arc<Bearer>>,
     users: Mutex<Users>,
 }
@@ -84,7 +85,8 @@ impl Bearers {
         bearer
     }
 
-    pub(super) fn forget(&self, user_id: &UserId) {
+    /// A user's devices changed: their tokens are looked up again.
+    pub(crate) fn forget(&self, user_id: &UserId) {
         let mut users = self.users.lock();
         users.epoch += 1;
         if let Some(flag) = users.flags.remove(user_id).and_then(|flag| flag.upgrade()) {

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long somebody has to log in with a login token.
-pub(crate) const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 60);
+pub(crate) const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
 
 impl Accounts {
     /// Whom somebody means who types `name` to log in, in small letters: one key for all spellings.

@@ -63,14 +63,12 @@ impl Passwords {
     pub(super) async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool> {
         let salt: [u8; 16] = self.random.bytes();
         let (argon2, password, hash) = (self.argon2.clone(), password.to_owned(), hash.map(ToOwned::to_owned));
-        let verified = self.run(move || match hash {
-            Some(hash) => PasswordHash::new(&hash)
-                .map_err(password_hash::Error::from)
-                .and_then(|hash| argon2.verify_password(password.as_bytes(), &hash)),
-            None => {
+        let verified = self.run(move || {
+            let Some(hash) = hash else {
                 argon2.hash_password_with_salt(password.as_bytes(), &salt)?;
-                Err(password_hash::Error::PasswordInvalid)
-            }
+                return Err(password_hash::Error::PasswordInvalid);
+            };
+            argon2.verify_password(password.as_bytes(), &PasswordHash::new(&hash)?)
         });
         match verified.await? {
             Ok(()) => Ok(true),

@@ -73,9 +73,11 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Makes an account for the operator, who needs nobody's permission.
-    pub(crate) async fn create_user(&self, username: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
-        let user_id = self.check_username(username).await?;
+    /// Makes an account for the operator, who needs nobody's permission. `name`: a user ID or its localpart.
+    pub(crate) async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
+        let whole = |name: &str| Some(name.strip_prefix('@')?.split_once(':')?.0.to_owned());
+        let localpart = self.meant(name).and_then(|_| whole(name)).unwrap_or_else(|| name.to_owned());
+        let user_id = self.check_username(&localpart).await?;
         let registration = Registration { user_id: user_id.clone(), password, admin, token: None, session: None };
         self.register(registration).await?;
         Ok(user_id)

@@ -57,7 +57,7 @@ impl Accounts {
             Some(device_id) => device::check_device_id(device_id)?,
             None => self.0.random.token(DEVICE_ID_LENGTH).to_ascii_uppercase().into(),
         };
-        let display_name = new.display_name.map(device::shorten_display_name);
+        let display_name = new.display_name.as_deref().map(device::shorten_display_name);
         let ip = new.address.to_string();
         devices::upsert(tx, user_id, &device_id, display_name.as_deref(), self.now(), &ip).await?;
         token::delete_of_device(tx, user_id, &device_id).await?;

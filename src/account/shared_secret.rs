@@ -21,7 +21,7 @@ use crate::{
 
 const NONCE_LENGTH: usize = 64;
 
-const NONCE_LIFETIME: Duration = Duration::from_secs(60);
+const NONCE_LIFETIME: Duration = Duration::from_mins(1);
 
 /// What the caller asks for and vouches for with `mac`.
 pub(crate) struct SharedSecretRegistration<'a> {

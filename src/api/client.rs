@@ -10,6 +10,8 @@ mod login;
 mod profile;
 mod register;
 mod shared_secret;
+#[cfg(test)]
+mod tests;
 mod versions;
 mod well_known;
 

@@ -31,7 +31,7 @@ statements! {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
-    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) id: OwnedDeviceId,
     pub(crate) display_name: Option<String>,
     /// Milliseconds since the Unix epoch.
     pub(crate) last_seen_ts: Option<i64>,
@@ -97,10 +97,5 @@ pub(crate) async fn set_last_seen(conn: &mut Conn, seen: &str) -> DbResult<()> {
 }
 
 fn device(row: &Row) -> DbResult<Device> {
-    Ok(Device {
-        device_id: row.get(0)?,
-        display_name: row.get(1)?,
-        last_seen_ts: row.get(2)?,
-        last_seen_ip: row.get(3)?,
-    })
+    Ok(Device { id: row.get(0)?, display_name: row.get(1)?, last_seen_ts: row.get(2)?, last_seen_ip: row.get(3)? })
 }

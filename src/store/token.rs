@@ -67,6 +67,7 @@ impl TokenHash {
 
 /// Who holds an access token.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are columns, none excludes another")]
 pub(crate) struct Bearer {
     pub(crate) user_id: OwnedUserId,
     pub(crate) device_id: OwnedDeviceId,

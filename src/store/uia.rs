@@ -19,7 +19,7 @@ statements! {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
-    pub(crate) session_id: String,
+    pub(crate) id: String,
     /// None where nobody is logged in yet.
     pub(crate) user_id: Option<OwnedUserId>,
     pub(crate) operation: String,
@@ -30,9 +30,9 @@ pub(crate) struct Session {
 }
 
 pub(crate) async fn insert(conn: &mut Conn, session: &Session, now: i64) -> DbResult<()> {
-    let Session { session_id, user_id, operation, params, completed } = session;
+    let Session { id, user_id, operation, params, completed } = session;
     let user_id = user_id.as_deref().map(UserId::as_str);
-    conn.execute(&INSERT_UIA_SESSION, args![session_id, user_id, operation, params, completed, now]).await.map(drop)
+    conn.execute(&INSERT_UIA_SESSION, args![id, user_id, operation, params, completed, now]).await.map(drop)
 }
 
 /// A session that was opened after `since`.
@@ -64,7 +64,7 @@ pub(crate) async fn delete_expired(conn: &mut Conn, until: i64) -> DbResult<()> 
 
 fn session(row: &Row) -> DbResult<Session> {
     Ok(Session {
-        session_id: row.get(0)?,
+        id: row.get(0)?,
         user_id: row.get(1)?,
         operation: row.get(2)?,
         params: row.get(3)?,

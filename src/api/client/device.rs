@@ -70,7 +70,7 @@ async fn delete_many(
 }
 
 fn shown(device: Device) -> ClientDevice {
-    let mut shown = ClientDevice::new(device.device_id);
+    let mut shown = ClientDevice::new(device.id);
     shown.display_name = device.display_name;
     shown.last_seen_ip = device.last_seen_ip;
     shown.last_seen_ts = device.last_seen_ts.and_then(|ts| UInt::try_from(ts).ok()).map(MilliSecondsSinceUnixEpoch);

@@ -3,17 +3,25 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
 use axum::Router;
+use http::Method;
 use ruma::{
     UserId,
-    api::client::profile::{
-        ProfileFieldName, ProfileFieldValue, delete_profile_field, get_profile, get_profile_field, set_profile_field,
+    api::{
+        IncomingRequest, Metadata,
+        client::profile::{
+            ProfileFieldName, ProfileFieldValue, delete_profile_field, get_profile, get_profile_field,
+            set_profile_field,
+        },
+        error::DeserializationError,
     },
+    serde::JsonObject,
 };
+use serde::de::Error as _;
 
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
-    error::{Error, Result},
+    error::Error,
 };
 
 /// A whole profile may have 64 KiB; what surrounds it may be as long again.
@@ -23,8 +31,40 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
     router
         .endpoint::<get_profile::v3::Request, _, _>(get)
         .endpoint::<get_profile_field::v3::Request, _, _>(get_field)
-        .endpoint_with_limit::<set_profile_field::v3::Request, _, _>(BODY_LIMIT, set_field)
+        .endpoint_with_limit::<SetField, _, _>(BODY_LIMIT, set_field)
         .endpoint::<delete_profile_field::v3::Request, _, _>(delete_field)
+}
+
+/// Ruma's request, of a body without other properties than the one that is set: ruma stumbles over them.
+struct SetField(set_profile_field::v3::Request);
+
+impl Metadata for SetField {
+    type Authentication = <set_profile_field::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <set_profile_field::v3::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = set_profile_field::v3::Request::METHOD;
+    const RATE_LIMITED: bool = set_profile_field::v3::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = set_profile_field::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for SetField {
+    type EndpointError = <set_profile_field::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = set_profile_field::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let (parts, body) = request.into_parts();
+        let mut body: JsonObject = if body.is_empty() { JsonObject::default() } else { serde_json::from_slice(body)? };
+        body.retain(|property, _| path_args.last() == Some(&property.as_str()));
+        if body.is_empty() {
+            return Err(serde_json::Error::custom("missing field: the body must have the property that is set").into());
+        }
+        let body = serde_json::to_vec(&body)?;
+        let request = http::Request::from_parts(parts, body.as_slice());
+        set_profile_field::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid>
@@ -42,11 +82,11 @@ async fn get_field(app: App, call: Call<get_profile_field::v3::Request>) -> ApiR
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3profileuseridkeyname>
-async fn set_field(app: App, call: Call<set_profile_field::v3::Request>) -> ApiResult<set_profile_field::v3::Response> {
-    let user_id = &call.request.user_id;
+async fn set_field(app: App, call: Call<SetField>) -> ApiResult<set_profile_field::v3::Response> {
+    let set_profile_field::v3::Request { user_id, value, .. } = &call.request.0;
     check_own(user_id, &call.caller.user_id)?;
-    let field = call.request.value.field_name();
-    if app.profiles.set(user_id, field.as_str(), &call.request.value.value()).await? {
+    let field = value.field_name();
+    if app.profiles.set(user_id, field.as_str(), &value.value()).await? {
         propagate(&app, user_id, &field).await?;
     }
     Ok(set_profile_field::v3::Response::new())
@@ -65,7 +105,7 @@ async fn delete_field(
     Ok(delete_profile_field::v3::Response::new())
 }
 
-fn check_own(user_id: &UserId, caller: &UserId) -> Result<()> {
+fn check_own(user_id: &UserId, caller: &UserId) -> Result<(), Error> {
     if user_id == caller { Ok(()) } else { Err(Error::forbidden("You can change only your own profile")) }
 }
 

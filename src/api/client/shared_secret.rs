@@ -94,5 +94,5 @@ fn read(body: &[u8]) -> Result<Request> {
 fn reply(answer: ApiResult<Value>) -> Response {
     let written =
         answer.and_then(|answer| Ok(Json(answer).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?));
-    written.map(|response| response.map(Body::from)).unwrap_or_else(IntoResponse::into_response)
+    written.map_or_else(IntoResponse::into_response, |response| response.map(Body::from))
 }
