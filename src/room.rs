@@ -6,11 +6,17 @@
 pub mod append;
 pub mod auth;
 pub mod fields;
+pub mod filter;
 mod highlight;
+pub mod members;
 mod power;
+pub mod reading;
 pub mod resolve;
 pub mod state;
 mod state_at;
+#[cfg(test)]
+mod testing;
+pub mod timeline;
 pub mod view;
 pub mod visibility;
 
@@ -210,6 +216,7 @@ impl Rooms {
         })?;
         let position = store::log::last_position(&mut snapshot).await?;
         let state = state_at::load(&mut snapshot, trunk, position).await?;
+        let visibilities = visibility::visibilities(&mut snapshot, trunk).await?;
         let most = LOADED_TIMELINE + 1;
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let mut timeline =
@@ -218,6 +225,8 @@ impl Rooms {
         let after = if timeline.len() == most { timeline.pop().map(|oldest| oldest.position) } else { None };
         timeline.reverse();
         let after = after.unwrap_or(Position::START);
-        Ok(Some(View::new(room_id.to_owned(), version_rules, (head, trunk), position, state, timeline, after)))
+        let mut view = View::new(room_id.to_owned(), version_rules, (head, trunk), position, state, timeline, after);
+        view.has_hidden_history = visibilities.iter().any(|(_, visibility)| view::hides(visibility));
+        Ok(Some(view))
     }
 }

@@ -4,11 +4,16 @@
 
 mod account;
 mod capabilities;
+mod context;
 mod device;
 mod filter;
 mod login;
+mod members;
+mod message;
 mod profile;
 mod register;
+mod room_event;
+mod room_state;
 mod shared_secret;
 #[cfg(test)]
 mod tests;
@@ -19,16 +24,28 @@ use axum::Router;
 
 use crate::app::App;
 
+/// Adds a section's endpoints to the router.
+type Section = fn(Router<App>) -> Router<App>;
+
+const SECTIONS: &[Section] = &[
+    account::routes,
+    capabilities::routes,
+    context::routes,
+    device::routes,
+    filter::routes,
+    login::routes,
+    members::routes,
+    message::routes,
+    profile::routes,
+    register::routes,
+    room_event::routes,
+    room_state::routes,
+    shared_secret::routes,
+    versions::routes,
+    well_known::routes,
+];
+
 /// Every endpoint that clients call.
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    let router = account::routes(router);
-    let router = capabilities::routes(router);
-    let router = device::routes(router);
-    let router = filter::routes(router);
-    let router = login::routes(router);
-    let router = profile::routes(router);
-    let router = register::routes(router);
-    let router = shared_secret::routes(router);
-    let router = versions::routes(router);
-    well_known::routes(router)
+    SECTIONS.iter().fold(router, |router, section| section(router))
 }

@@ -45,6 +45,24 @@ impl Rooms {
         Ok(store::event::list_at(&mut conn, &[place.0]).await?.pop().map(|stored| stored.pdu))
     }
 
+    /// The events that some keys of one type have just after `at`, on the room's own line.
+    pub async fn list_state_events_at(
+        &self,
+        room: &Room,
+        at: Position,
+        kind: &str,
+        state_keys: &[&str],
+    ) -> Result<Vec<Arc<Pdu>>> {
+        let (remembered, trunk) = room.view(|view| (view.state_at(at), view.trunk));
+        if let Some(state) = remembered {
+            return Ok(state_keys.iter().filter_map(|key| state.get(kind, key).cloned()).collect());
+        }
+        let mut conn = self.0.db.read().await?;
+        let places = store::state::list_keys_at(&mut conn, trunk, kind, state_keys, at).await?;
+        let places: Vec<i64> = places.into_iter().map(|place| place.0).collect();
+        Ok(store::event::list_at(&mut conn, &places).await?.into_iter().map(|stored| stored.pdu).collect())
+    }
+
     /// The state that an event saw: before it, with what its fork has different from the trunk.
     pub async fn state_before(&self, room: &Room, event: &Stored) -> Result<State> {
         let Some(fork) = event.fork else { return self.state_at(room, event.position.before()).await };
