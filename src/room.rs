@@ -5,6 +5,7 @@
 
 pub mod append;
 pub mod auth;
+pub mod fields;
 mod highlight;
 mod power;
 pub mod resolve;

@@ -23,7 +23,10 @@ use crate::{
     position::Position,
     presence::Presences,
     receipt::Receipts,
-    room::{Room, Rooms},
+    room::{
+        Room, Rooms,
+        filter::{EventFilter as _, RoomAware as _},
+    },
     typing::Typists,
     unread::{Counts, Unread},
 };
@@ -76,7 +79,7 @@ pub struct JoinedRoom {
     pub timeline: Timeline,
     pub state: RoomState,
     pub summary: Option<Summary>,
-    pub receipts: Vec<Arc<Receipt>>,
+    pub receipts: Vec<(Position, Arc<Receipt>)>,
     /// Who types now, if that has changed.
     pub typing: Option<Vec<OwnedUserId>>,
     pub account_data: Vec<Arc<AccountData>>,
@@ -165,13 +168,12 @@ impl Syncs {
             _ => watcher.rooms(),
         };
         for (room_id, membership) in changed {
-            if !passes_rooms(&request.filter, &room_id) {
-                continue;
+            if request.filter.room.passes_room(&room_id) {
+                self.gather_room(request, until, &room_id, &membership, &mut gathered).await?;
             }
-            self.gather_room(request, until, &room_id, &membership, &mut gathered).await?;
         }
-        gathered.account_data = self.0.account_data.global(request, until).await?;
-        gathered.presence = self.0.presence.gather(request, watcher, until).await?;
+        gathered.account_data = self.global_account_data(request, until).await?;
+        gathered.presence = self.presence(request, watcher, until).await?;
         Ok(gathered)
     }
 
@@ -227,9 +229,9 @@ impl Syncs {
         let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
         let summary = self.summary(request, room, since, &timeline, &state);
         let news_after = if since.is_new() { Position::START } else { after };
-        let receipts = self.0.receipts.gather(request, room_id, news_after, until).await?;
+        let receipts = self.receipts(request, room_id, news_after, until).await?;
         let typing = self.0.typing.since(room_id, news_after, until, self.0.clock.now()).await?;
-        let account_data = self.0.account_data.of_room(request, room_id, news_after, until).await?;
+        let account_data = self.room_account_data(request, room_id, news_after, until).await?;
         let unread = self.0.unread.counts(&request.user_id, room_id, room, until).await?;
         Ok(JoinedRoom {
             room_id: room_id.to_owned(),
@@ -237,7 +239,9 @@ impl Syncs {
             state,
             summary,
             receipts,
-            typing: typing.filter(|users| !since.is_new() || !users.is_empty()),
+            typing: typing
+                .filter(|users| !since.is_new() || !users.is_empty())
+                .filter(|_| request.filter.room.ephemeral.passes_kind("m.typing")),
             account_data,
             unread,
         })
@@ -255,8 +259,44 @@ impl Syncs {
         let until = membership.position;
         let timeline = timeline::gather(&self.0, request, room, since.timeline_after(), until).await?;
         let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
-        let account_data = self.0.account_data.of_room(request, room_id, since.timeline_after(), until).await?;
+        let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
         Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })
+    }
+
+    async fn receipts(
+        &self,
+        request: &Request,
+        room_id: &RoomId,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, Arc<Receipt>)>> {
+        if !request.filter.room.ephemeral.passes_kind("m.receipt") {
+            return Ok(Vec::new());
+        }
+        let mut receipts = self.0.receipts.since(room_id, after, until, &request.user_id).await?;
+        receipts.retain(|(_, receipt)| request.filter.room.ephemeral.passes_sender(&receipt.user_id));
+        Ok(receipts)
+    }
+
+    /// Global account data since the client's position.
+    async fn global_account_data(&self, request: &Request, until: Position) -> Result<Vec<Arc<AccountData>>> {
+        let after = request.since.unwrap_or_default();
+        let data = self.0.account_data.since(&request.user_id, after, until).await?;
+        let global = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.is_none());
+        Ok(global.filter(|data| request.filter.account_data.passes_kind(&data.kind)).collect())
+    }
+
+    async fn room_account_data(
+        &self,
+        request: &Request,
+        room_id: &RoomId,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<Arc<AccountData>>> {
+        let filter = &request.filter.room.account_data;
+        let data = self.0.account_data.since(&request.user_id, after, until).await?;
+        let of_room = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.as_deref() == Some(room_id));
+        Ok(of_room.filter(|data| filter.passes_kind(&data.kind) && filter.passes_room(room_id)).collect())
     }
 
     /// Told when the room is new to the client or its members have changed.
@@ -285,10 +325,4 @@ impl Syncs {
 /// Members, or what a room without heroes would be called by.
 fn tells_members(pdu: &Pdu) -> bool {
     pdu.is_state() && *pdu.kind() == ruma::events::TimelineEventType::RoomMember
-}
-
-fn passes_rooms(filter: &FilterDefinition, room_id: &RoomId) -> bool {
-    let rooms = &filter.room;
-    rooms.rooms.as_ref().is_none_or(|only| only.iter().any(|id| id == room_id))
-        && !rooms.not_rooms.iter().any(|id| id == room_id)
 }

@@ -9,7 +9,6 @@ use std::{
 
 use ruma::{
     OwnedUserId, UserId,
-    api::client::filter::RoomEventFilter,
     events::{TimelineEventType, room::member::MembershipState},
 };
 
@@ -18,7 +17,7 @@ use crate::{
     error::Result,
     event::Pdu,
     position::Position,
-    room::{Room, State, filter::passes, state::membership_of},
+    room::{Room, State, filter::PduFilter as _, state::membership_of},
 };
 
 /// The state events to tell.
@@ -83,7 +82,7 @@ pub(super) async fn gather(
             }
         }
     }
-    events.retain(|pdu| passes(filter, pdu));
+    events.retain(|pdu| filter.passes(pdu));
     // In the order of the room's history, as far as one order can tell.
     events.sort_by(|a, b| (a.depth(), a.event_id()).cmp(&(b.depth(), b.event_id())));
     Ok(RoomState(events))

@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     event::Stored,
     position::Position,
-    room::{Room, filter::passes, visibility::Sight},
+    room::{Room, filter::PduFilter as _, visibility::Sight},
 };
 
 /// How many events are told where the filter does not say.
@@ -28,8 +28,8 @@ pub struct Timeline {
     pub limited: bool,
     /// Everything after this position has been looked at.
     pub start: Position,
-    /// What the user may see, where that had to be looked up.
-    sight: Option<Sight>,
+    /// What the user may see.
+    sight: Sight,
 }
 
 impl Timeline {
@@ -37,11 +37,9 @@ impl Timeline {
         self.events.is_empty() && !self.limited
     }
 
-    /// The user's membership when an event was sent.
-    ///
-    /// Where nothing had to be looked up, the user had joined before all of them.
-    pub fn membership_at(&self, event: &Stored) -> MembershipState {
-        self.sight.as_ref().map_or(MembershipState::Join, |sight| sight.membership_at(event.position))
+    /// The user's membership when an event was sent, as far as that is remembered.
+    pub fn membership_at(&self, event: &Stored) -> Option<MembershipState> {
+        self.sight.membership_at(event.position)
     }
 }
 
@@ -57,22 +55,18 @@ pub(super) async fn gather(
     let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
     let limit = limit.min(MAX_LIMIT);
     let ignored = inner.account_data.ignored(&request.user_id).await?;
-    let mut timeline = Timeline { events: Vec::new(), limited: false, start: until, sight: None };
+    let sight = inner.rooms.sight(room, &request.user_id).await?;
+    let mut timeline = Timeline { events: Vec::new(), limited: false, start: until, sight };
     let mut scanned = 0;
     loop {
         let wanted = limit.saturating_sub(timeline.events.len());
         let (page, more) = inner.rooms.newest(room, after, timeline.start, wanted).await?;
         scanned += page.len();
-        if timeline.sight.is_none() && !joined_before(&page, request, room) {
-            timeline.sight = Some(inner.rooms.sight(room, &request.user_id).await?);
-        }
         if let Some(oldest) = page.first() {
             timeline.start = oldest.position.before();
         }
         let visible = page.into_iter().rev().filter(|event| {
-            passes(filter, &event.pdu)
-                && timeline.sight.as_ref().is_none_or(|sight| sight.sees(event))
-                && !is_ignored(event, &ignored)
+            filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(event, &ignored)
         });
         timeline.events.extend(visible);
         if !more {
@@ -93,12 +87,6 @@ pub(super) async fn gather(
     }
     timeline.events.reverse();
     Ok(timeline)
-}
-
-/// Whether the user had joined before the first of the events, and is still in the room.
-fn joined_before(page: &[Arc<Stored>], request: &Request, room: &Room) -> bool {
-    let Some(first) = page.first() else { return true };
-    room.view(|view| view.joined_since(&request.user_id).is_some_and(|since| since < first.position))
 }
 
 /// State goes to everybody; what an ignored user says does not.

@@ -24,8 +24,9 @@ use crate::{
     fact::AccountData,
     position::Position,
     presence,
-    receipt::receipt_event,
+    receipt::receipt_events,
     room::fields::only_fields,
+    typing::typing_event,
     unread::Counts,
 };
 
@@ -83,13 +84,8 @@ impl Page<'_> {
         joined.state = self.state(room.state.events())?;
         joined.summary = room.summary.map(summary).unwrap_or_default();
         joined.account_data.events = account_data(&room.account_data)?;
-        if !room.receipts.is_empty() {
-            joined.ephemeral.events.push(receipt_event(&room.receipts)?);
-        }
-        if let Some(users) = &room.typing {
-            let content = json!({ "type": "m.typing", "content": { "user_ids": users } });
-            joined.ephemeral.events.push(raw(&content)?);
-        }
+        joined.ephemeral.events.extend(receipt_events(&room.receipts));
+        joined.ephemeral.events.extend(room.typing.and_then(typing_event));
         if self.writer.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = count(room.unread.main_notifications, room.unread.main_highlights);
             joined.unread_thread_notifications = threads(&room.unread);
@@ -123,7 +119,7 @@ impl Page<'_> {
             now: Some(self.now),
             transaction_id: event.transaction_for(&self.writer.user_id, &self.writer.device_id),
             replaces: event.replaces.clone(),
-            membership: Some(timeline.membership_at(event)),
+            membership: timeline.membership_at(event),
         };
         self.event(&event.pdu, &format)
     }

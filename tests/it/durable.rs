@@ -20,7 +20,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::world::{escape, new_postgres_database};
+use crate::world::{escape, http_client, new_postgres_database};
 
 const ROOMS: usize = 8;
 const SENDERS_PER_ROOM: usize = 6;
@@ -131,7 +131,7 @@ type Acknowledged = Vec<(String, String)>;
 async fn survives_being_killed(dir: &Path, database: &str) {
     let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(3, |cycles| cycles.parse().unwrap());
     let mut server = Server::start(dir, database);
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+    let http = http_client(Duration::from_secs(20));
     let mut users = Vec::new();
     for name in 0..ROOMS {
         users.push(register(&http, &server.url, &format!("user{name}")).await);

@@ -3,7 +3,17 @@
 //! It mirrors the API: one file for each section of the specification. `./test` runs it on SQLite and on a
 //! throwaway PostgreSQL; plain `cargo test` runs the SQLite half and says so.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that can not go on should fail where it stands"
+)]
+
+mod bad_input;
 mod durable;
 mod floors;
+mod rooms;
+mod sync;
 mod sync_model;
 mod world;

@@ -116,7 +116,7 @@ impl World {
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
         let serving = tasks.clone();
         tasks.spawn("listeners", async move { listeners.serve(router, &serving).await });
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let http = http_client(Duration::from_secs(60));
         Self { url, clock, app, config, database: database.to_owned(), tasks, http, _dir: dir }
     }
 
@@ -159,6 +159,11 @@ impl World {
             token: reply["access_token"].as_str().unwrap().to_owned(),
             ..user.clone()
         }
+    }
+
+    /// The server's metrics as an operator's Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        self.app.metrics.render().unwrap()
     }
 
     /// A call by nobody in particular, or with a token.
@@ -217,6 +222,11 @@ impl Reply {
 }
 
 impl Client {
+    /// The same user, speaking to another server on the same data.
+    pub fn at(self, world: &World) -> Self {
+        Self { url: world.url.clone(), http: world.http.clone(), ..self }
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         call(&self.http, &self.url, "GET", path, Some(&self.token), None).await
     }
@@ -269,6 +279,13 @@ impl Client {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
         self.get(&format!("/_matrix/client/v3/sync?timeout=10000{since}{more}")).await.ok()
     }
+}
+
+/// An HTTP client that gives up after `patience`.
+pub fn http_client(patience: Duration) -> reqwest::Client {
+    static PROVIDER: std::sync::Once = std::sync::Once::new();
+    PROVIDER.call_once(|| rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap());
+    reqwest::Client::builder().timeout(patience).build().unwrap()
 }
 
 static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
