@@ -37,7 +37,7 @@ use crate::{
 pub(crate) use self::{
     bearer::Bearers,
     login::LOGIN_TOKEN_LIFETIME,
-    password::PasswordCost,
+    password::{PasswordCost, check_password},
     register::Registration,
     session::{NewSession, Session},
     shared_secret::SharedSecretRegistration,

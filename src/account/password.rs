@@ -33,6 +33,14 @@ impl Default for PasswordCost {
     }
 }
 
+/// Whether a new password is good enough.
+pub(crate) fn check_password(password: &str) -> Result<()> {
+    if password.is_empty() {
+        return Err(Error::refused(ErrorKind::WeakPassword, "The password is empty: choose a longer one"));
+    }
+    Ok(())
+}
+
 pub(super) struct Passwords {
     argon2: Argon2<'static>,
     random: Random,
@@ -48,9 +56,7 @@ impl Passwords {
 
     /// The hash of a new password, in the PHC string format.
     pub(super) async fn hash(&self, password: &str) -> Result<String> {
-        if password.is_empty() {
-            return Err(Error::refused(ErrorKind::WeakPassword, "The password is empty: choose a longer one"));
-        }
+        check_password(password)?;
         let salt: [u8; 16] = self.random.bytes();
         let (argon2, password) = (self.argon2.clone(), password.to_owned());
         self.run(move || argon2.hash_password_with_salt(password.as_bytes(), &salt).map(|hash| hash.to_string()))

@@ -10,13 +10,14 @@ use tempfile::TempDir;
 
 use super::{
     Active, Rooms,
-    append::{Appended, Head, Plan, Proposal},
+    append::{Appended, Founding, Head, Plan, Proposal},
 };
 use crate::{
     clock::Clock,
     db::Db,
     error::Error,
     event::{Content, Draft, Pdu, rules},
+    hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
     random::Random,
@@ -48,7 +49,7 @@ impl TestRooms {
         let (clock, random, tasks) = (Clock::manual(1_790_000_000_000), Random::seeded(1), Tasks::new());
         let (tail, active) = (Arc::new(Tail::default()), Arc::new(Active::default()));
         tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
-        let log = Log::start(db.clone(), tail, random.clone(), Metrics::default(), &tasks).await.unwrap();
+        let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), &tasks).await.unwrap();
         let rooms = Rooms::new(db, log, clock.clone(), random, here(), key_pair(), active);
         Self { rooms, clock, key: key_pair(), tasks, folder }
     }
@@ -82,13 +83,7 @@ impl TestRooms {
             state("m.room.join_rules", "", json!({ "join_rule": "public" })),
             state("m.room.history_visibility", "", json!({ "history_visibility": visibility })),
         ];
-        let room_id = rules.event_format.require_room_create_room_id.then(|| {
-            let localpart = self.rooms.0.random.token(18);
-            OwnedRoomId::try_from(format!("!{localpart}:{}", here())).unwrap()
-        });
-        let plan = Plan { proposals, facts: Vec::new() };
-        let events = self.rooms.found(version, room_id.as_deref(), plan).await.unwrap();
-        events[0].room_id().to_owned()
+        self.rooms.found(Founding { version, proposals }, |_| Vec::new()).await.unwrap()
     }
 
     /// Appends what `draft` says; None if the room refuses it.
@@ -117,7 +112,7 @@ impl TestRooms {
     pub(crate) async fn say(&self, room_id: &RoomId, sender: &str, bodies: &[&str]) -> Vec<Arc<Pdu>> {
         let plan = |_: &Head| {
             let draft = |body: &&str| Proposal::from(message(sender, body));
-            Ok(Plan { proposals: bodies.iter().map(draft).collect(), facts: Vec::new() })
+            Ok(Plan { proposals: bodies.iter().map(draft).collect(), ..Plan::default() })
         };
         match self.rooms.append(room_id, plan).await.unwrap() {
             Appended::Done(events) => events,

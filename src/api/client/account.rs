@@ -10,6 +10,7 @@ use ruma::{
 use serde_json::json;
 
 use crate::{
+    account::check_password,
     api::{
         auth::required,
         error::ApiResult,
@@ -42,8 +43,9 @@ async fn change_password(
     call: Call<Interactive<change_password::v3::Request>>,
 ) -> ApiResult<change_password::v3::Response> {
     let caller = required(call.caller)?;
-    call.request.confirm_password(&app, "change_password", &caller).await?;
     let request = &call.request.request;
+    check_password(&request.new_password)?;
+    call.request.confirm_password(&app, "change_password", &caller).await?;
     app.accounts.change_password(&caller, &request.new_password, request.logout_devices).await?;
     Ok(change_password::v3::Response::new())
 }

@@ -20,7 +20,7 @@ use ruma::{
 use serde_json::json;
 
 use crate::{
-    account::{NewSession, Registration, Session},
+    account::{NewSession, Registration, Session, check_password},
     api::{
         error::ApiResult,
         extract::Call,
@@ -56,9 +56,11 @@ async fn register(app: App, call: Call<Written<Interactive<register::v3::Request
         None => app.accounts.generate_user_id()?,
     };
     // Looked at before a stage is completed, so that nobody has to complete it twice for this.
-    let password = request.password.as_deref().filter(|_| interactive.auth.is_some());
-    if interactive.auth.is_some() && password.is_none() {
-        return Err(Error::refused(ErrorKind::MissingParam, "An account needs a password").into());
+    if interactive.auth.is_some() {
+        let password = request.password.as_deref();
+        check_password(
+            password.ok_or_else(|| Error::refused(ErrorKind::MissingParam, "An account needs a password"))?,
+        )?;
     }
     let passed = interactive.complete(&app, "register", stages(app.accounts.registration_mode())).await?;
     let session = (!request.inhibit_login).then(|| NewSession {
@@ -69,7 +71,7 @@ async fn register(app: App, call: Call<Written<Interactive<register::v3::Request
     });
     let registration = Registration {
         user_id: user_id.clone(),
-        password: password.unwrap_or_default(),
+        password: request.password.as_deref().unwrap_or_default(),
         admin: false,
         token: passed.registration_token.as_deref(),
         session,
