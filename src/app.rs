@@ -6,6 +6,7 @@ use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_suppor
 
 use crate::{
     account::{AccountSettings, Accounts, Bearers},
+    account_data::{self, AccountDataBook},
     clock::Clock,
     config::{self, Config, RateLimit},
     db::Db,
@@ -20,9 +21,12 @@ use crate::{
     profile::Profiles,
     random::Random,
     rate_limit::{Rate, RateLimitSettings, RateLimits},
+    receipt::{self, Receipts},
     room::{Active, Rooms},
     signing,
+    sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
+    typing::{self, Typists},
     uia::Uia,
     upkeep,
 };
@@ -52,6 +56,10 @@ pub struct House {
     pub(crate) filters: Filters,
     pub(crate) rate_limits: RateLimits,
     pub(crate) discovery: Discovery,
+    pub(crate) account_data: AccountDataBook,
+    pub(crate) receipts: Receipts,
+    pub(crate) typists: Typists,
+    pub(crate) syncs: Syncs,
 }
 
 impl Deref for App {
@@ -83,7 +91,7 @@ impl App {
         };
         let tail = Arc::new(Tail::default());
         let log = Log::start(db.clone(), Arc::clone(&tail), random.clone(), metrics.clone(), hub, &tasks).await?;
-        let active = Arc::new(Active::default());
+        let books = Books::default();
         let rooms = Rooms::new(
             db.clone(),
             log.clone(),
@@ -91,12 +99,23 @@ impl App {
             random.clone(),
             server_name.clone(),
             key,
-            Arc::clone(&active),
+            Arc::clone(&books.rooms),
         );
         let accounts = accounts(&config, &db, &clock, &random, &log)?;
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
-        tail.follow_with(vec![active, Arc::new(DeviceReader(accounts.bearers()))]);
+        books.follow(&tail, accounts.bearers());
         tasks.spawn("upkeep", upkeep::run(accounts.clone(), uia.clone(), tasks.shutdown().clone()));
+        let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
+        let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
+        let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), books.typing, &tasks).await?;
+        let syncs = Syncs::new(Sources {
+            rooms: rooms.clone(),
+            watchers: Watchers::new(db.clone(), tail, books.watchers),
+            receipts: receipts.clone(),
+            typists: typists.clone(),
+            account_data: account_data.clone(),
+            clock: clock.clone(),
+        });
         Ok(Self(Arc::new(House {
             devices: Devices::new(db.clone()),
             profiles: Profiles::new(db.clone(), server_name.clone()),
@@ -114,6 +133,10 @@ impl App {
             rooms,
             accounts,
             uia,
+            account_data,
+            receipts,
+            typists,
+            syncs,
         })))
     }
 
@@ -133,6 +156,30 @@ impl App {
         let expires =
             lifetime.map(|lifetime| now.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)));
         self.accounts.create_registration_token(uses.map(i64::from), expires).await
+    }
+}
+
+/// What is kept in memory and follows the log.
+#[derive(Default)]
+struct Books {
+    rooms: Arc<Active>,
+    account_data: Arc<account_data::Book>,
+    receipts: Arc<receipt::Book>,
+    typing: Arc<typing::Book>,
+    watchers: Arc<Registry>,
+}
+
+impl Books {
+    fn follow(&self, tail: &Tail, bearers: Arc<Bearers>) {
+        let readers: [Arc<dyn Reader>; _] = [
+            Arc::clone(&self.rooms) as _,
+            Arc::clone(&self.account_data) as _,
+            Arc::clone(&self.receipts) as _,
+            Arc::clone(&self.typing) as _,
+            Arc::new(DeviceReader(bearers)),
+            Arc::clone(&self.watchers) as _,
+        ];
+        tail.follow_with(readers.into());
     }
 }
 

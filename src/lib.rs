@@ -1,6 +1,7 @@
 //! Hearth, a Matrix homeserver. `ARCHITECTURE.md` draws the house.
 
 mod account;
+pub mod account_data;
 pub mod api;
 pub mod app;
 pub mod cli;
@@ -20,11 +21,16 @@ pub mod position;
 mod profile;
 pub mod random;
 mod rate_limit;
+pub mod receipt;
 pub mod room;
 pub mod serve;
 pub mod signing;
 mod store;
+mod sync;
 pub mod tasks;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod typing;
 mod uia;
 mod upkeep;

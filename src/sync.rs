@@ -12,8 +12,8 @@ mod timeline;
 mod v3;
 mod watch;
 
-pub use self::{
-    gather::{Gathered, JoinedRoom, LeftRoom, Request, StrippedRoom, Syncs},
+pub(crate) use self::{
+    gather::{Gathered, Request, Sources, Syncs},
     v3::Writer,
-    watch::{Registry, Watcher, Watchers},
+    watch::{Registry, Watchers},
 };

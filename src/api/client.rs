@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
 mod account;
+mod account_data;
 mod capabilities;
 mod context;
 mod device;
@@ -11,12 +12,18 @@ mod login;
 mod members;
 mod message;
 mod profile;
+mod push_rule;
+mod read_marker;
+mod receipt;
 mod register;
 mod room_event;
 mod room_state;
 mod shared_secret;
+mod sync;
+mod tag;
 #[cfg(test)]
 mod tests;
+mod typing;
 mod versions;
 mod well_known;
 
@@ -29,6 +36,7 @@ type Section = fn(Router<App>) -> Router<App>;
 
 const SECTIONS: &[Section] = &[
     account::routes,
+    account_data::routes,
     capabilities::routes,
     context::routes,
     device::routes,
@@ -37,10 +45,16 @@ const SECTIONS: &[Section] = &[
     members::routes,
     message::routes,
     profile::routes,
+    push_rule::routes,
+    read_marker::routes,
+    receipt::routes,
     register::routes,
     room_event::routes,
     room_state::routes,
     shared_secret::routes,
+    sync::routes,
+    tag::routes,
+    typing::routes,
     versions::routes,
     well_known::routes,
 ];

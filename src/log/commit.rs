@@ -69,6 +69,9 @@ pub enum CommitError {
     /// The alias that was to be removed names no room any more, or another.
     #[error("the alias is gone")]
     AliasGone,
+    /// What the write was to replace has changed: read it again and build on that.
+    #[error("somebody else changed it at the same moment")]
+    Conflict,
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -230,6 +233,7 @@ impl Committer {
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
                 Judgement::AliasGone => Err(CommitError::AliasGone),
+                Judgement::Conflict => Err(CommitError::Conflict),
             });
         }
         if accepted.is_empty() {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::filter::FilterDefinition,
+    OwnedRoomId, OwnedUserId, RoomId, UserId, api::client::filter::FilterDefinition,
     events::room::member::MembershipState,
 };
 
@@ -21,29 +20,26 @@ use crate::{
     event::Pdu,
     fact::{AccountData, Presence, Receipt},
     position::Position,
-    presence::Presences,
     receipt::Receipts,
     room::{
         Room, Rooms,
         filter::{EventFilter as _, RoomAware as _},
     },
     typing::Typists,
-    unread::{Counts, Unread},
 };
 
 /// What `/sync` is made of. Cheap to clone.
 #[derive(Clone)]
-pub struct Syncs(Arc<Inner>);
+pub struct Syncs(Arc<Sources>);
 
-pub(super) struct Inner {
-    pub(super) rooms: Rooms,
-    pub(super) watchers: Arc<Watchers>,
-    pub(super) receipts: Receipts,
-    pub(super) typing: Typists,
-    pub(super) presence: Presences,
-    pub(super) account_data: AccountDataBook,
-    pub(super) unread: Unread,
-    pub(super) clock: Clock,
+/// Where the parts of a `/sync` come from.
+pub(crate) struct Sources {
+    pub(crate) rooms: Rooms,
+    pub(crate) watchers: Watchers,
+    pub(crate) receipts: Receipts,
+    pub(crate) typists: Typists,
+    pub(crate) account_data: AccountDataBook,
+    pub(crate) clock: Clock,
 }
 
 /// Whose sync this is and what it asks for.
@@ -83,7 +79,6 @@ pub struct JoinedRoom {
     /// Who types now, if that has changed.
     pub typing: Option<Vec<OwnedUserId>>,
     pub account_data: Vec<Arc<AccountData>>,
-    pub unread: Counts,
 }
 
 /// A room that the user is no longer in.
@@ -135,18 +130,8 @@ impl JoinedRoom {
 }
 
 impl Syncs {
-    #[expect(clippy::too_many_arguments, reason = "what /sync tells comes from all of these")]
-    pub(crate) fn new(
-        rooms: Rooms,
-        watchers: Arc<Watchers>,
-        receipts: Receipts,
-        typing: Typists,
-        presence: Presences,
-        account_data: AccountDataBook,
-        unread: Unread,
-        clock: Clock,
-    ) -> Self {
-        Self(Arc::new(Inner { rooms, watchers, receipts, typing, presence, account_data, unread, clock }))
+    pub(crate) fn new(sources: Sources) -> Self {
+        Self(Arc::new(sources))
     }
 
     /// The user as a watcher, to wait for news with.
@@ -173,7 +158,6 @@ impl Syncs {
             }
         }
         gathered.account_data = self.global_account_data(request, until).await?;
-        gathered.presence = self.presence(request, watcher, until).await?;
         Ok(gathered)
     }
 
@@ -230,9 +214,8 @@ impl Syncs {
         let summary = self.summary(request, room, since, &timeline, &state);
         let news_after = if since.is_new() { Position::START } else { after };
         let receipts = self.receipts(request, room_id, news_after, until).await?;
-        let typing = self.0.typing.since(room_id, news_after, until, self.0.clock.now()).await?;
+        let typing = self.0.typists.since(room_id, news_after, until, self.0.clock.now()).await?;
         let account_data = self.room_account_data(request, room_id, news_after, until).await?;
-        let unread = self.0.unread.counts(&request.user_id, room_id, room, until).await?;
         Ok(JoinedRoom {
             room_id: room_id.to_owned(),
             timeline,
@@ -243,7 +226,6 @@ impl Syncs {
                 .filter(|users| !since.is_new() || !users.is_empty())
                 .filter(|_| request.filter.room.ephemeral.passes_kind("m.typing")),
             account_data,
-            unread,
         })
     }
 

@@ -2,8 +2,12 @@
 
 use ruma::events::room::member::MembershipState;
 
-use super::{Request, gather::Inner, watch::Membership};
-use crate::{error::Result, position::Position, room::{Room, state::membership_of}};
+use super::{Request, gather::Sources, watch::Membership};
+use crate::{
+    error::Result,
+    position::Position,
+    room::{Room, state::membership_of},
+};
 
 /// The room as the client knows it.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ impl Since {
     }
 }
 
-impl Inner {
+impl Sources {
     /// Looks up what the membership was at the client's position, where it may have been another.
     pub(super) async fn membership_since(
         &self,

@@ -12,7 +12,7 @@ use ruma::{
     events::{TimelineEventType, room::member::MembershipState},
 };
 
-use super::{Request, gather::Inner, membership::Since, timeline::Timeline};
+use super::{Request, gather::Sources, membership::Since, timeline::Timeline};
 use crate::{
     error::Result,
     event::Pdu,
@@ -47,7 +47,7 @@ const STRIPPED: [&str; 7] = [
 
 /// The state before the timeline, or after it where the request says so, as far as the client lacks it.
 pub(super) async fn gather(
-    inner: &Inner,
+    inner: &Sources,
     request: &Request,
     room: &Room,
     since: &Since,
@@ -56,7 +56,7 @@ pub(super) async fn gather(
 ) -> Result<RoomState> {
     let filter = &request.filter.room.state;
     let at = if request.state_after { until } else { timeline.start };
-    let lazy = filter.lazy_load_options.is_enabled();
+    let lazy = !filter.lazy_load_options.is_disabled();
     let known = since.known_state().filter(|_| !request.full_state);
     let mut events = match known {
         None => {
@@ -101,7 +101,6 @@ fn needed_members(user_id: &UserId, timeline: &Timeline) -> HashSet<OwnedUserId>
     let senders = timeline.events.iter().map(|event| event.pdu.sender().to_owned());
     senders.chain([user_id.to_owned()]).collect()
 }
-
 
 /// What somebody who is invited or has knocked is told: the room's face, their own membership, and who invited them.
 ///

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use ruma::{OwnedUserId, events::room::member::MembershipState};
 
-use super::{Request, gather::Inner};
+use super::{Request, gather::Sources};
 use crate::{
     error::Result,
     event::Stored,
@@ -45,7 +45,7 @@ impl Timeline {
 
 /// Gathers what passes the filter and what the user may see, newest first, until there is enough.
 pub(super) async fn gather(
-    inner: &Inner,
+    inner: &Sources,
     request: &Request,
     room: &Arc<Room>,
     after: Position,
@@ -65,9 +65,10 @@ pub(super) async fn gather(
         if let Some(oldest) = page.first() {
             timeline.start = oldest.position.before();
         }
-        let visible = page.into_iter().rev().filter(|event| {
-            filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(event, &ignored)
-        });
+        let visible = page
+            .into_iter()
+            .rev()
+            .filter(|event| filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(event, &ignored));
         timeline.events.extend(visible);
         if !more {
             timeline.start = after.max(Position::START);

@@ -23,11 +23,9 @@ use crate::{
     event::{ClientFormat, Pdu, Stored, client_event, stripped_state},
     fact::AccountData,
     position::Position,
-    presence,
     receipt::receipt_events,
     room::fields::only_fields,
     typing::typing_event,
-    unread::Counts,
 };
 
 /// For whom the response is written.
@@ -73,8 +71,6 @@ impl Page<'_> {
             response.rooms.knock.insert(room.room_id, knocked);
         }
         response.account_data.events = account_data(&gathered.account_data)?;
-        response.presence.events =
-            gathered.presence.iter().map(|one| presence::presence_event(one, self.now)).collect();
         Ok(response)
     }
 
@@ -86,12 +82,6 @@ impl Page<'_> {
         joined.account_data.events = account_data(&room.account_data)?;
         joined.ephemeral.events.extend(receipt_events(&room.receipts));
         joined.ephemeral.events.extend(room.typing.and_then(typing_event));
-        if self.writer.filter.room.timeline.unread_thread_notifications {
-            joined.unread_notifications = count(room.unread.main_notifications, room.unread.main_highlights);
-            joined.unread_thread_notifications = threads(&room.unread);
-        } else {
-            joined.unread_notifications = count(room.unread.notifications(), room.unread.highlights());
-        }
         Ok(joined)
     }
 
@@ -152,7 +142,7 @@ fn stripped<T>(room: &StrippedRoom) -> Vec<Raw<T>> {
 }
 
 fn account_data<T>(all: &[Arc<AccountData>]) -> Result<Vec<Raw<T>>> {
-    all.iter().map(|data| raw(&json!({ "type": data.kind, "content": data.content }))).collect()
+    all.iter().map(|data| raw(&json!({ "type": data.kind, "content": &*data.content }))).collect()
 }
 
 fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
@@ -164,17 +154,6 @@ fn summary(summary: Summary) -> v3::RoomSummary {
     out.heroes = summary.heroes;
     out.joined_member_count = Some(uint(summary.joined));
     out.invited_member_count = Some(uint(summary.invited));
-    out
-}
-
-fn threads(counts: &Counts) -> BTreeMap<OwnedEventId, UnreadNotificationsCount> {
-    counts.threads.iter().map(|(root, (n, h))| (root.clone(), count(*n, *h))).collect()
-}
-
-fn count(notifications: usize, highlights: usize) -> UnreadNotificationsCount {
-    let mut out = UnreadNotificationsCount::new();
-    out.notification_count = Some(uint(notifications));
-    out.highlight_count = Some(uint(highlights));
     out
 }
 

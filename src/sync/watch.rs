@@ -185,10 +185,10 @@ impl Index {
         (membership, position, forgotten): (MembershipState, Position, bool),
         now: Position,
     ) {
-        let room = self.rooms.entry(room_id.to_owned()).or_insert_with(|| WatchedRoom {
-            pulse: Arc::new(Pulse(AtomicI64::new(now.0))),
-            users: Vec::new(),
-        });
+        let room = self
+            .rooms
+            .entry(room_id.to_owned())
+            .or_insert_with(|| WatchedRoom { pulse: Arc::new(Pulse(AtomicI64::new(now.0))), users: Vec::new() });
         let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
         let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
         match (watches, watching) {
@@ -230,23 +230,12 @@ impl Index {
 
 impl Reader for Registry {
     fn read(&self, batch: &Batch) {
-        let mut woken: HashMap<*const Watcher, (Arc<Watcher>, Position)> = HashMap::new();
-        let mut wake = |watcher: &Arc<Watcher>, at: Position| {
-            woken.entry(Arc::as_ptr(watcher)).or_insert_with(|| (Arc::clone(watcher), at)).1 = at;
-        };
         for (at, news) in batch.entries() {
             match news {
                 News::Event(logged) => {
-                    self.follow_memberships(logged, at, &mut wake);
-                    self.stir(logged.stored.pdu.room_id(), at, &mut wake);
+                    self.follow_memberships(logged, at);
+                    self.stir(logged.stored.pdu.room_id(), at);
                 }
-                News::Receipt(receipt) if receipt.receipt_type == "m.read.private" => {
-                    self.stir_for(&receipt.user_id, Some(&receipt.room_id), at, &mut wake);
-                }
-                News::Receipt(receipt) => self.stir(&receipt.room_id, at, &mut wake),
-                News::Typing(typing) => self.stir(&typing.room_id, at, &mut wake),
-                News::AccountData(data) => self.stir_for(&data.user_id, data.room_id.as_deref(), at, &mut wake),
-                News::Presence(presence) => self.wake_neighbours(&presence.user_id, at, &mut wake),
                 News::Forgotten { user_id, room_id } => {
                     let index = self.0.read();
                     if let Some(watcher) = index.users.get(user_id)
@@ -255,7 +244,22 @@ impl Reader for Registry {
                         membership.forgotten = true;
                     }
                 }
-                News::Devices { .. } | News::Listing { .. } | News::Superseded => {}
+                News::Receipt(_) | News::Typing(_) | News::AccountData(_) => {
+                    if let Some(room_id) = news.room_id() {
+                        self.stir(room_id, at);
+                    }
+                }
+                News::Presence(_) | News::Devices { .. } | News::Listing { .. } | News::Superseded => {}
+            }
+        }
+    }
+
+    fn wake(&self, batch: &Batch) {
+        let index = self.0.read();
+        let mut woken: HashMap<*const Watcher, (&Arc<Watcher>, Position)> = HashMap::new();
+        for (at, news) in batch.entries() {
+            for watcher in index.concerned(news) {
+                woken.insert(Arc::as_ptr(watcher), (watcher, at));
             }
         }
         for (watcher, at) in woken.into_values() {
@@ -264,61 +268,59 @@ impl Reader for Registry {
     }
 }
 
+impl Index {
+    /// Whom an entry concerns, of those who are connected.
+    fn concerned(&self, news: &News) -> Vec<&Arc<Watcher>> {
+        let user = |user_id: &UserId| self.users.get(user_id);
+        let room = |room_id: &RoomId| self.rooms.get(room_id).into_iter().flat_map(|room| &room.users);
+        match news {
+            News::Event(logged) => {
+                let room_id = logged.stored.pdu.room_id();
+                // Whoever has just left is not in the room any more.
+                let members = logged.changes.iter().filter_map(|change| {
+                    user(store::membership::Membership::of(change, room_id, logged.stored.position)?.user_id)
+                });
+                room(room_id).chain(members).collect()
+            }
+            News::Receipt(receipt) if receipt.receipt_type == "m.read.private" => {
+                user(&receipt.user_id).into_iter().collect()
+            }
+            News::Receipt(receipt) => room(&receipt.room_id).collect(),
+            News::Typing(typing) => room(&typing.room_id).collect(),
+            News::AccountData(data) => user(&data.user_id).into_iter().collect(),
+            News::Presence(presence) => user(&presence.user_id).map_or_else(Vec::new, |own| self.neighbours(own)),
+            News::Forgotten { .. } | News::Devices { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
+        }
+    }
+
+    /// Everybody who shares a room with a user, and the user.
+    fn neighbours<'a>(&'a self, watcher: &'a Arc<Watcher>) -> Vec<&'a Arc<Watcher>> {
+        let rooms = watcher.rooms.read();
+        let joined = rooms.iter().filter(|(_, membership)| membership.membership == MembershipState::Join);
+        let others = joined.filter_map(|(room_id, _)| self.rooms.get(room_id)).flat_map(|room| &room.users);
+        others.chain([watcher]).collect()
+    }
+}
+
 impl Registry {
-    /// Something that everybody in the room can see.
-    fn stir(&self, room_id: &RoomId, at: Position, wake: &mut impl FnMut(&Arc<Watcher>, Position)) {
-        let index = self.0.read();
-        let Some(room) = index.rooms.get(room_id) else { return };
-        room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
-        for user in &room.users {
-            wake(user, at);
-        }
-    }
-
-    /// Something that only one user can see, in a room or not.
-    fn stir_for(
-        &self,
-        user_id: &UserId,
-        room_id: Option<&RoomId>,
-        at: Position,
-        wake: &mut impl FnMut(&Arc<Watcher>, Position),
-    ) {
-        let index = self.0.read();
-        let Some(watcher) = index.users.get(user_id) else { return };
-        if let Some(room) = room_id.and_then(|room_id| index.rooms.get(room_id)) {
+    /// Something has happened in a room.
+    fn stir(&self, room_id: &RoomId, at: Position) {
+        if let Some(room) = self.0.read().rooms.get(room_id) {
             room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
-        }
-        wake(watcher, at);
-    }
-
-    /// Presence is seen by everybody who shares a room.
-    fn wake_neighbours(&self, user_id: &UserId, at: Position, wake: &mut impl FnMut(&Arc<Watcher>, Position)) {
-        let index = self.0.read();
-        let Some(watcher) = index.users.get(user_id) else { return };
-        wake(watcher, at);
-        for (room_id, membership) in watcher.rooms.read().iter() {
-            if membership.membership != MembershipState::Join {
-                continue;
-            }
-            for user in index.rooms.get(room_id).into_iter().flat_map(|room| &room.users) {
-                wake(user, at);
-            }
         }
     }
 
     /// A change of membership of somebody who is connected.
-    fn follow_memberships(&self, logged: &Logged, at: Position, wake: &mut impl FnMut(&Arc<Watcher>, Position)) {
+    fn follow_memberships(&self, logged: &Logged, at: Position) {
         let room_id = logged.stored.pdu.room_id();
         for change in &logged.changes {
             let Some(row) = store::membership::Membership::of(change, room_id, at) else { continue };
             let mut index = self.0.write();
             let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
             // One that the watcher was registered with is not news.
-            if watcher.membership(room_id).is_some_and(|known| known.position >= at) {
-                continue;
+            if watcher.membership(room_id).is_none_or(|known| known.position < at) {
+                index.enter(&watcher, room_id, (row.membership, at, false), at);
             }
-            index.enter(&watcher, room_id, (row.membership, at, false), at);
-            wake(&watcher, at);
         }
     }
 }
