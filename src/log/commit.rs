@@ -65,6 +65,9 @@ pub enum CommitError {
     Duplicate(OwnedEventId),
     #[error("the alias is taken")]
     AliasTaken,
+    /// What the write was to replace has changed: read it again and build on that.
+    #[error("somebody else changed it at the same moment")]
+    Conflict,
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -214,6 +217,7 @@ impl Committer {
                 Judgement::Stale(room_id) => Err(CommitError::Stale(room_id)),
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
+                Judgement::Conflict => Err(CommitError::Conflict),
             });
         }
         if accepted.is_empty() {

@@ -25,6 +25,7 @@ const KEPT_ENTRIES: usize = 8_192;
 #[derive(Default)]
 pub struct Tail {
     readers: OnceLock<Vec<Arc<dyn Reader>>>,
+    began: OnceLock<Position>,
     state: RwLock<State>,
     /// Held while a batch is applied, so that readers see one at a time.
     applying: Mutex<()>,
@@ -51,8 +52,16 @@ impl Tail {
 
     /// Begins at `position`: what lies before was read from the database.
     pub(super) fn start_at(&self, position: Position) {
+        if self.began.set(position).is_err() {
+            tracing::error!("the log's tail began twice; the first place stays");
+        }
         self.state.write().reached = position;
         self.reached.send_replace(position);
+    }
+
+    /// Where this node began to read: its readers have been told of everything after this.
+    pub fn began(&self) -> Position {
+        self.began.get().copied().unwrap_or(Position::START)
     }
 
     /// Up to where this node has read.
