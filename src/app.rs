@@ -6,6 +6,7 @@ use ruma::{OwnedServerName, signatures::Ed25519KeyPair};
 
 use crate::{
     account::Accounts,
+    account_data::{self, AccountDataBook},
     clock::Clock,
     config::Config,
     db::Db,
@@ -13,8 +14,10 @@ use crate::{
     log::{Log, Reader, Tail},
     metrics::Metrics,
     random::Random,
+    receipt::{self, Receipts},
     room::{Active, Rooms},
     tasks::Tasks,
+    typing::{self, Typists},
 };
 
 /// The server's rooms. Cheap to clone.
@@ -33,6 +36,9 @@ pub struct House {
     pub log: Log,
     pub(crate) rooms: Rooms,
     pub(crate) accounts: Accounts,
+    pub(crate) account_data: AccountDataBook,
+    pub(crate) receipts: Receipts,
+    pub(crate) typists: Typists,
 }
 
 impl Deref for App {
@@ -51,12 +57,32 @@ impl App {
         let metrics = Metrics::default();
         let tail = Arc::new(Tail::default());
         let active = Arc::new(Active::default());
-        tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
+        let account_data = Arc::new(account_data::Book::default());
+        let receipts = Arc::new(receipt::Book::default());
+        let typing = Arc::new(typing::Book::default());
+        let readers: [Arc<dyn Reader>; _] = [active.clone(), account_data.clone(), receipts.clone(), typing.clone()];
+        tail.follow_with(readers.into());
         let log = Log::start(db.clone(), tail, random.clone(), metrics.clone(), &tasks).await?;
         let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).map_err(Error::broken)?;
         let rooms =
             Rooms::new(db.clone(), log.clone(), clock.clone(), random.clone(), server_name.clone(), key, active);
-        let accounts = Accounts;
-        Ok(Self(Arc::new(House { config, server_name, db, clock, random, tasks, metrics, log, rooms, accounts })))
+        let account_data = AccountDataBook::new(db.clone(), log.clone(), account_data);
+        let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), receipts);
+        let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), typing, &tasks).await?;
+        Ok(Self(Arc::new(House {
+            config,
+            server_name,
+            db,
+            clock,
+            random,
+            tasks,
+            metrics,
+            log,
+            rooms,
+            accounts: Accounts,
+            account_data,
+            receipts,
+            typists,
+        })))
     }
 }

@@ -1,6 +1,7 @@
 //! Hearth, a Matrix homeserver. `ARCHITECTURE.md` draws the house.
 
 mod account;
+pub mod account_data;
 pub mod api;
 pub mod app;
 pub mod clock;
@@ -13,7 +14,9 @@ pub mod log;
 pub mod metrics;
 pub mod position;
 pub mod random;
+pub mod receipt;
 pub mod room;
 pub mod serve;
 mod store;
 pub mod tasks;
+pub mod typing;

@@ -10,6 +10,8 @@ mod power;
 pub mod resolve;
 pub mod state;
 mod state_at;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod view;
 pub mod visibility;
 
