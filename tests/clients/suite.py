@@ -46,7 +46,7 @@ def _matrix_js_sdk(cache):
         _node(modules),
         "--test",
         "--test-reporter=spec",
-        "--test-timeout=120000",
+        "--test-timeout=200000",
         "--test-force-exit",  # the SDK's timers outlive its clients
         *sorted(source.glob("*.test.js")),
     ]

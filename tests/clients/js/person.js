@@ -1,7 +1,8 @@
 // Somebody with an account and a matrix-js-sdk client: what the tests drive.
 //
-// HEARTH_URL names the homeserver; HEARTH_CLIENT_LOG=1 lets the SDK talk. Nothing in here is told how the server works: all that a test
-// learns, it learns from the SDK, and it waits for the SDK's own events instead of sleeping.
+// HEARTH_URL names the homeserver, and HEARTH_CLIENT_LOG=1 lets the SDK talk. Nothing in here is told
+// how the server works: all that a test learns, it learns from the SDK, and it waits for the SDK's
+// own events instead of sleeping.
 
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
