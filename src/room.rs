@@ -3,21 +3,35 @@
 //! Events come in through one door, [`append`]; everything that is read comes from a [`View`] that follows
 //! the log, or from the database where it lies further back.
 
+mod alias;
 pub mod append;
 pub mod auth;
+mod create;
 pub mod filter;
+mod fork;
 mod highlight;
+mod invite_permission;
+mod join;
 pub mod members;
+mod membership;
 mod power;
+mod predecessor;
+mod preset;
+mod profile_of;
 pub mod reading;
+mod receive;
 pub mod resolve;
+mod send;
 pub mod state;
 mod state_at;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
+mod upgrade;
 pub mod view;
 pub mod visibility;
+#[cfg(test)]
+mod world;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,7 +41,15 @@ use ruma::{
 };
 
 use self::append::Pending;
-pub use self::{state::State, view::View};
+pub use self::{
+    alias::Moderator,
+    create::{InitialState, NewRoom},
+    preset::Preset,
+    send::Message,
+    state::State,
+    upgrade::Upgrade,
+    view::View,
+};
 use crate::{
     clock::Clock,
     db::Db,

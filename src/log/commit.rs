@@ -65,6 +65,9 @@ pub enum CommitError {
     Duplicate(OwnedEventId),
     #[error("the alias is taken")]
     AliasTaken,
+    /// The alias that was to be removed names no room any more, or another.
+    #[error("the alias is gone")]
+    AliasGone,
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -80,6 +83,7 @@ impl From<CommitError> for crate::error::Error {
             CommitError::AliasTaken => {
                 Self::refused(ruma::api::error::ErrorKind::RoomInUse, "The alias already names a room")
             }
+            CommitError::AliasGone => Self::not_found("The alias does not name this room any more"),
             CommitError::Unavailable(e) if !e.is_unavailable() => Self::broken(e),
             other => Self::Unavailable(other.to_string()),
         }
@@ -214,6 +218,7 @@ impl Committer {
                 Judgement::Stale(room_id) => Err(CommitError::Stale(room_id)),
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
+                Judgement::AliasGone => Err(CommitError::AliasGone),
             });
         }
         if accepted.is_empty() {

@@ -21,13 +21,15 @@ pub(super) enum Judgement {
     Stale(OwnedRoomId),
     Duplicate(OwnedEventId),
     AliasTaken,
+    AliasGone,
 }
 
 /// What the batch has done so far, on top of what the database holds.
 struct Judge<'a> {
     heads: BTreeMap<&'a RoomId, i64>,
     sent: HashMap<TransactionKey<'a>, OwnedEventId>,
-    aliases: HashSet<&'a RoomAliasId>,
+    /// The room that each touched alias names, if it names one.
+    aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
 }
 
 /// A transaction id holds for one device, room and event type.
@@ -61,13 +63,13 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgeme
         .filter_map(|event| event.transaction.as_ref().map(|transaction| (&*event.pdu, transaction)))
         .collect();
     let found = store::event::list_by_transactions(tx, &transactions).await?;
-    let aliases: Vec<_> = writes.iter().flat_map(|write| &write.facts).filter_map(added_alias).collect();
-    let taken = if aliases.is_empty() { Vec::new() } else { store::alias::list_taken(tx, &aliases).await? };
+    let touched: Vec<_> = writes.iter().flat_map(|write| &write.facts).filter_map(touched_alias).collect();
+    let named = if touched.is_empty() { HashMap::new() } else { store::alias::list_named(tx, &touched).await? };
 
     let mut judge = Judge {
         heads: rooms.iter().map(|room| (*room, locked.get(*room).copied().unwrap_or(0))).collect(),
         sent: HashMap::new(),
-        aliases: aliases.into_iter().filter(|alias| taken.iter().any(|t| t == *alias)).collect(),
+        aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -81,9 +83,9 @@ fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
     writes.iter().flat_map(|write| &write.events)
 }
 
-fn added_alias(fact: &Fact) -> Option<&RoomAliasId> {
+fn touched_alias(fact: &Fact) -> Option<&RoomAliasId> {
     match fact {
-        Fact::AliasAdded { alias, .. } => Some(alias),
+        Fact::AliasAdded { alias, .. } | Fact::AliasRemoved { alias, .. } => Some(alias),
         _ => None,
     }
 }
@@ -97,9 +99,10 @@ impl<'a> Judge<'a> {
                 return Judgement::Duplicate(event_id.clone());
             }
         }
-        if write.facts.iter().filter_map(added_alias).any(|alias| self.aliases.contains(alias)) {
-            return Judgement::AliasTaken;
-        }
+        let aliases = match self.aliases_after(write) {
+            Ok(aliases) => aliases,
+            Err(judgement) => return judgement,
+        };
         let mut heads: BTreeMap<&RoomId, i64> = BTreeMap::new();
         for event in &write.events {
             let room = event.pdu.room_id();
@@ -110,12 +113,33 @@ impl<'a> Judge<'a> {
             heads.insert(room, event.head.head);
         }
         self.heads.extend(heads);
-        self.aliases.extend(write.facts.iter().filter_map(added_alias));
+        for (alias, room) in aliases {
+            match room {
+                Some(room) => self.aliases.insert(alias, room),
+                None => self.aliases.remove(alias),
+            };
+        }
         for event in &write.events {
             if let Some(transaction) = &event.transaction {
                 self.sent.insert(TransactionKey::new(&event.pdu, transaction), event.pdu.event_id().to_owned());
             }
         }
         Judgement::Accepted
+    }
+
+    /// What each alias that the write touches names after it: one fact at a time, so that an alias can move.
+    fn aliases_after(&self, write: &'a Write) -> Result<HashMap<&'a RoomAliasId, Option<OwnedRoomId>>, Judgement> {
+        let mut after: HashMap<&RoomAliasId, Option<OwnedRoomId>> = HashMap::new();
+        for fact in &write.facts {
+            let Some(alias) = touched_alias(fact) else { continue };
+            let named = after.get(alias).map_or_else(|| self.aliases.get(alias), Option::as_ref);
+            match fact {
+                Fact::AliasAdded { .. } if named.is_some() => return Err(Judgement::AliasTaken),
+                Fact::AliasAdded { room_id, .. } => after.insert(alias, Some(room_id.clone())),
+                Fact::AliasRemoved { room_id, .. } if named != Some(room_id) => return Err(Judgement::AliasGone),
+                _ => after.insert(alias, None),
+            };
+        }
+        Ok(after)
     }
 }
