@@ -242,6 +242,10 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let mut stage = Stage::new(version).await;
+            for name in ["bob", "carol"] {
+                let join = json!({ "membership": "join" });
+                stage.receive_next(name, "m.room.member", Some(user(name).as_str()), join).await;
+            }
             for step in &steps {
                 stage.take(step).await;
             }
