@@ -7,6 +7,7 @@ mod alias;
 pub mod append;
 pub mod auth;
 mod create;
+pub mod fields;
 pub mod filter;
 mod fork;
 mod highlight;

@@ -2,11 +2,30 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
+mod account;
+mod account_data;
+mod capabilities;
 mod context;
+mod device;
+mod filter;
+mod login;
 mod members;
 mod message;
+mod profile;
+mod push_rule;
+mod read_marker;
+mod receipt;
+mod register;
 mod room_event;
 mod room_state;
+mod shared_secret;
+mod sync;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod typing;
+mod versions;
+mod well_known;
 
 use axum::Router;
 
@@ -15,10 +34,32 @@ use crate::app::App;
 /// Adds a section's endpoints to the router.
 type Section = fn(Router<App>) -> Router<App>;
 
-const SECTIONS: &[Section] =
-    &[context::routes, members::routes, message::routes, room_event::routes, room_state::routes];
+const SECTIONS: &[Section] = &[
+    account::routes,
+    account_data::routes,
+    capabilities::routes,
+    context::routes,
+    device::routes,
+    filter::routes,
+    login::routes,
+    members::routes,
+    message::routes,
+    profile::routes,
+    push_rule::routes,
+    read_marker::routes,
+    receipt::routes,
+    register::routes,
+    room_event::routes,
+    room_state::routes,
+    shared_secret::routes,
+    sync::routes,
+    tag::routes,
+    typing::routes,
+    versions::routes,
+    well_known::routes,
+];
 
 /// Every endpoint that clients call.
-pub fn router(app: App) -> Router {
-    SECTIONS.iter().fold(Router::new(), |router, section| section(router)).with_state(app)
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    SECTIONS.iter().fold(router, |router, section| section(router))
 }

@@ -48,7 +48,7 @@ impl Rooms {
         Ok(Settings {
             old: Some(old.to_owned()),
             tags: store::account_data::find(&mut conn, user_id, Some(old), "m.tag").await?,
-            direct: store::account_data::find(&mut conn, user_id, None, "m.direct").await?,
+            direct: store::account_data::find(&mut conn, user_id, None, "m.direct").await?.map(|(_, data)| data),
         })
     }
 

@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use ruma::{
-    DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
-};
+use ruma::{DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UserId};
 
 use super::{Room, Rooms, State, visibility::Sight};
 use crate::{
@@ -93,23 +91,12 @@ impl Reading {
             now: Some(now),
             transaction_id: event.transaction_for(&self.user_id, device_id),
             replaces: event.replaces.clone(),
-            membership: self.sight.membership_at(event.position).as_ref().and_then(membership_name),
+            membership: self.sight.membership_at(event.position),
         }
     }
 }
 
-/// What `unsigned.membership` says. One that the specification doesn't know is left out.
-pub fn membership_name(membership: &MembershipState) -> Option<&'static str> {
-    Some(match membership {
-        MembershipState::Ban => "ban",
-        MembershipState::Invite => "invite",
-        MembershipState::Join => "join",
-        MembershipState::Knock => "knock",
-        MembershipState::Leave => "leave",
-        _ => return None,
-    })
-}
-
-fn not_a_member() -> Error {
+/// The same for a room that is not there and one that is none of the caller's business.
+pub fn not_a_member() -> Error {
     Error::forbidden("You are not and were not in this room, or you have forgotten it. Join it to read it")
 }

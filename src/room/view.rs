@@ -229,6 +229,22 @@ impl View {
         Some((newest, limited))
     }
 
+    /// The keys that changed after `after` up to `until`, with what they hold then, if the view can still tell.
+    pub fn changed(&self, after: Position, until: Position) -> Option<Vec<StateChange>> {
+        if after < self.undo_after {
+            return None;
+        }
+        let state = self.state_at(until)?;
+        let mut changed: Vec<StateChange> = Vec::new();
+        for (_, change) in self.undo.iter().filter(|(at, _)| *at > after && *at <= until) {
+            if !changed.iter().any(|c| c.kind == change.kind && c.state_key == change.state_key) {
+                let event = state.get(&change.kind, &change.state_key).cloned();
+                changed.push(StateChange { event, ..change.clone() });
+            }
+        }
+        Some(changed)
+    }
+
     /// The accepted events after `after` up to `until`, oldest first, if the view remembers them all; `most` of
     /// them, the oldest.
     pub fn timeline_from(&self, after: Position, until: Position, most: usize) -> Option<Vec<Arc<Stored>>> {

@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     db::Db,
     event::{Content, Transaction},
+    hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
     random::Random,
@@ -50,7 +51,7 @@ impl World {
         let (clock, random, tasks) = (Clock::manual(1_700_000_000_000), Random::seeded(1), Tasks::new());
         let (tail, active) = (Arc::new(Tail::default()), Arc::new(Active::default()));
         tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
-        let log = Log::start(db.clone(), tail, random.clone(), Metrics, &tasks).await.unwrap();
+        let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), &tasks).await.unwrap();
         let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
         let rooms = Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active);
         Self { rooms, db, clock, tasks, folder }
