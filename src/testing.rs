@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     db::Db,
     event::Draft,
+    metrics::Metrics,
     random::Random,
     room::{
         Rooms,

@@ -47,7 +47,7 @@ impl Rooms {
         let mut conn = self.0.db.read().await?;
         Ok(Settings {
             old: Some(old.to_owned()),
-            tags: store::account_data::find(&mut conn, user_id, Some(old), "m.tag").await?,
+            tags: store::account_data::find(&mut conn, user_id, Some(old), "m.tag").await?.map(|(_, data)| data),
             direct: store::account_data::find(&mut conn, user_id, None, "m.direct").await?.map(|(_, data)| data),
         })
     }
