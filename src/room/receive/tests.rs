@@ -11,7 +11,10 @@ use super::{
 use crate::{
     event::{Draft, Place, rules, stable_versions},
     position::{Lineage, Position},
-    room::world::{World, json as content, user},
+    room::{
+        View,
+        world::{World, json as content, user},
+    },
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
@@ -114,8 +117,8 @@ impl Stage {
             head.extremities.iter().collect::<std::collections::BTreeSet<_>>().into_iter().eq(&self.model.extremities)
         );
         let count = |wanted| USERS.iter().filter(|name| state.membership(&user(name)) == wanted).count();
-        assert_eq!(room.view(|view| view.joined()), count(MembershipState::Join));
-        assert_eq!(room.view(|view| view.invited()), count(MembershipState::Invite));
+        assert_eq!(room.view(View::joined), count(MembershipState::Join));
+        assert_eq!(room.view(View::invited), count(MembershipState::Invite));
         self.check_readers(&room).await;
     }
 
