@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 mod client;
+pub(crate) mod content;
 pub(crate) mod error;
 pub(crate) mod extract;
 mod health;

@@ -27,6 +27,8 @@ pub mod state;
 mod state_at;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timeline;
 mod upgrade;
 pub mod view;

@@ -4,10 +4,18 @@
 
 mod account;
 mod account_data;
+mod ban;
 mod capabilities;
 mod context;
+mod create_room;
 mod device;
+mod directory;
 mod filter;
+mod invite;
+mod join;
+mod kick;
+mod knock;
+mod leave;
 mod login;
 mod members;
 mod message;
@@ -15,15 +23,19 @@ mod profile;
 mod push_rule;
 mod read_marker;
 mod receipt;
+mod redact;
 mod register;
 mod room_event;
 mod room_state;
+mod room_state_send;
+mod send;
 mod shared_secret;
 mod sync;
 mod tag;
 #[cfg(test)]
 mod tests;
 mod typing;
+mod upgrade;
 mod versions;
 mod well_known;
 
@@ -37,10 +49,18 @@ type Section = fn(Router<App>) -> Router<App>;
 const SECTIONS: &[Section] = &[
     account::routes,
     account_data::routes,
+    ban::routes,
     capabilities::routes,
     context::routes,
+    create_room::routes,
     device::routes,
+    directory::routes,
     filter::routes,
+    invite::routes,
+    join::routes,
+    kick::routes,
+    knock::routes,
+    leave::routes,
     login::routes,
     members::routes,
     message::routes,
@@ -48,13 +68,17 @@ const SECTIONS: &[Section] = &[
     push_rule::routes,
     read_marker::routes,
     receipt::routes,
+    redact::routes,
     register::routes,
     room_event::routes,
     room_state::routes,
+    room_state_send::routes,
+    send::routes,
     shared_secret::routes,
     sync::routes,
     tag::routes,
     typing::routes,
+    upgrade::routes,
     versions::routes,
     well_known::routes,
 ];

@@ -61,8 +61,8 @@ async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) 
 }
 
 /// Takes a user out of every room, invitations included.
-async fn leave_rooms(_: &App, _: &UserId) -> ApiResult<()> {
-    Ok(())
+async fn leave_rooms(app: &App, user_id: &UserId) -> ApiResult<()> {
+    Ok(app.rooms.leave_all(user_id, Some("The account was deactivated")).await?)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3account3pid>

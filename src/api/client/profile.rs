@@ -118,6 +118,6 @@ async fn propagate(app: &App, user_id: &UserId, field: &ProfileFieldName) -> Api
 }
 
 /// Tells the rooms that a user is in what they are called and look like now.
-async fn propagate_profile(_: &App, _: &UserId) -> ApiResult<()> {
-    Ok(())
+async fn propagate_profile(app: &App, user_id: &UserId) -> ApiResult<()> {
+    Ok(app.rooms.update_profile(user_id).await?)
 }
