@@ -31,7 +31,20 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new() -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::on(TempDir::new().unwrap()).await
+    }
+
+    /// The same database as another process finds it.
+    pub(super) async fn restart(self) -> Self {
+        let Self { rooms, db, tasks, folder, .. } = self;
+        drop(rooms);
+        tasks.shutdown().start("the test restarts it");
+        assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
+        db.close().await;
+        Self::on(folder).await
+    }
+
+    async fn on(folder: TempDir) -> Self {
         let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
         let db = Db::connect(&url, 1).await.unwrap();
         db.migrate().await.unwrap();
