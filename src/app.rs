@@ -13,11 +13,13 @@ use crate::{
     error::{Error, Result},
     log::{Log, Reader, Tail},
     metrics::Metrics,
+    presence::{self, PresenceBook},
     random::Random,
     receipt::{self, Receipts},
     room::{Active, Rooms},
     tasks::Tasks,
     typing::{self, Typists},
+    unread::{self, Unread},
 };
 
 /// The server's rooms. Cheap to clone.
@@ -39,6 +41,8 @@ pub struct House {
     pub(crate) account_data: AccountDataBook,
     pub(crate) receipts: Receipts,
     pub(crate) typists: Typists,
+    pub(crate) presence: PresenceBook,
+    pub(crate) unread: Unread,
 }
 
 impl Deref for App {
@@ -60,7 +64,10 @@ impl App {
         let account_data = Arc::new(account_data::Book::default());
         let receipts = Arc::new(receipt::Book::default());
         let typing = Arc::new(typing::Book::default());
-        let readers: [Arc<dyn Reader>; _] = [active.clone(), account_data.clone(), receipts.clone(), typing.clone()];
+        let presence = Arc::new(presence::Book::default());
+        let unread = Arc::new(unread::Book::default());
+        let readers: [Arc<dyn Reader>; _] =
+            [active.clone(), account_data.clone(), receipts.clone(), typing.clone(), presence.clone(), unread.clone()];
         tail.follow_with(readers.into());
         let log = Log::start(db.clone(), tail, random.clone(), metrics.clone(), &tasks).await?;
         let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).map_err(Error::broken)?;
@@ -69,6 +76,9 @@ impl App {
         let account_data = AccountDataBook::new(db.clone(), log.clone(), account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), receipts);
         let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), typing, &tasks).await?;
+        let enabled = config.presence.enabled;
+        let presence = PresenceBook::start(db.clone(), log.clone(), clock.clone(), enabled, presence, &tasks).await?;
+        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), unread);
         Ok(Self(Arc::new(House {
             config,
             server_name,
@@ -83,6 +93,8 @@ impl App {
             account_data,
             receipts,
             typists,
+            presence,
+            unread,
         })))
     }
 }

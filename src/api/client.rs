@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
 mod account_data;
+mod presence;
 mod push_rule;
 mod read_marker;
 mod receipt;
@@ -17,6 +18,7 @@ use crate::app::App;
 pub fn router(app: App) -> Router {
     let router = Router::new();
     let router = account_data::routes(router);
+    let router = presence::routes(router);
     let router = push_rule::routes(router);
     let router = read_marker::routes(router);
     let router = receipt::routes(router);

@@ -10,7 +10,10 @@ use super::{
     Rooms,
     append::{Plan, Proposal},
 };
-use crate::{app::App, clock::Clock, config::Config, db::Db, event::Draft, random::Random, store, tasks::Tasks};
+use crate::{
+    app::App, clock::Clock, config::Config, db::Db, event::Draft, position::Position, random::Random, store,
+    tasks::Tasks,
+};
 
 pub(crate) struct World {
     pub(crate) app: App,
@@ -51,6 +54,11 @@ impl World {
         &self.app.rooms
     }
 
+    /// Up to where the log has been read.
+    pub(crate) fn reached(&self) -> Position {
+        self.rooms().log().tail().reached()
+    }
+
     /// A public room of these users; the first has made it.
     pub(crate) async fn room(&self, members: &[&UserId]) -> OwnedRoomId {
         let creator = members[0];
@@ -78,9 +86,13 @@ impl World {
 
     /// A user's own membership.
     pub(crate) async fn membership(&self, room_id: &RoomId, user_id: &UserId, membership: &str) -> OwnedEventId {
-        let content = object(json!({ "membership": membership }));
-        self.send(room_id, Draft::state(user_id.to_owned(), TimelineEventType::RoomMember, user_id.as_str(), content))
-            .await
+        self.profile(room_id, user_id, json!({ "membership": membership })).await
+    }
+
+    /// A user's own membership event.
+    pub(crate) async fn profile(&self, room_id: &RoomId, user_id: &UserId, content: Value) -> OwnedEventId {
+        let kind = TimelineEventType::RoomMember;
+        self.send(room_id, Draft::state(user_id.to_owned(), kind, user_id.as_str(), object(content))).await
     }
 
     /// A text message.

@@ -15,6 +15,8 @@ use crate::{
 statements! {
     LIST_OF_USER = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1";
     FIND_MEMBERSHIP = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1 AND room_id = $2";
+    SHARED_ROOM = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
+        WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
     LIST_IN_ROOM = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = $2";
     FORGET = "UPDATE memberships SET forgotten = TRUE WHERE user_id = $1 AND room_id = $2";
 }
@@ -90,6 +92,11 @@ pub(crate) async fn list_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<
 
 pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, room_id: &RoomId) -> DbResult<Option<RoomMembership>> {
     conn.find(&FIND_MEMBERSHIP, args![user_id, room_id]).await?.as_ref().map(membership).transpose()
+}
+
+/// Whether both users have joined some room.
+pub(crate) async fn share_room(conn: &mut Conn, one: &UserId, other: &UserId) -> DbResult<bool> {
+    Ok(conn.find(&SHARED_ROOM, args![one, other]).await?.is_some())
 }
 
 /// The users with a membership in a room.
