@@ -61,11 +61,12 @@ impl Rooms {
         &self,
         room_id: &RoomId,
         user_id: &UserId,
+        guest: bool,
         mut content: Content,
     ) -> Result<OwnedEventId> {
         // Who vouches for the user is for the server to say.
         content.remove(AUTHORISED_VIA);
-        self.join_with(room_id, user_id, false, content, true).await
+        self.join_with(room_id, user_id, guest, content, true).await
     }
 
     async fn join_with(

@@ -181,6 +181,7 @@ impl Rooms {
         &self,
         room_id: &RoomId,
         sender: &UserId,
+        guest: bool,
         target: &str,
         content: Content,
     ) -> Result<OwnedEventId> {
@@ -189,7 +190,7 @@ impl Rooms {
         let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
         let membership = membership.ok_or_else(|| Error::bad_json("An m.room.member event says the `membership`"))?;
         match (MembershipState::from(membership), sender == target) {
-            (MembershipState::Join, true) => self.set_joined(room_id, sender, content).await,
+            (MembershipState::Join, true) => self.set_joined(room_id, sender, guest, content).await,
             (MembershipState::Invite, _) => self.invite_with(room_id, sender, target, content).await,
             (MembershipState::Knock, true) => self.knock_with(room_id, sender, content).await,
             (MembershipState::Leave, true) => self.leave_with(room_id, sender, &content).await,

@@ -112,12 +112,18 @@ impl Rooms {
         &self,
         room_id: &RoomId,
         sender: &UserId,
+        guest: bool,
         kind: &TimelineEventType,
         state_key: &str,
         content: Content,
     ) -> Result<OwnedEventId> {
         match kind {
-            TimelineEventType::RoomMember => return self.set_membership(room_id, sender, state_key, content).await,
+            TimelineEventType::RoomMember => {
+                return self.set_membership(room_id, sender, guest, state_key, content).await;
+            }
+            TimelineEventType::RoomRedaction => {
+                return Err(Error::bad_json("A redaction is not state: send it through /redact or /send"));
+            }
             TimelineEventType::RoomCanonicalAlias if state_key.is_empty() => {
                 self.check_canonical_alias(room_id, &content).await?;
             }

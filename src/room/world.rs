@@ -23,7 +23,6 @@ use crate::{
 pub(super) struct World {
     pub(super) rooms: Rooms,
     pub(super) db: Db,
-    pub(super) clock: Clock,
     tasks: Tasks,
     folder: TempDir,
 }
@@ -34,13 +33,14 @@ impl World {
         let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
         let db = Db::connect(&url, 1).await.unwrap();
         db.migrate().await.unwrap();
-        let (clock, random, tasks) = (Clock::manual(1_700_000_000_000), Random::seeded(1), Tasks::new());
-        let (tail, active) = (Arc::new(Tail::default()), Arc::new(Active::default()));
-        tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
-        let log = Log::start(db.clone(), tail, random.clone(), Metrics, &tasks).await.unwrap();
-        let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
-        let rooms = Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active);
-        Self { rooms, db, clock, tasks, folder }
+        let tasks = Tasks::new();
+        let rooms = node(&db, &tasks, 1).await;
+        Self { rooms, db, tasks, folder }
+    }
+
+    /// The same rooms as another node of this server sees them.
+    pub(super) async fn another_node(&self) -> Rooms {
+        node(&self.db, &self.tasks, 2).await
     }
 
     /// Stops everything and removes what was written.
@@ -63,6 +63,15 @@ impl World {
         let state = self.rooms.get(room_id).await.unwrap().state();
         state.get(kind, state_key).map_or(Value::Null, |pdu| pdu.content_as().unwrap())
     }
+}
+
+async fn node(db: &Db, tasks: &Tasks, seed: u64) -> Rooms {
+    let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
+    tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
+    let log = Log::start(db.clone(), tail, random.clone(), Metrics, tasks).await.unwrap();
+    let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
+    let clock = Clock::manual(1_700_000_000_000);
+    Rooms::new(db.clone(), log, clock, random, owned_server_name!("here"), key, active)
 }
 
 /// Somebody on this server.
