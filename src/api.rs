@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod client;
+pub(crate) mod content;
 pub(crate) mod error;
 pub(crate) mod extract;
 pub(crate) mod route;

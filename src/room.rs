@@ -19,6 +19,8 @@ pub mod resolve;
 mod send;
 pub mod state;
 mod state_at;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 pub mod view;
 pub mod visibility;
