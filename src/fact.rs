@@ -60,13 +60,33 @@ pub struct NewEvent {
 pub enum Fact {
     Receipt(Receipt),
     AccountData(AccountData),
+    /// The same, refused unless what it replaces still stands at `expected`: [`Position::START`] for nothing.
+    AccountDataAfter {
+        data: AccountData,
+        expected: Position,
+    },
     Typing(Typing),
     Presence(Presence),
-    Forgotten { user_id: OwnedUserId, room_id: OwnedRoomId },
-    Devices { user_id: OwnedUserId },
-    AliasAdded { alias: OwnedRoomAliasId, room_id: OwnedRoomId, creator: OwnedUserId },
-    AliasRemoved { alias: OwnedRoomAliasId, room_id: OwnedRoomId },
-    Published { room_id: OwnedRoomId, listed: bool },
+    Forgotten {
+        user_id: OwnedUserId,
+        room_id: OwnedRoomId,
+    },
+    Devices {
+        user_id: OwnedUserId,
+    },
+    AliasAdded {
+        alias: OwnedRoomAliasId,
+        room_id: OwnedRoomId,
+        creator: OwnedUserId,
+    },
+    AliasRemoved {
+        alias: OwnedRoomAliasId,
+        room_id: OwnedRoomId,
+    },
+    Published {
+        room_id: OwnedRoomId,
+        listed: bool,
+    },
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#receipts>
@@ -129,7 +149,7 @@ pub enum News {
     Listing {
         room_id: OwnedRoomId,
     },
-    /// Something that a later entry has replaced: there is nothing left to tell at this place.
+    /// Something that another entry has made void: there is nothing left to tell at this place.
     Superseded,
 }
 
@@ -212,7 +232,7 @@ impl Fact {
     pub fn news(&self) -> News {
         match self {
             Self::Receipt(receipt) => News::Receipt(Arc::new(receipt.clone())),
-            Self::AccountData(data) => News::AccountData(Arc::new(data.clone())),
+            Self::AccountData(data) | Self::AccountDataAfter { data, .. } => News::AccountData(Arc::new(data.clone())),
             Self::Typing(typing) => News::Typing(Arc::new(typing.clone())),
             Self::Presence(presence) => News::Presence(Arc::new(presence.clone())),
             Self::Forgotten { user_id, room_id } => {

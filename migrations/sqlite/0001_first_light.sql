@@ -122,6 +122,8 @@ CREATE TABLE typing (
     position BIGINT NOT NULL,
     PRIMARY KEY (room_id, user_id)
 ) WITHOUT ROWID;
+-- Those who have not stopped: expires_ts is 0 for the others.
+CREATE INDEX typing_under_way ON typing (expires_ts) WHERE expires_ts > 0;
 
 CREATE TABLE presence (
     user_id TEXT PRIMARY KEY,

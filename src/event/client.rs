@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, serde::Raw};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, events::room::member::MembershipState, serde::Raw,
+};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -22,7 +24,7 @@ pub struct ClientFormat {
     /// The state event that this one replaced.
     pub replaces: Option<Arc<Pdu>>,
     /// The reader's membership when the event was sent.
-    pub membership: Option<&'static str>,
+    pub membership: Option<MembershipState>,
 }
 
 #[derive(Serialize)]
@@ -48,7 +50,7 @@ struct Unsigned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     age: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    membership: Option<&'static str>,
+    membership: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prev_content: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +94,7 @@ fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
         kind: pdu.kind(),
         unsigned: Unsigned {
             age: format.now.map(|now| u64::from(now.get()).saturating_sub(pdu.origin_server_ts().get().into())),
-            membership: format.membership,
+            membership: format.membership.as_ref().map(MembershipState::as_str),
             prev_content: format.replaces.as_ref().map(|old| old.content()),
             prev_sender: format.replaces.as_ref().map(|old| old.sender()),
             redacted_because,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     db::{Db, DbError, DbResult, Tx},
     fact::{Batch, Write},
+    hub::Hub,
     metrics::Metrics,
     position::Position,
     random::Random,
@@ -68,6 +69,9 @@ pub enum CommitError {
     /// The alias that was to be removed names no room any more, or another.
     #[error("the alias is gone")]
     AliasGone,
+    /// What the write was to replace has changed: read it again and build on that.
+    #[error("somebody else changed it at the same moment")]
+    Conflict,
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -108,13 +112,20 @@ impl Submitted {
 
 impl Log {
     /// Starts the committer and the follower of other nodes' batches.
-    pub async fn start(db: Db, tail: Arc<Tail>, random: Random, metrics: Metrics, tasks: &Tasks) -> DbResult<Self> {
+    pub async fn start(
+        db: Db,
+        tail: Arc<Tail>,
+        random: Random,
+        metrics: Metrics,
+        hub: Hub,
+        tasks: &Tasks,
+    ) -> DbResult<Self> {
         let last = store::log::last_position(&mut db.read().await?).await?;
         tail.start_at(last);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics };
-        tasks.spawn("log committer", committer.run(jobs));
-        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), tasks.shutdown().clone()));
+        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics, hub: hub.clone() };
+        tasks.spawn_essential("log committer", committer.run(jobs));
+        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), hub, tasks.shutdown().clone()));
         Ok(Self { queue, tail })
     }
 
@@ -144,6 +155,7 @@ struct Committer {
     tail: Arc<Tail>,
     random: Random,
     metrics: Metrics,
+    hub: Hub,
 }
 
 impl Committer {
@@ -188,7 +200,9 @@ impl Committer {
             Ok((verdicts, batch)) => {
                 if let Some(batch) = batch {
                     self.metrics.batch_committed(batch.news.len(), started.elapsed());
+                    let last = batch.last;
                     self.tail.publish(Arc::new(batch));
+                    self.hub.announce(last);
                 }
                 verdicts
             }
@@ -219,6 +233,7 @@ impl Committer {
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
                 Judgement::AliasGone => Err(CommitError::AliasGone),
+                Judgement::Conflict => Err(CommitError::Conflict),
             });
         }
         if accepted.is_empty() {

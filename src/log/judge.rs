@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId, UserId};
 
 use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Transaction},
-    fact::{Fact, NewEvent, Write},
+    fact::{AccountData, Fact, NewEvent, Write},
+    position::Position,
     store,
 };
 
@@ -22,6 +23,8 @@ pub(super) enum Judgement {
     Duplicate(OwnedEventId),
     AliasTaken,
     AliasGone,
+    /// Account data has changed since the write was built on it.
+    Conflict,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -30,6 +33,15 @@ struct Judge<'a> {
     sent: HashMap<TransactionKey<'a>, OwnedEventId>,
     /// The room that each touched alias names, if it names one.
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
+    /// Where the account data stands that somebody has expectations of. None once the batch has changed it.
+    account_data: HashMap<DataKey<'a>, Option<Position>>,
+}
+
+/// One piece of account data.
+type DataKey<'a> = (&'a UserId, Option<&'a RoomId>, &'a str);
+
+fn data_key(data: &AccountData) -> DataKey<'_> {
+    (&data.user_id, data.room_id.as_deref(), &data.kind)
 }
 
 /// A transaction id holds for one device, room and event type.
@@ -70,6 +82,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgeme
         heads: rooms.iter().map(|room| (*room, locked.get(*room).copied().unwrap_or(0))).collect(),
         sent: HashMap::new(),
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
+        account_data: expected_data(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -81,6 +94,25 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgeme
 
 fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
     writes.iter().flat_map(|write| &write.events)
+}
+
+/// Where the account data stands that some write expects at a place of its own.
+///
+/// There may be no row to lock, so this looks under the log's lock: nobody else can commit from here on. The rooms'
+/// rows have been locked before, as in every batch.
+async fn expected_data<'a>(tx: &mut Tx, writes: &'a [Write]) -> DbResult<HashMap<DataKey<'a>, Option<Position>>> {
+    let mut found = HashMap::new();
+    for write in writes {
+        for fact in &write.facts {
+            let Fact::AccountDataAfter { data, .. } = fact else { continue };
+            if found.is_empty() {
+                store::log::lock(tx).await?;
+            }
+            let row = store::account_data::find(tx, &data.user_id, data.room_id.as_deref(), &data.kind).await?;
+            found.insert(data_key(data), Some(row.map_or(Position::START, |(at, _)| at)));
+        }
+    }
+    Ok(found)
 }
 
 fn touched_alias(fact: &Fact) -> Option<&RoomAliasId> {
@@ -103,6 +135,9 @@ impl<'a> Judge<'a> {
             Ok(aliases) => aliases,
             Err(judgement) => return judgement,
         };
+        if write.facts.iter().any(|fact| !self.is_expected(fact)) {
+            return Judgement::Conflict;
+        }
         let mut heads: BTreeMap<&RoomId, i64> = BTreeMap::new();
         for event in &write.events {
             let room = event.pdu.room_id();
@@ -118,6 +153,13 @@ impl<'a> Judge<'a> {
                 Some(room) => self.aliases.insert(alias, room),
                 None => self.aliases.remove(alias),
             };
+        }
+        for fact in &write.facts {
+            if let Fact::AccountData(data) | Fact::AccountDataAfter { data, .. } = fact
+                && let Some(position) = self.account_data.get_mut(&data_key(data))
+            {
+                *position = None;
+            }
         }
         for event in &write.events {
             if let Some(transaction) = &event.transaction {
@@ -141,5 +183,15 @@ impl<'a> Judge<'a> {
             };
         }
         Ok(after)
+    }
+
+    /// Whether what a fact replaces is what its writer saw.
+    fn is_expected(&self, fact: &Fact) -> bool {
+        match fact {
+            Fact::AccountDataAfter { data, expected } => {
+                self.account_data.get(&data_key(data)) == Some(&Some(*expected))
+            }
+            _ => true,
+        }
     }
 }

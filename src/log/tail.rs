@@ -16,6 +16,9 @@ use crate::{fact::Batch, position::Position};
 /// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick.
 pub trait Reader: Send + Sync {
     fn read(&self, batch: &Batch);
+
+    /// Called once every reader has read the batch: whoever is woken now finds all of it.
+    fn wake(&self, _batch: &Batch) {}
 }
 
 /// How many entries are kept for readers that load while the log moves on.
@@ -25,6 +28,7 @@ const KEPT_ENTRIES: usize = 8_192;
 #[derive(Default)]
 pub struct Tail {
     readers: OnceLock<Vec<Arc<dyn Reader>>>,
+    began: OnceLock<Position>,
     state: RwLock<State>,
     /// Held while a batch is applied, so that readers see one at a time.
     applying: Mutex<()>,
@@ -51,8 +55,16 @@ impl Tail {
 
     /// Begins at `position`: what lies before was read from the database.
     pub(super) fn start_at(&self, position: Position) {
+        if self.began.set(position).is_err() {
+            tracing::error!("the log's tail began twice; the first place stays");
+        }
         self.state.write().reached = position;
         self.reached.send_replace(position);
+    }
+
+    /// Where this node began to read: its readers have been told of everything after this.
+    pub fn began(&self) -> Position {
+        self.began.get().copied().unwrap_or(Position::START)
     }
 
     /// Up to where this node has read.
@@ -94,6 +106,9 @@ impl Tail {
             }
             self.keep(&next);
             self.reached.send_replace(next.last);
+            for reader in self.readers.get().into_iter().flatten() {
+                reader.wake(&next);
+            }
         }
         if !self.state.read().early.is_empty() {
             self.gap.notify_one();

@@ -1,6 +1,6 @@
 //! A batch's rows, table by table, as multi-row inserts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 
@@ -42,8 +42,29 @@ pub(super) async fn write(tx: &mut Tx, first: Position, writes: &[&Write], batch
     }
     if !facts.is_empty() {
         write_facts(tx, &facts).await?;
+        drop_receipts_behind(tx, first, &mut news).await?;
     }
     Ok(news)
+}
+
+/// A receipt that would have moved back was not written. This node's readers are told as little of it as those
+/// of other nodes, who don't find it in the table.
+async fn drop_receipts_behind(tx: &mut Tx, first: Position, news: &mut [News]) -> DbResult<()> {
+    let rooms: HashSet<&RoomId> = news
+        .iter()
+        .filter_map(|news| if let News::Receipt(receipt) = news { Some(&*receipt.room_id) } else { None })
+        .collect();
+    if rooms.is_empty() {
+        return Ok(());
+    }
+    let rooms: Vec<&RoomId> = rooms.into_iter().collect();
+    let written = store::ephemeral::receipts_written(tx, &rooms, first).await?;
+    for (at, news) in (first.0..).map(Position).zip(news) {
+        if matches!(news, News::Receipt(_)) && !written.contains(&at) {
+            *news = News::Superseded;
+        }
+    }
+    Ok(())
 }
 
 async fn write_events(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<()> {
@@ -125,7 +146,7 @@ async fn positions_of_changes(
     Ok(known)
 }
 
-/// The newest of several facts about one thing is the one that stays.
+/// The newest of several facts about one thing is the one that stays; of receipts the one that is furthest ahead.
 async fn write_facts(tx: &mut Tx, facts: &[(Position, &Fact)]) -> DbResult<()> {
     let mut receipts = HashMap::new();
     let mut account_data = HashMap::new();
@@ -134,9 +155,13 @@ async fn write_facts(tx: &mut Tx, facts: &[(Position, &Fact)]) -> DbResult<()> {
     for (at, fact) in facts {
         match fact {
             Fact::Receipt(r) => {
-                receipts.insert((&r.room_id, &r.user_id, &r.receipt_type, &r.thread_id), (*at, r));
+                let furthest =
+                    receipts.entry((&r.room_id, &r.user_id, &r.receipt_type, &r.thread_id)).or_insert((*at, r));
+                if r.event_position >= furthest.1.event_position {
+                    *furthest = (*at, r);
+                }
             }
-            Fact::AccountData(d) => {
+            Fact::AccountData(d) | Fact::AccountDataAfter { data: d, .. } => {
                 account_data.insert((&d.user_id, &d.room_id, &d.kind), (*at, d));
             }
             Fact::Typing(t) => {

@@ -47,8 +47,8 @@ impl Rooms {
         let mut conn = self.0.db.read().await?;
         Ok(Settings {
             old: Some(old.to_owned()),
-            tags: store::account_data::find(&mut conn, user_id, Some(old), "m.tag").await?,
-            direct: store::account_data::find(&mut conn, user_id, None, "m.direct").await?,
+            tags: store::account_data::find(&mut conn, user_id, Some(old), "m.tag").await?.map(|(_, data)| data),
+            direct: store::account_data::find(&mut conn, user_id, None, "m.direct").await?.map(|(_, data)| data),
         })
     }
 

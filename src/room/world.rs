@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     db::Db,
     event::{Content, Transaction},
+    hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
     random::Random,
@@ -68,7 +69,7 @@ impl World {
 async fn node(db: &Db, tasks: &Tasks, seed: u64) -> Rooms {
     let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
     tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
-    let log = Log::start(db.clone(), tail, random.clone(), Metrics, tasks).await.unwrap();
+    let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), tasks).await.unwrap();
     let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
     let clock = Clock::manual(1_700_000_000_000);
     Rooms::new(db.clone(), log, clock, random, owned_server_name!("here"), key, active)

@@ -47,16 +47,16 @@ pub(crate) async fn upsert(tx: &mut Tx, rows: &[(Position, &AccountData)]) -> Db
     tx.insert(&UPSERT_ACCOUNT_DATA, &columns).await
 }
 
-/// One piece of account data; global where there is no room.
+/// One piece of account data with its place; global where there is no room.
 pub(crate) async fn find(
     conn: &mut Conn,
     user_id: &UserId,
     room_id: Option<&RoomId>,
     kind: &str,
-) -> DbResult<Option<AccountData>> {
+) -> DbResult<Option<(Position, AccountData)>> {
     let room = room_id.map_or("", RoomId::as_str);
     let row = conn.find(&FIND_ACCOUNT_DATA, args![user_id, room, kind]).await?;
-    row.map(|row| account_data(&row, user_id).map(|(_, data)| data)).transpose()
+    row.map(|row| account_data(&row, user_id)).transpose()
 }
 
 /// One type of several users' global account data, as JSON.

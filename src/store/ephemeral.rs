@@ -1,5 +1,7 @@
 //! `receipts`, `typing` and `presence`: what is true of somebody until they do the next thing.
 
+use std::collections::HashSet;
+
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId, presence::PresenceState};
 
 use crate::{
@@ -15,9 +17,11 @@ statements! {
         FROM receipts WHERE room_id = $1 AND user_id = $2";
     RECEIPTS_BETWEEN = "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_position, ts, position
         FROM receipts WHERE room_id = $1 AND user_id = $2 AND position >= $3 AND position <= $4";
+    /// Which of the places from $2 on hold a receipt of these rooms.
+    RECEIPTS_WRITTEN = "SELECT position FROM receipts WHERE room_id IN LIST($1) AND position >= $2";
     LIST_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1";
     FIND_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1 AND user_id = $2";
-    LIST_EXPIRED_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0 AND expires_ts <= $1";
+    LIST_TYPISTS = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0";
     FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence WHERE user_id = $1";
     PRESENCE_SINCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
         WHERE position > $1 AND user_id IN LIST($2)";
@@ -112,6 +116,17 @@ pub(crate) async fn list_receipts(
     conn.list(&LIST_RECEIPTS, args![room_id, after.0]).await?.iter().map(receipt).collect()
 }
 
+/// The places from `first` on at which a receipt of one of these rooms stands.
+pub(crate) async fn receipts_written(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+    first: Position,
+) -> DbResult<HashSet<Position>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let rows = conn.list(&RECEIPTS_WRITTEN, args![&rooms, first.0]).await?;
+    rows.iter().map(|row| row.get(0).map(Position)).collect()
+}
+
 /// A user's own receipts in a room.
 pub(crate) async fn receipts_of(
     conn: &mut Conn,
@@ -145,10 +160,9 @@ pub(crate) async fn find_typing(
     conn.find(&FIND_TYPING, args![room_id, user_id]).await?.as_ref().map(typing).transpose()
 }
 
-/// Everybody, in any room, whose typing has run out by `now`.
-pub(crate) async fn list_expired_typing(conn: &mut Conn, now: MilliSecondsSinceUnixEpoch) -> DbResult<Vec<Typing>> {
-    let rows = conn.list(&LIST_EXPIRED_TYPING, args![i64::from(now.get())]).await?;
-    rows.iter().map(|row| typing(row).map(|(_, typing)| typing)).collect()
+/// Everybody, in any room, who has not stopped typing; `until` may have passed.
+pub(crate) async fn list_typists(conn: &mut Conn) -> DbResult<Vec<(Position, Typing)>> {
+    conn.list(&LIST_TYPISTS, args![]).await?.iter().map(typing).collect()
 }
 
 pub(crate) async fn find_presence(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<(Position, Presence)>> {

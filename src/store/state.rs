@@ -21,6 +21,12 @@ statements! {
         WHERE v.lineage = $1 AND v.event_position IS NOT NULL";
     FIND_AT = "SELECT event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 AND from_position <= $4 ORDER BY from_position DESC LIMIT 1";
+    /// For each of the keys the newest row at $4; none where that says that the key is gone.
+    KEYS_AT = "SELECT v.event_position FROM state_versions v
+        JOIN (SELECT state_key, MAX(from_position) AS newest FROM state_versions
+            WHERE lineage = $1 AND type = $2 AND state_key IN LIST($3) AND from_position <= $4 GROUP BY state_key) n
+        ON v.state_key = n.state_key AND v.from_position = n.newest
+        WHERE v.lineage = $1 AND v.type = $2 AND v.event_position IS NOT NULL";
     VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
@@ -131,6 +137,18 @@ pub(crate) async fn find_at(
 ) -> DbResult<Option<Position>> {
     let Some(row) = conn.find(&FIND_AT, args![line.0, kind, state_key, at.0]).await? else { return Ok(None) };
     Ok(row.get::<Option<i64>>(0)?.map(Position))
+}
+
+/// The places of the events that some keys of one type have just after `at`.
+pub(crate) async fn list_keys_at(
+    conn: &mut Conn,
+    line: Lineage,
+    kind: &str,
+    state_keys: &[&str],
+    at: Position,
+) -> DbResult<Vec<Position>> {
+    let rows = conn.list(&KEYS_AT, args![line.0, kind, state_keys, at.0]).await?;
+    rows.iter().map(|row| row.get(0).map(Position)).collect()
 }
 
 /// Every event that a key has had, with where it began to hold, oldest first.

@@ -27,6 +27,7 @@ use crate::{
     },
     app::App,
     error::{Error, Result},
+    rate_limit::Limit,
     room::{InitialState, NewRoom, Preset},
 };
 
@@ -35,6 +36,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
     refuse_guest(&call.caller)?;
     let room = new_room(call.caller.user_id, call.request, &app.config.rooms.default_version, &app.server_name)?;
     Ok(Response::new(app.rooms.create(room).await?))

@@ -12,6 +12,7 @@ use crate::{
     api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
+    rate_limit::Limit,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -19,6 +20,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn invite(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
     refuse_guest(&call.caller)?;
     let Request { room_id, recipient, .. } = call.request;
     let InvitationRecipient::UserId(invited) = recipient else {

@@ -20,6 +20,7 @@ use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::{Error, Result},
+    rate_limit::Limit,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -47,6 +48,7 @@ async fn join(
     signed: Option<&ThirdPartySigned>,
     reason: Option<String>,
 ) -> Result<()> {
+    app.rate_limits.check(Limit::Join, caller)?;
     if signed.is_some() {
         let message = "This server asks no identity server and takes no invitations that one has signed";
         return Err(Error::refused(ErrorKind::ServerNotTrusted, message));

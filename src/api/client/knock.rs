@@ -8,6 +8,7 @@ use ruma::api::client::knock::knock_room::v3::{Request, Response};
 use crate::{
     api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
     app::App,
+    rate_limit::Limit,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -16,6 +17,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// Other servers that could help (`via`) can't be asked.
 async fn knock(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
     refuse_guest(&call.caller)?;
     let room_id = app.rooms.resolve(&call.request.room_id_or_alias).await?;
     app.rooms.knock(&room_id, &call.caller.user_id, call.request.reason).await?;

@@ -8,6 +8,7 @@ use ruma::api::client::state::send_state_event::v3::{Request, Response};
 use crate::{
     api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
     app::App,
+    rate_limit::Limit,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -16,6 +17,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// The time in `ts` is for application services, of which there are none: it is as if it were not there.
 async fn send_state(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
     let Request { room_id, event_type, state_key, body, .. } = call.request;
     let (content, kind) = (read_content(&body)?, event_type.into());
     let (sender, guest) = (&call.caller.user_id, call.caller.guest);

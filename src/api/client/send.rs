@@ -9,6 +9,7 @@ use crate::{
     api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     event::Transaction,
+    rate_limit::Limit,
     room::Message,
 };
 
@@ -18,6 +19,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// The time in `ts` is for application services, of which there are none: it is as if it were not there.
 async fn send(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
     let Request { room_id, event_type, txn_id, body, .. } = call.request;
     let message = Message {
         room_id,

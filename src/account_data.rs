@@ -1,0 +1,168 @@
+//! Account data: what clients keep on the server for themselves, global or for one room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#client-config>
+
+mod book;
+mod tag;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, sync::Arc};
+
+use ruma::{OwnedUserId, RoomId, UserId, push::Ruleset};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+pub use self::book::Book;
+use self::book::Page;
+use crate::{
+    db::Db,
+    error::{Error, Result},
+    fact::{AccountData, Fact, Write},
+    log::{CommitError, Log},
+    position::Position,
+    store,
+};
+
+/// How often a change is made again on what another device has just set.
+const ATTEMPTS: usize = 16;
+/// In bytes. An index of `PostgreSQL` holds no more than a few thousand.
+const MAX_KIND: usize = 255;
+const PUSH_RULES: &str = "m.push_rules";
+
+/// Everybody's account data. Cheap to clone.
+#[derive(Clone)]
+pub struct AccountDataBook(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    log: Log,
+    book: Arc<Book>,
+}
+
+/// Whether only the server sets account data of this type.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-12>
+pub fn is_managed_by_server(kind: &str) -> bool {
+    matches!(kind, "m.fully_read" | PUSH_RULES)
+}
+
+/// The push rules of a user: as long as nobody can change them, those that everybody begins with.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#predefined-rules>
+pub fn push_rules(user_id: &UserId) -> Ruleset {
+    Ruleset::server_default(user_id)
+}
+
+/// The same as global account data, as which clients get them first.
+pub fn push_rules_content(user_id: &UserId) -> Result<Box<RawValue>> {
+    #[derive(Serialize)]
+    struct Content {
+        global: Ruleset,
+    }
+    to_raw_value(&Content { global: push_rules(user_id) }).map_err(Error::broken)
+}
+
+impl AccountDataBook {
+    /// `book` has to follow the log.
+    pub fn new(db: Db, log: Log, book: Arc<Book>) -> Self {
+        Self(Arc::new(Inner { db, log, book }))
+    }
+
+    /// One piece; global where there is no room.
+    pub async fn find(
+        &self,
+        user_id: &UserId,
+        room_id: Option<&RoomId>,
+        kind: &str,
+    ) -> Result<Option<Arc<AccountData>>> {
+        Ok(self.page(user_id).await?.get(room_id, kind).cloned())
+    }
+
+    /// Puts `content` in place of whatever there is. Types that the server manages are the caller's to refuse.
+    pub async fn set(
+        &self,
+        user_id: &UserId,
+        room_id: Option<&RoomId>,
+        kind: &str,
+        content: Box<RawValue>,
+    ) -> Result<()> {
+        if kind.len() > MAX_KIND || kind.contains('\0') {
+            let message = format!("A type of account data has at most {MAX_KIND} bytes and no NUL character");
+            return Err(Error::invalid_param(message));
+        }
+        let data = AccountData {
+            user_id: user_id.to_owned(),
+            room_id: room_id.map(ToOwned::to_owned),
+            kind: kind.to_owned(),
+            content: content.into(),
+        };
+        self.0.log.append(Write::fact(Fact::AccountData(data))).await?;
+        Ok(())
+    }
+
+    /// Sets what `change` makes of the content as it is; again if another device was faster. Nothing is set where
+    /// it makes nothing.
+    async fn change(
+        &self,
+        user_id: &UserId,
+        room_id: Option<&RoomId>,
+        kind: &str,
+        change: impl Fn(Option<&RawValue>) -> Result<Option<Box<RawValue>>>,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let found = store::account_data::find(&mut self.0.db.read().await?, user_id, room_id, kind).await?;
+            let Some(content) = change(found.as_ref().map(|(_, data)| &*data.content))? else { return Ok(()) };
+            let data = AccountData {
+                user_id: user_id.to_owned(),
+                room_id: room_id.map(ToOwned::to_owned),
+                kind: kind.to_owned(),
+                content: content.into(),
+            };
+            let expected = found.map_or(Position::START, |(at, _)| at);
+            match self.0.log.append(Write::fact(Fact::AccountDataAfter { data, expected })).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Unavailable(format!("{kind} is being changed from elsewhere")))
+    }
+
+    /// What was set after `after`, up to `until`, oldest first, each piece with its place in the log.
+    pub async fn since(
+        &self,
+        user_id: &UserId,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, Arc<AccountData>)>> {
+        Ok(self.page(user_id).await?.between(after, until))
+    }
+
+    /// Whom a user ignores.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+    pub async fn ignored(&self, user_id: &UserId) -> Result<Arc<HashSet<OwnedUserId>>> {
+        Ok(self.page(user_id).await?.ignored())
+    }
+
+    /// Everything of a user, from memory where it is there.
+    async fn page(&self, user_id: &UserId) -> Result<Arc<Page>> {
+        if let Some(page) = self.0.book.find(user_id) {
+            return Ok(page);
+        }
+        loop {
+            let mut snapshot = self.0.db.snapshot().await?;
+            let position = store::log::last_position(&mut snapshot).await?;
+            let rows: Vec<_> = store::account_data::list_since(&mut snapshot, user_id, Position::START)
+                .await?
+                .into_iter()
+                .map(|(at, data)| (at, Arc::new(data)))
+                .collect();
+            let remember = |missed: &[_]| self.0.book.remember(user_id, position, &rows, missed);
+            if let Some(page) = self.0.log.tail().catch_up(position, remember) {
+                return Ok(page);
+            }
+        }
+    }
+}

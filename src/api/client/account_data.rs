@@ -1,0 +1,95 @@
+//! <https://spec.matrix.org/v1.19/client-server-api/#client-config>
+
+use axum::Router;
+use http::StatusCode;
+use ruma::{
+    UserId,
+    api::{
+        client::config::{
+            get_global_account_data::v3 as get_global, get_room_account_data::v3 as get_room,
+            set_global_account_data::v3 as set_global, set_room_account_data::v3 as set_room,
+        },
+        error::ErrorKind,
+    },
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    account_data::{is_managed_by_server, push_rules_content},
+    api::{
+        error::{ApiError, ApiResult},
+        extract::Call,
+        route::Routes as _,
+    },
+    app::App,
+    error::{Error, Result},
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router
+        .endpoint::<get_global::Request, _, _>(global)
+        .endpoint::<set_global::Request, _, _>(put_global)
+        .endpoint::<get_room::Request, _, _>(of_room)
+        .endpoint::<set_room::Request, _, _>(put_of_room)
+}
+
+async fn global(app: App, call: Call<get_global::Request>) -> ApiResult<get_global::Response> {
+    let get_global::Request { user_id, event_type, .. } = call.request;
+    check_own(&user_id, &call.caller.user_id)?;
+    let kind = event_type.to_string();
+    if kind == "m.push_rules" {
+        return Ok(get_global::Response::new(Raw::from_json(push_rules_content(&user_id)?)));
+    }
+    let data = app.account_data.find(&user_id, None, &kind).await?.ok_or_else(|| not_set(&kind))?;
+    Ok(get_global::Response::new(Raw::from_json(data.content.as_ref().to_owned())))
+}
+
+async fn put_global(app: App, call: Call<set_global::Request>) -> ApiResult<set_global::Response> {
+    let set_global::Request { user_id, event_type, data, .. } = call.request;
+    check_own(&user_id, &call.caller.user_id)?;
+    let kind = event_type.to_string();
+    let content = check_settable(&kind, data.into_json())?;
+    app.account_data.set(&user_id, None, &kind, content).await?;
+    Ok(set_global::Response::new())
+}
+
+async fn of_room(app: App, call: Call<get_room::Request>) -> ApiResult<get_room::Response> {
+    let get_room::Request { user_id, room_id, event_type, .. } = call.request;
+    check_own(&user_id, &call.caller.user_id)?;
+    let kind = event_type.to_string();
+    let data = app.account_data.find(&user_id, Some(&room_id), &kind).await?.ok_or_else(|| not_set(&kind))?;
+    Ok(get_room::Response::new(Raw::from_json(data.content.as_ref().to_owned())))
+}
+
+async fn put_of_room(app: App, call: Call<set_room::Request>) -> ApiResult<set_room::Response> {
+    let set_room::Request { user_id, room_id, event_type, data, .. } = call.request;
+    check_own(&user_id, &call.caller.user_id)?;
+    let kind = event_type.to_string();
+    let content = check_settable(&kind, data.into_json())?;
+    app.account_data.set(&user_id, Some(&room_id), &kind, content).await?;
+    Ok(set_room::Response::new())
+}
+
+/// Account data is for its owner alone.
+pub(super) fn check_own(user_id: &UserId, caller: &UserId) -> Result<()> {
+    if user_id == caller {
+        return Ok(());
+    }
+    Err(Error::forbidden(format!("You are {caller}: you can't read or change what {user_id} keeps")))
+}
+
+fn not_set(kind: &str) -> Error {
+    Error::not_found(format!("You have set nothing of type {kind} here"))
+}
+
+fn check_settable(kind: &str, content: Box<RawValue>) -> ApiResult<Box<RawValue>> {
+    if is_managed_by_server(kind) {
+        let message = format!("{kind} is kept by the server: use the endpoint that is made for it");
+        return Err(ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::BadJson, message));
+    }
+    if !content.get().trim_start().starts_with('{') {
+        return Err(Error::bad_json("Account data is a JSON object").into());
+    }
+    Ok(content)
+}

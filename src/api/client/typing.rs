@@ -1,0 +1,76 @@
+//! <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
+
+use std::time::Duration;
+
+use axum::Router;
+use http::Method;
+use ruma::{
+    OwnedRoomId, OwnedUserId, UInt,
+    api::{
+        IncomingRequest, Metadata, client::typing::create_typing_event::v3 as create_typing_event,
+        error::DeserializationError,
+    },
+};
+use serde::{
+    Deserialize,
+    de::value::{Error as PathError, SeqDeserializer},
+};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<SetTyping, _, _>(set)
+}
+
+async fn set(app: App, call: Call<SetTyping>) -> ApiResult<create_typing_event::Response> {
+    let SetTyping { room_id, user_id, state } = call.request;
+    if user_id != call.caller.user_id {
+        return Err(Error::forbidden("You can only type as yourself").into());
+    }
+    if state.typing {
+        let timeout = state.timeout.map(|timeout| Duration::from_millis(timeout.into()));
+        app.typists.begin(&user_id, &room_id, timeout).await?;
+    } else {
+        app.typists.stop(&user_id, &room_id).await?;
+    }
+    Ok(create_typing_event::Response::new())
+}
+
+/// As ruma's request, but `timeout` may be absent, as the specification has it.
+struct SetTyping {
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    state: Typing,
+}
+
+#[derive(Deserialize)]
+struct Typing {
+    typing: bool,
+    /// In milliseconds.
+    timeout: Option<UInt>,
+}
+
+impl Metadata for SetTyping {
+    type Authentication = <create_typing_event::Request as Metadata>::Authentication;
+    type PathBuilder = <create_typing_event::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = <create_typing_event::Request as Metadata>::METHOD;
+    const RATE_LIMITED: bool = <create_typing_event::Request as Metadata>::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = <create_typing_event::Request as Metadata>::PATH_BUILDER;
+}
+
+impl IncomingRequest for SetTyping {
+    type EndpointError = <create_typing_event::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = create_typing_event::Response;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+        let path = SeqDeserializer::<_, PathError>::new(path.iter().copied());
+        let (room_id, user_id) = Deserialize::deserialize(path)?;
+        let body: &[u8] = if request.body().is_empty() { b"{}" } else { request.body() };
+        Ok(Self { room_id, user_id, state: serde_json::from_slice(body)? })
+    }
+}

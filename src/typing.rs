@@ -1,0 +1,160 @@
+//! Typing notifications: who is writing something right now.
+//!
+//! Whoever types does so until a time, after which the server says that they have stopped. That is a fact in the
+//! log like any other, written by a task; two nodes that write it both do no harm.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
+
+mod book;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId,
+    events::{
+        AnySyncEphemeralRoomEvent,
+        room::member::MembershipState,
+        typing::{SyncTypingEvent, TypingEventContent},
+    },
+    serde::Raw,
+};
+
+pub use self::book::Book;
+use self::book::Since;
+use crate::{
+    clock::Clock,
+    db::Db,
+    error::{Error, Result},
+    fact::{Fact, Typing, Write},
+    position::Position,
+    room::Rooms,
+    store,
+    tasks::{Shutdown, Tasks},
+};
+
+/// For how long somebody types who does not say.
+const USUAL: Duration = Duration::from_secs(30);
+/// For how long somebody types at most.
+const LONGEST: Duration = Duration::from_mins(2);
+/// How often the clock is looked at while somebody is typing.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long to wait after the database has failed.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Everybody who is typing. Cheap to clone.
+#[derive(Clone)]
+pub struct Typists(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    rooms: Rooms,
+    clock: Clock,
+    book: Arc<Book>,
+}
+
+impl Typists {
+    /// Reads who was typing when the server stopped, and starts the task that tells who has stopped since. `book`
+    /// has to follow the log.
+    pub async fn start(db: Db, rooms: Rooms, clock: Clock, book: Arc<Book>, tasks: &Tasks) -> Result<Self> {
+        let typists = Self(Arc::new(Inner { db, rooms, clock, book }));
+        typists.load().await?;
+        tasks.spawn("typing expiry", typists.clone().expire(tasks.shutdown().clone()));
+        Ok(typists)
+    }
+
+    async fn load(&self) -> Result<()> {
+        loop {
+            let mut snapshot = self.0.db.snapshot().await?;
+            let position = store::log::last_position(&mut snapshot).await?;
+            let typists = store::ephemeral::list_typists(&mut snapshot).await?;
+            let load = |missed: &[_]| self.0.book.load(position, &typists, missed);
+            if self.0.rooms.log().tail().catch_up(position, load).is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A member of the room types for so long, 30 seconds if they don't say and two minutes at most.
+    pub async fn begin(&self, user_id: &UserId, room_id: &RoomId, timeout: Option<Duration>) -> Result<()> {
+        let until = later(self.0.clock.now(), timeout.unwrap_or(USUAL).min(LONGEST));
+        self.set(user_id, room_id, Some(until)).await
+    }
+
+    /// A member of the room has stopped typing.
+    pub async fn stop(&self, user_id: &UserId, room_id: &RoomId) -> Result<()> {
+        self.set(user_id, room_id, None).await
+    }
+
+    async fn set(&self, user_id: &UserId, room_id: &RoomId, until: Option<MilliSecondsSinceUnixEpoch>) -> Result<()> {
+        let room = self.0.rooms.find(room_id).await?;
+        if room.is_none_or(|room| room.view(|view| view.state.membership(user_id)) != MembershipState::Join) {
+            return Err(Error::forbidden(format!("Join {room_id} first: only its members can type there")));
+        }
+        let typing = Typing { room_id: room_id.to_owned(), user_id: user_id.to_owned(), until };
+        self.0.rooms.log().append(Write::fact(Fact::Typing(typing))).await?;
+        Ok(())
+    }
+
+    /// Everybody who types in a room, if somebody has begun or stopped after `after`, up to `until`.
+    pub async fn since(
+        &self,
+        room_id: &RoomId,
+        after: Position,
+        until: Position,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Result<Option<Vec<OwnedUserId>>> {
+        let began = self.0.rooms.log().tail().began();
+        match self.0.book.since(room_id, (after, until), now, began) {
+            Since::Unchanged => Ok(None),
+            Since::Changed(typists) => Ok(Some(typists)),
+            Since::Unknown => {
+                let rows = store::ephemeral::list_typing(&mut self.0.db.read().await?, room_id).await?;
+                Ok(rows.iter().any(|(at, _)| *at > after && *at <= until).then(Vec::new))
+            }
+        }
+    }
+
+    /// Tells of everybody whose time is up that they have stopped, until the server itself stops.
+    async fn expire(self, shutdown: Shutdown) {
+        loop {
+            let expired = self.0.book.list_expired(self.0.clock.now());
+            let mut pause = None;
+            if !expired.is_empty() {
+                let facts = expired.into_iter().map(Fact::Typing).collect();
+                if let Err(error) = self.0.rooms.log().append(Write { events: Vec::new(), facts }).await {
+                    tracing::warn!(%error, "could not write that somebody has stopped typing; trying again");
+                    pause = Some(PAUSE);
+                }
+            }
+            let pause = pause.or_else(|| self.time_to_next());
+            tokio::select! {
+                () = shutdown.started() => return,
+                () = self.0.book.begun() => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    /// How long to sleep, if anybody is typing. The clock may be moved, so it is looked at now and then.
+    fn time_to_next(&self) -> Option<Duration> {
+        let next = self.0.book.find_next_expiry()?;
+        let left = u64::from(next.get()).saturating_sub(self.0.clock.now().get().into());
+        Some(Duration::from_millis(left.max(1)).min(LOOK))
+    }
+}
+
+fn later(now: MilliSecondsSinceUnixEpoch, by: Duration) -> MilliSecondsSinceUnixEpoch {
+    let by = UInt::try_from(by.as_millis()).unwrap_or(UInt::MAX);
+    MilliSecondsSinceUnixEpoch(now.get().saturating_add(by))
+}
+
+/// Those who type as clients read it.
+pub fn typing_event(typists: Vec<OwnedUserId>) -> Option<Raw<AnySyncEphemeralRoomEvent>> {
+    let event = SyncTypingEvent::new(TypingEventContent::new(typists));
+    Raw::new(&event)
+        .map(Raw::cast)
+        .inspect_err(|error| tracing::error!(%error, "typing could not be written as JSON"))
+        .ok()
+}

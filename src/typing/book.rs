@@ -1,0 +1,160 @@
+//! Who is typing, in memory: everybody who has not stopped, in every room.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::RwLock;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId};
+use tokio::sync::Notify;
+
+use crate::{
+    fact::{Batch, News, Typing},
+    log::Reader,
+    position::Position,
+};
+
+/// How many rooms are remembered.
+const KEPT_ROOMS: usize = 20_000;
+
+/// Who is typing where. It follows the log.
+#[derive(Default)]
+pub struct Book {
+    pages: RwLock<Pages>,
+    /// Rung when somebody begins to type.
+    begun: Notify,
+}
+
+#[derive(Default)]
+struct Pages {
+    rooms: HashMap<OwnedRoomId, Page>,
+    /// Everything up to here was part of what was read from the database.
+    loaded: Position,
+    /// Where there is no page, nobody has typed after this, as long as this node has followed the log.
+    blank_after: Position,
+}
+
+/// The typists of one room, each until when.
+#[derive(Default)]
+struct Page {
+    typists: BTreeMap<OwnedUserId, MilliSecondsSinceUnixEpoch>,
+    /// When somebody last began or stopped.
+    changed: Position,
+}
+
+/// What the book knows of a room since some place in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    Unchanged,
+    /// These have begun and not stopped.
+    Changed(Vec<OwnedUserId>),
+    /// That was before this node began to follow the log. Nobody is typing now.
+    Unknown,
+}
+
+impl Page {
+    fn apply(&mut self, at: Position, typing: &Typing) {
+        let changed = match typing.until {
+            // Somebody who goes on typing is no news.
+            Some(until) => self.typists.insert(typing.user_id.clone(), until).is_none(),
+            None => self.typists.remove(&typing.user_id).is_some(),
+        };
+        if changed {
+            self.changed = at;
+        }
+    }
+}
+
+impl Pages {
+    fn apply(&mut self, at: Position, typing: &Typing) {
+        if at <= self.loaded {
+            return;
+        }
+        match self.rooms.get_mut(&typing.room_id) {
+            Some(page) => page.apply(at, typing),
+            None if typing.until.is_some() => {
+                self.rooms.entry(typing.room_id.clone()).or_default().apply(at, typing);
+                self.keep_few(at);
+            }
+            None => {}
+        }
+    }
+
+    fn keep_few(&mut self, at: Position) {
+        if self.rooms.len() > KEPT_ROOMS {
+            self.rooms.retain(|_, page| !page.typists.is_empty());
+            self.blank_after = at;
+        }
+    }
+}
+
+impl Reader for Book {
+    fn read(&self, batch: &Batch) {
+        for (at, news) in batch.entries() {
+            let News::Typing(typing) = news else { continue };
+            self.pages.write().apply(at, typing);
+            if typing.until.is_some() {
+                self.begun.notify_one();
+            }
+        }
+    }
+}
+
+impl Book {
+    /// Takes those who were typing at `position`, as the database had it, and what has happened since.
+    pub(super) fn load(&self, position: Position, typists: &[(Position, Typing)], missed: &[std::sync::Arc<Batch>]) {
+        let mut pages = Pages { blank_after: self.pages.read().blank_after, ..Pages::default() };
+        for (at, typing) in typists {
+            pages.apply(*at, typing);
+        }
+        pages.loaded = position;
+        for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
+            if let News::Typing(typing) = news {
+                pages.apply(at, typing);
+            }
+        }
+        *self.pages.write() = pages;
+        self.begun.notify_one();
+    }
+
+    /// Who types in a room, if that has changed after `after`, up to `until`. Those whose time is up by `now` have
+    /// stopped, though the log does not say so yet. This node has followed the log since `began`.
+    pub(super) fn since(
+        &self,
+        room_id: &RoomId,
+        (after, until): (Position, Position),
+        now: MilliSecondsSinceUnixEpoch,
+        began: Position,
+    ) -> Since {
+        let pages = self.pages.read();
+        // Before this node began, somebody may have stopped of whom there is no trace here.
+        let is_recent = after >= began.max(pages.blank_after);
+        let Some(page) = pages.rooms.get(room_id) else {
+            return if is_recent || after == Position::START { Since::Unchanged } else { Since::Unknown };
+        };
+        if page.changed > until || (is_recent && page.changed <= after) {
+            return Since::Unchanged;
+        }
+        let typists: Vec<_> =
+            page.typists.iter().filter(|(_, until)| **until > now).map(|(user, _)| user.clone()).collect();
+        if typists.is_empty() && after == Position::START { Since::Unchanged } else { Since::Changed(typists) }
+    }
+
+    /// Those whose time is up by `now`.
+    pub(super) fn list_expired(&self, now: MilliSecondsSinceUnixEpoch) -> Vec<Typing> {
+        let pages = self.pages.read();
+        let typists = pages.rooms.iter().flat_map(|(room, page)| page.typists.iter().map(move |entry| (room, entry)));
+        typists
+            .filter(|(_, (_, until))| **until <= now)
+            .map(|(room_id, (user_id, _))| Typing { room_id: room_id.clone(), user_id: user_id.clone(), until: None })
+            .collect()
+    }
+
+    /// When the next one's time is up, if anybody is typing.
+    pub(super) fn find_next_expiry(&self) -> Option<MilliSecondsSinceUnixEpoch> {
+        self.pages.read().rooms.values().flat_map(|page| page.typists.values()).min().copied()
+    }
+
+    /// Returns when somebody has begun to type.
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
+    }
+}

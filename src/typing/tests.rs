@@ -1,0 +1,107 @@
+use std::time::Duration;
+
+use ruma::{OwnedUserId, RoomId};
+
+use super::typing_event;
+use crate::{
+    position::Position,
+    testing::{World, user},
+};
+
+const END: Position = Position(i64::MAX);
+
+impl World {
+    async fn typists(&self, room_id: &RoomId, after: Position) -> Option<Vec<OwnedUserId>> {
+        self.app.typists.since(room_id, after, END, self.clock.now()).await.unwrap()
+    }
+
+    fn reached(&self) -> Position {
+        self.rooms().log().tail().reached()
+    }
+
+    /// Waits for the task that tells who has stopped.
+    async fn wait_for_news_after(&self, position: Position) {
+        let tail = self.rooms().log().tail();
+        tokio::time::timeout(Duration::from_secs(10), tail.wait_for(position.next())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn typing_begins_stops_and_ends_by_itself_when_its_time_is_up() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new().await;
+    let room = world.room(&[&alice, &bob]).await;
+    let before = world.reached();
+    assert_eq!(world.typists(&room, Position::START).await, None);
+
+    world.app.typists.begin(&alice, &room, Some(Duration::from_secs(5))).await.unwrap();
+    world.app.typists.begin(&bob, &room, Some(Duration::from_secs(5_000))).await.unwrap();
+    assert_eq!(world.typists(&room, before).await, Some(vec![alice.clone(), bob.clone()]));
+    let both = world.reached();
+    assert_eq!(world.typists(&room, both).await, None);
+
+    // To go on typing is no news.
+    world.app.typists.begin(&alice, &room, Some(Duration::from_secs(5))).await.unwrap();
+    assert_eq!(world.typists(&room, both).await, None);
+
+    let typing = world.reached();
+    world.clock.advance(Duration::from_secs(6));
+    world.wait_for_news_after(typing).await;
+    assert_eq!(world.typists(&room, typing).await, Some(vec![bob.clone()]));
+
+    world.app.typists.stop(&bob, &room).await.unwrap();
+    assert_eq!(world.typists(&room, typing).await, Some(vec![]));
+    assert_eq!(world.typists(&room, Position::START).await, None);
+    assert_eq!(world.typists(&room, world.reached()).await, None);
+}
+
+#[tokio::test]
+async fn nobody_types_longer_than_two_minutes() {
+    let alice = user("alice");
+    let world = World::new().await;
+    let room = world.room(&[&alice]).await;
+    world.app.typists.begin(&alice, &room, Some(Duration::from_secs(5_000))).await.unwrap();
+    world.clock.advance(Duration::from_secs(121));
+    // Before the task has written it, and after.
+    assert_eq!(world.typists(&room, Position::START).await, None);
+    world.wait_for_news_after(world.reached().before()).await;
+    assert_eq!(world.typists(&room, Position::START).await, None);
+}
+
+#[tokio::test]
+async fn who_typed_before_a_restart_stops_after_it() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new().await;
+    let room = world.room(&[&alice, &bob]).await;
+    let quiet = world.room(&[&alice]).await;
+    world.app.typists.begin(&alice, &room, Some(Duration::from_mins(1))).await.unwrap();
+    world.app.typists.begin(&bob, &room, Some(Duration::from_secs(100))).await.unwrap();
+    world.app.typists.begin(&alice, &quiet, None).await.unwrap();
+    let typing = world.reached();
+    world.app.typists.stop(&alice, &quiet).await.unwrap();
+
+    let world = world.restart().await;
+    assert_eq!(world.typists(&room, Position::START).await, Some(vec![alice.clone(), bob.clone()]));
+    assert_eq!(world.typists(&quiet, typing).await, Some(vec![]), "it stopped before the restart");
+    assert_eq!(world.typists(&quiet, world.reached()).await, None);
+    let restarted = world.reached();
+    world.clock.advance(Duration::from_secs(61));
+    world.wait_for_news_after(restarted).await;
+    assert_eq!(world.typists(&room, restarted).await, Some(vec![bob]));
+}
+
+#[tokio::test]
+async fn only_members_type() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new().await;
+    let room = world.room(&[&alice]).await;
+    let refused = world.app.typists.begin(&bob, &room, None).await.unwrap_err();
+    assert!(refused.to_string().contains("Join"), "{refused}");
+    assert_eq!(world.typists(&room, Position::START).await, None);
+}
+
+#[test]
+fn typing_as_clients_read_it() {
+    let raw = typing_event(vec![user("alice")]).unwrap();
+    assert_eq!(raw.json().get(), r#"{"type":"m.typing","content":{"user_ids":["@alice:localhost"]}}"#);
+}
