@@ -7,6 +7,8 @@ mod content;
 mod draft;
 mod pdu;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use self::{

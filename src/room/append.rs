@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// How often a write is built again before the caller is told to try later.
-const ATTEMPTS: usize = 16;
-/// How long the log may stand still before a write that it should hold is looked at again.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const ATTEMPTS: usize = 16;
+/// How long to wait for a write that may have failed before looking again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the next event of a room is built on.
 #[derive(Clone, Debug)]
@@ -37,9 +37,9 @@ pub struct Head {
 /// The head with everything that is on its way to the database.
 #[derive(Default)]
 pub struct Pending {
-    head: Option<Head>,
+    pub(super) head: Option<Head>,
     /// Counts how often the head was dropped, so that a failed write drops only what was built on it.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 /// What somebody wants to do to a room.
@@ -227,19 +227,27 @@ impl Rooms {
         Attempt::Verdict { verdict, events, generation }
     }
 
-    /// Waits until a room of so many events is durable. False if some of them were not to be.
-    async fn has_settled(&self, room: &Room, events: i64, generation: u64) -> bool {
+    /// Waits until everything that a head was built on is durable. False if some of it was not to be.
+    async fn has_settled(&self, room: &Room, head: i64, generation: u64) -> bool {
+        self.has_committed(room, head).await && room.pending.lock().await.generation == generation
+    }
+
+    /// Waits until a head is committed. False if that takes so long that it may never be.
+    pub(super) async fn has_committed(&self, room: &Room, head: i64) -> bool {
         let mut steps = self.0.log.tail().watch();
-        while room.view(|view| view.head.head) < events {
-            if !matches!(tokio::time::timeout(PATIENCE, steps.changed()).await, Ok(Ok(()))) {
-                return false;
+        let committed = async {
+            while room.view(|view| view.head.head) < head {
+                if steps.changed().await.is_err() {
+                    return false;
+                }
             }
-        }
-        room.pending.lock().await.generation == generation
+            true
+        };
+        tokio::time::timeout(PATIENCE, committed).await.unwrap_or(false)
     }
 
     /// Waits until this node has read what the database holds now.
-    async fn reach_the_database(&self) -> Result<()> {
+    pub(super) async fn reach_the_database(&self) -> Result<()> {
         let last = store::log::last_position(&mut self.0.db.read().await?).await?;
         let tail = self.0.log.tail();
         if tail.reached() < last {
@@ -307,7 +315,7 @@ impl Rooms {
 }
 
 /// Adds an event that follows the head directly: the linear case, in which state needs no resolution.
-fn accept(
+pub(super) fn accept(
     head: &mut Head,
     pdu: Arc<Pdu>,
     transaction: Option<Transaction>,
@@ -354,7 +362,7 @@ fn accept(
 
 impl Pending {
     /// The pending head where it is ahead of what has been committed, else that: another node may have written.
-    fn ahead_of(&self, room: &Room) -> Head {
+    pub(super) fn ahead_of(&self, room: &Room) -> Head {
         room.view(|view| match &self.head {
             Some(head) if head.room.head > view.head.head => head.clone(),
             _ => Head { room: view.head.clone(), rules: view.rules, state: view.state.clone() },
@@ -362,7 +370,7 @@ impl Pending {
     }
 }
 
-async fn forget_pending(room: &Room, generation: u64) {
+pub(super) async fn forget_pending(room: &Room, generation: u64) {
     let mut pending = room.pending.lock().await;
     if pending.generation == generation {
         pending.head = None;

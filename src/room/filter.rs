@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn message(content: &serde_json::Value) -> Pdu {
-        pdu_of(&json!({ "type": "m.room.message", "sender": "@alice:hearth", "content": content }))
+        pdu_of(&json!({ "type": "m.room.message", "sender": "@alice:here", "content": content }))
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
     fn exclusion_wins_over_inclusion() {
         let pdu = message(&json!({ "body": "hello" }));
         let room = pdu.room_id().as_str();
-        for (name, value) in [("types", "m.room.*"), ("senders", "@alice:hearth"), ("rooms", room)] {
+        for (name, value) in [("types", "m.room.*"), ("senders", "@alice:here"), ("rooms", room)] {
             assert!(filter(json!({ name: [value] })).passes(&pdu), "{name}");
             assert!(!filter(json!({ name: [] })).passes(&pdu), "{name}");
             let not = format!("not_{name}");
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_nothing_can_pass_is_recognised() {
-        let room = room_id!("!room:hearth");
+        let room = room_id!("!room:here");
         for nothing in [
             json!({ "types": [] }),
             json!({ "senders": [] }),
@@ -212,10 +212,10 @@ mod tests {
     #[test]
     fn filters_without_rooms_look_at_type_and_sender() {
         let filter: Filter =
-            serde_json::from_value(json!({ "types": ["m.presence"], "not_senders": ["@bob:hearth"] })).unwrap();
+            serde_json::from_value(json!({ "types": ["m.presence"], "not_senders": ["@bob:here"] })).unwrap();
         assert!(filter.passes_kind("m.presence"));
         assert!(!filter.passes_kind("m.direct"));
-        assert!(filter.passes_sender(user_id!("@alice:hearth")));
-        assert!(!filter.passes_sender(user_id!("@bob:hearth")));
+        assert!(filter.passes_sender(user_id!("@alice:here")));
+        assert!(!filter.passes_sender(user_id!("@bob:here")));
     }
 }

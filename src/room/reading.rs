@@ -96,7 +96,7 @@ impl Reading {
     }
 }
 
-/// What `unsigned.membership` says. One that the specification doesn't know is left out.
+/// The same for a room that is not there and one that is none of the caller's business.
 pub fn not_a_member() -> Error {
     Error::forbidden("You are not and were not in this room, or you have forgotten it. Join it to read it")
 }

@@ -6,7 +6,7 @@ use super::{Room, Rooms, State};
 use crate::{
     db::{Conn, DbResult},
     error::Result,
-    event::{Pdu, Stored},
+    event::{Pdu, Standing, Stored},
     position::Position,
     store::{self, room::Lineage},
 };
@@ -76,6 +76,15 @@ impl Rooms {
         for ((kind, state_key), place) in changes {
             let event = place.and_then(|at| events.iter().find(|e| e.position == at)).map(|e| Arc::clone(&e.pdu));
             state.apply(&crate::event::StateChange { kind, state_key, event });
+        }
+        Ok(state)
+    }
+
+    /// The state that an event left behind: what it saw, and its own doing unless it was rejected.
+    pub async fn state_after(&self, room: &Room, event: &Stored) -> Result<State> {
+        let mut state = self.state_before(room, event).await?;
+        if event.pdu.is_state() && event.standing != Standing::Rejected {
+            state.insert(Arc::clone(&event.pdu));
         }
         Ok(state)
     }

@@ -222,7 +222,7 @@ mod tests {
     use ruma::RoomVersionId;
 
     use super::*;
-    use crate::room::testing::{TestRooms, user};
+    use crate::room::world::{World, user};
 
     /// The place of the event in question.
     const EVENT: Position = Position(50);
@@ -304,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn memory_and_database_agree_on_what_a_member_sees() {
-        let test = TestRooms::new().await;
+        let test = World::new().await;
         let room_id = test.found(RoomVersionId::V12, "shared").await;
         test.say(&room_id, "alice", &["before bob"]).await;
         test.member(&room_id, "bob", "bob", "join").await;

@@ -24,24 +24,38 @@ use crate::{
 pub(super) struct World {
     pub(super) rooms: Rooms,
     pub(super) db: Db,
+    pub(super) clock: Clock,
     tasks: Tasks,
     folder: TempDir,
 }
 
 impl World {
     pub(super) async fn new() -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::on(TempDir::new().unwrap()).await
+    }
+
+    /// The same database as another process finds it.
+    pub(super) async fn restart(self) -> Self {
+        let Self { rooms, db, tasks, folder, .. } = self;
+        drop(rooms);
+        tasks.shutdown().start("the test restarts it");
+        assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
+        db.close().await;
+        Self::on(folder).await
+    }
+
+    async fn on(folder: TempDir) -> Self {
         let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
         let db = Db::connect(&url, 1).await.unwrap();
         db.migrate().await.unwrap();
-        let tasks = Tasks::new();
-        let rooms = node(&db, &tasks, 1).await;
-        Self { rooms, db, tasks, folder }
+        let (clock, tasks) = (Clock::manual(1_700_000_000_000), Tasks::new());
+        let rooms = node(&db, &clock, &tasks, 1).await;
+        Self { rooms, db, clock, tasks, folder }
     }
 
     /// The same rooms as another node of this server sees them.
     pub(super) async fn another_node(&self) -> Rooms {
-        node(&self.db, &self.tasks, 2).await
+        node(&self.db, &self.clock, &self.tasks, 2).await
     }
 
     /// Stops everything and removes what was written.
@@ -66,13 +80,12 @@ impl World {
     }
 }
 
-async fn node(db: &Db, tasks: &Tasks, seed: u64) -> Rooms {
+async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64) -> Rooms {
     let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
     tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
     let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), tasks).await.unwrap();
     let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
-    let clock = Clock::manual(1_700_000_000_000);
-    Rooms::new(db.clone(), log, clock, random, owned_server_name!("here"), key, active)
+    Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active)
 }
 
 /// Somebody on this server.

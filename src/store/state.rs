@@ -1,7 +1,8 @@
 //! `state_versions`, `state_forks`, `state_fork_changes`: a room's state at any place, as changes.
 //!
 //! The trunk holds one row for each change of the resolved state. A state that is not the trunk's is a fork:
-//! the trunk at a base position with a few changes.
+//! a line at a base position with a few changes. A fork that would need too many of them starts a line of its
+//! own, which stands whole at position 0, where no event is.
 
 use std::collections::HashMap;
 
@@ -68,9 +69,9 @@ static INSERT_FORK_CHANGES: Insert = Insert::new(
 #[cfg(test)]
 pub(crate) static INSERTS: &[&Insert] = &[&INSERT_VERSIONS, &INSERT_FORKS, &INSERT_FORK_CHANGES];
 
-/// A change of the trunk, on its way into the table.
+/// A change of a line, on its way into the table.
 pub(crate) struct Version<'a> {
-    pub(crate) trunk: Lineage,
+    pub(crate) line: Lineage,
     pub(crate) change: &'a StateChange,
     pub(crate) from: Position,
     pub(crate) event: Option<Position>,
@@ -93,7 +94,7 @@ pub(crate) struct KeyAt {
 
 pub(crate) async fn insert_versions(tx: &mut Tx, versions: &[Version<'_>]) -> DbResult<()> {
     let columns = [
-        Column::ints(versions.iter().map(|v| v.trunk.0)),
+        Column::ints(versions.iter().map(|v| v.line.0)),
         Column::texts(versions.iter().map(|v| v.change.kind.as_str())),
         Column::texts(versions.iter().map(|v| v.change.state_key.as_str())),
         Column::ints(versions.iter().map(|v| v.from.0)),

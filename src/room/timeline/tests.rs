@@ -6,7 +6,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     error::Error,
-    room::testing::{TestRooms, canonical, message, user},
+    room::{
+        testing::text,
+        world::{World, json as canonical, user},
+    },
 };
 
 fn of_types(types: &[&str]) -> RoomEventFilter {
@@ -17,13 +20,13 @@ fn of_types(types: &[&str]) -> RoomEventFilter {
 
 const NOBODY: &str = "nobody";
 
-async fn walk(test: &TestRooms, reading: &mut Reading, direction: Direction, limit: usize) -> Vec<Position> {
+async fn walk(test: &World, reading: &mut Reading, direction: Direction, limit: usize) -> Vec<Position> {
     walk_filtered(test, reading, direction, limit, &RoomEventFilter::default()).await.0
 }
 
 /// Every page to the end, with how many there were.
 async fn walk_filtered(
-    test: &TestRooms,
+    test: &World,
     reading: &mut Reading,
     direction: Direction,
     limit: usize,
@@ -43,7 +46,7 @@ async fn walk_filtered(
     }
 }
 
-async fn visible(test: &TestRooms, room_id: &OwnedRoomId, name: &str) -> Vec<Position> {
+async fn visible(test: &World, room_id: &OwnedRoomId, name: &str) -> Vec<Position> {
     let reading = test.rooms.open(room_id, &user(name)).await.unwrap();
     let mut conn = test.rooms.0.db.read().await.unwrap();
     let all = store::event::list_forward(&mut conn, room_id, Position::START, reading.until, 10_000).await.unwrap();
@@ -51,7 +54,7 @@ async fn visible(test: &TestRooms, room_id: &OwnedRoomId, name: &str) -> Vec<Pos
 }
 
 /// A room with more events than memory holds, in which bob comes and goes under changing visibilities.
-async fn eventful(test: &TestRooms) -> OwnedRoomId {
+async fn eventful(test: &World) -> OwnedRoomId {
     let room_id = test.found(RoomVersionId::V12, "shared").await;
     let bodies = vec!["hello"; 30];
     for visibility in ["joined", "invited", "shared", "world_readable", "joined"] {
@@ -70,7 +73,7 @@ async fn eventful(test: &TestRooms) -> OwnedRoomId {
 
 #[tokio::test]
 async fn every_visible_event_is_seen_once_in_both_directions() {
-    let mut test = TestRooms::new().await;
+    let mut test = World::new().await;
     let room_id = eventful(&test).await;
     for _ in 0..2 {
         for name in ["alice", "bob"] {
@@ -91,7 +94,7 @@ async fn every_visible_event_is_seen_once_in_both_directions() {
 
 #[tokio::test]
 async fn a_page_full_of_filtered_events_does_not_end_pagination() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V11, "shared").await;
     let mut topics = Vec::new();
     for topic in ["one", "two", "three"] {
@@ -109,7 +112,7 @@ async fn a_page_full_of_filtered_events_does_not_end_pagination() {
 
 #[tokio::test]
 async fn a_filter_that_nothing_can_pass_ends_at_once() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V11, "shared").await;
     let filter = of_types(&[]);
     let mut reading = test.rooms.open(&room_id, &user("alice")).await.unwrap();
@@ -119,7 +122,7 @@ async fn a_filter_that_nothing_can_pass_ends_at_once() {
 
 #[tokio::test]
 async fn unknown_and_forbidden_rooms_look_alike() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V12, "shared").await;
     test.member(&room_id, "alice", "bob", "invite").await;
     let refusal = async |room: &str, name: &str| {
@@ -129,7 +132,7 @@ async fn unknown_and_forbidden_rooms_look_alike() {
             _ => panic!("{name} must not read this"),
         }
     };
-    let unknown = refusal("!nowhere:hearth", NOBODY).await;
+    let unknown = refusal("!nowhere:here", NOBODY).await;
     assert_eq!(unknown.0, "M_FORBIDDEN");
     assert_eq!(refusal(room_id.as_str(), NOBODY).await, unknown);
     assert_eq!(refusal(room_id.as_str(), "bob").await, unknown, "an invitation opens nothing");
@@ -148,7 +151,7 @@ async fn unknown_and_forbidden_rooms_look_alike() {
 
 #[tokio::test]
 async fn a_leaver_reads_the_room_as_it_was() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V12, "shared").await;
     test.member(&room_id, "bob", "bob", "join").await;
     test.set(&room_id, "alice", "m.room.name", "", json!({ "name": "old" })).await;
@@ -174,7 +177,7 @@ static EVERYTHING: std::sync::LazyLock<RoomEventFilter> = std::sync::LazyLock::n
 
 #[tokio::test]
 async fn the_context_of_an_event_joins_onto_pages_without_gap_or_overlap() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V12, "shared").await;
     test.member(&room_id, "bob", "bob", "join").await;
     let said = test.say(&room_id, "alice", &vec!["hello"; 20]).await;
@@ -198,7 +201,7 @@ async fn the_context_of_an_event_joins_onto_pages_without_gap_or_overlap() {
 
 #[tokio::test]
 async fn the_sender_of_every_event_of_a_page_is_known() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V12, "shared").await;
     for name in ["bob", "carol"] {
         test.member(&room_id, name, name, "join").await;
@@ -221,11 +224,11 @@ async fn the_sender_of_every_event_of_a_page_is_known() {
 
 #[tokio::test]
 async fn redacted_content_is_not_told_as_previous_content() {
-    let test = TestRooms::new().await;
+    let test = World::new().await;
     let room_id = test.found(RoomVersionId::V12, "shared").await;
     let secret = test.set(&room_id, "alice", "m.room.topic", "", json!({ "topic": "secret" })).await;
     let next = test.set(&room_id, "alice", "m.room.topic", "", json!({ "topic": "harmless" })).await;
-    let mut redaction = message("alice", "");
+    let mut redaction = text("alice", "");
     redaction.kind = "m.room.redaction".into();
     redaction.content = canonical(json!({}));
     redaction.redacts = Some(secret.event_id().to_owned());
