@@ -18,6 +18,7 @@ use crate::{
     hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
+    presence::{self, PresenceBook},
     profile::Profiles,
     random::Random,
     rate_limit::{Rate, RateLimitSettings, RateLimits},
@@ -28,6 +29,7 @@ use crate::{
     tasks::Tasks,
     typing::{self, Typists},
     uia::Uia,
+    unread::{self, Unread},
     upkeep,
 };
 
@@ -60,6 +62,8 @@ pub struct House {
     pub(crate) receipts: Receipts,
     pub(crate) typists: Typists,
     pub(crate) syncs: Syncs,
+    pub(crate) presence: PresenceBook,
+    pub(crate) unread: Unread,
 }
 
 impl Deref for App {
@@ -108,11 +112,17 @@ impl App {
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
         let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), books.typing, &tasks).await?;
+        let enabled = config.presence.enabled;
+        let presence =
+            PresenceBook::start(db.clone(), log.clone(), clock.clone(), enabled, books.presence, &tasks).await?;
+        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), books.unread);
         let syncs = Syncs::new(Sources {
             rooms: rooms.clone(),
             watchers: Watchers::new(db.clone(), tail, books.watchers),
             receipts: receipts.clone(),
             typists: typists.clone(),
+            presence: presence.clone(),
+            unread: unread.clone(),
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
@@ -137,6 +147,8 @@ impl App {
             receipts,
             typists,
             syncs,
+            presence,
+            unread,
         })))
     }
 
@@ -166,6 +178,8 @@ struct Books {
     account_data: Arc<account_data::Book>,
     receipts: Arc<receipt::Book>,
     typing: Arc<typing::Book>,
+    presence: Arc<presence::Book>,
+    unread: Arc<unread::Book>,
     watchers: Arc<Registry>,
 }
 
@@ -176,6 +190,8 @@ impl Books {
             Arc::clone(&self.account_data) as _,
             Arc::clone(&self.receipts) as _,
             Arc::clone(&self.typing) as _,
+            Arc::clone(&self.presence) as _,
+            Arc::clone(&self.unread) as _,
             Arc::new(DeviceReader(bearers)),
             Arc::clone(&self.watchers) as _,
         ];

@@ -168,6 +168,11 @@ impl Receipts {
         Ok(receipts)
     }
 
+    /// A user's own receipts in a room, if they are all remembered.
+    pub(crate) fn find_own(&self, user_id: &UserId, room_id: &RoomId) -> Option<Vec<Arc<Receipt>>> {
+        self.0.book.find_own(user_id, room_id)
+    }
+
     /// Reads a room's receipts and has the book remember them.
     async fn load(&self, room_id: &RoomId) -> Result<Vec<(Position, Arc<Receipt>)>> {
         loop {

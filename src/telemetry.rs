@@ -52,7 +52,8 @@ fn subscriber<W>(log: &Log, writer: W) -> Result<impl Subscriber + Send + Sync, 
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&log.level)?;
+    // The authorization rules tell of every event that they allow; `log.level` can ask for that by name.
+    let filter = EnvFilter::builder().parse(format!("ruma_state_res=warn,{}", log.level))?;
     let lines = match log.format {
         LogFormat::Human => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());

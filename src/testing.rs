@@ -13,6 +13,7 @@ use crate::{
     db::Db,
     event::Draft,
     metrics::Metrics,
+    position::Position,
     random::Random,
     room::{
         Rooms,
@@ -85,11 +86,20 @@ impl World {
         room_id
     }
 
+    /// Up to where the log has been read.
+    pub(crate) fn reached(&self) -> Position {
+        self.rooms().log().tail().reached()
+    }
+
     /// A user's own membership.
     pub(crate) async fn membership(&self, room_id: &RoomId, user_id: &UserId, membership: &str) -> OwnedEventId {
-        let content = object(json!({ "membership": membership }));
-        self.send(room_id, Draft::state(user_id.to_owned(), TimelineEventType::RoomMember, user_id.as_str(), content))
-            .await
+        self.profile(room_id, user_id, json!({ "membership": membership })).await
+    }
+
+    /// A user's own membership event.
+    pub(crate) async fn profile(&self, room_id: &RoomId, user_id: &UserId, content: Value) -> OwnedEventId {
+        let kind = TimelineEventType::RoomMember;
+        self.send(room_id, Draft::state(user_id.to_owned(), kind, user_id.as_str(), object(content))).await
     }
 
     /// A text message.

@@ -133,6 +133,7 @@ CREATE TABLE presence (
     position BIGINT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX presence_by_position ON presence (position);
+CREATE INDEX present_users ON presence (user_id) WHERE presence <> 'offline';
 
 CREATE TABLE accounts (
     user_id TEXT PRIMARY KEY,

@@ -19,6 +19,7 @@ mod leave;
 mod login;
 mod members;
 mod message;
+mod presence;
 mod profile;
 mod push_rule;
 mod read_marker;
@@ -64,6 +65,7 @@ const SECTIONS: &[Section] = &[
     login::routes,
     members::routes,
     message::routes,
+    presence::routes,
     profile::routes,
     push_rule::routes,
     read_marker::routes,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, events::TimelineEventType};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 
 use crate::{
     fact::{Batch, News, Receipt},
@@ -138,6 +138,14 @@ impl Book {
             Some(page) => (after >= page.after).then(|| page.between(after, until)),
             None => (after >= began.max(pages.blank_after)).then(Vec::new),
         }
+    }
+
+    /// A user's receipts in a room, if they are all remembered.
+    pub(super) fn find_own(&self, user_id: &UserId, room_id: &RoomId) -> Option<Vec<Arc<Receipt>>> {
+        let pages = self.0.read();
+        let page = pages.rooms.get(room_id).filter(|page| page.after == Position::START)?;
+        let places = page.of_user.get(user_id).into_iter().flatten();
+        Some(places.filter_map(|at| page.by_position.get(at)).cloned().collect())
     }
 
     /// Takes the receipts of a room as the database had them, and brings them up to date.

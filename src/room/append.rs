@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     event::{self, Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
     fact::{Fact, NewEvent, RoomHead, Write},
-    log::CommitError,
+    log::{CommitError, Submitted},
     store,
 };
 
@@ -117,16 +117,24 @@ impl Appended {
 /// A write that was built, and the events in it.
 type Built = (Write, Vec<Arc<Pdu>>);
 
+/// One try at a write.
+enum Attempt {
+    /// It is in the queue, built on everything up to this generation.
+    Submitted(Submitted, Vec<Arc<Pdu>>, u64),
+    /// Nothing is to be written, by what was known of a room of so many events.
+    Verdict { verdict: Result<Appended>, events: i64, generation: u64 },
+}
+
 impl Rooms {
     /// Appends what `plan` makes of the room's head. It is called again if the head turns out to be another.
     /// An error of the plan is the answer, and nothing happens.
     pub async fn append(&self, room_id: &RoomId, plan: impl Fn(&Head) -> Result<Plan>) -> Result<Appended> {
         self.append_built(room_id, |head| {
             let plan = plan(head)?;
-            if let Some(event_id) = plan.done_by {
-                return Ok(Err(event_id));
+            match plan.done_by {
+                Some(event_id) => Ok(Err(event_id)),
+                None => self.build(head, Some(room_id), plan).map(Ok),
             }
-            self.build(head, Some(room_id), plan).map(Ok)
         })
         .await
     }
@@ -168,40 +176,55 @@ impl Rooms {
         room_id: &RoomId,
         build: impl Fn(&mut Head) -> Result<Result<Built, OwnedEventId>>,
     ) -> Result<Appended> {
+        let mut looked = false;
         for _ in 0..ATTEMPTS {
             let room = self.get(room_id).await?;
-            let mut pending = room.pending.lock().await;
-            let mut head = pending.ahead_of(&room);
-            let generation = pending.generation;
-            let (write, pdus) = match build(&mut head)? {
-                Ok(built) => built,
-                Err(event_id) => {
-                    drop(pending);
-                    if self.has_settled(&room, head.room.head, generation).await {
-                        return Ok(Appended::Before(event_id));
+            match self.attempt(&room, &build).await {
+                Attempt::Submitted(submitted, pdus, generation) => match submitted.committed().await {
+                    Ok(_) => return Ok(Appended::Done(pdus)),
+                    Err(error) => {
+                        forget_pending(&room, generation).await;
+                        match error {
+                            CommitError::Stale(_) => self.reach_the_database().await?,
+                            CommitError::Duplicate(event_id) => return Ok(Appended::Before(event_id)),
+                            error => return Err(error.into()),
+                        }
                     }
-                    continue;
-                }
-            };
-            if write.is_empty() {
-                return Ok(Appended::Done(Vec::new()));
-            }
-            let submitted = self.0.log.submit(write);
-            pending.head = Some(head);
-            drop(pending);
-            match submitted.committed().await {
-                Ok(_) => return Ok(Appended::Done(pdus)),
-                Err(error) => {
-                    forget_pending(&room, generation).await;
-                    match error {
-                        CommitError::Stale(_) => self.reach_the_database().await?,
-                        CommitError::Duplicate(event_id) => return Ok(Appended::Before(event_id)),
-                        error => return Err(error.into()),
+                },
+                // The database could not object to this one, so it is asked: another node may know better.
+                Attempt::Verdict { verdict, events, generation } => {
+                    let settled = self.has_settled(&room, events, generation).await;
+                    let known = looked || {
+                        self.reach_the_database().await?;
+                        room.view(|view| view.head.head) == events
+                    };
+                    if settled && known {
+                        return verdict;
                     }
+                    looked = true;
                 }
             }
         }
         Err(Error::Unavailable(format!("room {room_id} moves faster than this server can write to it")))
+    }
+
+    /// Builds on the room's pending head and queues the write, both under the room's lock.
+    async fn attempt(&self, room: &Room, build: impl Fn(&mut Head) -> Result<Result<Built, OwnedEventId>>) -> Attempt {
+        let mut pending = room.pending.lock().await;
+        let generation = pending.generation;
+        let mut head = pending.ahead_of(room);
+        let events = head.room.head;
+        let verdict = match build(&mut head) {
+            Ok(Ok((write, pdus))) if !write.is_empty() => {
+                let submitted = self.0.log.submit(write);
+                pending.head = Some(head);
+                return Attempt::Submitted(submitted, pdus, generation);
+            }
+            Ok(Ok(_)) => Ok(Appended::Done(Vec::new())),
+            Ok(Err(event_id)) => Ok(Appended::Before(event_id)),
+            Err(error) => Err(error),
+        };
+        Attempt::Verdict { verdict, events, generation }
     }
 
     /// Waits until everything that a head was built on is durable. False if some of it was not to be.
@@ -226,8 +249,11 @@ impl Rooms {
     /// Waits until this node has read what the database holds now.
     pub(super) async fn reach_the_database(&self) -> Result<()> {
         let last = store::log::last_position(&mut self.0.db.read().await?).await?;
-        self.0.log.tail().look();
-        self.0.log.tail().wait_for(last).await;
+        let tail = self.0.log.tail();
+        if tail.reached() < last {
+            tail.look();
+            tail.wait_for(last).await;
+        }
         Ok(())
     }
 

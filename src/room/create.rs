@@ -81,7 +81,7 @@ impl Rooms {
 }
 
 /// What the rules forbid in a room that does not exist yet is a wish that contradicts itself.
-pub(super) fn invalid_room_state(error: Error) -> Error {
+fn invalid_room_state(error: Error) -> Error {
     match error {
         Error::Refused { kind: ErrorKind::Forbidden, message } => {
             Error::refused(ErrorKind::InvalidRoomState, format!("Such a room can't exist. {message}"))

@@ -121,6 +121,9 @@ impl Rooms {
             TimelineEventType::RoomMember => {
                 return self.set_membership(room_id, sender, guest, state_key, content).await;
             }
+            TimelineEventType::RoomRedaction => {
+                return Err(Error::bad_json("A redaction is not state: send it through /redact or /send"));
+            }
             TimelineEventType::RoomCanonicalAlias if state_key.is_empty() => {
                 self.check_canonical_alias(room_id, &content).await?;
             }

@@ -3,6 +3,7 @@
 mod alias;
 mod create;
 mod membership;
+mod nodes;
 mod send;
 mod upgrade;
 

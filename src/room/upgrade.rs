@@ -19,7 +19,7 @@ use ruma::{
 use super::{
     Rooms, State,
     append::{Founding, Head, Plan, Proposal, unsupported},
-    create::{FirstEvents, InitialState, invalid_room_state},
+    create::{FirstEvents, InitialState},
     preset::TOMBSTONE,
     profile_of::Profile,
     send::check_joined,
@@ -84,7 +84,7 @@ impl Rooms {
             };
             Ok((Founding { version: upgrade.version.clone(), proposals }, then))
         });
-        let new = new.await.map_err(invalid_room_state)?;
+        let new = new.await?;
         self.hand_on_the_rest(upgrade, &new).await;
         Ok(new)
     }

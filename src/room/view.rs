@@ -214,6 +214,21 @@ impl View {
         (self.undo_after, history)
     }
 
+    /// Where a user who is in the room joined it, if the view still remembers that they were not there before.
+    pub fn joined_at(&self, user_id: &UserId) -> Option<Position> {
+        let mut is_in = self.state.membership(user_id) == MembershipState::Join;
+        for (place, before) in self.undo.iter().rev() {
+            if before.kind == "m.room.member" && before.state_key == user_id.as_str() {
+                let was_in = before.event.as_ref().is_some_and(|pdu| membership_of(pdu) == MembershipState::Join);
+                if is_in && !was_in {
+                    return Some(*place);
+                }
+                is_in = was_in;
+            }
+        }
+        None
+    }
+
     /// The accepted events after `after` up to `until`, oldest first, if the view remembers them all;
     /// `most` of them, the newest. The flag tells whether there are more.
     pub fn timeline(&self, after: Position, until: Position, most: usize) -> Option<(Vec<Arc<Stored>>, bool)> {

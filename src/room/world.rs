@@ -48,13 +48,14 @@ impl World {
         let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
         let db = Db::connect(&url, 1).await.unwrap();
         db.migrate().await.unwrap();
-        let (clock, random, tasks) = (Clock::manual(1_700_000_000_000), Random::seeded(1), Tasks::new());
-        let (tail, active) = (Arc::new(Tail::default()), Arc::new(Active::default()));
-        tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
-        let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), &tasks).await.unwrap();
-        let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
-        let rooms = Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active);
+        let (clock, tasks) = (Clock::manual(1_700_000_000_000), Tasks::new());
+        let rooms = node(&db, &clock, &tasks, 1).await;
         Self { rooms, db, clock, tasks, folder }
+    }
+
+    /// The same rooms as another node of this server sees them.
+    pub(super) async fn another_node(&self) -> Rooms {
+        node(&self.db, &self.clock, &self.tasks, 2).await
     }
 
     /// Stops everything and removes what was written.
@@ -77,6 +78,14 @@ impl World {
         let state = self.rooms.get(room_id).await.unwrap().state();
         state.get(kind, state_key).map_or(Value::Null, |pdu| pdu.content_as().unwrap())
     }
+}
+
+async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64) -> Rooms {
+    let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
+    tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
+    let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), tasks).await.unwrap();
+    let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
+    Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active)
 }
 
 /// Somebody on this server.

@@ -23,10 +23,10 @@ statements! {
     FIND_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1 AND user_id = $2";
     LIST_TYPISTS = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0";
     FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence WHERE user_id = $1";
-    PRESENCE_SINCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
-        WHERE position > $1 AND user_id IN LIST($2)";
-    LIST_IDLE_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
-        WHERE presence <> 'offline' AND last_active_ts <= $1";
+    PRESENCE_BETWEEN = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
+        WHERE position > $1 AND position <= $2 ORDER BY position";
+    LIST_PRESENT = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
+        WHERE presence <> 'offline'";
 }
 
 /// A receipt never moves back.
@@ -169,20 +169,18 @@ pub(crate) async fn find_presence(conn: &mut Conn, user_id: &UserId) -> DbResult
     conn.find(&FIND_PRESENCE, args![user_id]).await?.as_ref().map(presence).transpose()
 }
 
-/// The presence of those among `users` for whom it was set after `after`.
-pub(crate) async fn presence_since(
+/// What was set after `after`, up to `until`, oldest first.
+pub(crate) async fn presence_between(
     conn: &mut Conn,
     after: Position,
-    users: &[&UserId],
+    until: Position,
 ) -> DbResult<Vec<(Position, Presence)>> {
-    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
-    conn.list(&PRESENCE_SINCE, args![after.0, &users]).await?.iter().map(presence).collect()
+    conn.list(&PRESENCE_BETWEEN, args![after.0, until.0]).await?.iter().map(presence).collect()
 }
 
-/// Everybody who is not offline but was last active by `until`.
-pub(crate) async fn list_idle_presence(conn: &mut Conn, until: MilliSecondsSinceUnixEpoch) -> DbResult<Vec<Presence>> {
-    let rows = conn.list(&LIST_IDLE_PRESENCE, args![i64::from(until.get())]).await?;
-    rows.iter().map(|row| presence(row).map(|(_, presence)| presence)).collect()
+/// Everybody who is not offline.
+pub(crate) async fn list_present(conn: &mut Conn) -> DbResult<Vec<(Position, Presence)>> {
+    conn.list(&LIST_PRESENT, args![]).await?.iter().map(presence).collect()
 }
 
 fn receipt(row: &Row) -> DbResult<(Position, Receipt)> {

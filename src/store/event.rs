@@ -40,10 +40,12 @@ statements! {
     /// What was redacted no longer asks for attention.
     DELETE_HIGHLIGHTS = "DELETE FROM highlights WHERE position = (SELECT position FROM events WHERE event_id = $1)";
     HIGHLIGHTS_BETWEEN = "SELECT position, user_id FROM highlights WHERE position >= $1 AND position <= $2";
-    LIST_HIGHLIGHTS = "SELECT position FROM highlights WHERE user_id = $1 AND room_id = $2 AND position > $3 ORDER BY position";
-    /// What counts as unread for $2: thread and number of notifying events of others after $3.
-    LIST_NOTIFYING = "SELECT position, thread_root FROM events
-        WHERE room_id = $1 AND sender <> $2 AND position > $3 AND position <= $4 AND notifies ORDER BY position";
+    /// What asks for $2's attention, and what they have said themselves: after $3, up to $4.
+    LIST_ATTENTION = "SELECT e.position, e.thread_root, e.notifies, e.sender = $2, h.position IS NOT NULL FROM events e
+        LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
+        WHERE e.room_id = $1 AND e.position > $3 AND e.position <= $4 AND e.standing = 0
+            AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)
+        ORDER BY e.position LIMIT $5";
 }
 
 static INSERT_EVENTS: Insert = Insert::new(
@@ -237,27 +239,39 @@ pub(crate) async fn highlights_between(
     rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
 }
 
-/// The places of the events in a room that highlight a user, after `after`.
-pub(crate) async fn list_highlights(
-    conn: &mut Conn,
-    user_id: &UserId,
-    room_id: &RoomId,
-    after: Position,
-) -> DbResult<Vec<Position>> {
-    let rows = conn.list(&LIST_HIGHLIGHTS, args![user_id, room_id, after.0]).await?;
-    rows.iter().map(|row| row.get(0).map(Position)).collect()
+/// An event as it bears on one user's unread counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Attention {
+    pub(crate) position: Position,
+    pub(crate) thread_root: Option<OwnedEventId>,
+    /// Counts as unread for everybody but the sender.
+    pub(crate) notifies: bool,
+    /// The user is the sender.
+    pub(crate) mine: bool,
+    pub(crate) highlights: bool,
 }
 
-/// The places and threads of the events in a room that count as unread for `user_id`: after `after`, up to `until`.
-pub(crate) async fn list_notifying(
+/// The accepted events in a room that ask for a user's attention, and the user's own: after `after`, up to `until`,
+/// oldest first.
+pub(crate) async fn list_attention(
     conn: &mut Conn,
     room_id: &RoomId,
     user_id: &UserId,
     after: Position,
     until: Position,
-) -> DbResult<Vec<(Position, Option<OwnedEventId>)>> {
-    let rows = conn.list(&LIST_NOTIFYING, args![room_id, user_id, after.0, until.0]).await?;
-    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
+    limit: i64,
+) -> DbResult<Vec<Attention>> {
+    let rows = conn.list(&LIST_ATTENTION, args![room_id, user_id, after.0, until.0, limit]).await?;
+    let attention = rows.iter().map(|row| {
+        Ok(Attention {
+            position: Position(row.get(0)?),
+            thread_root: row.get(1)?,
+            notifies: row.get(2)?,
+            mine: row.get(3)?,
+            highlights: row.get(4)?,
+        })
+    });
+    attention.collect()
 }
 
 /// Runs one of the statements that select whole events, and adds to each what redacted it and what it replaced.

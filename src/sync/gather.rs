@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId, api::client::filter::FilterDefinition,
-    events::room::member::MembershipState,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::client::filter::FilterDefinition,
+    events::{presence::PresenceEvent, room::member::MembershipState},
 };
 
 use super::{
@@ -18,14 +19,16 @@ use crate::{
     clock::Clock,
     error::Result,
     event::Pdu,
-    fact::{AccountData, Presence, Receipt},
+    fact::{AccountData, Receipt},
     position::Position,
+    presence::PresenceBook,
     receipt::Receipts,
     room::{
         Room, Rooms,
         filter::{EventFilter as _, RoomAware as _},
     },
     typing::Typists,
+    unread::{Counts, Unread},
 };
 
 /// What `/sync` is made of. Cheap to clone.
@@ -38,6 +41,8 @@ pub(crate) struct Sources {
     pub(crate) watchers: Watchers,
     pub(crate) receipts: Receipts,
     pub(crate) typists: Typists,
+    pub(crate) presence: PresenceBook,
+    pub(crate) unread: Unread,
     pub(crate) account_data: AccountDataBook,
     pub(crate) clock: Clock,
 }
@@ -65,7 +70,7 @@ pub struct Gathered {
     pub knocked: Vec<StrippedRoom>,
     pub left: Vec<LeftRoom>,
     pub account_data: Vec<Arc<AccountData>>,
-    pub presence: Vec<Arc<Presence>>,
+    pub presence: Vec<PresenceEvent>,
 }
 
 /// What happened in a room that the user is in.
@@ -79,6 +84,7 @@ pub struct JoinedRoom {
     /// Who types now, if that has changed.
     pub typing: Option<Vec<OwnedUserId>>,
     pub account_data: Vec<Arc<AccountData>>,
+    pub unread: Counts,
 }
 
 /// A room that the user is no longer in.
@@ -158,6 +164,7 @@ impl Syncs {
             }
         }
         gathered.account_data = self.global_account_data(request, until).await?;
+        gathered.presence = self.presence(request, watcher, until).await?;
         Ok(gathered)
     }
 
@@ -226,6 +233,7 @@ impl Syncs {
                 .filter(|users| !since.is_new() || !users.is_empty())
                 .filter(|_| request.filter.room.ephemeral.passes_kind("m.typing")),
             account_data,
+            unread: self.0.unread.counts(&request.user_id, room_id).await?,
         })
     }
 
@@ -243,6 +251,29 @@ impl Syncs {
         let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
         let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
         Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })
+    }
+
+    /// Presence of those who share a room with the user.
+    async fn presence(&self, request: &Request, watcher: &Watcher, until: Position) -> Result<Vec<PresenceEvent>> {
+        if !self.0.presence.is_enabled() || !request.filter.presence.passes_kind("m.presence") {
+            return Ok(Vec::new());
+        }
+        let watchers = &self.0.watchers;
+        let may_share = |user_id: &UserId| {
+            request.filter.presence.passes_sender(user_id) && watchers.share_room(watcher, user_id).unwrap_or(true)
+        };
+        let mut events = Vec::new();
+        for presence in self.0.presence.since(request.since.unwrap_or_default(), until, may_share).await? {
+            let user_id = &presence.user_id;
+            let shares = match watchers.share_room(watcher, user_id) {
+                Some(shares) => shares,
+                None => watchers.look_up_shared_room(watcher, user_id).await?,
+            };
+            if shares {
+                events.push(self.0.presence.event(&presence));
+            }
+        }
+        Ok(events)
     }
 
     async fn receipts(

@@ -26,6 +26,7 @@ use crate::{
     receipt::receipt_events,
     room::fields::only_fields,
     typing::typing_event,
+    unread::Count,
 };
 
 /// For whom the response is written.
@@ -71,6 +72,8 @@ impl Page<'_> {
             response.rooms.knock.insert(room.room_id, knocked);
         }
         response.account_data.events = account_data(&gathered.account_data)?;
+        response.presence.events =
+            gathered.presence.iter().map(Raw::new).collect::<Result<_, _>>().map_err(Error::broken)?;
         Ok(response)
     }
 
@@ -82,6 +85,12 @@ impl Page<'_> {
         joined.account_data.events = account_data(&room.account_data)?;
         joined.ephemeral.events.extend(receipt_events(&room.receipts));
         joined.ephemeral.events.extend(room.typing.and_then(typing_event));
+        let per_thread = self.writer.filter.room.timeline.unread_thread_notifications;
+        joined.unread_notifications = count(if per_thread { room.unread.main } else { room.unread.total() });
+        if per_thread {
+            joined.unread_thread_notifications =
+                room.unread.threads.into_iter().map(|(root, unread)| (root, count(unread))).collect();
+        }
         Ok(joined)
     }
 
@@ -159,4 +168,11 @@ fn summary(summary: Summary) -> v3::RoomSummary {
 
 fn uint(value: usize) -> UInt {
     UInt::try_from(value).unwrap_or(UInt::MAX)
+}
+
+fn count(unread: Count) -> UnreadNotificationsCount {
+    let mut out = UnreadNotificationsCount::new();
+    out.notification_count = UInt::try_from(unread.notifications).ok();
+    out.highlight_count = UInt::try_from(unread.highlights).ok();
+    out
 }

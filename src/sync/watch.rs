@@ -148,6 +148,24 @@ impl Watchers {
         }
     }
 
+    /// Whether a watcher shares a room with a user. None where that is not in memory: the user is connected to
+    /// another node, or to none.
+    pub fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
+        if watcher.user_id == user_id {
+            return Some(true);
+        }
+        let other = self.registry.0.read().users.get(user_id).cloned()?;
+        let joined = |membership: &Membership| membership.membership == MembershipState::Join;
+        let (mine, theirs) = (watcher.rooms.read(), other.rooms.read());
+        Some(mine.iter().any(|(room_id, own)| joined(own) && theirs.get(room_id).is_some_and(joined)))
+    }
+
+    /// The same from the database.
+    pub async fn look_up_shared_room(&self, watcher: &Watcher, user_id: &UserId) -> Result<bool> {
+        let mut conn = self.db.read().await?;
+        Ok(store::membership::share_room(&mut conn, &watcher.user_id, user_id).await?)
+    }
+
     /// How many users are remembered, and in how many rooms.
     pub fn len(&self) -> (usize, usize) {
         let index = self.registry.0.read();

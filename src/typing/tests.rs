@@ -15,10 +15,6 @@ impl World {
         self.app.typists.since(room_id, after, END, self.clock.now()).await.unwrap()
     }
 
-    fn reached(&self) -> Position {
-        self.rooms().log().tail().reached()
-    }
-
     /// Waits for the task that tells who has stopped.
     async fn wait_for_news_after(&self, position: Position) {
         let tail = self.rooms().log().tail();

@@ -13,6 +13,11 @@ use crate::{
     store,
 };
 
+/// Requests run on any thread.
+fn sendable<F: Future + Send>(future: F) -> F {
+    future
+}
+
 async fn room_with(world: &World, join_rules: Value) -> OwnedRoomId {
     let rules =
         InitialState { kind: "m.room.join_rules".into(), state_key: String::new(), content: content(join_rules) };
@@ -183,10 +188,6 @@ async fn a_new_name_reaches_every_room_and_leaving_all_leaves_every_room() {
     let invited = world.rooms.create(new_room("alice", Preset::PrivateChat)).await.unwrap();
     world.rooms.invite(&invited, &alice, &bob, None).await.unwrap();
     world.set_displayname("bob", "Robert").await;
-    // As a request does it, on any thread.
-    fn sendable<F: Future + Send>(future: F) -> F {
-        future
-    }
     sendable(world.rooms.update_profile(&bob)).await.unwrap();
     for room_id in &rooms {
         let member = world.state(room_id, "m.room.member", bob.as_str()).await;

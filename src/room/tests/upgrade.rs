@@ -148,8 +148,8 @@ async fn who_follows_into_the_new_room_brings_their_settings() {
     world.rooms.join(&new, &bob, false, None).await.unwrap();
     let mut conn = world.db.read().await.unwrap();
     let mut find = async |room_id, kind| {
-        let (_, data) = crate::store::account_data::find(&mut conn, &bob, room_id, kind).await.unwrap().unwrap();
-        serde_json::from_str::<Value>(data.content.get()).unwrap()
+        let data = crate::store::account_data::find(&mut conn, &bob, room_id, kind).await.unwrap().unwrap();
+        serde_json::from_str::<Value>(data.1.content.get()).unwrap()
     };
     assert_eq!(find(Some(&*new), "m.tag").await, json!({"tags": {"u.beer": {"order": 0.5}}}));
     assert_eq!(find(None, "m.direct").await, json!({"@alice:here": [old, "!other:here", new]}));

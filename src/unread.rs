@@ -1,0 +1,171 @@
+//! Unread counts: derived from the log and the receipts, never counted up and down in the database.
+//!
+//! An event is unread for a user if it notifies or highlights them, came after they joined, and lies beyond what they
+//! have read: a receipt for the whole room, one for its thread, or something that they said themselves there.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
+
+mod book;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, sync::Arc};
+
+use ruma::{
+    RoomId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
+
+use self::tally::{Said, Tally};
+pub use self::{
+    book::Book,
+    tally::{Count, Counts},
+};
+use crate::{
+    db::{Conn, Db},
+    error::{Error, Result},
+    position::Position,
+    receipt::Receipts,
+    room::{Room, Rooms, state::membership_of},
+    store::{self, event::Attention},
+};
+
+/// How often a count is begun again because the user's membership has changed meanwhile.
+const ATTEMPTS: usize = 8;
+/// How many events are read at once.
+const PAGE: usize = if cfg!(test) { 4 } else { 4_096 };
+
+/// Everybody's unread counts. Cheap to clone.
+#[derive(Clone)]
+pub struct Unread(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    rooms: Rooms,
+    receipts: Receipts,
+    book: Arc<Book>,
+}
+
+impl Unread {
+    /// `book` has to follow the log.
+    pub fn new(db: Db, rooms: Rooms, receipts: Receipts, book: Arc<Book>) -> Self {
+        Self(Arc::new(Inner { db, rooms, receipts, book }))
+    }
+
+    /// What a user has not read in a room at this moment; nothing in a room that they are not in.
+    pub async fn counts(&self, user_id: &UserId, room_id: &RoomId) -> Result<Counts> {
+        for _ in 0..ATTEMPTS {
+            if let Some(counts) = self.0.book.find(user_id, room_id) {
+                return Ok(counts);
+            }
+            let Some(room) = self.0.rooms.find(room_id).await? else { return Ok(Counts::default()) };
+            if room.view(|view| view.state.membership(user_id)) != MembershipState::Join {
+                return Ok(Counts::default());
+            }
+            if !self.remember(user_id, room_id, &room) {
+                self.load(user_id, room_id, &room).await?;
+            }
+        }
+        Err(Error::Unavailable(format!("{user_id} joins and leaves {room_id} faster than can be counted")))
+    }
+
+    /// Begins a tally with nothing but what is remembered, if that is enough. The log stands still meanwhile.
+    fn remember(&self, user_id: &UserId, room_id: &RoomId, room: &Room) -> bool {
+        if !self.0.book.is_complete(room_id) {
+            return false;
+        }
+        let tail = self.0.rooms.log().tail();
+        let remembered = tail.catch_up(tail.reached(), |_| {
+            let joined = room.view(|view| view.joined_at(user_id))?;
+            let receipts = self.0.receipts.find_own(user_id, room_id)?;
+            let mut tally = Tally::new(joined);
+            for receipt in receipts {
+                tally.receipt(&receipt);
+            }
+            self.0.book.keep(user_id, room_id, tally, &[]);
+            Some(())
+        });
+        remembered.flatten().is_some()
+    }
+
+    /// Counts in the database.
+    async fn load(&self, user_id: &UserId, room_id: &RoomId, room: &Room) -> Result<()> {
+        loop {
+            let mut snapshot = self.0.db.snapshot().await?;
+            let position = store::log::last_position(&mut snapshot).await?;
+            let Some(tally) = count(&mut snapshot, user_id, room_id, room, position).await? else { return Ok(()) };
+            let keep = |missed: &[_]| self.0.book.keep(user_id, room_id, tally, missed);
+            if self.0.rooms.log().tail().catch_up(position, keep).is_some() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The tally of a user who has joined, as the database has it up to `until`.
+async fn count(
+    snapshot: &mut Conn,
+    user_id: &UserId,
+    room_id: &RoomId,
+    room: &Room,
+    until: Position,
+) -> Result<Option<Tally>> {
+    let memberships = own_memberships(snapshot, user_id, room).await?;
+    let Some(joined) = joined_at(&memberships) else { return Ok(None) };
+    let mut tally = Tally::new(joined);
+    for (_, receipt) in store::ephemeral::receipts_of(snapshot, room_id, user_id).await? {
+        tally.receipt(&receipt);
+    }
+    let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
+    let mut after = tally.read_until();
+    loop {
+        let events = store::event::list_attention(snapshot, room_id, user_id, after, until, limit).await?;
+        for event in &events {
+            let speaks = event.mine && !memberships.iter().any(|(_, place, _)| *place == Some(event.position));
+            tally.say(&said(event, speaks));
+            after = event.position;
+        }
+        if events.len() < PAGE {
+            break;
+        }
+    }
+    tally.counted = until;
+    Ok(Some(tally))
+}
+
+fn said(event: &Attention, speaks: bool) -> Said {
+    Said {
+        position: event.position,
+        thread: event.thread_root.clone(),
+        notifies: event.notifies && !event.mine,
+        highlights: event.highlights,
+        mine: speaks,
+    }
+}
+
+/// From where on which event held the user's membership, oldest first, and whether it is a join.
+async fn own_memberships(
+    snapshot: &mut Conn,
+    user_id: &UserId,
+    room: &Room,
+) -> Result<Vec<(Position, Option<Position>, bool)>> {
+    let trunk = room.view(|view| view.trunk);
+    let kind = StateEventType::RoomMember.to_string();
+    let versions = store::state::versions_of(snapshot, trunk, &kind, user_id.as_str()).await?;
+    let places: Vec<i64> = versions.iter().filter_map(|(_, place)| place.map(|at| at.0)).collect();
+    let joins: HashSet<Position> = store::event::list_at(snapshot, &places)
+        .await?
+        .into_iter()
+        .filter(|event| membership_of(&event.pdu) == MembershipState::Join)
+        .map(|event| event.position)
+        .collect();
+    let is_join = |place: Option<Position>| place.is_some_and(|place| joins.contains(&place));
+    Ok(versions.into_iter().map(|(from, place)| (from, place, is_join(place))).collect())
+}
+
+/// Where somebody who is in the room came in.
+fn joined_at(memberships: &[(Position, Option<Position>, bool)]) -> Option<Position> {
+    let stay = memberships.iter().rev().take_while(|(_, _, is_join)| *is_join);
+    stay.last().map(|(from, ..)| *from)
+}

@@ -1,0 +1,291 @@
+//! Unread counts against a model that keeps everything in a list and counts it whenever it is asked.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, events::receipt::ReceiptThread};
+use serde_json::json;
+
+use super::{Count, Counts};
+use crate::{
+    receipt::Marks,
+    testing::{World, user},
+};
+
+const USERS: usize = 3;
+
+/// What happens in a room. Numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A message, in a thread or not, that mentions somebody or not, or one that does not notify.
+    Say {
+        sender: usize,
+        thread: Option<usize>,
+        mentions: Option<usize>,
+        notice: bool,
+    },
+    Read {
+        reader: usize,
+        event: usize,
+        scope: Scope,
+        private: bool,
+    },
+    Redact {
+        sender: usize,
+        event: usize,
+    },
+    /// In or out; the first user stays.
+    Move {
+        user: usize,
+    },
+    /// A new name, which says nothing about what was read.
+    Rename {
+        user: usize,
+    },
+    Ask {
+        user: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    Everything,
+    ItsThread,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let user = 0..USERS;
+    let say = (user.clone(), prop::option::weighted(0.4, 0..9_usize), prop::option::of(user.clone()), 0..6_u8)
+        .prop_map(|(sender, thread, mentions, notice)| Step::Say { sender, thread, mentions, notice: notice == 0 });
+    let scope = prop_oneof![Just(Scope::Everything), Just(Scope::ItsThread)];
+    let read = (user.clone(), 0..50_usize, scope, any::<bool>())
+        .prop_map(|(reader, event, scope, private)| Step::Read { reader, event, scope, private });
+    let redact = (user.clone(), 0..50_usize).prop_map(|(sender, event)| Step::Redact { sender, event });
+    prop_oneof![
+        12 => say,
+        6 => read,
+        2 => redact,
+        1 => user.clone().prop_map(|user| Step::Move { user }),
+        1 => user.clone().prop_map(|user| Step::Rename { user }),
+        4 => user.prop_map(|user| Step::Ask { user }),
+    ]
+}
+
+/// An event of the model. Its place is its index.
+struct Event {
+    id: OwnedEventId,
+    sender: usize,
+    thread: Option<OwnedEventId>,
+    notifies: bool,
+    mentions: Option<usize>,
+    redacted: bool,
+    /// That the sender said it means that they have read up to here.
+    speaks: bool,
+    is_message: bool,
+}
+
+/// One room and what everybody has read in it.
+struct Model {
+    world: World,
+    room: OwnedRoomId,
+    users: Vec<OwnedUserId>,
+    events: Vec<Event>,
+    /// Reader, thread id and index of the event.
+    receipts: Vec<(usize, String, usize)>,
+    joined: Vec<Option<usize>>,
+}
+
+impl Model {
+    async fn new() -> Self {
+        let users: Vec<_> = ["alice", "bob", "carol"].map(user).into();
+        let world = World::new().await;
+        let everybody: Vec<_> = users.iter().map(AsRef::as_ref).collect();
+        let room = world.room(&everybody).await;
+        Self { world, room, users, events: Vec::new(), receipts: Vec::new(), joined: vec![Some(0); USERS] }
+    }
+
+    /// Straight from the rules.
+    fn counts(&self, user: usize) -> Counts {
+        let Some(joined) = self.joined[user] else { return Counts::default() };
+        let mut counts = Counts::default();
+        for (at, event) in self.events.iter().enumerate().skip(joined) {
+            let highlights = event.mentions == Some(user) && !event.redacted;
+            let notifies = event.notifies && !event.redacted && event.sender != user;
+            if !(highlights || notifies) || self.has_read(user, at, event.thread.as_ref()) {
+                continue;
+            }
+            let count = match &event.thread {
+                None => &mut counts.main,
+                Some(root) => counts.threads.entry(root.clone()).or_default(),
+            };
+            count.notifications += 1;
+            count.highlights += u64::from(highlights);
+        }
+        counts
+    }
+
+    fn has_read(&self, user: usize, at: usize, thread: Option<&OwnedEventId>) -> bool {
+        let thread_id = thread.map_or("main", |root| root.as_str());
+        let by_receipt = self
+            .receipts
+            .iter()
+            .any(|(reader, scope, until)| *reader == user && *until >= at && (scope.is_empty() || scope == thread_id));
+        let mut later = self.events.iter().skip(at);
+        by_receipt || later.any(|event| event.sender == user && event.speaks && event.thread.as_ref() == thread)
+    }
+
+    async fn check(&self, user: usize) {
+        let counts = self.world.app.unread.counts(&self.users[user], &self.room).await.unwrap();
+        assert_eq!(counts, self.counts(user), "what {} has not read", self.users[user]);
+    }
+
+    fn push(&mut self, id: OwnedEventId, sender: usize, speaks: bool) {
+        self.events.push(Event {
+            id,
+            sender,
+            thread: None,
+            notifies: false,
+            mentions: None,
+            redacted: false,
+            speaks,
+            is_message: false,
+        });
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Say { sender, thread, mentions, notice } if self.joined[sender].is_some() => {
+                self.say(sender, thread, mentions, notice).await;
+            }
+            Step::Read { reader, event, scope, private } if self.joined[reader].is_some() => {
+                self.read(reader, event, scope, private).await;
+            }
+            Step::Redact { sender, event } if self.joined[sender].is_some() && !self.events.is_empty() => {
+                let target = event % self.events.len();
+                if !self.events[target].is_message {
+                    return;
+                }
+                let id = self.events[target].id.clone();
+                let redaction = self.world.redact(&self.room, &self.users[sender], &id).await;
+                self.events[target].redacted = true;
+                self.push(redaction, sender, true);
+            }
+            Step::Move { user } if user > 0 => {
+                let membership = if self.joined[user].is_some() { "leave" } else { "join" };
+                let id = self.world.membership(&self.room, &self.users[user], membership).await;
+                self.push(id, user, false);
+                self.joined[user] = if self.joined[user].is_some() { None } else { Some(self.events.len()) };
+            }
+            Step::Rename { user } if self.joined[user].is_some() => {
+                let name = json!({ "membership": "join", "displayname": self.events.len().to_string() });
+                let id = self.world.profile(&self.room, &self.users[user], name).await;
+                self.push(id, user, false);
+            }
+            Step::Ask { user } => self.check(user).await,
+            _ => {}
+        }
+    }
+
+    async fn say(&mut self, sender: usize, thread: Option<usize>, mentions: Option<usize>, notice: bool) {
+        // Two messages can be the root of a thread, so that several are under way at once.
+        let roots = self.events.iter().filter(|event| event.is_message && event.thread.is_none());
+        let roots: Vec<_> = roots.take(2).map(|event| event.id.clone()).collect();
+        let thread = thread.filter(|_| !roots.is_empty()).map(|n| roots[n % roots.len()].clone());
+        let mentions = mentions.filter(|mentioned| *mentioned != sender && self.joined[*mentioned].is_some());
+        let mentions = mentions.filter(|_| !notice);
+        let mut content = json!({ "msgtype": if notice { "m.notice" } else { "m.text" }, "body": "…" });
+        if let Some(root) = &thread {
+            content["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": root });
+        }
+        if let Some(mentioned) = mentions {
+            content["m.mentions"] = json!({ "user_ids": [self.users[mentioned]] });
+        }
+        let id = self.world.message(&self.room, &self.users[sender], content).await;
+        self.push(id, sender, true);
+        let event = self.events.last_mut().unwrap();
+        (event.thread, event.notifies, event.mentions, event.is_message) = (thread, !notice, mentions, true);
+    }
+
+    async fn read(&mut self, reader: usize, event: usize, scope: Scope, private: bool) {
+        if self.events.is_empty() {
+            return;
+        }
+        let at = event % self.events.len();
+        let event = &self.events[at];
+        let thread = match (scope, &event.thread) {
+            (Scope::Everything, _) => None,
+            (Scope::ItsThread, None) => Some("main".to_owned()),
+            (Scope::ItsThread, Some(root)) => Some(root.to_string()),
+        };
+        let id = Some(event.id.clone());
+        let marks = Marks { thread: ReceiptThread::try_from(thread.clone()).unwrap(), ..Marks::default() };
+        let marks = if private { Marks { read_private: id, ..marks } } else { Marks { read: id, ..marks } };
+        self.world.app.receipts.mark(&self.users[reader], &self.room, marks).await.unwrap();
+        self.receipts.push((reader, thread.unwrap_or_default(), at));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn counts_are_what_a_recount_gives_after_any_history_and_after_a_restart(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut model = Model::new().await;
+            for step in steps {
+                model.step(step).await;
+            }
+            for user in 0..USERS {
+                model.check(user).await;
+            }
+            model.world = model.world.restart().await;
+            for user in 0..USERS {
+                model.check(user).await;
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn threads_are_counted_apart_and_add_up_for_clients_that_do_not_know_them() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new().await;
+    let room = world.room(&[&alice, &bob]).await;
+    let root = world.say(&room, &alice, "root").await;
+    world.reply(&room, &alice, &root).await;
+    let mention = json!({ "msgtype": "m.text", "body": "bob!", "m.mentions": { "user_ids": [bob] } });
+    world.message(&room, &alice, mention).await;
+
+    let counts = world.app.unread.counts(&bob, &room).await.unwrap();
+    let one = Count { notifications: 1, highlights: 0 };
+    let main = Count { notifications: 2, highlights: 1 };
+    assert_eq!(counts, Counts { main, threads: BTreeMap::from([(root.clone(), one)]) });
+    assert_eq!(counts.total(), Count { notifications: 3, highlights: 1 });
+    assert_eq!(world.app.unread.counts(&alice, &room).await.unwrap(), Counts::default());
+
+    // Bob answers in the thread: he has read that, and not the rest.
+    world.reply(&room, &bob, &root).await;
+    assert_eq!(world.app.unread.counts(&bob, &room).await.unwrap(), Counts { main, threads: BTreeMap::new() });
+    assert_eq!(world.app.unread.counts(&alice, &room).await.unwrap().total(), one);
+    world.membership(&room, &bob, "leave").await;
+    assert_eq!(world.app.unread.counts(&bob, &room).await.unwrap(), Counts::default());
+}
+
+#[tokio::test]
+async fn a_room_that_is_followed_costs_no_query() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new().await;
+    let room = world.room(&[&alice, &bob]).await;
+    for n in 1..=30 {
+        world.say(&room, &alice, "hello").await;
+        let counts = world.app.unread.counts(&bob, &room).await.unwrap();
+        assert_eq!(counts.main.notifications, n);
+    }
+    // Nothing can be asked of a database that is closed.
+    world.app.db.close().await;
+    let counts = world.app.unread.counts(&bob, &room).await.unwrap();
+    assert_eq!(counts.main.notifications, 30);
+}
