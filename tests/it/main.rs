@@ -13,6 +13,7 @@
 mod bad_input;
 mod durable;
 mod floors;
+mod reading;
 mod rooms;
 mod sync;
 mod sync_model;
