@@ -1,28 +1,144 @@
-//! Accounts: placeholder for the accounts branch.
+//! Accounts: who may speak here, and with which token.
+//!
+//! One file for each act. What counts is in the database; this room keeps only facts that it has read
+//! there, until [`Bearers::forget`] says that they changed. Lock order inside transactions: the
+//! account, then its device, then their tokens.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
-use std::net::IpAddr;
+mod bearer;
+mod deactivate;
+mod last_seen;
+mod localpart;
+mod login;
+mod password;
+mod refresh;
+mod register;
+mod registration_token;
+mod session;
+mod shared_secret;
+#[cfg(test)]
+pub(crate) mod tests;
 
-use ruma::{OwnedDeviceId, OwnedUserId};
+use std::{sync::Arc, time::Duration};
 
-use crate::error::Result;
+use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
+
+use self::{last_seen::LastSeen, password::Passwords};
+use crate::{
+    clock::Clock,
+    config::RegistrationMode,
+    db::Db,
+    error::{Error, Result},
+    random::Random,
+    store::token,
+};
+
+pub(crate) use self::{
+    bearer::Bearers,
+    login::LOGIN_TOKEN_LIFETIME,
+    password::{PasswordCost, check_password},
+    register::Registration,
+    session::{NewSession, Session},
+    shared_secret::SharedSecretRegistration,
+};
 
 /// A user on one of their devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    pub user_id: OwnedUserId,
-    pub device_id: OwnedDeviceId,
+pub(crate) struct Caller {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
     /// Whether this account may use the admin API.
-    pub admin: bool,
+    pub(crate) admin: bool,
     /// Whether this is a guest, who may do less.
-    pub guest: bool,
+    pub(crate) guest: bool,
     /// Whether rate limits apply to this account.
-    pub rate_limited: bool,
+    pub(crate) rate_limited: bool,
 }
 
-pub(crate) struct Accounts;
+/// What the operator decides.
+#[derive(Clone)]
+pub(crate) struct AccountSettings {
+    pub(crate) registration: RegistrationMode,
+    /// Whoever knows it may make accounts, admins too.
+    pub(crate) shared_secret: Option<String>,
+    /// How long an access token lasts whose client knows how to refresh it.
+    pub(crate) access_token_lifetime: Duration,
+    pub(crate) password_cost: PasswordCost,
+}
+
+/// Called after each commit that changed who is logged in as a user, so that other nodes hear of it.
+pub(crate) type OnDevicesChanged = Arc<dyn Fn(OwnedUserId) + Send + Sync>;
+
+/// The accounts of this server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Accounts(Arc<Room>);
+
+struct Room {
+    db: Db,
+    clock: Clock,
+    random: Random,
+    server_name: OwnedServerName,
+    settings: AccountSettings,
+    passwords: Passwords,
+    bearers: Arc<Bearers>,
+    last_seen: LastSeen,
+    on_devices_changed: OnDevicesChanged,
+}
 
 impl Accounts {
-    pub(crate) async fn caller(&self, _token: &str, _address: IpAddr) -> Result<Caller> {
-        Err(crate::error::Error::forbidden("no"))
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        random: Random,
+        server_name: OwnedServerName,
+        settings: AccountSettings,
+        on_devices_changed: OnDevicesChanged,
+    ) -> Result<Self> {
+        let passwords = Passwords::new(settings.password_cost, random.clone())?;
+        let (bearers, last_seen) = (Arc::default(), LastSeen::default());
+        let room = Room { db, clock, random, server_name, settings, passwords, bearers, last_seen, on_devices_changed };
+        Ok(Self(Arc::new(room)))
     }
+
+    pub(crate) fn registration_mode(&self) -> RegistrationMode {
+        self.0.settings.registration
+    }
+
+    /// Whether there is any account.
+    pub(crate) async fn any(&self) -> Result<bool> {
+        Ok(crate::store::account::any(&mut self.0.db.read().await?).await?)
+    }
+
+    /// Removes what nobody will ask for any more. To be called now and then.
+    pub(crate) async fn clear_expired(&self) -> Result<()> {
+        let mut tx = self.0.db.begin().await?;
+        token::delete_expired_login_tokens(&mut tx, self.now()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// What memory holds of tokens, for whoever hears that a user's devices changed on another node. It does not
+    /// hold the accounts: the log can hold it although the accounts write to the log.
+    pub(crate) fn bearers(&self) -> Arc<Bearers> {
+        Arc::clone(&self.0.bearers)
+    }
+
+    fn devices_changed(&self, user_id: &UserId) {
+        self.0.bearers.forget(user_id);
+        (self.0.on_devices_changed)(user_id.to_owned());
+    }
+
+    /// Milliseconds since the Unix epoch.
+    fn now(&self) -> i64 {
+        self.0.clock.now().get().into()
+    }
+}
+
+/// `duration` from `now` on, in milliseconds since the Unix epoch.
+fn after(now: i64, duration: Duration) -> i64 {
+    now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn no_such_user() -> Error {
+    Error::not_found("There is no such user on this server")
 }

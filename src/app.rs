@@ -1,26 +1,40 @@
-//! The whole house: every room, built once, handed to whoever needs it.
+//! The whole house: every room, built once from the lowest floor up, handed to whoever needs it.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
-use ruma::{OwnedServerName, signatures::Ed25519KeyPair};
+use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
 
 use crate::{
-    account::Accounts,
+    account::{AccountSettings, Accounts, Bearers},
     account_data::{self, AccountDataBook},
     clock::Clock,
-    config::Config,
+    config::{self, Config, RateLimit},
     db::Db,
+    device::Devices,
+    discovery::Discovery,
     error::{Error, Result},
+    fact::{Batch, Fact, News, Write},
+    filter::Filters,
+    hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
     presence::{self, PresenceBook},
+    profile::Profiles,
     random::Random,
+    rate_limit::{Rate, RateLimitSettings, RateLimits},
     receipt::{self, Receipts},
     room::{Active, Rooms},
+    signing,
+    sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
     typing::{self, Typists},
+    uia::Uia,
     unread::{self, Unread},
+    upkeep,
 };
+
+/// How long an access token lasts whose client knows how to refresh it.
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// The server's rooms. Cheap to clone.
 #[derive(Clone)]
@@ -38,9 +52,16 @@ pub struct House {
     pub log: Log,
     pub(crate) rooms: Rooms,
     pub(crate) accounts: Accounts,
+    pub(crate) uia: Uia,
+    pub(crate) devices: Devices,
+    pub(crate) profiles: Profiles,
+    pub(crate) filters: Filters,
+    pub(crate) rate_limits: RateLimits,
+    pub(crate) discovery: Discovery,
     pub(crate) account_data: AccountDataBook,
     pub(crate) receipts: Receipts,
     pub(crate) typists: Typists,
+    pub(crate) syncs: Syncs,
     pub(crate) presence: PresenceBook,
     pub(crate) unread: Unread,
 }
@@ -54,32 +75,63 @@ impl Deref for App {
 }
 
 impl App {
-    /// Opens the database, brings its schema up to date, and builds the rooms from the lowest floor up.
-    pub async fn start(config: Config, db: Db, clock: Clock, random: Random, tasks: Tasks) -> Result<Self> {
-        db.migrate().await?;
+    /// Brings the schema up to date and builds the rooms.
+    pub async fn start(
+        config: Config,
+        db: Db,
+        clock: Clock,
+        random: Random,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        for migration in db.migrate().await? {
+            tracing::info!(migration, engine = %db.engine(), "migrated the database");
+        }
         let server_name = config.server_name.clone();
-        let metrics = Metrics::default();
+        let key = signing::load_or_create(&db, &clock, &random).await?;
+        let hub = match &config.redis.url {
+            Some(url) => Hub::over_redis(url.expose(), &server_name, &tasks).map_err(Error::broken)?,
+            None => Hub::silent(),
+        };
         let tail = Arc::new(Tail::default());
-        let active = Arc::new(Active::default());
-        let account_data = Arc::new(account_data::Book::default());
-        let receipts = Arc::new(receipt::Book::default());
-        let typing = Arc::new(typing::Book::default());
-        let presence = Arc::new(presence::Book::default());
-        let unread = Arc::new(unread::Book::default());
-        let readers: [Arc<dyn Reader>; _] =
-            [active.clone(), account_data.clone(), receipts.clone(), typing.clone(), presence.clone(), unread.clone()];
-        tail.follow_with(readers.into());
-        let log = Log::start(db.clone(), tail, random.clone(), metrics.clone(), &tasks).await?;
-        let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).map_err(Error::broken)?;
-        let rooms =
-            Rooms::new(db.clone(), log.clone(), clock.clone(), random.clone(), server_name.clone(), key, active);
-        let account_data = AccountDataBook::new(db.clone(), log.clone(), account_data);
-        let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), receipts);
-        let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), typing, &tasks).await?;
+        let log = Log::start(db.clone(), Arc::clone(&tail), random.clone(), metrics.clone(), hub, &tasks).await?;
+        let books = Books::default();
+        let rooms = Rooms::new(
+            db.clone(),
+            log.clone(),
+            clock.clone(),
+            random.clone(),
+            server_name.clone(),
+            key,
+            Arc::clone(&books.rooms),
+        );
+        let accounts = accounts(&config, &db, &clock, &random, &log)?;
+        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
+        books.follow(&tail, accounts.bearers());
+        tasks.spawn("upkeep", upkeep::run(accounts.clone(), uia.clone(), tasks.shutdown().clone()));
+        let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
+        let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
+        let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), books.typing, &tasks).await?;
         let enabled = config.presence.enabled;
-        let presence = PresenceBook::start(db.clone(), log.clone(), clock.clone(), enabled, presence, &tasks).await?;
-        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), unread);
+        let presence =
+            PresenceBook::start(db.clone(), log.clone(), clock.clone(), enabled, books.presence, &tasks).await?;
+        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), books.unread);
+        let syncs = Syncs::new(Sources {
+            rooms: rooms.clone(),
+            watchers: Watchers::new(db.clone(), tail, books.watchers),
+            receipts: receipts.clone(),
+            typists: typists.clone(),
+            presence: presence.clone(),
+            unread: unread.clone(),
+            account_data: account_data.clone(),
+            clock: clock.clone(),
+        });
         Ok(Self(Arc::new(House {
+            devices: Devices::new(db.clone()),
+            profiles: Profiles::new(db.clone(), server_name.clone()),
+            filters: Filters::new(db.clone()),
+            rate_limits: RateLimits::new(rate_limits(&config)),
+            discovery: discovery(&config),
             config,
             server_name,
             db,
@@ -89,12 +141,125 @@ impl App {
             metrics,
             log,
             rooms,
-            accounts: Accounts,
+            accounts,
+            uia,
             account_data,
             receipts,
             typists,
+            syncs,
             presence,
             unread,
         })))
+    }
+
+    /// Whether anybody has an account yet.
+    pub async fn has_accounts(&self) -> Result<bool> {
+        self.accounts.any().await
+    }
+
+    /// Makes an account; its rooms and devices come later. `name` may be a localpart or a whole user id.
+    pub async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
+        self.accounts.create_user(name, password, admin).await
+    }
+
+    /// Makes a registration token, good for `uses` accounts and for `lifetime`; without limit where there is none.
+    pub async fn create_registration_token(&self, uses: Option<u32>, lifetime: Option<Duration>) -> Result<String> {
+        let now = i64::from(self.clock.now().get());
+        let expires =
+            lifetime.map(|lifetime| now.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)));
+        self.accounts.create_registration_token(uses.map(i64::from), expires).await
+    }
+}
+
+/// What is kept in memory and follows the log.
+#[derive(Default)]
+struct Books {
+    rooms: Arc<Active>,
+    account_data: Arc<account_data::Book>,
+    receipts: Arc<receipt::Book>,
+    typing: Arc<typing::Book>,
+    presence: Arc<presence::Book>,
+    unread: Arc<unread::Book>,
+    watchers: Arc<Registry>,
+}
+
+impl Books {
+    fn follow(&self, tail: &Tail, bearers: Arc<Bearers>) {
+        let readers: [Arc<dyn Reader>; _] = [
+            Arc::clone(&self.rooms) as _,
+            Arc::clone(&self.account_data) as _,
+            Arc::clone(&self.receipts) as _,
+            Arc::clone(&self.typing) as _,
+            Arc::clone(&self.presence) as _,
+            Arc::clone(&self.unread) as _,
+            Arc::new(DeviceReader(bearers)),
+            Arc::clone(&self.watchers) as _,
+        ];
+        tail.follow_with(readers.into());
+    }
+}
+
+fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, log: &Log) -> Result<Accounts> {
+    let settings = AccountSettings {
+        registration: config.registration.mode,
+        shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
+        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+        password_cost: Default::default(),
+    };
+    let log = log.clone();
+    let tell = move |user_id: OwnedUserId| {
+        // Nobody waits for this: whoever changed the devices has been answered by their own commit.
+        drop(log.submit(Write::fact(Fact::Devices { user_id })));
+    };
+    Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, Arc::new(tell))
+}
+
+fn rate_limits(config: &Config) -> RateLimitSettings {
+    let limits = &config.rate_limits;
+    let rate = |limit: RateLimit| Rate { per_second: limit.per_second, burst: limit.burst };
+    RateLimitSettings {
+        enabled: limits.enabled,
+        exempt_users: limits.exempt_users.iter().cloned().collect(),
+        login: rate(limits.login),
+        registration: rate(limits.registration),
+        message: rate(limits.message),
+        join: rate(limits.join),
+    }
+}
+
+fn discovery(config: &Config) -> Discovery {
+    let support = &config.well_known.support;
+    Discovery {
+        client_base_url: config.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned()),
+        support_contacts: support.contacts.iter().filter_map(contact).collect(),
+        support_page: support.page.as_ref().map(|url| url.as_str().to_owned()),
+        default_room_version: config.rooms.default_version.clone(),
+    }
+}
+
+/// A contact without an address to turn to is none.
+fn contact(contact: &config::Contact) -> Option<Contact> {
+    let (role, address) = (contact.role.clone(), contact.email_address.clone());
+    match (contact.matrix_id.clone(), address) {
+        (Some(matrix_id), address) => {
+            let mut out = Contact::with_matrix_id(role, matrix_id);
+            out.email_address = address;
+            Some(out)
+        }
+        (None, Some(address)) => Some(Contact::with_email_address(role, address)),
+        (None, None) => None,
+    }
+}
+
+/// Forgets the tokens of a user whose devices have changed, on whichever node.
+struct DeviceReader(Arc<Bearers>);
+
+impl Reader for DeviceReader {
+    fn read(&self, batch: &Batch) {
+        for (_, news) in batch.entries() {
+            if let News::Devices { user_id } = news {
+                self.0.forget(user_id);
+            }
+        }
     }
 }

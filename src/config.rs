@@ -223,7 +223,9 @@ impl Config {
 
     /// The effective configuration as a file, its secrets masked.
     pub fn to_masked_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
+        let mut effective = self.clone();
+        effective.database.url = Some(self.database_url());
+        toml::to_string(&effective)
     }
 
     /// What is allowed but probably not meant. Logged at start, printed by `hearth check-config`.

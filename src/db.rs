@@ -10,6 +10,8 @@ mod insert;
 mod migrate;
 mod row;
 mod statement;
+#[cfg(test)]
+pub(crate) mod testing;
 mod value;
 
 use std::{path::Path, str::FromStr, time::Duration};
@@ -22,6 +24,8 @@ use sqlx::{
 };
 
 pub use self::migrate::MigrateError;
+#[cfg(test)]
+pub(crate) use self::migrate::STATEMENTS as MIGRATION_STATEMENTS;
 pub(crate) use self::{
     insert::{Column, Insert, Kind},
     row::Row,
@@ -58,6 +62,11 @@ impl DbError {
     /// Whether a unique index or a primary key refused a row.
     pub fn is_conflict(&self) -> bool {
         self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// Whether a text contains NUL, which `PostgreSQL` can't hold: whoever sent it is to blame.
+    pub fn is_unstorable_text(&self) -> bool {
+        self.source.as_database_error().is_some_and(|e| e.code().is_some_and(|code| code == "22021"))
     }
 
     /// Whether the connection is the trouble rather than the statement: the same call may succeed later.

@@ -5,7 +5,10 @@
 
 use ruma::api::error::ErrorKind;
 
-use crate::db::{DbError, MigrateError};
+use crate::{
+    db::{DbError, MigrateError},
+    position::InvalidToken,
+};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -24,6 +27,12 @@ pub enum Error {
     /// Something that must not happen.
     #[error("{0}")]
     Broken(String),
+}
+
+impl From<InvalidToken> for Error {
+    fn from(error: InvalidToken) -> Self {
+        Self::invalid_param(error.to_string())
+    }
 }
 
 impl Error {

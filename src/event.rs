@@ -3,18 +3,19 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/#pdus>
 
 mod client;
+mod content;
 mod draft;
 mod pdu;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use self::{
     client::{ClientFormat, client_event, stripped_state},
+    content::{Content, ContentError, content, parse_content},
     draft::{Draft, DraftError, Place},
     pdu::{Pdu, PduError, Standing},
     stored::{Logged, StateChange, Stored, Transaction},
     version::{is_supported, rules, stable_versions},
 };
-
-/// The JSON of an event's content, checked to be canonical: no floats, no integers beyond 2^53.
-pub type Content = ruma::CanonicalJsonObject;

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     event::{Logged, Pdu, Standing, StateChange, Stored, Transaction},
-    position::Position,
+    position::{Lineage, Position},
 };
 
 /// One act: all of it happens or nothing does.
@@ -41,8 +41,8 @@ pub struct NewEvent {
     pub standing: Standing,
     /// The room's head with this event; it was built on `head.head - 1`.
     pub head: RoomHead,
-    /// The state before it, where that is not the trunk's: changes against the trunk just before it.
-    pub fork: Option<Vec<StateChange>>,
+    /// The state before it, where that is not the trunk's.
+    pub fork: Option<Fork>,
     /// What it changes in the resolved state.
     pub changes: Vec<StateChange>,
     pub transaction: Option<Transaction>,
@@ -53,6 +53,25 @@ pub struct NewEvent {
     pub replaces: Option<Arc<Pdu>>,
     /// The event that it redacts, as that stands from now on.
     pub redacted: Option<Arc<Pdu>>,
+}
+
+/// A state that is not the trunk's.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    pub base: ForkBase,
+    /// What leads from the base to the state.
+    pub changes: Vec<StateChange>,
+}
+
+/// What a fork is told by its difference from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForkBase {
+    /// The trunk just before the event.
+    Trunk,
+    /// Another stored line, just after a place.
+    Line(Lineage, Position),
+    /// Nothing at all: the changes are the whole state and become a line of their own.
+    Nothing,
 }
 
 /// Everything in the log that is not an event.

@@ -1,3 +1,186 @@
 //! The process: arguments, configuration, server.
 
-fn main() {}
+use std::{
+    io::{self, BufRead as _, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use hearth::{
+    api,
+    app::App,
+    cli::{self, AdminCommand, Cli, Command, CreateUser},
+    clock::Clock,
+    config::{self, Config, RegistrationMode},
+    db::Db,
+    metrics::Metrics,
+    random::Random,
+    serve::{self, Listeners},
+    tasks::{Reason, Tasks},
+    telemetry,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long background tasks may take to end when no request is left.
+const TASKS_PATIENCE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    match run(&Cli::from_arguments()) {
+        Ok(code) => code,
+        Err(error) => {
+            let told = writeln!(io::stderr(), "hearth: {error:#}");
+            if told.is_ok() { ExitCode::FAILURE } else { ExitCode::from(2) }
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let load = || Config::load(cli.config.as_deref(), config::environment());
+    match cli.chosen() {
+        Command::Serve => serve(load()?).await,
+        Command::CheckConfig(check) => {
+            let config = load()?;
+            show(&config)?;
+            if check.database {
+                check_database(&config).await?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Admin(command) => administrate(load()?, command).await,
+        Command::Completions { shell } => {
+            cli::write_completions(shell, &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints the configuration in effect.
+fn show(config: &Config) -> anyhow::Result<()> {
+    for warning in config.warnings() {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    write!(io::stdout(), "{}", config.to_masked_toml()?)?;
+    Ok(())
+}
+
+/// Opens the database and runs its migrations without keeping them.
+async fn check_database(config: &Config) -> anyhow::Result<()> {
+    let db = open(config).await?;
+    let pending = db.try_migrate().await?;
+    let engine = db.engine();
+    if pending.is_empty() {
+        writeln!(io::stderr(), "The {engine} database is up to date.")?;
+    } else {
+        let names = pending.join(", ");
+        writeln!(io::stderr(), "The {engine} database would be migrated at the next start: {names}. It works.")?;
+    }
+    db.close().await;
+    Ok(())
+}
+
+async fn open(config: &Config) -> anyhow::Result<Db> {
+    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!("the data folder {} can't be made: change data_dir or its permissions", config.data_dir.display())
+    })?;
+    let url = config.database_url();
+    let opened = Db::connect(&url.to_connect(), config.database.max_connections).await;
+    opened.with_context(|| format!("the database {url} can't be opened: check database.url"))
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    telemetry::init(&config.log)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let (tasks, metrics, random) = (Tasks::new(), Metrics::new(), Random::system());
+    serve::stop_on_signals(&tasks)?;
+    let listeners = Listeners::bind(&config.listen, &config)?;
+    let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
+    let db = open(&config).await?;
+    let app =
+        App::start(config.clone(), db.clone(), Clock::system(), random.clone(), tasks.clone(), metrics.clone()).await?;
+    for url in listeners.urls() {
+        tracing::info!("listening on {url}");
+    }
+    welcome(&app, &listeners.urls()).await?;
+
+    let router = serve::layer(api::router(app.clone()), &metrics, &random);
+    tokio::join!(listeners.serve(router, &tasks), metrics_listener.serve(metrics.router(), &tasks));
+
+    // The log's committer ends when nobody can write any more.
+    drop(app);
+    for task in tasks.join_all(TASKS_PATIENCE).await {
+        tracing::warn!(%task, "a task did not end in time and was cut off");
+    }
+    db.close().await;
+    match tasks.shutdown().find_reason() {
+        Some(Reason::Failed(why)) => anyhow::bail!("{why}"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Tells somebody who has just started a new server how to go on.
+async fn welcome(app: &App, urls: &[String]) -> anyhow::Result<()> {
+    if app.has_accounts().await? {
+        return Ok(());
+    }
+    let url = urls.first().map_or("the address above", String::as_str);
+    let name = &app.server_name;
+    let join = match app.config.registration.mode {
+        RegistrationMode::Open => "Anybody can register in their client.",
+        RegistrationMode::Token => "People register with a token: hearth admin create-registration-token",
+        RegistrationMode::Closed => "Nobody else can register until registration.mode is \"open\" or \"token\".",
+    };
+    let mut out = io::stderr().lock();
+    writeln!(out, "\nWelcome to Hearth. This is the first start of {name}; there are no accounts yet.\n")?;
+    writeln!(out, "  1. Make yours:     hearth admin create-user --admin alice")?;
+    writeln!(out, "                     (with the same --config and HEARTH_ variables as this server)")?;
+    writeln!(out, "  2. Open a client:  homeserver {url}, user name alice")?;
+    writeln!(out, "  3. {join}\n")?;
+    Ok(())
+}
+
+async fn administrate(config: Config, command: AdminCommand) -> anyhow::Result<ExitCode> {
+    let db = open(&config).await?;
+    let (tasks, metrics) = (Tasks::new(), Metrics::new());
+    let app = App::start(config, db.clone(), Clock::system(), Random::system(), tasks.clone(), metrics).await?;
+    let done = match command {
+        AdminCommand::CreateUser(create) => create_user(&app, &create).await,
+        AdminCommand::CreateRegistrationToken(create) => {
+            let token = app.create_registration_token(create.uses, create.expires_in).await;
+            token.map_err(Into::into).map(|token| format!("{token}\n"))
+        }
+    };
+    drop(app);
+    tasks.shutdown().start("the command is done");
+    for task in tasks.join_all(TASKS_PATIENCE).await {
+        writeln!(io::stderr(), "warning: the task {task} did not end in time")?;
+    }
+    db.close().await;
+    write!(io::stdout(), "{}", done?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes an account and tells what its owner needs to know.
+async fn create_user(app: &App, create: &CreateUser) -> anyhow::Result<String> {
+    let given = if create.password_stdin {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        let password = line.trim_end_matches(['\r', '\n']).to_owned();
+        anyhow::ensure!(!password.is_empty(), "standard input holds no password");
+        Some(password)
+    } else {
+        None
+    };
+    let password = given.clone().unwrap_or_else(|| app.random.token(20));
+    let user_id = app.create_user(&create.name, &password, create.admin).await?;
+    let role = if create.admin { "administrator" } else { "user" };
+    Ok(match given {
+        Some(_) => format!("Made the {role} {user_id}.\n"),
+        None => format!("Made the {role} {user_id}.\nPassword: {password}\n"),
+    })
+}

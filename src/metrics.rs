@@ -1,7 +1,284 @@
-//! placeholder until the edge branch is merged
-use std::time::Duration;
-#[derive(Clone, Debug, Default)]
-pub struct Metrics;
+//! Prometheus metrics: what an operator watches, on a listener of its own.
+//!
+//! Names carry their units. Labels have few values: routes are templates, never paths.
+
+mod process;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use self::process::Process;
+use crate::telemetry::{known_method, route};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Seconds. Long polls end up in the last ones.
+const REQUEST_BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+/// Seconds.
+const COMMIT_BUCKETS: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
+const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// The process's metrics. Clones count into the same ones.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    http: Http,
+    log: Log,
+    waiting_syncs: Gauge,
+}
+
+#[derive(Default)]
+struct Http {
+    requests: Family<RequestLabels, Counter>,
+    durations: Durations,
+    in_flight: Gauge,
+}
+
+struct Durations(Family<RouteLabel, Histogram>);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)))
+    }
+}
+
+struct Log {
+    commits: Counter,
+    batch_entries: Histogram,
+    commit_duration: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
-    pub fn batch_committed(&self, _entries: usize, _took: Duration) {}
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process));
+        let ours = registry.sub_registry_with_prefix("hearth");
+        ours.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let http = Http::register(ours);
+        let log = Log::register(ours);
+        let waiting_syncs = Gauge::default();
+        ours.register("waiting_syncs", "Syncs that wait for something new", waiting_syncs.clone());
+        Self(Arc::new(Inner { registry, http, log, waiting_syncs }))
+    }
+
+    /// Counts one committed batch of the log.
+    pub fn batch_committed(&self, entries: usize, took: Duration) {
+        let log = &self.0.log;
+        log.commits.inc();
+        log.batch_entries.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
+        log.commit_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a sync as waiting until the result is dropped.
+    #[must_use = "the sync counts as waiting only as long as this lives"]
+    pub fn waiting_sync(&self) -> Present {
+        Present::in_gauge(&self.0.waiting_syncs)
+    }
+
+    /// All metrics as text, in the format that Prometheus reads.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+
+    /// What the metrics listener answers: `/metrics`, and `/health` for whoever watches the watcher.
+    pub fn router(&self) -> Router {
+        Router::new().route("/metrics", get(answer)).route("/health", get(|| async { "ok\n" })).with_state(self.clone())
+    }
+}
+
+impl Http {
+    fn register(registry: &mut Registry) -> Self {
+        let http = Self::default();
+        let help = "Requests by method, route and class of status; `cancelled` if the client has left";
+        registry.register("http_requests", help, http.requests.clone());
+        let help = "Time from a request's headers to its answer's";
+        registry.register_with_unit("http_request_duration", help, Unit::Seconds, http.durations.0.clone());
+        registry.register("http_requests_in_flight", "Requests being answered", http.in_flight.clone());
+        http
+    }
+}
+
+impl Log {
+    fn register(registry: &mut Registry) -> Self {
+        let log = Self {
+            commits: Counter::default(),
+            batch_entries: Histogram::new(BATCH_BUCKETS),
+            commit_duration: Histogram::new(COMMIT_BUCKETS),
+        };
+        registry.register("log_commits", "Batches committed to the log", log.commits.clone());
+        registry.register("log_batch_entries", "Entries of a committed batch", log.batch_entries.clone());
+        let help = "Time of a batch's transaction";
+        registry.register_with_unit("log_commit_duration", help, Unit::Seconds, log.commit_duration.clone());
+        log
+    }
+}
+
+/// Something counted while it lasts.
+pub struct Present(Gauge);
+
+impl Present {
+    fn in_gauge(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Middleware: counts the request and measures it.
+pub(crate) async fn track(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let labels = RequestLabels {
+        method: known_method(request.method()),
+        route: route(&request).to_owned(),
+        status: "cancelled",
+    };
+    let mut tracked = Tracked { metrics: &metrics, labels, started: Instant::now() };
+    let _in_flight = Present::in_gauge(&metrics.0.http.in_flight);
+    let response = next.run(request).await;
+    tracked.labels.status = class(response.status());
+    response
+}
+
+/// A request that is counted when it ends, be it because its client has hung up.
+struct Tracked<'a> {
+    metrics: &'a Metrics,
+    labels: RequestLabels,
+    started: Instant,
+}
+
+impl Drop for Tracked<'_> {
+    fn drop(&mut self) {
+        let http = &self.metrics.0.http;
+        http.requests.get_or_create(&self.labels).inc();
+        let route = RouteLabel { route: std::mem::take(&mut self.labels.route) };
+        http.durations.0.get_or_create(&route).observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+async fn answer(State(metrics): State<Metrics>) -> Response {
+    match metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, middleware};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn call(metrics: &Metrics, path: &str) -> StatusCode {
+        let router = Router::new()
+            .route("/rooms/{room}", get(|| async { "here" }))
+            .route("/slow", get(std::future::pending::<()>))
+            .layer(middleware::from_fn_with_state(metrics.clone(), track));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_by_template_and_class() {
+        let metrics = Metrics::new();
+        call(&metrics, "/rooms/a").await;
+        call(&metrics, "/rooms/b").await;
+        call(&metrics, "/elsewhere").await;
+
+        let text = metrics.render().unwrap();
+        for line in [
+            r#"hearth_http_requests_total{method="GET",route="/rooms/{room}",status="2xx"} 2"#,
+            r#"hearth_http_requests_total{method="GET",route="none",status="4xx"} 1"#,
+            r#"hearth_http_request_duration_seconds_count{route="/rooms/{room}"} 2"#,
+            "hearth_http_requests_in_flight 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_client_leaves_is_counted_too() {
+        let metrics = Metrics::new();
+        let call = call(&metrics, "/slow");
+        assert!(tokio::time::timeout(Duration::from_millis(10), call).await.is_err());
+
+        let text = metrics.render().unwrap();
+        assert!(text.contains(r#"route="/slow",status="cancelled"} 1"#), "{text}");
+        assert!(text.contains("hearth_http_requests_in_flight 0"), "{text}");
+    }
+
+    #[test]
+    fn names_carry_their_units() {
+        let metrics = Metrics::new();
+        metrics.batch_committed(3, Duration::from_millis(4));
+        let waiting = metrics.waiting_sync();
+
+        let text = metrics.render().unwrap();
+        for line in [
+            "hearth_log_commits_total 1",
+            "hearth_log_batch_entries_sum 3.0",
+            "hearth_log_commit_duration_seconds_count 1",
+            "hearth_waiting_syncs 1",
+            concat!("hearth_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        drop(waiting);
+        assert!(metrics.render().unwrap().contains("hearth_waiting_syncs 0"));
+    }
 }

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Position(pub i64);
 
+/// A line of state, named by the place of the event that it began with. A room's own line is its trunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage(pub i64);
+
 /// A token that this server did not give out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a token of this server: pass next_batch, prev_batch, start or end as it was given")]

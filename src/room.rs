@@ -3,17 +3,38 @@
 //! Events come in through one door, [`append`]; everything that is read comes from a [`View`] that follows
 //! the log, or from the database where it lies further back.
 
+mod alias;
 pub mod append;
 pub mod auth;
+mod create;
+pub mod fields;
+pub mod filter;
+mod fork;
 mod highlight;
+mod invite_permission;
+mod join;
+pub mod members;
+mod membership;
 mod power;
+mod predecessor;
+mod preset;
+mod profile_of;
+pub mod reading;
+mod receive;
 pub mod resolve;
+mod send;
 pub mod state;
 mod state_at;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
+#[cfg(test)]
+mod tests;
+pub mod timeline;
+mod upgrade;
 pub mod view;
 pub mod visibility;
+#[cfg(test)]
+mod world;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,7 +44,15 @@ use ruma::{
 };
 
 use self::append::Pending;
-pub use self::{state::State, view::View};
+pub use self::{
+    alias::Moderator,
+    create::{InitialState, NewRoom},
+    preset::Preset,
+    send::Message,
+    state::State,
+    upgrade::Upgrade,
+    view::View,
+};
 use crate::{
     clock::Clock,
     db::Db,
@@ -211,6 +240,7 @@ impl Rooms {
         })?;
         let position = store::log::last_position(&mut snapshot).await?;
         let state = state_at::load(&mut snapshot, trunk, position).await?;
+        let visibilities = visibility::visibilities(&mut snapshot, trunk).await?;
         let most = LOADED_TIMELINE + 1;
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
         let mut timeline =
@@ -219,6 +249,8 @@ impl Rooms {
         let after = if timeline.len() == most { timeline.pop().map(|oldest| oldest.position) } else { None };
         timeline.reverse();
         let after = after.unwrap_or(Position::START);
-        Ok(Some(View::new(room_id.to_owned(), version_rules, (head, trunk), position, state, timeline, after)))
+        let mut view = View::new(room_id.to_owned(), version_rules, (head, trunk), position, state, timeline, after);
+        view.has_hidden_history = visibilities.iter().any(|(_, visibility)| view::hides(visibility));
+        Ok(Some(view))
     }
 }

@@ -81,9 +81,10 @@ impl Tasks {
         self.running.remember(id, handle);
     }
 
-    /// Waits until every task has ended. Those that still run after `patience` are cut off; their
-    /// names are returned.
+    /// Tells the tasks that no request is left, and waits until all have ended. Those that still run
+    /// after `patience` are cut off; their names are returned.
     pub async fn join_all(&self, patience: Duration) -> Vec<Name> {
+        self.shutdown.0.send_modify(|state| state.requests_done = true);
         let mut count = self.running.count.subscribe();
         let all_ended = count.wait_for(|count| *count == 0);
         if tokio::time::timeout(patience, all_ended).await.is_ok() {
@@ -144,8 +145,17 @@ impl Drop for Entry {
 }
 
 /// Whether the process is ending, and why. Clones share the answer.
+///
+/// It ends in two steps. At the first, requests in flight (long polls too) hurry to an answer, and
+/// whatever they need still runs; at the second no request is left, and everything else ends.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown(Arc<watch::Sender<Option<Reason>>>);
+pub struct Shutdown(Arc<watch::Sender<State>>);
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    reason: Option<Reason>,
+    requests_done: bool,
+}
 
 /// Why the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,27 +180,37 @@ impl Shutdown {
     /// The first reason stands: what follows from it is no news.
     fn begin(&self, reason: Reason) {
         self.0.send_if_modified(|state| {
-            let first = state.is_none();
+            let first = state.reason.is_none();
             if first {
-                *state = Some(reason);
+                state.reason = Some(reason);
             }
             first
         });
     }
 
     pub fn is_started(&self) -> bool {
-        self.0.borrow().is_some()
+        self.0.borrow().reason.is_some()
     }
 
     /// Why the process is ending, once it is.
     pub fn find_reason(&self) -> Option<Reason> {
-        self.0.borrow().clone()
+        self.0.borrow().reason.clone()
     }
 
-    /// Returns as soon as shutdown has started, at once if it has already.
+    /// Returns as soon as shutdown has started, at once if it has already. For whoever answers
+    /// requests, and for duties that no request waits for.
     pub async fn started(&self) {
+        self.until(|state| state.reason.is_some()).await;
+    }
+
+    /// Returns when no request is left. For the tasks that requests need to be answered.
+    pub async fn requests_done(&self) {
+        self.until(|state| state.requests_done).await;
+    }
+
+    async fn until(&self, condition: impl FnMut(&State) -> bool) {
         // An error would mean that the sender is gone, and `self` holds it.
-        if self.0.subscribe().wait_for(Option::is_some).await.is_err() {
+        if self.0.subscribe().wait_for(condition).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -233,6 +253,18 @@ mod tests {
         tasks.shutdown().start("the test asked");
         assert!(tasks.join_all(LONG).await.is_empty());
         assert_eq!(tasks.shutdown().find_reason(), Some(Reason::Asked("the test asked".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn what_requests_need_outlives_them() {
+        let tasks = Tasks::new();
+        let shutdown = tasks.shutdown().clone();
+        tasks.spawn_essential("committer", async move { shutdown.requests_done().await });
+
+        tasks.shutdown().start("the test asked");
+        tokio::task::yield_now().await;
+        assert_eq!(tasks.running.tasks.lock().len(), 1);
+        assert!(tasks.join_all(LONG).await.is_empty());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use crate::{
     fact::{AccountData, Fact, Write},
     log::CommitError,
     position::Position,
-    room::testing::{World, user},
+    testing::{World, user},
 };
 
 const END: Position = Position(i64::MAX);

@@ -7,7 +7,8 @@ use std::{future::Future, net::IpAddr};
 use http::request::Parts;
 use ruma::api::{
     auth_scheme::{
-        AccessToken, AccessTokenOptional, AuthScheme, NoAccessToken, NoAuthentication, extract_bearer_or_query_token,
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
+        extract_bearer_or_query_token,
     },
     error::ErrorKind,
 };
@@ -42,9 +43,7 @@ impl Authenticate for AccessToken {
     type Caller = Caller;
 
     async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Caller> {
-        let token = find_token(parts)?.ok_or_else(|| {
-            Error::refused(ErrorKind::MissingToken, "This needs an access token: log in and send it as Bearer token")
-        })?;
+        let token = find_token(parts)?.ok_or_else(missing_token)?;
         Ok(app.accounts.caller(&token, address).await?)
     }
 }
@@ -58,6 +57,24 @@ impl Authenticate for AccessTokenOptional {
             None => Ok(None),
         }
     }
+}
+
+/// There are no application services yet: whoever comes is nobody in particular.
+impl Authenticate for AppserviceTokenOptional {
+    type Caller = ();
+
+    async fn authenticate(_: &App, _: &Parts, _: IpAddr) -> ApiResult<()> {
+        Ok(())
+    }
+}
+
+/// For endpoints that take a token or something in its place, which this server does not know yet.
+pub(crate) fn required(caller: Option<Caller>) -> ApiResult<Caller> {
+    Ok(caller.ok_or_else(missing_token)?)
+}
+
+fn missing_token() -> Error {
+    Error::refused(ErrorKind::MissingToken, "This needs an access token: log in and send it as Bearer token")
 }
 
 /// The token in the header or, as old clients send it, in the query.

@@ -2,27 +2,90 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
+mod account;
 mod account_data;
+mod ban;
+mod capabilities;
+mod context;
+mod create_room;
+mod device;
+mod directory;
+mod filter;
+mod invite;
+mod join;
+mod kick;
+mod knock;
+mod leave;
+mod login;
+mod members;
+mod message;
 mod presence;
+mod profile;
 mod push_rule;
 mod read_marker;
 mod receipt;
+mod redact;
+mod register;
+mod room_event;
+mod room_state;
+mod room_state_send;
+mod send;
+mod shared_secret;
+mod sync;
 mod tag;
+#[cfg(test)]
+mod tests;
 mod typing;
+mod upgrade;
+mod versions;
+mod well_known;
 
 use axum::Router;
 
 use crate::app::App;
 
+/// Adds a section's endpoints to the router.
+type Section = fn(Router<App>) -> Router<App>;
+
+const SECTIONS: &[Section] = &[
+    account::routes,
+    account_data::routes,
+    ban::routes,
+    capabilities::routes,
+    context::routes,
+    create_room::routes,
+    device::routes,
+    directory::routes,
+    filter::routes,
+    invite::routes,
+    join::routes,
+    kick::routes,
+    knock::routes,
+    leave::routes,
+    login::routes,
+    members::routes,
+    message::routes,
+    presence::routes,
+    profile::routes,
+    push_rule::routes,
+    read_marker::routes,
+    receipt::routes,
+    redact::routes,
+    register::routes,
+    room_event::routes,
+    room_state::routes,
+    room_state_send::routes,
+    send::routes,
+    shared_secret::routes,
+    sync::routes,
+    tag::routes,
+    typing::routes,
+    upgrade::routes,
+    versions::routes,
+    well_known::routes,
+];
+
 /// Every endpoint that clients call.
-pub fn router(app: App) -> Router {
-    let router = Router::new();
-    let router = account_data::routes(router);
-    let router = presence::routes(router);
-    let router = push_rule::routes(router);
-    let router = read_marker::routes(router);
-    let router = receipt::routes(router);
-    let router = tag::routes(router);
-    let router = typing::routes(router);
-    router.with_state(app)
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    SECTIONS.iter().fold(router, |router, section| section(router))
 }

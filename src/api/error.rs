@@ -42,6 +42,10 @@ impl IntoResponse for ApiError {
         match self {
             Self::Domain(Error::Refused { kind, message }) => matrix(status_of(&kind), kind, message),
             Self::Domain(Error::Db(e)) if e.is_unavailable() => unavailable(&e),
+            Self::Domain(Error::Db(e)) if e.is_unstorable_text() => {
+                let message = "The request contains a NUL character where none is allowed".to_owned();
+                matrix(StatusCode::BAD_REQUEST, ErrorKind::InvalidParam, message)
+            }
             Self::Domain(Error::Unavailable(e)) => unavailable(&e),
             Self::Domain(e) => {
                 tracing::error!(error = %e, "a request failed");

@@ -58,7 +58,8 @@ where
     }
 }
 
-async fn collect(body: Body, limit: usize) -> ApiResult<Bytes> {
+/// The whole body, if it is no longer than `limit` bytes.
+pub(super) async fn collect(body: Body, limit: usize) -> ApiResult<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => {

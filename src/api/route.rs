@@ -1,6 +1,6 @@
 //! Routes from ruma's metadata: every path that an endpoint has ever had, with its method.
 
-use std::future::Future;
+use std::{borrow::Cow, future::Future};
 
 use axum::{
     Router,
@@ -53,7 +53,7 @@ impl Routes for Router<App> {
         F: Fn(App, Call<R>) -> A + Clone + Send + Sync + 'static,
         A: Future<Output = ApiResult<R::OutgoingResponse>> + Send + 'static,
     {
-        for path in <R as Metadata>::PATH_BUILDER.all_paths() {
+        for path in <R as Metadata>::PATH_BUILDER.all_paths().flat_map(spellings) {
             let handler = handler.clone();
             let answer = move |State(app): State<App>, request: http::Request<Body>| async move {
                 let answered = match Call::<R>::read(&app, request, body_limit).await {
@@ -62,9 +62,19 @@ impl Routes for Router<App> {
                 };
                 answered.and_then(write).unwrap_or_else(IntoResponse::into_response)
             };
-            self = self.route(path, on(filter(&R::METHOD), answer));
+            self = self.route(&path, on(filter(&R::METHOD), answer));
         }
         self
+    }
+}
+
+/// An empty state key may be left out, and the slash before it too.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstateeventtypestatekey>
+fn spellings(path: &'static str) -> Vec<Cow<'static, str>> {
+    match path.strip_suffix("{state_key}") {
+        Some(without) => vec![path.into(), without.into(), without.trim_end_matches('/').into()],
+        None => vec![path.into()],
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) static KEYS: &[Key] = &[
         path: "registration.mode",
         kind: Text,
         expects: "\"open\", \"token\" or \"closed\"",
-        parse: parses::<RegistrationMode>,
+        parse: is_one_of::<RegistrationMode>,
     },
     Key { path: "registration.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
     Key { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
@@ -132,7 +132,7 @@ pub(super) static KEYS: &[Key] = &[
         expects: "a filter such as \"info\" or \"info,hearth::room=debug\"",
         parse: log_filter,
     },
-    Key { path: "log.format", kind: Text, expects: "\"human\" or \"json\"", parse: parses::<LogFormat> },
+    Key { path: "log.format", kind: Text, expects: "\"human\" or \"json\"", parse: is_one_of::<LogFormat> },
     Key {
         path: "metrics.listen",
         kind: Text,
@@ -185,7 +185,9 @@ impl Key {
             return Err(format!("`{path}` must be {expects}; this is {}", self.describe(value)));
         }
         (self.parse)(value).map_err(|reason| {
-            if self.kind == Kind::Secret || reason.contains('`') {
+            if reason.is_empty() {
+                format!("`{path}` must be {expects}; {} is not", self.describe(value))
+            } else if self.kind == Kind::Secret || reason.contains('`') {
                 format!("`{path}` must be {expects}; {reason}")
             } else {
                 format!("`{path}` must be {expects}; {} is not ({reason})", self.describe(value))
@@ -226,6 +228,11 @@ fn parses<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(error.message().to_owned()),
     }
+}
+
+/// One of a few words, which the key's expectation lists already.
+fn is_one_of<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
+    parses::<T>(value).or(Err(String::new()))
 }
 
 fn not_empty(value: &Value) -> Result<(), String> {

@@ -31,7 +31,7 @@ impl Config {
     /// Everything that is wrong, with the place to mend it.
     pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let variables: BTreeMap<_, _> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-        let named_by_variable = || variables.get(FILE_VARIABLE).map(PathBuf::from);
+        let named_by_variable = || variables.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = path.map(Path::to_owned).or_else(named_by_variable);
 
         let mut settings = Settings::default();

@@ -232,6 +232,10 @@ fn a_wrong_value_is_told_with_what_was_expected() {
             "`database.url` must be a URL such as \"sqlite:PATH\" or \
              \"postgres://user:password@host/database\"; `mysql:` is not among them",
         ),
+        (
+            "registration.mode = 'opn'",
+            "`registration.mode` must be \"open\", \"token\" or \"closed\"; the text \"opn\" is not",
+        ),
         ("presence.enabled = 'yes'", "`presence.enabled` must be true or false; this is the text \"yes\""),
         (
             "log.level = 'inof'",

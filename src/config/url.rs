@@ -35,6 +35,16 @@ impl TryFrom<String> for DatabaseUrl {
     }
 }
 
+impl DatabaseUrl {
+    /// The whole URL, password included: only for opening the connection.
+    pub fn to_connect(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.expose().to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -28,6 +28,7 @@ macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $sqlite:literal $(| $postgres:literal)?;)*) => {
         $($(#[$doc])* static $name: $crate::db::Statement =
             $crate::db::Statement::new(stringify!($name), $sqlite, $crate::db::statements!(@either $sqlite $(, $postgres)?));)*
+        #[cfg(test)]
         pub(crate) static STATEMENTS: &[&$crate::db::Statement] = &[$(&$name),*];
     };
     (@either $sqlite:literal) => { $sqlite };

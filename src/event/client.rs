@@ -2,9 +2,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, serde::Raw};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedTransactionId, events::room::member::MembershipState, serde::Raw,
+};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -22,12 +24,12 @@ pub struct ClientFormat {
     /// The state event that this one replaced.
     pub replaces: Option<Arc<Pdu>>,
     /// The reader's membership when the event was sent.
-    pub membership: Option<&'static str>,
+    pub membership: Option<MembershipState>,
 }
 
 #[derive(Serialize)]
 struct ClientEvent<'a> {
-    content: &'a RawValue,
+    content: Cow<'a, RawValue>,
     event_id: &'a EventId,
     origin_server_ts: MilliSecondsSinceUnixEpoch,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +50,7 @@ struct Unsigned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     age: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    membership: Option<&'static str>,
+    membership: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prev_content: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +83,7 @@ fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
         .redacted_because()
         .map(|because| client_json(because, &ClientFormat { with_room_id: true, ..ClientFormat::default() }));
     let event = ClientEvent {
-        content: pdu.content(),
+        content: content(pdu),
         event_id: pdu.event_id(),
         origin_server_ts: pdu.origin_server_ts(),
         // Old clients look for it here, whatever the room version.
@@ -92,7 +94,7 @@ fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
         kind: pdu.kind(),
         unsigned: Unsigned {
             age: format.now.map(|now| u64::from(now.get()).saturating_sub(pdu.origin_server_ts().get().into())),
-            membership: format.membership,
+            membership: format.membership.as_ref().map(MembershipState::as_str),
             prev_content: format.replaces.as_ref().map(|old| old.content()),
             prev_sender: format.replaces.as_ref().map(|old| old.sender()),
             redacted_because,
@@ -101,6 +103,18 @@ fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
         },
     };
     to_raw_value(&event).expect("an event's fields are strings, integers and JSON that was read before")
+}
+
+/// The content. A redaction names there what it redacts, as new clients expect, whatever the room version.
+///
+/// <https://spec.matrix.org/v1.19/rooms/v11/#moving-the-redacts-property-of-mroomredaction-events-to-a-content-property>
+fn content(pdu: &Pdu) -> Cow<'_, RawValue> {
+    let Some(redacts) = pdu.redacts().filter(|_| !pdu.rules().redaction.content_field_redacts) else {
+        return Cow::Borrowed(pdu.content());
+    };
+    let mut content: serde_json::Map<String, serde_json::Value> = pdu.content_as().unwrap_or_default();
+    content.insert("redacts".to_owned(), redacts.as_str().into());
+    to_raw_value(&content).map_or_else(|_| Cow::Borrowed(pdu.content()), Cow::Owned)
 }
 
 /// Writes a state event for somebody who is not in the room.

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     db::{Db, DbError, DbResult, Tx},
     fact::{Batch, Write},
+    hub::Hub,
     metrics::Metrics,
     position::Position,
     random::Random,
@@ -65,6 +66,9 @@ pub enum CommitError {
     Duplicate(OwnedEventId),
     #[error("the alias is taken")]
     AliasTaken,
+    /// The alias that was to be removed names no room any more, or another.
+    #[error("the alias is gone")]
+    AliasGone,
     /// What the write was to replace has changed: read it again and build on that.
     #[error("somebody else changed it at the same moment")]
     Conflict,
@@ -83,6 +87,7 @@ impl From<CommitError> for crate::error::Error {
             CommitError::AliasTaken => {
                 Self::refused(ruma::api::error::ErrorKind::RoomInUse, "The alias already names a room")
             }
+            CommitError::AliasGone => Self::not_found("The alias does not name this room any more"),
             CommitError::Unavailable(e) if !e.is_unavailable() => Self::broken(e),
             other => Self::Unavailable(other.to_string()),
         }
@@ -107,13 +112,20 @@ impl Submitted {
 
 impl Log {
     /// Starts the committer and the follower of other nodes' batches.
-    pub async fn start(db: Db, tail: Arc<Tail>, random: Random, metrics: Metrics, tasks: &Tasks) -> DbResult<Self> {
+    pub async fn start(
+        db: Db,
+        tail: Arc<Tail>,
+        random: Random,
+        metrics: Metrics,
+        hub: Hub,
+        tasks: &Tasks,
+    ) -> DbResult<Self> {
         let last = store::log::last_position(&mut db.read().await?).await?;
         tail.start_at(last);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics };
-        tasks.spawn("log committer", committer.run(jobs));
-        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), tasks.shutdown().clone()));
+        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics, hub: hub.clone() };
+        tasks.spawn_essential("log committer", committer.run(jobs));
+        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), hub, tasks.shutdown().clone()));
         Ok(Self { queue, tail })
     }
 
@@ -143,6 +155,7 @@ struct Committer {
     tail: Arc<Tail>,
     random: Random,
     metrics: Metrics,
+    hub: Hub,
 }
 
 impl Committer {
@@ -187,7 +200,9 @@ impl Committer {
             Ok((verdicts, batch)) => {
                 if let Some(batch) = batch {
                     self.metrics.batch_committed(batch.news.len(), started.elapsed());
+                    let last = batch.last;
                     self.tail.publish(Arc::new(batch));
+                    self.hub.announce(last);
                 }
                 verdicts
             }
@@ -217,6 +232,7 @@ impl Committer {
                 Judgement::Stale(room_id) => Err(CommitError::Stale(room_id)),
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
+                Judgement::AliasGone => Err(CommitError::AliasGone),
                 Judgement::Conflict => Err(CommitError::Conflict),
             });
         }

@@ -22,6 +22,7 @@ pub(super) enum Judgement {
     Stale(OwnedRoomId),
     Duplicate(OwnedEventId),
     AliasTaken,
+    AliasGone,
     /// Account data has changed since the write was built on it.
     Conflict,
 }
@@ -30,7 +31,8 @@ pub(super) enum Judgement {
 struct Judge<'a> {
     heads: BTreeMap<&'a RoomId, i64>,
     sent: HashMap<TransactionKey<'a>, OwnedEventId>,
-    aliases: HashSet<&'a RoomAliasId>,
+    /// The room that each touched alias names, if it names one.
+    aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
     /// Where the account data stands that somebody has expectations of. None once the batch has changed it.
     account_data: HashMap<DataKey<'a>, Option<Position>>,
 }
@@ -73,13 +75,13 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgeme
         .filter_map(|event| event.transaction.as_ref().map(|transaction| (&*event.pdu, transaction)))
         .collect();
     let found = store::event::list_by_transactions(tx, &transactions).await?;
-    let aliases: Vec<_> = writes.iter().flat_map(|write| &write.facts).filter_map(added_alias).collect();
-    let taken = if aliases.is_empty() { Vec::new() } else { store::alias::list_taken(tx, &aliases).await? };
+    let touched: Vec<_> = writes.iter().flat_map(|write| &write.facts).filter_map(touched_alias).collect();
+    let named = if touched.is_empty() { HashMap::new() } else { store::alias::list_named(tx, &touched).await? };
 
     let mut judge = Judge {
         heads: rooms.iter().map(|room| (*room, locked.get(*room).copied().unwrap_or(0))).collect(),
         sent: HashMap::new(),
-        aliases: aliases.into_iter().filter(|alias| taken.iter().any(|t| t == *alias)).collect(),
+        aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         account_data: expected_data(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
@@ -113,9 +115,9 @@ async fn expected_data<'a>(tx: &mut Tx, writes: &'a [Write]) -> DbResult<HashMap
     Ok(found)
 }
 
-fn added_alias(fact: &Fact) -> Option<&RoomAliasId> {
+fn touched_alias(fact: &Fact) -> Option<&RoomAliasId> {
     match fact {
-        Fact::AliasAdded { alias, .. } => Some(alias),
+        Fact::AliasAdded { alias, .. } | Fact::AliasRemoved { alias, .. } => Some(alias),
         _ => None,
     }
 }
@@ -129,9 +131,10 @@ impl<'a> Judge<'a> {
                 return Judgement::Duplicate(event_id.clone());
             }
         }
-        if write.facts.iter().filter_map(added_alias).any(|alias| self.aliases.contains(alias)) {
-            return Judgement::AliasTaken;
-        }
+        let aliases = match self.aliases_after(write) {
+            Ok(aliases) => aliases,
+            Err(judgement) => return judgement,
+        };
         if write.facts.iter().any(|fact| !self.is_expected(fact)) {
             return Judgement::Conflict;
         }
@@ -145,7 +148,12 @@ impl<'a> Judge<'a> {
             heads.insert(room, event.head.head);
         }
         self.heads.extend(heads);
-        self.aliases.extend(write.facts.iter().filter_map(added_alias));
+        for (alias, room) in aliases {
+            match room {
+                Some(room) => self.aliases.insert(alias, room),
+                None => self.aliases.remove(alias),
+            };
+        }
         for fact in &write.facts {
             if let Fact::AccountData(data) | Fact::AccountDataAfter { data, .. } = fact
                 && let Some(position) = self.account_data.get_mut(&data_key(data))
@@ -159,6 +167,22 @@ impl<'a> Judge<'a> {
             }
         }
         Judgement::Accepted
+    }
+
+    /// What each alias that the write touches names after it: one fact at a time, so that an alias can move.
+    fn aliases_after(&self, write: &'a Write) -> Result<HashMap<&'a RoomAliasId, Option<OwnedRoomId>>, Judgement> {
+        let mut after: HashMap<&RoomAliasId, Option<OwnedRoomId>> = HashMap::new();
+        for fact in &write.facts {
+            let Some(alias) = touched_alias(fact) else { continue };
+            let named = after.get(alias).map_or_else(|| self.aliases.get(alias), Option::as_ref);
+            match fact {
+                Fact::AliasAdded { .. } if named.is_some() => return Err(Judgement::AliasTaken),
+                Fact::AliasAdded { room_id, .. } => after.insert(alias, Some(room_id.clone())),
+                Fact::AliasRemoved { room_id, .. } if named != Some(room_id) => return Err(Judgement::AliasGone),
+                _ => after.insert(alias, None),
+            };
+        }
+        Ok(after)
     }
 
     /// Whether what a fact replaces is what its writer saw.

@@ -11,24 +11,28 @@ use crate::{
     db::{Conn, Db, DbResult, Engine},
     event::{Logged, StateChange, Stored},
     fact::{Batch, Entry, News, Presence, Typing},
+    hub::Hub,
     position::Position,
     store::{self, log::BatchRow},
     tasks::Shutdown,
 };
 
-/// How often the end of the log is looked up where nobody tells of other nodes' batches.
+/// How often the end of the log is looked up where nobody tells of other nodes' batches, and where somebody does.
 const POLL: Duration = Duration::from_millis(250);
+const SELDOM: Duration = Duration::from_secs(2);
 /// Batches read in one go.
 const BATCHES: i64 = 64;
 
 /// Follows the log until the server stops. On SQLite nobody else writes, so only a gap is a reason to read.
-pub(super) async fn follow(db: Db, tail: Arc<Tail>, shutdown: Shutdown) {
+pub(super) async fn follow(db: Db, tail: Arc<Tail>, mut hub: Hub, shutdown: Shutdown) {
     let alone = db.engine() == Engine::Sqlite;
     loop {
+        let pause = if hub.is_connected() { SELDOM } else { POLL };
         tokio::select! {
-            () = shutdown.started() => return,
+            () = shutdown.requests_done() => return,
             () = tail.gap() => {}
-            () = tokio::time::sleep(POLL), if !alone => {}
+            last = hub.heard() => if last <= tail.reached() { continue },
+            () = tokio::time::sleep(pause), if !alone => {}
         }
         if let Err(error) = catch_up(&db, &tail).await {
             tracing::warn!(%error, "the log could not be followed; trying again");

@@ -16,6 +16,9 @@ use crate::{fact::Batch, position::Position};
 /// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick.
 pub trait Reader: Send + Sync {
     fn read(&self, batch: &Batch);
+
+    /// Called once every reader has read the batch: whoever is woken now finds all of it.
+    fn wake(&self, _batch: &Batch) {}
 }
 
 /// How many entries are kept for readers that load while the log moves on.
@@ -103,6 +106,9 @@ impl Tail {
             }
             self.keep(&next);
             self.reached.send_replace(next.last);
+            for reader in self.readers.get().into_iter().flatten() {
+                reader.wake(&next);
+            }
         }
         if !self.state.read().early.is_empty() {
             self.gap.notify_one();

@@ -7,8 +7,8 @@ use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Standing, StateChange},
-    fact::{Fact, NewEvent, News, Write},
-    position::Position,
+    fact::{Fact, ForkBase, NewEvent, News, Write},
+    position::{Lineage, Position},
     store::{
         self,
         event::NewRow,
@@ -112,14 +112,26 @@ async fn write_state(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<
     for (at, event) in events {
         let Some(trunk) = trunks.get(event.pdu.room_id()).copied() else { continue };
         for change in &event.changes {
-            versions.push(Version { trunk, change, from: *at, event: place(change) });
+            versions.push(Version { line: trunk, change, from: *at, event: place(change) });
             if let Some(membership) = Membership::of(change, event.pdu.room_id(), *at) {
                 memberships.insert((membership.user_id, membership.room_id), membership);
             }
         }
         if let Some(fork) = &event.fork {
-            forks.push((*at, trunk, at.before()));
-            fork_changes.extend(fork.iter().map(|change| ForkChange { fork: *at, change, event: place(change) }));
+            let (line, base) = match fork.base {
+                ForkBase::Trunk => (trunk, at.before()),
+                ForkBase::Line(line, base) => (line, base),
+                ForkBase::Nothing => (Lineage(at.0), Position::START),
+            };
+            forks.push((*at, line, base));
+            for change in &fork.changes {
+                let event = place(change);
+                if fork.base == ForkBase::Nothing {
+                    versions.push(Version { line, change, from: base, event });
+                } else {
+                    fork_changes.push(ForkChange { fork: *at, change, event });
+                }
+            }
         }
     }
     store::state::insert_versions(tx, &versions).await?;
@@ -136,7 +148,7 @@ async fn positions_of_changes(
         events.iter().map(|(at, event)| (event.pdu.event_id().to_owned(), *at)).collect();
     let older: Vec<&EventId> = events
         .iter()
-        .flat_map(|(_, event)| event.changes.iter().chain(event.fork.iter().flatten()))
+        .flat_map(|(_, event)| event.changes.iter().chain(event.fork.iter().flat_map(|fork| &fork.changes)))
         .filter_map(|change| change.event.as_deref().map(Pdu::event_id))
         .filter(|id| !known.contains_key(*id))
         .collect();

@@ -5,7 +5,7 @@ use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use crate::{
     config::Config,
     position::Position,
-    room::testing::{World, user},
+    testing::{World, user},
 };
 
 const END: Position = Position(i64::MAX);

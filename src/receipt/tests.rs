@@ -5,7 +5,7 @@ use super::{Marks, receipt_events};
 use crate::{
     error::Error,
     position::Position,
-    room::testing::{World, user},
+    testing::{World, user},
 };
 
 const END: Position = Position(i64::MAX);

@@ -5,24 +5,26 @@
 //! head, because another node wrote or an earlier write failed, everything that was built on the wrong one
 //! comes back as stale and is built again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, RoomVersionId, ServerName, events::TimelineEventType,
-    room_version_rules::RoomVersionRules,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, ServerName,
+    api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 
-use super::{Room, Rooms, State, auth, highlight};
+use super::{Inner, Room, Rooms, State, auth, highlight};
 use crate::{
     error::{Error, Result},
     event::{self, Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
     fact::{Fact, NewEvent, RoomHead, Write},
-    log::CommitError,
+    log::{CommitError, Submitted},
     store,
 };
 
 /// How often a write is built again before the caller is told to try later.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
+/// How long to wait for a write that may have failed before looking again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the next event of a room is built on.
 #[derive(Clone, Debug)]
@@ -35,9 +37,9 @@ pub struct Head {
 /// The head with everything that is on its way to the database.
 #[derive(Default)]
 pub struct Pending {
-    head: Option<Head>,
+    pub(super) head: Option<Head>,
     /// Counts how often the head was dropped, so that a failed write drops only what was built on it.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 /// What somebody wants to do to a room.
@@ -46,6 +48,8 @@ pub struct Plan {
     pub proposals: Vec<Proposal>,
     /// Facts that hold if and only if the events do.
     pub facts: Vec<Fact>,
+    /// The event that has already done what is wanted. Nothing is written then.
+    pub done_by: Option<OwnedEventId>,
 }
 
 /// An event of a plan.
@@ -70,8 +74,25 @@ impl Plan {
     }
 
     pub fn of(proposal: impl Into<Proposal>) -> Self {
-        Self { proposals: vec![proposal.into()], facts: Vec::new() }
+        Self { proposals: vec![proposal.into()], ..Self::default() }
     }
+
+    /// No event, only facts.
+    pub fn facts(facts: Vec<Fact>) -> Self {
+        Self { facts, ..Self::default() }
+    }
+
+    /// What is wanted is so already, by this event.
+    pub fn done_by(event_id: &EventId) -> Self {
+        Self { done_by: Some(event_id.to_owned()), ..Self::default() }
+    }
+}
+
+/// The first events of a room that does not exist yet.
+#[derive(Debug)]
+pub struct Founding {
+    pub version: RoomVersionId,
+    pub proposals: Vec<Proposal>,
 }
 
 /// What became of a plan.
@@ -79,7 +100,7 @@ impl Plan {
 pub enum Appended {
     /// The events, in order. None if the plan was to do nothing.
     Done(Vec<Arc<Pdu>>),
-    /// The plan's transaction had been done before, with this event.
+    /// It had been done before, with this event.
     Before(OwnedEventId),
 }
 
@@ -93,84 +114,178 @@ impl Appended {
     }
 }
 
+/// A write that was built, and the events in it.
+type Built = (Write, Vec<Arc<Pdu>>);
+
+/// One try at a write.
+enum Attempt {
+    /// It is in the queue, built on everything up to this generation.
+    Submitted(Submitted, Vec<Arc<Pdu>>, u64),
+    /// Nothing is to be written, by what was known of a room of so many events.
+    Verdict { verdict: Result<Appended>, events: i64, generation: u64 },
+}
+
 impl Rooms {
     /// Appends what `plan` makes of the room's head. It is called again if the head turns out to be another.
     /// An error of the plan is the answer, and nothing happens.
     pub async fn append(&self, room_id: &RoomId, plan: impl Fn(&Head) -> Result<Plan>) -> Result<Appended> {
+        self.append_built(room_id, |head| {
+            let plan = plan(head)?;
+            match plan.done_by {
+                Some(event_id) => Ok(Err(event_id)),
+                None => self.build(head, Some(room_id), plan).map(Ok),
+            }
+        })
+        .await
+    }
+
+    /// Founds a room, with facts that hold if and only if the room is there, and tells its identifier.
+    pub async fn found(&self, founding: Founding, facts: impl FnOnce(&RoomId) -> Vec<Fact>) -> Result<OwnedRoomId> {
+        let (room_id, (mut write, _)) = self.build_new(founding)?;
+        write.facts.extend(facts(&room_id));
+        self.0.log.append(write).await?;
+        Ok(room_id)
+    }
+
+    /// Founds a room that takes the place of another, in one write: `plan` looks at the old room and says how
+    /// the new one begins and, once that has an identifier, what happens to the old one. Tells the identifier.
+    pub async fn succeed<F>(&self, old: &RoomId, plan: impl Fn(&Head) -> Result<(Founding, F)>) -> Result<OwnedRoomId>
+    where
+        F: FnOnce(&RoomId) -> Plan,
+    {
+        let appended = self.append_built(old, |head| {
+            let (founding, then) = plan(head)?;
+            let (room_id, (mut write, mut pdus)) = self.build_new(founding)?;
+            let (in_old, pdus_in_old) = self.build(head, Some(old), then(&room_id))?;
+            write.events.extend(in_old.events);
+            write.facts.extend(in_old.facts);
+            pdus.extend(pdus_in_old);
+            Ok(Ok((write, pdus)))
+        });
+        match appended.await? {
+            Appended::Done(pdus) => pdus.first().map(|create| create.room_id().to_owned()),
+            Appended::Before(_) => None,
+        }
+        .ok_or_else(|| Error::broken("a room was founded without events"))
+    }
+
+    /// Builds on the room's pending head, under its lock, and waits for the log. The inner error of `build` is
+    /// the event that makes a write needless.
+    async fn append_built(
+        &self,
+        room_id: &RoomId,
+        build: impl Fn(&mut Head) -> Result<Result<Built, OwnedEventId>>,
+    ) -> Result<Appended> {
+        let mut looked = false;
         for _ in 0..ATTEMPTS {
             let room = self.get(room_id).await?;
-            let mut pending = room.pending.lock().await;
-            let mut head = pending.head.take().unwrap_or_else(|| committed_head(&room));
-            let built = match plan(&head) {
-                Ok(plan) => self.build(&mut head, Some(room_id), plan),
-                Err(error) => Err((true, error)),
-            };
-            let (write, pdus) = match built {
-                Ok(built) => built,
-                Err((kept, error)) => {
-                    pending.head = kept.then_some(head);
-                    return Err(error);
-                }
-            };
-            if write.is_empty() {
-                pending.head = Some(head);
-                return Ok(Appended::Done(Vec::new()));
-            }
-            let submitted = self.0.log.submit(write);
-            pending.head = Some(head);
-            let generation = pending.generation;
-            drop(pending);
-            match submitted.committed().await {
-                Ok(_) => return Ok(Appended::Done(pdus)),
-                Err(error) => {
-                    forget_pending(&room, generation).await;
-                    match error {
-                        CommitError::Stale(_) => self.reach_the_database().await?,
-                        CommitError::Duplicate(event_id) => return Ok(Appended::Before(event_id)),
-                        error => return Err(error.into()),
+            match self.attempt(&room, &build).await {
+                Attempt::Submitted(submitted, pdus, generation) => match submitted.committed().await {
+                    Ok(_) => return Ok(Appended::Done(pdus)),
+                    Err(error) => {
+                        forget_pending(&room, generation).await;
+                        match error {
+                            CommitError::Stale(_) => self.reach_the_database().await?,
+                            CommitError::Duplicate(event_id) => return Ok(Appended::Before(event_id)),
+                            error => return Err(error.into()),
+                        }
                     }
+                },
+                // The database could not object to this one, so it is asked: another node may know better.
+                Attempt::Verdict { verdict, events, generation } => {
+                    let settled = self.has_settled(&room, events, generation).await;
+                    let known = looked || {
+                        self.reach_the_database().await?;
+                        room.view(|view| view.head.head) == events
+                    };
+                    if settled && known {
+                        return verdict;
+                    }
+                    looked = true;
                 }
             }
         }
         Err(Error::Unavailable(format!("room {room_id} moves faster than this server can write to it")))
     }
 
-    /// Appends the first events of a room that does not exist yet and gives its identifier through the first.
-    pub async fn found(&self, version: RoomVersionId, room_id: Option<&RoomId>, plan: Plan) -> Result<Vec<Arc<Pdu>>> {
-        let rules = event::rules(&version).ok_or_else(|| {
-            let kind = ruma::api::error::ErrorKind::UnsupportedRoomVersion;
-            Error::refused(kind, format!("Room version {version} is not supported: 6 to 12 are"))
-        })?;
-        let mut head = Head { room: RoomHead::new(version), rules, state: State::default() };
-        let (write, pdus) = self.build(&mut head, room_id, plan).map_err(|(_, error)| error)?;
-        self.0.log.append(write).await?;
-        Ok(pdus)
+    /// Builds on the room's pending head and queues the write, both under the room's lock.
+    async fn attempt(&self, room: &Room, build: impl Fn(&mut Head) -> Result<Result<Built, OwnedEventId>>) -> Attempt {
+        let mut pending = room.pending.lock().await;
+        let generation = pending.generation;
+        let mut head = pending.ahead_of(room);
+        let events = head.room.head;
+        let verdict = match build(&mut head) {
+            Ok(Ok((write, pdus))) if !write.is_empty() => {
+                let submitted = self.0.log.submit(write);
+                pending.head = Some(head);
+                return Attempt::Submitted(submitted, pdus, generation);
+            }
+            Ok(Ok(_)) => Ok(Appended::Done(Vec::new())),
+            Ok(Err(event_id)) => Ok(Appended::Before(event_id)),
+            Err(error) => Err(error),
+        };
+        Attempt::Verdict { verdict, events, generation }
+    }
+
+    /// Waits until everything that a head was built on is durable. False if some of it was not to be.
+    async fn has_settled(&self, room: &Room, head: i64, generation: u64) -> bool {
+        self.has_committed(room, head).await && room.pending.lock().await.generation == generation
+    }
+
+    /// Waits until a head is committed. False if that takes so long that it may never be.
+    pub(super) async fn has_committed(&self, room: &Room, head: i64) -> bool {
+        let mut steps = self.0.log.tail().watch();
+        let committed = async {
+            while room.view(|view| view.head.head) < head {
+                if steps.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(PATIENCE, committed).await.unwrap_or(false)
     }
 
     /// Waits until this node has read what the database holds now.
-    async fn reach_the_database(&self) -> Result<()> {
+    pub(super) async fn reach_the_database(&self) -> Result<()> {
         let last = store::log::last_position(&mut self.0.db.read().await?).await?;
-        self.0.log.tail().look();
-        self.0.log.tail().wait_for(last).await;
+        let tail = self.0.log.tail();
+        if tail.reached() < last {
+            tail.look();
+            tail.wait_for(last).await;
+        }
         Ok(())
     }
 
-    /// Builds a plan's events on `head`, each on the one before. On error tells whether `head` is untouched.
-    fn build(
-        &self,
-        head: &mut Head,
-        room_id: Option<&RoomId>,
-        plan: Plan,
-    ) -> Result<(Write, Vec<Arc<Pdu>>), (bool, Error)> {
+    /// Builds a plan's events on `head`, each on the one before. After an error `head` is of no use.
+    fn build(&self, head: &mut Head, room_id: Option<&RoomId>, plan: Plan) -> Result<Built> {
         let mut write = Write { events: Vec::with_capacity(plan.proposals.len()), facts: plan.facts };
         let mut pdus = Vec::with_capacity(plan.proposals.len());
-        for (done, proposal) in plan.proposals.into_iter().enumerate() {
+        for proposal in plan.proposals {
             let room_id = room_id.or_else(|| pdus.first().map(|first: &Arc<Pdu>| first.room_id()));
-            let event = self.build_event(head, room_id, proposal).map_err(|error| (done == 0, error))?;
+            let event = self.build_event(head, room_id, proposal)?;
             pdus.push(Arc::clone(&event.pdu));
             write.events.push(event);
         }
         Ok((write, pdus))
+    }
+
+    /// Builds the first events of a room and with the very first its identifier.
+    fn build_new(&self, Founding { version, proposals }: Founding) -> Result<(OwnedRoomId, Built)> {
+        let rules = event::rules(&version).ok_or_else(|| unsupported(&version))?;
+        let room_id = if rules.event_format.require_room_create_room_id { Some(self.new_room_id()?) } else { None };
+        let mut head = Head { room: RoomHead::new(version), rules, state: State::default() };
+        let built = self.build(&mut head, room_id.as_deref(), Plan { proposals, ..Plan::default() })?;
+        let room_id = built.1.first().map(|create| create.room_id().to_owned());
+        Ok((room_id.ok_or_else(|| Error::broken("a room begins with an event"))?, built))
+    }
+
+    /// A name for a room of a version in which rooms are named by their server.
+    ///
+    /// <https://spec.matrix.org/v1.19/appendices/#room-ids>
+    fn new_room_id(&self) -> Result<OwnedRoomId> {
+        let Inner { random, server_name, .. } = &*self.0;
+        OwnedRoomId::try_from(format!("!{}:{server_name}", random.token(18))).map_err(Error::broken)
     }
 
     fn build_event(&self, head: &mut Head, room_id: Option<&RoomId>, proposal: Proposal) -> Result<NewEvent> {
@@ -200,7 +315,7 @@ impl Rooms {
 }
 
 /// Adds an event that follows the head directly: the linear case, in which state needs no resolution.
-fn accept(
+pub(super) fn accept(
     head: &mut Head,
     pdu: Arc<Pdu>,
     transaction: Option<Transaction>,
@@ -245,11 +360,17 @@ fn accept(
     }
 }
 
-fn committed_head(room: &Room) -> Head {
-    room.view(|view| Head { room: view.head.clone(), rules: view.rules, state: view.state.clone() })
+impl Pending {
+    /// The pending head where it is ahead of what has been committed, else that: another node may have written.
+    pub(super) fn ahead_of(&self, room: &Room) -> Head {
+        room.view(|view| match &self.head {
+            Some(head) if head.room.head > view.head.head => head.clone(),
+            _ => Head { room: view.head.clone(), rules: view.rules, state: view.state.clone() },
+        })
+    }
 }
 
-async fn forget_pending(room: &Room, generation: u64) {
+pub(super) async fn forget_pending(room: &Room, generation: u64) {
     let mut pending = room.pending.lock().await;
     if pending.generation == generation {
         pending.head = None;
@@ -258,17 +379,18 @@ async fn forget_pending(room: &Room, generation: u64) {
 }
 
 /// Since room version 12 the create event names no room: it becomes the room's name.
-fn room_id_for(
-    room_id: Option<&RoomId>,
-    kind: &TimelineEventType,
-    rules: &RoomVersionRules,
-) -> Option<ruma::OwnedRoomId> {
+fn room_id_for(room_id: Option<&RoomId>, kind: &TimelineEventType, rules: &RoomVersionRules) -> Option<OwnedRoomId> {
     let nameless = *kind == TimelineEventType::RoomCreate && !rules.event_format.require_room_create_room_id;
     room_id.filter(|_| !nameless).map(ToOwned::to_owned)
 }
 
+/// The answer to whoever asks for a room version that this server does not speak.
+pub(super) fn unsupported(version: &RoomVersionId) -> Error {
+    let message = format!("Room version {version} is not supported here: 6 to 12 are");
+    Error::refused(ErrorKind::UnsupportedRoomVersion, message)
+}
+
 fn refused_draft(error: DraftError) -> Error {
-    use ruma::api::error::ErrorKind;
     match error {
         DraftError::TooLarge { .. } => Error::refused(ErrorKind::TooLarge, error.to_string()),
         DraftError::FieldTooLong { .. } | DraftError::Nul { .. } => {

@@ -137,12 +137,7 @@ impl State {
 
     /// Who may read what was said, as the state has it.
     pub fn history_visibility(&self) -> HistoryVisibility {
-        #[derive(Deserialize)]
-        struct Content {
-            history_visibility: HistoryVisibility,
-        }
-        self.content::<Content>(&StateEventType::RoomHistoryVisibility)
-            .map_or(HistoryVisibility::Shared, |content| content.history_visibility)
+        visibility_of(self.find(&StateEventType::RoomHistoryVisibility).map(AsRef::as_ref))
     }
 }
 
@@ -163,4 +158,24 @@ pub fn membership_of(pdu: &Arc<Pdu>) -> MembershipState {
         membership: MembershipState,
     }
     pdu.content_as::<Content>().map_or(MembershipState::Leave, |content| content.membership)
+}
+
+/// The visibility that an event gives to the history. One that is not understood means `shared`, as does none.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
+pub fn visibility_of(pdu: Option<&Pdu>) -> HistoryVisibility {
+    #[derive(Deserialize)]
+    struct Content {
+        history_visibility: HistoryVisibility,
+    }
+    let visibility = pdu.and_then(|pdu| pdu.content_as::<Content>().ok()).map(|content| content.history_visibility);
+    match visibility {
+        Some(
+            known @ (HistoryVisibility::Invited
+            | HistoryVisibility::Joined
+            | HistoryVisibility::Shared
+            | HistoryVisibility::WorldReadable),
+        ) => known,
+        _ => HistoryVisibility::Shared,
+    }
 }

@@ -1,12 +1,12 @@
 //! The state of a room at an earlier place: undone from the view, or read from the trunk and its forks.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Room, Rooms, State};
 use crate::{
     db::{Conn, DbResult},
     error::Result,
-    event::{Pdu, Stored},
+    event::{Pdu, Standing, Stored},
     position::Position,
     store::{self, room::Lineage},
 };
@@ -45,6 +45,24 @@ impl Rooms {
         Ok(store::event::list_at(&mut conn, &[place.0]).await?.pop().map(|stored| stored.pdu))
     }
 
+    /// The events that some keys of one type have just after `at`, on the room's own line.
+    pub async fn list_state_events_at(
+        &self,
+        room: &Room,
+        at: Position,
+        kind: &str,
+        state_keys: &[&str],
+    ) -> Result<Vec<Arc<Pdu>>> {
+        let (remembered, trunk) = room.view(|view| (view.state_at(at), view.trunk));
+        if let Some(state) = remembered {
+            return Ok(state_keys.iter().filter_map(|key| state.get(kind, key).cloned()).collect());
+        }
+        let mut conn = self.0.db.read().await?;
+        let places = store::state::list_keys_at(&mut conn, trunk, kind, state_keys, at).await?;
+        let places: Vec<i64> = places.into_iter().map(|place| place.0).collect();
+        Ok(store::event::list_at(&mut conn, &places).await?.into_iter().map(|stored| stored.pdu).collect())
+    }
+
     /// The state that an event saw: before it, with what its fork has different from the trunk.
     pub async fn state_before(&self, room: &Room, event: &Stored) -> Result<State> {
         let Some(fork) = event.fork else { return self.state_at(room, event.position.before()).await };
@@ -60,5 +78,51 @@ impl Rooms {
             state.apply(&crate::event::StateChange { kind, state_key, event });
         }
         Ok(state)
+    }
+
+    /// The state that an event left behind: what it saw, and its own doing unless it was rejected.
+    pub async fn state_after(&self, room: &Room, event: &Stored) -> Result<State> {
+        let mut state = self.state_before(room, event).await?;
+        if event.pdu.is_state() && event.standing != Standing::Rejected {
+            state.insert(Arc::clone(&event.pdu));
+        }
+        Ok(state)
+    }
+
+    /// The state events that came to hold after `after` and hold at `until`.
+    pub async fn changed_state(&self, room: &Room, after: Position, until: Position) -> Result<Vec<Arc<Pdu>>> {
+        let (remembered, trunk) = room.view(|view| (view.changed(after, until), view.trunk));
+        if let Some(changes) = remembered {
+            return Ok(changes.into_iter().filter_map(|change| change.event).collect());
+        }
+        let mut conn = self.0.db.read().await?;
+        let mut last = HashMap::new();
+        for (_, key) in store::state::changes_between(&mut conn, trunk, after, until).await? {
+            last.insert((key.kind, key.state_key), key.event);
+        }
+        let places: Vec<i64> = last.into_values().flatten().map(|at| at.0).collect();
+        Ok(store::event::list_at(&mut conn, &places).await?.into_iter().map(|stored| stored.pdu).collect())
+    }
+
+    /// The newest accepted events after `after` up to `until`, oldest first, `most` of them, and whether
+    /// there are more.
+    pub async fn newest(
+        &self,
+        room: &Room,
+        after: Position,
+        until: Position,
+        most: usize,
+    ) -> Result<(Vec<Arc<Stored>>, bool)> {
+        let (remembered, room_id) = room.view(|view| (view.timeline(after, until, most), view.room_id.clone()));
+        if let Some(found) = remembered {
+            return Ok(found);
+        }
+        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+        let mut conn = self.0.db.read().await?;
+        let mut events = store::event::list_backward(&mut conn, &room_id, until, after, limit).await?;
+        let more = events.len() > most;
+        events.truncate(most);
+        events.reverse();
+        Ok((events.into_iter().map(Arc::new).collect(), more))
     }
 }

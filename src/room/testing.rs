@@ -1,144 +1,90 @@
-//! A server on a temporary database, for tests of the rooms of the house: users speak without logging in.
+//! What tests let happen in a room, said briefly.
 
 use std::sync::Arc;
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
+use ruma::{OwnedRoomId, RoomId, RoomVersionId};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::{
-    Rooms,
-    append::{Plan, Proposal},
+    append::{Appended, Founding, Head, Plan, Proposal},
+    world::{World, json as content, user},
 };
 use crate::{
-    app::App, clock::Clock, config::Config, db::Db, event::Draft, position::Position, random::Random, store,
-    tasks::Tasks,
+    error::Error,
+    event::{Draft, Pdu, rules},
 };
 
-pub(crate) struct World {
-    pub(crate) app: App,
-    pub(crate) clock: Clock,
-    folder: TempDir,
-}
-
-/// A local user.
-pub(crate) fn user(name: &str) -> OwnedUserId {
-    UserId::parse(format!("@{name}:localhost")).unwrap()
-}
-
 impl World {
-    pub(crate) async fn new() -> Self {
-        Self::with(Config::default()).await
-    }
-
-    pub(crate) async fn with(config: Config) -> Self {
-        let folder = TempDir::new().unwrap();
-        let clock = Clock::manual(1_800_000_000_000);
-        let app = start(config, &folder, &clock).await;
-        Self { app, clock, folder }
-    }
-
-    /// Stops the server and starts it again on the same database, its memory empty.
-    pub(crate) async fn restart(self) -> Self {
-        let Self { app, clock, folder } = self;
-        let (config, tasks, db) = (app.config.clone(), app.tasks.clone(), app.db.clone());
-        tasks.shutdown().start("the test restarts it");
-        drop(app);
-        tasks.join_all(std::time::Duration::from_secs(5)).await;
-        db.close().await;
-        let app = start(config, &folder, &clock).await;
-        Self { app, clock, folder }
-    }
-
-    pub(crate) fn rooms(&self) -> &Rooms {
-        &self.app.rooms
-    }
-
-    /// Up to where the log has been read.
-    pub(crate) fn reached(&self) -> Position {
-        self.rooms().log().tail().reached()
-    }
-
-    /// A public room of these users; the first has made it.
-    pub(crate) async fn room(&self, members: &[&UserId]) -> OwnedRoomId {
-        let creator = members[0];
-        let state = |kind: TimelineEventType, key: &str, content| {
-            Proposal::from(Draft::state(creator.to_owned(), kind, key, object(content)))
+    /// A room of alice that anybody can join and in which everybody may set state.
+    pub(super) async fn found(&self, version: RoomVersionId, visibility: &str) -> OwnedRoomId {
+        let alice = user("alice");
+        let state = |kind: &str, key: &str, value: Value| {
+            Proposal::from(Draft::state(alice.clone(), kind.into(), key, content(value)))
         };
+        let privileged = rules(&version).unwrap().authorization.explicitly_privilege_room_creators;
+        let users = if privileged { json!({}) } else { json!({ alice.as_str(): 100 }) };
         let proposals = vec![
-            state(TimelineEventType::RoomCreate, "", json!({ "room_version": "11" })),
-            state(TimelineEventType::RoomMember, creator.as_str(), json!({ "membership": "join" })),
-            state(
-                TimelineEventType::RoomPowerLevels,
-                "",
-                json!({ "users": { creator.as_str(): 100 }, "state_default": 0, "redact": 0 }),
-            ),
-            state(TimelineEventType::RoomJoinRules, "", json!({ "join_rule": "public" })),
+            state("m.room.create", "", json!({ "room_version": version, "creator": alice })),
+            state("m.room.member", alice.as_str(), json!({ "membership": "join" })),
+            state("m.room.power_levels", "", json!({ "users": users, "state_default": 0 })),
+            state("m.room.join_rules", "", json!({ "join_rule": "public" })),
+            state("m.room.history_visibility", "", json!({ "history_visibility": visibility })),
         ];
-        let room_id = RoomId::parse(format!("!{}:localhost", self.app.random.token(12))).unwrap();
-        let plan = Plan { proposals, ..Plan::default() };
-        self.rooms().found(RoomVersionId::V11, Some(&room_id), plan).await.unwrap();
-        for member in &members[1..] {
-            self.membership(&room_id, member, "join").await;
+        self.rooms.found(Founding { version, proposals }, |_| Vec::new()).await.unwrap()
+    }
+
+    /// Appends an event; None if the room refuses it.
+    pub(super) async fn append(&self, room_id: &RoomId, draft: &Draft) -> Option<Arc<Pdu>> {
+        match self.rooms.append(room_id, |_| Ok(Plan::of(draft.clone()))).await {
+            Ok(Appended::Done(events)) => events.into_iter().next(),
+            Ok(Appended::Before(_)) | Err(Error::Refused { .. }) => None,
+            Err(error) => panic!("{error}"),
         }
-        room_id
     }
 
-    /// A user's own membership.
-    pub(crate) async fn membership(&self, room_id: &RoomId, user_id: &UserId, membership: &str) -> OwnedEventId {
-        self.profile(room_id, user_id, json!({ "membership": membership })).await
+    /// Sets a piece of state.
+    pub(super) async fn set(&self, room_id: &RoomId, sender: &str, kind: &str, key: &str, value: Value) -> Arc<Pdu> {
+        let draft = Draft::state(user(sender), kind.into(), key, content(value));
+        self.append(room_id, &draft).await.expect("the room allows it")
     }
 
-    /// A user's own membership event.
-    pub(crate) async fn profile(&self, room_id: &RoomId, user_id: &UserId, content: Value) -> OwnedEventId {
-        let kind = TimelineEventType::RoomMember;
-        self.send(room_id, Draft::state(user_id.to_owned(), kind, user_id.as_str(), object(content))).await
+    /// Changes the membership of `target`.
+    pub(super) async fn member(&self, room_id: &RoomId, sender: &str, target: &str, membership: &str) -> Arc<Pdu> {
+        let value = json!({ "membership": membership });
+        self.set(room_id, sender, "m.room.member", user(target).as_str(), value).await
     }
 
-    /// A text message.
-    pub(crate) async fn say(&self, room_id: &RoomId, sender: &UserId, body: &str) -> OwnedEventId {
-        self.message(room_id, sender, json!({ "msgtype": "m.text", "body": body })).await
-    }
-
-    /// A text message in a thread.
-    pub(crate) async fn reply(&self, room_id: &RoomId, sender: &UserId, root: &EventId) -> OwnedEventId {
-        let relation = json!({ "rel_type": "m.thread", "event_id": root });
-        self.message(room_id, sender, json!({ "msgtype": "m.text", "body": "re", "m.relates_to": relation })).await
-    }
-
-    pub(crate) async fn message(&self, room_id: &RoomId, sender: &UserId, content: Value) -> OwnedEventId {
-        self.send(room_id, Draft::message(sender.to_owned(), TimelineEventType::RoomMessage, object(content))).await
-    }
-
-    /// Takes back a message.
-    pub(crate) async fn redact(&self, room_id: &RoomId, sender: &UserId, target: &EventId) -> OwnedEventId {
-        let mut draft =
-            Draft::message(sender.to_owned(), TimelineEventType::RoomRedaction, ruma::CanonicalJsonObject::new());
-        draft.redacts = Some(target.to_owned());
-        let stored = store::event::find(&mut self.app.db.read().await.unwrap(), target).await.unwrap().unwrap();
-        self.append(room_id, Proposal { draft, transaction: None, redacts: Some(stored.pdu) }).await
-    }
-
-    pub(crate) async fn send(&self, room_id: &RoomId, draft: Draft) -> OwnedEventId {
-        self.append(room_id, draft.into()).await
-    }
-
-    async fn append(&self, room_id: &RoomId, proposal: Proposal) -> OwnedEventId {
-        let Proposal { draft, redacts, .. } = proposal;
-        let plan = |_: &_| {
-            let redacts = redacts.as_ref().map(Arc::clone);
-            Ok(Plan::of(Proposal { draft: draft.clone(), transaction: None, redacts }))
+    /// Sends messages, all in one write.
+    pub(super) async fn say(&self, room_id: &RoomId, sender: &str, bodies: &[&str]) -> Vec<Arc<Pdu>> {
+        let plan = |_: &Head| {
+            let proposals = bodies.iter().map(|body| Proposal::from(text(sender, body))).collect();
+            Ok(Plan { proposals, ..Plan::default() })
         };
-        self.rooms().append(room_id, plan).await.unwrap().event_id().unwrap().to_owned()
+        match self.rooms.append(room_id, plan).await.unwrap() {
+            Appended::Done(events) => events,
+            Appended::Before(_) => Vec::new(),
+        }
     }
 }
 
-async fn start(config: Config, folder: &TempDir, clock: &Clock) -> App {
-    let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
-    let db = Db::connect(&url, 4).await.unwrap();
-    App::start(config, db, clock.clone(), Random::system(), Tasks::new()).await.unwrap()
+/// A message on its way.
+pub(super) fn text(sender: &str, body: &str) -> Draft {
+    Draft::message(user(sender), "m.room.message".into(), content(json!({ "msgtype": "m.text", "body": body })))
 }
 
-fn object(content: Value) -> ruma::CanonicalJsonObject {
-    serde_json::from_value(content).unwrap()
+/// An event with these fields, of no real room and signed by nobody.
+pub(super) fn pdu_of(fields: &Value) -> Pdu {
+    let mut event = json!({
+        "room_id": "!room:here",
+        "sender": "@alice:here",
+        "type": "m.room.message",
+        "content": {},
+        "origin_server_ts": 1,
+        "depth": 1,
+        "prev_events": [],
+        "auth_events": [],
+    });
+    event.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let canonical = serde_json::from_value(event).unwrap();
+    Pdu::from_canonical(&canonical, rules(&RoomVersionId::V11).unwrap()).unwrap()
 }

@@ -5,9 +5,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ruma::{OwnedRoomId, UserId, events::room::member::MembershipState, room_version_rules::RoomVersionRules};
+use ruma::{
+    OwnedRoomId, UserId,
+    events::room::{history_visibility::HistoryVisibility, member::MembershipState},
+    room_version_rules::RoomVersionRules,
+};
 
-use super::state::{State, membership_of};
+use super::state::{State, membership_of, visibility_of};
 use crate::{
     event::{Logged, Pdu, Standing, StateChange, Stored},
     fact::RoomHead,
@@ -42,6 +46,8 @@ pub struct View {
     invited: usize,
     /// The place of the newest accepted event.
     last_event: Position,
+    /// Whether there ever was a time whose events are hidden from members who came later.
+    pub(super) has_hidden_history: bool,
 }
 
 impl View {
@@ -70,6 +76,7 @@ impl View {
             undo_after: position,
             joined: 0,
             invited: 0,
+            has_hidden_history: false,
         };
         for (_, pdu) in view.state.members() {
             match membership_of(pdu) {
@@ -91,6 +98,7 @@ impl View {
         self.head.follow(&logged.stored.pdu, logged.stored.standing);
         for change in &logged.changes {
             self.count(change);
+            self.look_for_hiding(change);
             let event = self.state.apply(change);
             let before = StateChange { event, ..change.clone() };
             self.undo.push_back((at, before));
@@ -112,6 +120,12 @@ impl View {
             {
                 self.timeline_after = oldest.position;
             }
+        }
+    }
+
+    fn look_for_hiding(&mut self, change: &StateChange) {
+        if change.kind == "m.room.history_visibility" && change.state_key.is_empty() {
+            self.has_hidden_history |= hides(&visibility_of(change.event.as_deref()));
         }
     }
 
@@ -137,6 +151,9 @@ impl View {
         for stored in &mut self.timeline {
             if stored.pdu.event_id() == redacted.event_id() {
                 *stored = Arc::new(Stored { pdu: Arc::clone(redacted), ..Stored::clone(stored) });
+            }
+            if stored.replaces.as_ref().is_some_and(|old| old.event_id() == redacted.event_id()) {
+                *stored = Arc::new(Stored { replaces: Some(Arc::clone(redacted)), ..Stored::clone(stored) });
             }
         }
         for (_, before) in &mut self.undo {
@@ -181,6 +198,22 @@ impl View {
         Some(state)
     }
 
+    /// How a user's membership went as far back as the view can tell: from where on it is known, and for each
+    /// value from where on it held.
+    pub(super) fn memberships(&self, user_id: &UserId) -> (Position, Vec<(Position, MembershipState)>) {
+        let mut current = self.state.membership(user_id);
+        let mut history = Vec::new();
+        for (place, before) in self.undo.iter().rev() {
+            if before.kind == "m.room.member" && before.state_key == user_id.as_str() {
+                let earlier = before.event.as_ref().map_or(MembershipState::Leave, membership_of);
+                history.push((*place, std::mem::replace(&mut current, earlier)));
+            }
+        }
+        history.push((self.undo_after, current));
+        history.reverse();
+        (self.undo_after, history)
+    }
+
     /// Where a user who is in the room joined it, if the view still remembers that they were not there before.
     pub fn joined_at(&self, user_id: &UserId) -> Option<Position> {
         let mut is_in = self.state.membership(user_id) == MembershipState::Join;
@@ -210,4 +243,32 @@ impl View {
         newest.reverse();
         Some((newest, limited))
     }
+
+    /// The keys that changed after `after` up to `until`, with what they hold then, if the view can still tell.
+    pub fn changed(&self, after: Position, until: Position) -> Option<Vec<StateChange>> {
+        if after < self.undo_after {
+            return None;
+        }
+        let state = self.state_at(until)?;
+        let mut changed: Vec<StateChange> = Vec::new();
+        for (_, change) in self.undo.iter().filter(|(at, _)| *at > after && *at <= until) {
+            if !changed.iter().any(|c| c.kind == change.kind && c.state_key == change.state_key) {
+                let event = state.get(&change.kind, &change.state_key).cloned();
+                changed.push(StateChange { event, ..change.clone() });
+            }
+        }
+        Some(changed)
+    }
+
+    /// The accepted events after `after` up to `until`, oldest first, if the view remembers them all; `most` of
+    /// them, the oldest.
+    pub fn timeline_from(&self, after: Position, until: Position, most: usize) -> Option<Vec<Arc<Stored>>> {
+        let within = || self.timeline.iter().skip_while(|e| e.position <= after).take_while(|e| e.position <= until);
+        (after >= self.timeline_after).then(|| within().take(most).cloned().collect())
+    }
+}
+
+/// Whether events sent under this visibility stay hidden from members who join later.
+pub(super) fn hides(visibility: &HistoryVisibility) -> bool {
+    !matches!(visibility, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)
 }

@@ -1,5 +1,9 @@
 //! Who may read which event: one function for every read path.
 //!
+//! What a user sees of a room follows from how its history visibility and the user's own membership went
+//! over time. Between two changes of either, everything is visible or nothing is: a [`Sight`] is therefore a
+//! few stretches of the log, and whoever pages through a room never even reads what lies between them.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
 
 use std::sync::Arc;
@@ -8,9 +12,11 @@ use ruma::{
     UserId,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
-use serde::Deserialize;
 
-use super::{Room, Rooms, state::membership_of};
+use super::{
+    Room, Rooms, View,
+    state::{membership_of, visibility_of},
+};
 use crate::{
     db::Conn,
     error::Result,
@@ -19,41 +25,93 @@ use crate::{
     store::{self, room::Lineage},
 };
 
-/// What one user may see of one room: how its visibility and the user's membership went over time.
-#[derive(Clone, Debug)]
+/// How something went over time: from each place on, ascending.
+type History<T> = Vec<(Position, T)>;
+
+/// The place after everything.
+const END: Position = Position(i64::MAX);
+
+/// What one user may see of one room.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// From each place on, ascending. Before the first there is no such state.
-    visibility: Vec<(Position, HistoryVisibility)>,
-    membership: Vec<(Position, MembershipState)>,
+    /// The stretches of the log that the user sees: first and last place, ascending, with gaps between them.
+    visible: Vec<(Position, Position)>,
+    membership: History<MembershipState>,
+    /// Before this place the membership is not known; what is visible is.
+    remembers_from: Position,
+    world_readable: bool,
 }
 
 impl Sight {
+    /// From the whole history of both.
+    fn new(visibility: &History<HistoryVisibility>, membership: History<MembershipState>) -> Self {
+        let joins = || membership.iter().filter(|(_, membership)| *membership == MembershipState::Join);
+        let last_join = joins().next_back().map(|(from, _)| *from);
+        // Whether an event at `at` may be seen by what held at `then`.
+        let allows = |then: Position, at: Position| {
+            let visibility = value_at(visibility, then).unwrap_or(&HistoryVisibility::Shared);
+            let membership = value_at(&membership, then).unwrap_or(&MembershipState::Leave);
+            match visibility {
+                HistoryVisibility::WorldReadable => true,
+                _ if *membership == MembershipState::Join => true,
+                HistoryVisibility::Shared => last_join.is_some_and(|join| join > at),
+                // The invitation alone opens nothing: it counts once the user has joined.
+                HistoryVisibility::Invited => *membership == MembershipState::Invite && last_join.is_some(),
+                _ => false,
+            }
+        };
+        let mut places: Vec<Position> =
+            visibility.iter().map(|(from, _)| *from).chain(membership.iter().map(|(from, _)| *from)).collect();
+        places.sort_unstable();
+        places.dedup();
+
+        let mut visible = Vec::new();
+        let mut before = Position::START;
+        for place in places {
+            if allows(before, before) {
+                extend(&mut visible, before.next(), place.before());
+            }
+            // The event that makes a change is judged by the more permissive of what was and what is.
+            if allows(place.before(), place) || allows(place, place) {
+                extend(&mut visible, place, place);
+            }
+            before = place;
+        }
+        if allows(before, before) {
+            extend(&mut visible, before.next(), END);
+        }
+        let world_readable =
+            visibility.last().is_some_and(|(_, visibility)| *visibility == HistoryVisibility::WorldReadable);
+        Self { visible, membership, remembers_from: Position::START, world_readable }
+    }
+
+    /// Of somebody who has joined a room that never hid anything from its members.
+    fn everything(membership: History<MembershipState>, remembers_from: Position, world_readable: bool) -> Self {
+        Self { visible: vec![(Position::START.next(), END)], membership, remembers_from, world_readable }
+    }
+
     /// Whether the user may read an event.
-    ///
-    /// The event that changes the visibility or the user's own membership is judged by the more permissive of
-    /// what was before it and what is after it.
     pub fn sees(&self, event: &Stored) -> bool {
-        let at = event.position;
-        self.sees_at(at.before(), at) || self.sees_at(at, at)
+        self.sees_at(event.position)
     }
 
-    /// With visibility and membership as they were just after `then`, for an event at `at`.
-    fn sees_at(&self, then: Position, at: Position) -> bool {
-        let visibility = value_at(&self.visibility, then).unwrap_or(&HistoryVisibility::Shared);
-        let membership = value_at(&self.membership, then).unwrap_or(&MembershipState::Leave);
-        if *visibility == HistoryVisibility::WorldReadable || *membership == MembershipState::Join {
-            return true;
-        }
-        match visibility {
-            HistoryVisibility::Shared => self.joins_after(at),
-            HistoryVisibility::Invited => *membership == MembershipState::Invite,
-            _ => false,
-        }
+    /// Whether the user may read an event at `at`.
+    pub fn sees_at(&self, at: Position) -> bool {
+        self.visible.iter().any(|(first, last)| *first <= at && at <= *last)
     }
 
-    /// Whether the user joined at some point after an event.
-    fn joins_after(&self, at: Position) -> bool {
-        self.membership.iter().any(|(from, membership)| *from > at && *membership == MembershipState::Join)
+    /// What the user sees after `after`, up to `until`: stretches of the log, each again as after and until.
+    pub fn within(&self, after: Position, until: Position) -> impl DoubleEndedIterator<Item = (Position, Position)> {
+        self.visible
+            .iter()
+            .map(move |(first, last)| (first.before().max(after), (*last).min(until)))
+            .filter(|(after, until)| after < until)
+    }
+
+    /// `at` if the user sees what happened there, else the next place that they see, else the last.
+    pub fn nearest(&self, at: Position) -> Position {
+        let later = self.visible.iter().find(|(_, last)| at <= *last).map(|(first, _)| at.max(*first));
+        later.or_else(|| self.visible.last().map(|(_, last)| *last)).unwrap_or(Position::START)
     }
 
     /// Whether the user is or was in the room.
@@ -61,14 +119,47 @@ impl Sight {
         self.membership.iter().any(|(_, membership)| *membership == MembershipState::Join)
     }
 
-    /// The user's membership just after `at`.
-    pub fn membership_at(&self, at: Position) -> MembershipState {
-        value_at(&self.membership, at).cloned().unwrap_or(MembershipState::Leave)
+    /// Whether the user is in the room.
+    pub fn is_member(&self) -> bool {
+        self.membership.last().is_some_and(|(_, membership)| *membership == MembershipState::Join)
+    }
+
+    /// Where the user ceased to be in the room, if they were and are no longer.
+    pub fn left_at(&self) -> Option<Position> {
+        let after_join = |pair: &&[(Position, MembershipState)]| {
+            matches!(pair, [(_, before), (_, after)]
+                if *before == MembershipState::Join && *after != MembershipState::Join)
+        };
+        if self.is_member() {
+            return None;
+        }
+        self.membership.windows(2).rfind(after_join).and_then(|pair| pair.last()).map(|(left, _)| *left)
+    }
+
+    /// The user's membership just after `at`. None where that is further back than this sight remembers.
+    pub fn membership_at(&self, at: Position) -> Option<MembershipState> {
+        (at >= self.remembers_from).then(|| value_at(&self.membership, at).cloned().unwrap_or(MembershipState::Leave))
+    }
+
+    /// From where on the memberships are known.
+    pub fn remembers_from(&self) -> Position {
+        self.remembers_from
     }
 
     /// Whether anybody may read the room as it is now.
     pub fn is_world_readable(&self) -> bool {
-        self.visibility.last().is_some_and(|(_, visibility)| *visibility == HistoryVisibility::WorldReadable)
+        self.world_readable
+    }
+}
+
+/// Adds a stretch, as part of the one before it where nothing lies between them.
+fn extend(visible: &mut Vec<(Position, Position)>, first: Position, last: Position) {
+    if first > last {
+        return;
+    }
+    match visible.last_mut() {
+        Some((_, end)) if end.next() == first => *end = last,
+        _ => visible.push((first, last)),
     }
 }
 
@@ -77,41 +168,167 @@ fn value_at<T>(values: &[(Position, T)], at: Position) -> Option<&T> {
 }
 
 impl Rooms {
-    /// What a user may see of a room.
+    /// What a user may see of a room. From memory for those who have joined a room that hides nothing from
+    /// its members, which is nearly everybody nearly always.
     pub async fn sight(&self, room: &Room, user_id: &UserId) -> Result<Sight> {
-        let trunk = room.view(|view| view.trunk);
-        let mut conn = self.0.db.read().await?;
-        let visibility = history(&mut conn, trunk, "m.room.history_visibility", "").await?;
-        let membership = history(&mut conn, trunk, "m.room.member", user_id.as_str()).await?;
-        Ok(Sight {
-            visibility: visibility.into_iter().map(|(from, pdu)| (from, visibility_of(pdu.as_deref()))).collect(),
-            membership: membership
-                .into_iter()
-                .map(|(from, pdu)| (from, pdu.as_ref().map_or(MembershipState::Leave, membership_of)))
-                .collect(),
-        })
+        match room.view(|view| sight_from_memory(view, user_id)) {
+            Some(sight) => Ok(sight),
+            None => self.whole_sight(room, user_id).await,
+        }
     }
+
+    /// The same with the user's membership at every time.
+    pub async fn whole_sight(&self, room: &Room, user_id: &UserId) -> Result<Sight> {
+        let trunk = room.view(|view| view.trunk);
+        let mut snapshot = self.0.db.snapshot().await?;
+        let visibility = visibilities(&mut snapshot, trunk).await?;
+        let membership = history(&mut snapshot, trunk, "m.room.member", user_id.as_str()).await?;
+        let membership = membership
+            .into_iter()
+            .map(|(from, pdu)| (from, pdu.map_or(MembershipState::Leave, |pdu| membership_of(&pdu))));
+        Ok(Sight::new(&visibility, membership.collect()))
+    }
+}
+
+fn sight_from_memory(view: &View, user_id: &UserId) -> Option<Sight> {
+    if view.has_hidden_history || view.state.membership(user_id) != MembershipState::Join {
+        return None;
+    }
+    let (remembers_from, membership) = view.memberships(user_id);
+    let world_readable = view.state.history_visibility() == HistoryVisibility::WorldReadable;
+    Some(Sight::everything(membership, remembers_from, world_readable))
+}
+
+/// How the visibility of the room's history went.
+pub(super) async fn visibilities(conn: &mut Conn, trunk: Lineage) -> Result<History<HistoryVisibility>> {
+    let versions = history(conn, trunk, "m.room.history_visibility", "").await?;
+    Ok(versions.into_iter().map(|(from, pdu)| (from, visibility_of(pdu.as_deref()))).collect())
 }
 
 /// Every event that a key has had, with where it began to hold.
-async fn history(
-    conn: &mut Conn,
-    trunk: Lineage,
-    kind: &str,
-    state_key: &str,
-) -> Result<Vec<(Position, Option<Arc<Pdu>>)>> {
+async fn history(conn: &mut Conn, trunk: Lineage, kind: &str, state_key: &str) -> Result<History<Option<Arc<Pdu>>>> {
     let versions = store::state::versions_of(conn, trunk, kind, state_key).await?;
     let places: Vec<i64> = versions.iter().filter_map(|(_, event)| event.map(|at| at.0)).collect();
-    let events = store::event::list_at(conn, &places).await?;
-    let find = |place: Position| events.iter().find(|e| e.position == place).map(|e| Arc::clone(&e.pdu));
+    let events: std::collections::HashMap<Position, Arc<Pdu>> =
+        store::event::list_at(conn, &places).await?.into_iter().map(|stored| (stored.position, stored.pdu)).collect();
+    let find = |place: Position| events.get(&place).cloned();
     Ok(versions.into_iter().map(|(from, place)| (from, place.and_then(find))).collect())
 }
 
-fn visibility_of(pdu: Option<&Pdu>) -> HistoryVisibility {
-    #[derive(Deserialize)]
-    struct Content {
-        history_visibility: HistoryVisibility,
+#[cfg(test)]
+mod tests {
+    use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
+    use MembershipState::{Ban, Invite, Join, Knock, Leave};
+    use ruma::RoomVersionId;
+
+    use super::*;
+    use crate::room::world::{World, user};
+
+    /// The place of the event in question.
+    const EVENT: Position = Position(50);
+
+    /// The reader's membership before the event, at it, and later.
+    fn sight(visibility: &HistoryVisibility, memberships: [Option<&MembershipState>; 3]) -> Sight {
+        let history = [10, 40, 90].into_iter().zip(memberships);
+        let history = history.filter_map(|(at, membership)| Some((Position(at), membership?.clone())));
+        Sight::new(&vec![(Position(5), visibility.clone())], history.collect())
     }
-    pdu.and_then(|pdu| pdu.content_as::<Content>().ok())
-        .map_or(HistoryVisibility::Shared, |content| content.history_visibility)
+
+    #[test]
+    fn history_visibility_matrix() {
+        for visibility in [WorldReadable, Shared, Invited, Joined] {
+            for membership in [Join, Invite, Knock, Leave, Ban] {
+                for (before, later) in [(false, false), (true, false), (false, true), (true, true)] {
+                    let (before, later) = (before.then_some(&Join), later.then_some(&Join));
+                    let sees = sight(&visibility, [before, Some(&membership), later]).sees_at(EVENT);
+                    let joined_ever = before.or(later).is_some();
+                    let allowed = match (&visibility, &membership) {
+                        (WorldReadable, _) | (_, Join) => true,
+                        (Shared, _) => later.is_some(),
+                        (Invited, Invite) => joined_ever,
+                        _ => false,
+                    };
+                    assert_eq!(sees, allowed, "{visibility} {membership} {before:?} {later:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_is_seen_by_whoever_may_see_what_was_or_what_is() {
+        let stranger = |visibility: &[(i64, HistoryVisibility)]| {
+            let visibility = visibility.iter().map(|(at, one)| (Position(*at), one.clone())).collect();
+            Sight::new(&visibility, Vec::new())
+        };
+        let closing = stranger(&[(5, WorldReadable), (50, Joined)]);
+        assert!(closing.sees_at(EVENT.before()) && closing.sees_at(EVENT) && !closing.sees_at(EVENT.next()));
+        let opening = stranger(&[(5, Joined), (50, WorldReadable)]);
+        assert!(!opening.sees_at(EVENT.before()) && opening.sees_at(EVENT) && opening.sees_at(EVENT.next()));
+
+        let visibility = vec![(Position(5), Joined)];
+        let member = |history: &[(i64, MembershipState)]| {
+            Sight::new(&visibility, history.iter().map(|(at, one)| (Position(*at), one.clone())).collect())
+        };
+        let joining = member(&[(50, Join)]);
+        assert!(!joining.sees_at(EVENT.before()) && joining.sees_at(EVENT) && joining.sees_at(EVENT.next()));
+        let leaving = member(&[(10, Join), (50, Leave)]);
+        assert!(leaving.sees_at(EVENT.before()) && leaving.sees_at(EVENT) && !leaving.sees_at(EVENT.next()));
+        assert_eq!(leaving.left_at(), Some(EVENT));
+        let banned_later = member(&[(10, Join), (50, Leave), (60, Invite), (70, Ban)]);
+        assert_eq!(banned_later.left_at(), Some(EVENT));
+        assert!(!banned_later.sees_at(Position(60)) && !banned_later.sees_at(Position(70)));
+    }
+
+    #[test]
+    fn what_is_visible_is_given_as_stretches() {
+        let visibility = vec![(Position(1), Joined)];
+        let history = vec![(Position(10), Join), (Position(20), Leave), (Position(30), Join)];
+        let sight = Sight::new(&visibility, history);
+        let within = |after, until| -> Vec<(i64, i64)> {
+            sight.within(Position(after), Position(until)).map(|(after, until)| (after.0, until.0)).collect()
+        };
+        // Before the visibility was set it was the default, and the user joined later.
+        assert_eq!(within(0, 100), [(0, 1), (9, 20), (29, 100)]);
+        assert_eq!(within(15, 35), [(15, 20), (29, 35)]);
+        assert_eq!(within(20, 29), []);
+        let nearest = |at| sight.nearest(Position(at)).0;
+        assert_eq!([nearest(5), nearest(15), nearest(25), nearest(35)], [10, 15, 30, 35]);
+    }
+
+    #[test]
+    fn an_unknown_visibility_means_shared() {
+        let pdu = crate::room::testing::pdu_of(&serde_json::json!({ "content": { "history_visibility": "friends" } }));
+        assert_eq!(visibility_of(Some(&pdu)), Shared);
+        assert_eq!(visibility_of(None), Shared);
+    }
+
+    #[tokio::test]
+    async fn memory_and_database_agree_on_what_a_member_sees() {
+        let test = World::new().await;
+        let room_id = test.found(RoomVersionId::V12, "shared").await;
+        test.say(&room_id, "alice", &["before bob"]).await;
+        test.member(&room_id, "bob", "bob", "join").await;
+        let room = test.rooms.get(&room_id).await.unwrap();
+        let until = room.view(|view| view.position);
+
+        let bob = user("bob");
+        let remembered = test.rooms.sight(&room, &bob).await.unwrap();
+        let whole = test.rooms.whole_sight(&room, &bob).await.unwrap();
+        for at in (0..=until.0).map(Position) {
+            assert_eq!(remembered.sees_at(at), whole.sees_at(at), "{at}");
+            if let Some(membership) = remembered.membership_at(at) {
+                assert_eq!(Some(membership), whole.membership_at(at), "{at}");
+            }
+        }
+        assert!(remembered.membership_at(until).is_some());
+        assert!(!room.view(|view| view.has_hidden_history));
+
+        let hide = serde_json::json!({ "history_visibility": "joined" });
+        test.set(&room_id, "alice", "m.room.history_visibility", "", hide).await;
+        let show = serde_json::json!({ "history_visibility": "shared" });
+        test.set(&room_id, "alice", "m.room.history_visibility", "", show).await;
+        assert!(room.view(|view| view.has_hidden_history));
+        let test = test.restart().await;
+        assert!(test.rooms.get(&room_id).await.unwrap().view(|view| view.has_hidden_history));
+    }
 }

@@ -14,6 +14,8 @@ use crate::{
 statements! {
     FIND_ACCOUNT_DATA = "SELECT room_id, type, content, position FROM account_data
         WHERE user_id = $1 AND room_id = $2 AND type = $3";
+    LIST_GLOBAL = "SELECT user_id, content FROM account_data
+        WHERE user_id IN LIST($1) AND room_id = '' AND type = $2";
     ACCOUNT_DATA_SINCE = "SELECT room_id, type, content, position FROM account_data
         WHERE user_id = $1 AND position > $2 ORDER BY position";
 }
@@ -55,6 +57,17 @@ pub(crate) async fn find(
     let room = room_id.map_or("", RoomId::as_str);
     let row = conn.find(&FIND_ACCOUNT_DATA, args![user_id, room, kind]).await?;
     row.map(|row| account_data(&row, user_id)).transpose()
+}
+
+/// One type of several users' global account data, as JSON.
+pub(crate) async fn list_global(
+    conn: &mut Conn,
+    users: &[&UserId],
+    kind: &str,
+) -> DbResult<Vec<(OwnedUserId, String)>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let rows = conn.list(&LIST_GLOBAL, args![&users, kind]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
 /// Everything of a user that was set after `after`, oldest first.

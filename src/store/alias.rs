@@ -1,5 +1,7 @@
 //! `aliases`: names of rooms on this server.
 
+use std::collections::HashMap;
+
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 
 use crate::db::{Conn, DbResult, args, statements};
@@ -8,8 +10,8 @@ statements! {
     INSERT_ALIAS = "INSERT INTO aliases (alias, room_id, creator) VALUES ($1, $2, $3)";
     DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1";
     FIND_ALIAS = "SELECT room_id, creator FROM aliases WHERE alias = $1";
-    LIST_TAKEN = "SELECT alias FROM aliases WHERE alias IN LIST($1)";
-    LIST_ALIASES = "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY alias";
+    LIST_NAMED = "SELECT alias, room_id FROM aliases WHERE alias IN LIST($1)";
+    LIST_ALIASES = "SELECT alias, creator FROM aliases WHERE room_id = $1 ORDER BY alias";
 }
 
 pub(crate) async fn insert(conn: &mut Conn, alias: &RoomAliasId, room_id: &RoomId, creator: &UserId) -> DbResult<()> {
@@ -26,12 +28,18 @@ pub(crate) async fn find(conn: &mut Conn, alias: &RoomAliasId) -> DbResult<Optio
     row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }
 
-/// Those of the aliases that name a room already.
-pub(crate) async fn list_taken(conn: &mut Conn, aliases: &[&RoomAliasId]) -> DbResult<Vec<OwnedRoomAliasId>> {
+/// The rooms that aliases name; those that name none are left out.
+pub(crate) async fn list_named(
+    conn: &mut Conn,
+    aliases: &[&RoomAliasId],
+) -> DbResult<HashMap<OwnedRoomAliasId, OwnedRoomId>> {
     let aliases: Vec<&str> = aliases.iter().map(|alias| alias.as_str()).collect();
-    conn.list(&LIST_TAKEN, args![&aliases]).await?.iter().map(|row| row.get(0)).collect()
+    let rows = conn.list(&LIST_NAMED, args![&aliases]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
-pub(crate) async fn list(conn: &mut Conn, room_id: &RoomId) -> DbResult<Vec<OwnedRoomAliasId>> {
-    conn.list(&LIST_ALIASES, args![room_id]).await?.iter().map(|row| row.get(0)).collect()
+/// The aliases of a room, each with who made it.
+pub(crate) async fn list(conn: &mut Conn, room_id: &RoomId) -> DbResult<Vec<(OwnedRoomAliasId, OwnedUserId)>> {
+    let rows = conn.list(&LIST_ALIASES, args![room_id]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }

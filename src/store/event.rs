@@ -6,7 +6,10 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, UserId};
+use ruma::{
+    EventId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    events::TimelineEventType,
+};
 
 use crate::{
     db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Statement, Tx, Value, args, statements},
@@ -100,7 +103,7 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
         Column::Texts(rows.iter().map(|row| row.thread_root.map(EventId::as_str)).collect()),
         Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.device_id.as_str())).collect()),
         Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.transaction_id.as_str())).collect()),
-        Column::Ints(rows.iter().map(|row| row.transaction.map(|t| transaction_hash(row.pdu, t))).collect()),
+        Column::Ints(rows.iter().map(|row| row.transaction.map(|t| transaction_hash_of(row.pdu, t))).collect()),
         Column::Texts(rows.iter().map(|row| row.replaces.map(EventId::as_str)).collect()),
         Column::texts(rows.iter().map(|row| row.pdu.json().get())),
     ];
@@ -108,15 +111,10 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
 }
 
 /// A transaction id holds for one device and one path: sender, room and event type.
-fn transaction_hash(pdu: &Pdu, transaction: &Transaction) -> i64 {
-    let kind = pdu.kind().to_string();
-    let parts = [
-        pdu.sender().as_str(),
-        transaction.device_id.as_str(),
-        pdu.room_id().as_str(),
-        &kind,
-        transaction.transaction_id.as_str(),
-    ];
+fn transaction_hash(sender: &UserId, room_id: &RoomId, kind: &TimelineEventType, transaction: &Transaction) -> i64 {
+    let kind = kind.to_string();
+    let parts =
+        [sender.as_str(), transaction.device_id.as_str(), room_id.as_str(), &kind, transaction.transaction_id.as_str()];
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(part.as_bytes());
@@ -124,6 +122,27 @@ fn transaction_hash(pdu: &Pdu, transaction: &Transaction) -> i64 {
     }
     let hash = context.finish();
     hash.as_ref().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
+}
+
+fn transaction_hash_of(pdu: &Pdu, transaction: &Transaction) -> i64 {
+    transaction_hash(pdu.sender(), pdu.room_id(), pdu.kind(), transaction)
+}
+
+/// The event that a transaction has already made, if it has.
+pub(crate) async fn find_by_transaction(
+    conn: &mut Conn,
+    sender: &UserId,
+    room_id: &RoomId,
+    kind: &TimelineEventType,
+    transaction: &Transaction,
+) -> DbResult<Option<OwnedEventId>> {
+    let hashes = [transaction_hash(sender, room_id, kind, transaction)];
+    for row in conn.list(&BY_TRANSACTIONS, args![&hashes[..]]).await? {
+        if row.get::<String>(1)? == transaction.transaction_id.as_str() {
+            return row.get(2).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// For each transaction the event that it has already made, if it has.
@@ -134,7 +153,8 @@ pub(crate) async fn list_by_transactions(
     if transactions.is_empty() {
         return Ok(Vec::new());
     }
-    let hashes: Vec<i64> = transactions.iter().map(|(pdu, transaction)| transaction_hash(pdu, transaction)).collect();
+    let hashes: Vec<i64> =
+        transactions.iter().map(|(pdu, transaction)| transaction_hash_of(pdu, transaction)).collect();
     let mut found: HashMap<(i64, String), OwnedEventId> = HashMap::new();
     for row in conn.list(&BY_TRANSACTIONS, args![&hashes]).await? {
         found.insert((row.get(0)?, row.get(1)?), row.get(2)?);

@@ -18,7 +18,11 @@ statements! {
     SHARED_ROOM = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
     LIST_IN_ROOM = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = $2";
-    FORGET = "UPDATE memberships SET forgotten = TRUE WHERE user_id = $1 AND room_id = $2";
+    LIST_JOINED_AMONG = "SELECT room_id FROM memberships
+        WHERE user_id = $1 AND membership = 'join' AND room_id IN LIST($2)";
+    /// Whoever has come back in the meantime has not forgotten.
+    FORGET = "UPDATE memberships SET forgotten = TRUE
+        WHERE user_id = $1 AND room_id = $2 AND membership IN ('leave', 'ban')";
 }
 
 static UPSERT_MEMBERSHIPS: Insert = Insert::new(
@@ -92,6 +96,16 @@ pub(crate) async fn list_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<
 
 pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, room_id: &RoomId) -> DbResult<Option<RoomMembership>> {
     conn.find(&FIND_MEMBERSHIP, args![user_id, room_id]).await?.as_ref().map(membership).transpose()
+}
+
+/// Those of the rooms that a user is in.
+pub(crate) async fn list_joined_among(
+    conn: &mut Conn,
+    user_id: &UserId,
+    rooms: &[&RoomId],
+) -> DbResult<Vec<OwnedRoomId>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_JOINED_AMONG, args![user_id, &rooms]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Whether both users have joined some room.

@@ -10,6 +10,8 @@ use crate::{
     position::Position,
 };
 
+pub(crate) use crate::position::Lineage;
+
 statements! {
     LOCK_HEADS = "SELECT room_id, head FROM rooms WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
@@ -37,10 +39,6 @@ static UPSERT_HEADS: Insert = Insert::new(
 
 #[cfg(test)]
 pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_HEADS];
-
-/// A state line. A room's trunk is named by the position of its first event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lineage(pub(crate) i64);
 
 /// Locks the rooms' rows in the order of their identifiers and tells how many events each has.
 pub(crate) async fn lock_heads(tx: &mut Tx, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, i64>> {

@@ -1,7 +1,8 @@
 //! `state_versions`, `state_forks`, `state_fork_changes`: a room's state at any place, as changes.
 //!
 //! The trunk holds one row for each change of the resolved state. A state that is not the trunk's is a fork:
-//! the trunk at a base position with a few changes.
+//! a line at a base position with a few changes. A fork that would need too many of them starts a line of its
+//! own, which stands whole at position 0, where no event is.
 
 use std::collections::HashMap;
 
@@ -21,6 +22,12 @@ statements! {
         WHERE v.lineage = $1 AND v.event_position IS NOT NULL";
     FIND_AT = "SELECT event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 AND from_position <= $4 ORDER BY from_position DESC LIMIT 1";
+    /// For each of the keys the newest row at $4; none where that says that the key is gone.
+    KEYS_AT = "SELECT v.event_position FROM state_versions v
+        JOIN (SELECT state_key, MAX(from_position) AS newest FROM state_versions
+            WHERE lineage = $1 AND type = $2 AND state_key IN LIST($3) AND from_position <= $4 GROUP BY state_key) n
+        ON v.state_key = n.state_key AND v.from_position = n.newest
+        WHERE v.lineage = $1 AND v.type = $2 AND v.event_position IS NOT NULL";
     VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
@@ -62,9 +69,9 @@ static INSERT_FORK_CHANGES: Insert = Insert::new(
 #[cfg(test)]
 pub(crate) static INSERTS: &[&Insert] = &[&INSERT_VERSIONS, &INSERT_FORKS, &INSERT_FORK_CHANGES];
 
-/// A change of the trunk, on its way into the table.
+/// A change of a line, on its way into the table.
 pub(crate) struct Version<'a> {
-    pub(crate) trunk: Lineage,
+    pub(crate) line: Lineage,
     pub(crate) change: &'a StateChange,
     pub(crate) from: Position,
     pub(crate) event: Option<Position>,
@@ -87,7 +94,7 @@ pub(crate) struct KeyAt {
 
 pub(crate) async fn insert_versions(tx: &mut Tx, versions: &[Version<'_>]) -> DbResult<()> {
     let columns = [
-        Column::ints(versions.iter().map(|v| v.trunk.0)),
+        Column::ints(versions.iter().map(|v| v.line.0)),
         Column::texts(versions.iter().map(|v| v.change.kind.as_str())),
         Column::texts(versions.iter().map(|v| v.change.state_key.as_str())),
         Column::ints(versions.iter().map(|v| v.from.0)),
@@ -131,6 +138,18 @@ pub(crate) async fn find_at(
 ) -> DbResult<Option<Position>> {
     let Some(row) = conn.find(&FIND_AT, args![line.0, kind, state_key, at.0]).await? else { return Ok(None) };
     Ok(row.get::<Option<i64>>(0)?.map(Position))
+}
+
+/// The places of the events that some keys of one type have just after `at`.
+pub(crate) async fn list_keys_at(
+    conn: &mut Conn,
+    line: Lineage,
+    kind: &str,
+    state_keys: &[&str],
+    at: Position,
+) -> DbResult<Vec<Position>> {
+    let rows = conn.list(&KEYS_AT, args![line.0, kind, state_keys, at.0]).await?;
+    rows.iter().map(|row| row.get(0).map(Position)).collect()
 }
 
 /// Every event that a key has had, with where it began to hold, oldest first.

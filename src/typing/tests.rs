@@ -5,7 +5,7 @@ use ruma::{OwnedUserId, RoomId};
 use super::typing_event;
 use crate::{
     position::Position,
-    room::testing::{World, user},
+    testing::{World, user},
 };
 
 const END: Position = Position(i64::MAX);

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Count, Counts};
 use crate::{
     receipt::Marks,
-    room::testing::{World, user},
+    testing::{World, user},
 };
 
 const USERS: usize = 3;

@@ -1,0 +1,161 @@
+//! A Matrix client no larger than the measurements need: one user, one connection.
+//!
+//! Calls are those of <https://spec.matrix.org/v1.19/client-server-api/>.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::connection::{Answer, Connection, Target};
+
+/// Transaction ids are unique in the process, so that two clients of one device never repeat each other.
+static TRANSACTION: AtomicU64 = AtomicU64::new(0);
+
+/// An account and the access token of its one device.
+#[derive(Debug, Clone)]
+pub(crate) struct User {
+    pub(crate) id: String,
+    pub(crate) authorization: HeaderValue,
+}
+
+/// A room, kept as the path of its endpoints.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    path: String,
+}
+
+/// Who may enter a new room: one of the specification's presets.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Preset {
+    PrivateChat,
+    PublicChat,
+}
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    status: StatusCode,
+    call: String,
+    body: String,
+}
+
+impl Refused {
+    /// Whether this error, or what caused it, is the server's rate limit.
+    pub(crate) fn is_rate_limit(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| {
+            cause.downcast_ref::<Self>().is_some_and(|refused| refused.status == StatusCode::TOO_MANY_REQUESTS)
+        })
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was answered {}: {}", self.call, self.status, self.body)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// One user on one connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    connection: Connection,
+    authorization: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client that has not logged in.
+    pub(crate) fn anonymous(target: &Arc<Target>) -> Self {
+        Self { connection: Connection::new(Arc::clone(target)), authorization: None }
+    }
+
+    pub(crate) fn new(target: &Arc<Target>, user: &User) -> Self {
+        Self { connection: Connection::new(Arc::clone(target)), authorization: Some(user.authorization.clone()) }
+    }
+
+    /// The same, connecting from a chosen local address.
+    pub(crate) fn with_source(target: &Arc<Target>, user: &User, source: Ipv4Addr) -> Self {
+        Self {
+            connection: Connection::with_source(Arc::clone(target), source),
+            authorization: Some(user.authorization.clone()),
+        }
+    }
+
+    /// One request; the caller looks at the status.
+    pub(crate) async fn exchange(&mut self, method: &Method, path: &str, body: Bytes) -> Result<Answer> {
+        self.connection.request(method, path, self.authorization.as_ref(), body).await
+    }
+
+    /// One request that must succeed.
+    pub(crate) async fn call(&mut self, method: &Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let answer = self.exchange(method, path, body).await?;
+        success(method, path, answer)
+    }
+
+    /// Opens the connection by a request that costs the server nothing.
+    pub(crate) async fn connect(&mut self) -> Result<()> {
+        self.call(&Method::GET, "/_matrix/client/versions", Bytes::new()).await?;
+        Ok(())
+    }
+
+    /// Posts a value and reads one.
+    pub(crate) async fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T> {
+        let body = serde_json::to_vec(body).context("the request is no JSON")?;
+        let answer = self.call(&Method::POST, path, body.into()).await?;
+        serde_json::from_slice(&answer).with_context(|| format!("POST {path} was answered with unexpected JSON"))
+    }
+
+    /// `POST /createRoom`.
+    pub(crate) async fn create_room(&mut self, preset: Preset, name: &str) -> Result<Room> {
+        #[derive(Serialize)]
+        struct CreateRoom<'a> {
+            preset: Preset,
+            name: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Created {
+            room_id: String,
+        }
+        let created: Created = self.post("/_matrix/client/v3/createRoom", &CreateRoom { preset, name }).await?;
+        let id = utf8_percent_encode(&created.room_id, NON_ALPHANUMERIC);
+        Ok(Room { path: format!("/_matrix/client/v3/rooms/{id}") })
+    }
+
+    /// `POST /rooms/{roomId}/join`.
+    pub(crate) async fn join(&mut self, room: &Room) -> Result<()> {
+        self.call(&Method::POST, &format!("{}/join", room.path), Bytes::from_static(b"{}")).await?;
+        Ok(())
+    }
+
+    /// `PUT /rooms/{roomId}/send/m.room.message/{txnId}`; `text` needs no escaping.
+    pub(crate) async fn send(&mut self, room: &Room, text: &str) -> Result<()> {
+        let transaction = TRANSACTION.fetch_add(1, Ordering::Relaxed);
+        let path = format!("{}/send/m.room.message/{transaction}", room.path);
+        let body = format!(r#"{{"msgtype":"m.text","body":"{text}"}}"#);
+        self.call(&Method::PUT, &path, body.into()).await?;
+        Ok(())
+    }
+}
+
+/// The body of an answer, or why there is none.
+pub(crate) fn success(method: &Method, path: &str, answer: Answer) -> Result<Bytes> {
+    if answer.status.is_success() {
+        return Ok(answer.body);
+    }
+    Err(Refused {
+        status: answer.status,
+        call: format!("{method} {path}"),
+        body: String::from_utf8_lossy(&answer.body).chars().take(300).collect(),
+    }
+    .into())
+}

@@ -1,0 +1,197 @@
+//! One kept-alive HTTP/1.1 connection, driven by the task that uses it.
+//!
+//! hyper hands out a sender and a connection that wants a task of its own. Here both are polled by the one task
+//! that waits for the answer, which saves a task switch each way.
+
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, TcpStream};
+
+type Wire = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+
+/// The server under test, resolved once.
+#[derive(Debug)]
+pub(crate) struct Target {
+    address: SocketAddr,
+    host: HeaderValue,
+    /// What the base URL has before `/_matrix`; mostly nothing.
+    prefix: String,
+}
+
+impl Target {
+    /// Reads and resolves a base URL such as `http://127.0.0.1:8008`.
+    pub(crate) async fn resolve(url: &str) -> Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("--url {url:?} is not a URL"))?;
+        if uri.scheme_str() != Some("http") {
+            bail!("--url {url:?} must start with http:// (the generator does not speak TLS)");
+        }
+        let authority = uri.authority().with_context(|| format!("--url {url:?} names no host"))?;
+        let address = tokio::net::lookup_host((authority.host(), authority.port_u16().unwrap_or(80)))
+            .await
+            .with_context(|| format!("{} does not resolve", authority.host()))?
+            .next()
+            .with_context(|| format!("{} has no address", authority.host()))?;
+        let host = HeaderValue::from_str(authority.as_str()).context("the host does not fit into a header")?;
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { address, host, prefix })
+    }
+
+    /// Whether the server listens on this machine's loopback, where every 127.0.0.0/8 address may be a source.
+    pub(crate) fn is_loopback(&self) -> bool {
+        matches!(self.address.ip(), IpAddr::V4(address) if address.is_loopback())
+    }
+}
+
+/// What the server answered, whatever the status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// A connection that opens itself when it is first used, and again when the server closed it while idle.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    target: Arc<Target>,
+    source: Option<Ipv4Addr>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    sender: SendRequest<Full<Bytes>>,
+    wire: Wire,
+    finished: bool,
+    used: bool,
+}
+
+/// Why an exchange on an open connection came to nothing.
+#[derive(Debug)]
+enum Broken {
+    Http(hyper::Error),
+    Closed,
+}
+
+impl Connection {
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        Self { target, source: None, open: None }
+    }
+
+    /// The same, from a chosen local address: each has its own 28 thousand ports.
+    pub(crate) fn with_source(target: Arc<Target>, source: Ipv4Addr) -> Self {
+        Self { target, source: Some(source), open: None }
+    }
+
+    /// Sends one request and reads the whole answer.
+    pub(crate) async fn request(
+        &mut self,
+        method: &Method,
+        path: &str,
+        authorization: Option<&HeaderValue>,
+        body: Bytes,
+    ) -> Result<Answer> {
+        let uri: Uri = format!("{}{path}", self.target.prefix).parse().with_context(|| format!("bad path {path:?}"))?;
+        let mut request = Request::builder().method(method).uri(uri).header(HOST, &self.target.host);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let request = request.body(Full::new(body)).context("the request cannot be built")?;
+
+        let open = self.ready().await?;
+        let reused = std::mem::replace(&mut open.used, true);
+        match open.exchange(request.clone()).await {
+            Ok(answer) => Ok(answer),
+            Err(broken) if reused && broken.may_repeat(method) => {
+                self.open = None;
+                let answer = self.ready().await?.exchange(request).await;
+                answer.map_err(|broken| broken.into_error(method, path))
+            }
+            Err(broken) => {
+                self.open = None;
+                Err(broken.into_error(method, path))
+            }
+        }
+    }
+
+    /// The open connection, opened now if need be.
+    async fn ready(&mut self) -> Result<&mut Open> {
+        if self.open.as_ref().is_some_and(|open| open.finished || open.sender.is_closed()) {
+            self.open = None;
+        }
+        if self.open.is_none() {
+            self.open = Some(open(&self.target, self.source).await?);
+        }
+        self.open.as_mut().context("the connection was just opened")
+    }
+}
+
+async fn open(target: &Target, source: Option<Ipv4Addr>) -> Result<Open> {
+    let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.context("no socket: is `ulimit -n` high enough?")?;
+    if let Some(source) = source {
+        socket.bind((source, 0).into()).with_context(|| format!("no port left on {source}"))?;
+    }
+    let stream =
+        socket.connect(target.address).await.with_context(|| format!("cannot connect to {}", target.address))?;
+    stream.set_nodelay(true).context("TCP_NODELAY is refused")?;
+    let (sender, wire) = http1::handshake(TokioIo::new(stream)).await.context("the HTTP connection does not start")?;
+    Ok(Open { sender, wire, finished: false, used: false })
+}
+
+impl Open {
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
+        let Self { sender, wire, finished, .. } = self;
+        let mut exchange = pin!(async move {
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            Ok::<_, hyper::Error>(Answer { status, body })
+        });
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = exchange.as_mut().poll(context) {
+                return Poll::Ready(answer.map_err(Broken::Http));
+            }
+            if !*finished && Pin::new(&mut *wire).poll(context).is_ready() {
+                *finished = true;
+            }
+            match exchange.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(answer.map_err(Broken::Http)),
+                Poll::Pending if *finished => Poll::Ready(Err(Broken::Closed)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Broken {
+    /// A server may close an idle connection just as it is used again; what never left, or does no harm twice
+    /// (every PUT here carries a transaction id), is sent once more.
+    fn may_repeat(&self, method: &Method) -> bool {
+        let never_left = matches!(self, Self::Http(error) if error.is_canceled());
+        never_left || method == Method::GET || method == Method::PUT
+    }
+
+    fn into_error(self, method: &Method, path: &str) -> anyhow::Error {
+        let what = format!("{method} {path} got no answer");
+        match self {
+            Self::Http(error) => anyhow::Error::new(error).context(what),
+            Self::Closed => anyhow::anyhow!("{what}: the server closed the connection"),
+        }
+    }
+}

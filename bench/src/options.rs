@@ -1,0 +1,97 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum as _};
+
+use crate::scenario::Scenario;
+
+/// Load a Matrix homeserver by its base URL and print what was measured
+///
+/// Works against any homeserver through the client-server API. Switch off the server's rate limits and open its
+/// registration first. Run a release build: the generator shares the machine with the server.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "hearth-bench", version)]
+pub(crate) struct Options {
+    /// Base URL of the client API (plain http), such as `http://127.0.0.1:8008`
+    #[arg(long, required_unless_present = "list", default_value = "", hide_default_value = true)]
+    pub(crate) url: String,
+
+    /// Process of the server (repeat it for its database); its children count too. Without it no server cost
+    /// is reported
+    #[arg(long = "pid", value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+
+    /// Folder in which the server keeps its data (repeatable), to report its growth a message. For PostgreSQL
+    /// name PGDATA/base: write-ahead segments are recycled, not kept
+    #[arg(long = "data-dir", value_name = "PATH")]
+    pub(crate) data_dirs: Vec<PathBuf>,
+
+    /// Also write everything as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Length of the measured part of each scenario
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+
+    /// Give a scenario up after so many seconds, its preparation included
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub(crate) give_up: u64,
+
+    /// Only this scenario (repeatable); all of them by default
+    #[arg(long = "scenario", value_name = "NAME")]
+    chosen: Vec<Scenario>,
+
+    /// List the scenarios and leave
+    #[arg(long)]
+    pub(crate) list: bool,
+
+    /// Register users through `/_synapse/admin/v1/register` with this secret
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) shared_secret: Option<String>,
+
+    /// Token for the `m.login.registration_token` stage of registration
+    #[arg(long, value_name = "TOKEN", conflicts_with = "shared_secret")]
+    pub(crate) registration_token: Option<String>,
+
+    /// Concurrent clients of `register` and `create_room`
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) concurrency: u32,
+
+    /// Senders of `busy_quiet` and `busy_read`, members of the room of 50
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub(crate) senders: u32,
+
+    /// Sends a second of `delivery_loaded`, over all of its rooms
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+
+    /// Long polls that `idle_polls` holds. For their memory start the server afresh and play nothing else: a
+    /// server first uses up what earlier load has left free
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) polls: u32,
+
+    /// Users that `idle_polls` spreads its polls over
+    #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) poll_users: u32,
+
+    /// Date to note in the report
+    #[arg(long)]
+    pub(crate) date: Option<String>,
+
+    /// Remark to note in the report, such as the server's configuration
+    #[arg(long)]
+    pub(crate) note: Option<String>,
+}
+
+impl Options {
+    /// The scenarios to play, always in the one order that makes sense: idle memory first, accounts before rooms.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        Scenario::value_variants()
+            .iter()
+            .copied()
+            .filter(|scenario| self.chosen.is_empty() || self.chosen.contains(scenario))
+            .collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! What is measured: a name, a line about it, and the file that plays it.
+
+mod accounts;
+mod busy;
+mod delivery;
+mod memory;
+mod polls;
+mod rooms;
+mod send;
+mod sync;
+mod wake;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::report::Outcome;
+use crate::stage::Stage;
+
+/// The scenarios in the order in which they are played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Scenario {
+    Register,
+    CreateRoom,
+    #[value(name = "send_1")]
+    Send1,
+    #[value(name = "send_16")]
+    Send16,
+    #[value(name = "send_64")]
+    Send64,
+    BusyQuiet,
+    BusyRead,
+    DeliveryIdle,
+    DeliveryLoaded,
+    InitialSync,
+    SyncIdle,
+    #[value(name = "wake_250")]
+    Wake250,
+    IdlePolls,
+    Memory,
+}
+
+impl Scenario {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::CreateRoom => "create_room",
+            Self::Send1 => "send_1",
+            Self::Send16 => "send_16",
+            Self::Send64 => "send_64",
+            Self::BusyQuiet => "busy_quiet",
+            Self::BusyRead => "busy_read",
+            Self::DeliveryIdle => "delivery_idle",
+            Self::DeliveryLoaded => "delivery_loaded",
+            Self::InitialSync => "initial_sync",
+            Self::SyncIdle => "sync_idle",
+            Self::Wake250 => "wake_250",
+            Self::IdlePolls => "idle_polls",
+            Self::Memory => "memory",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Register => "registrations by concurrent clients (--concurrency)",
+            Self::CreateRoom => "new private rooms with a name, by concurrent creators (--concurrency)",
+            Self::Send1 => "sends by 1 sender",
+            Self::Send16 => "sends by 16 senders in rooms of their own",
+            Self::Send64 => "sends by 64 senders in rooms of their own",
+            Self::BusyQuiet => "sends into one room of 50 members (--senders), nobody reads",
+            Self::BusyRead => "sends into one room of 50 members (--senders), all 50 read",
+            Self::DeliveryIdle => "send to delivery in a waiting /sync, 20 sends/s and nothing else",
+            Self::DeliveryLoaded => "send to delivery in waiting /syncs, 64 rooms and --rate sends/s",
+            Self::InitialSync => "initial /sync of a user in 100 rooms with 10 messages each",
+            Self::SyncIdle => "incremental /sync of the same user, timeout 0 and nothing new",
+            Self::Wake250 => "one event wakes 250 waiting /syncs: until the last one has read it",
+            Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
+            Self::Memory => "memory and processor time of the idle server, before and after everything",
+        }
+    }
+
+    pub(crate) async fn play(self, stage: &mut Stage) -> Result<Outcome> {
+        let name = self.name();
+        match self {
+            Self::Register => Box::pin(accounts::register(name, stage)).await,
+            Self::CreateRoom => Box::pin(rooms::create(name, stage)).await,
+            Self::Send1 => Box::pin(send::own_rooms(name, stage, 1)).await,
+            Self::Send16 => Box::pin(send::own_rooms(name, stage, 16)).await,
+            Self::Send64 => Box::pin(send::own_rooms(name, stage, 64)).await,
+            Self::BusyQuiet => Box::pin(busy::quiet(name, stage)).await,
+            Self::BusyRead => Box::pin(busy::read(name, stage)).await,
+            Self::DeliveryIdle => Box::pin(delivery::idle(name, stage)).await,
+            Self::DeliveryLoaded => Box::pin(delivery::loaded(name, stage)).await,
+            Self::InitialSync => Box::pin(sync::initial(name, stage)).await,
+            Self::SyncIdle => Box::pin(sync::idle(name, stage)).await,
+            Self::Wake250 => Box::pin(wake::crowd(name, stage)).await,
+            Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
+            Self::Memory => Box::pin(memory::compare(name, stage)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for scenario in Scenario::value_variants() {
+            assert_eq!(scenario.to_possible_value().unwrap().get_name(), scenario.name());
+        }
+    }
+}

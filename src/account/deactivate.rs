@@ -1,0 +1,39 @@
+//! Deactivating an account, for good.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+
+use ruma::UserId;
+
+use super::Accounts;
+use crate::{
+    error::Result,
+    store::{
+        account,
+        device::{self, Which},
+        filter, profile, token, uia,
+    },
+};
+
+impl Accounts {
+    /// Nobody logs in to this account again, and nobody else gets its name. With `erase` also what it told of
+    /// itself is gone, and the password with which its owner could still be told what happened.
+    ///
+    /// The user's rooms are left by whoever calls this.
+    pub(crate) async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
+        let mut tx = self.0.db.begin().await?;
+        account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
+        account::deactivate(&mut tx, user_id, self.now()).await?;
+        device::delete(&mut tx, user_id, Which::All).await?;
+        token::delete_orphans(&mut tx, user_id).await?;
+        token::delete_login_tokens(&mut tx, user_id).await?;
+        uia::delete_of_user(&mut tx, user_id).await?;
+        filter::delete_all(&mut tx, user_id).await?;
+        if erase {
+            account::erase(&mut tx, user_id).await?;
+            profile::delete_all(&mut tx, user_id).await?;
+        }
+        tx.commit().await?;
+        self.devices_changed(user_id);
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! Logging in and out.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#login>
+
+use std::time::Duration;
+
+use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
+
+use super::{
+    Accounts, Caller, after, localpart,
+    session::{NewSession, Session},
+};
+use crate::{
+    error::{Error, Result},
+    store::{
+        account::{self, Account},
+        device::{self, Which},
+        token::{self, TokenHash},
+    },
+};
+
+/// How long somebody has to log in with a login token.
+pub(crate) const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
+
+impl Accounts {
+    /// Whom somebody means who types `name` to log in, in small letters: one key for all spellings.
+    pub(crate) fn meant(&self, name: &str) -> Option<OwnedUserId> {
+        localpart::meant(&name.to_ascii_lowercase(), &self.0.server_name)
+    }
+
+    /// `name`: a user ID or its localpart.
+    pub(crate) async fn login_with_password(&self, name: &str, password: &str, new: NewSession) -> Result<Session> {
+        let account = self.verify_password(name, password).await?.ok_or_else(wrong)?;
+        if account.deactivated {
+            let message = "This account has been deactivated";
+            return Err(Error::refused(ErrorKind::UserDeactivated, message));
+        }
+        let mut tx = self.0.db.begin().await?;
+        // While the password was being verified it may have been changed, or the account deactivated.
+        let current = account::lock(&mut tx, &account.user_id).await?.ok_or_else(wrong)?;
+        if current.deactivated || current.password_hash != account.password_hash {
+            return Err(wrong());
+        }
+        let session = self.open_session(&mut tx, &account.user_id, new).await?;
+        tx.commit().await?;
+        self.devices_changed(&account.user_id);
+        Ok(session)
+    }
+
+    /// The account whose name and password these are. A wrong name takes as long as a wrong password.
+    async fn verify_password(&self, name: &str, password: &str) -> Result<Option<Account>> {
+        let account = self.find_meant(name).await?;
+        let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
+        let right = self.0.passwords.verify(password, hash).await?;
+        Ok(account.filter(|_| right))
+    }
+
+    /// As it was typed, else in small letters: nobody is refused for a capital at the start of the name.
+    async fn find_meant(&self, name: &str) -> Result<Option<Account>> {
+        let mut conn = self.0.db.read().await?;
+        for user_id in [localpart::meant(name, &self.0.server_name), self.meant(name)].into_iter().flatten() {
+            if let Some(account) = account::find(&mut conn, &user_id).await? {
+                return Ok(Some(account));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether `name` and `password` are those of `user_id`, who is logged in already.
+    pub(crate) async fn is_password_of(&self, user_id: &UserId, name: &str, password: &str) -> Result<bool> {
+        let account = self.verify_password(name, password).await?;
+        Ok(account.is_some_and(|account| account.user_id == user_id && !account.deactivated))
+    }
+
+    /// A token with which another device can log in as this user, once and soon.
+    pub(crate) async fn create_login_token(&self, user_id: &UserId) -> Result<String> {
+        let (token, hash) = self.new_token("hlt");
+        let expires_ts = after(self.now(), LOGIN_TOKEN_LIFETIME);
+        let mut tx = self.0.db.begin().await?;
+        token::insert_login_token(&mut tx, &hash, user_id, expires_ts).await?;
+        tx.commit().await?;
+        Ok(token)
+    }
+
+    pub(crate) async fn login_with_token(&self, token: &str, new: NewSession) -> Result<Session> {
+        let invalid = || Error::forbidden("This login token is not valid, was used before or has expired");
+        // Committed by itself: whatever comes of this login, the token has been used.
+        let mut tx = self.0.db.begin().await?;
+        let taken = token::take_login_token(&mut tx, &TokenHash::of(token)).await?;
+        tx.commit().await?;
+        let (user_id, expires_ts) = taken.ok_or_else(invalid)?;
+        if expires_ts <= self.now() {
+            return Err(invalid());
+        }
+        let mut tx = self.0.db.begin().await?;
+        let account = account::lock(&mut tx, &user_id).await?;
+        if account.is_none_or(|account| account.deactivated) {
+            return Err(invalid());
+        }
+        let session = self.open_session(&mut tx, &user_id, new).await?;
+        tx.commit().await?;
+        self.devices_changed(&user_id);
+        Ok(session)
+    }
+
+    /// Ends this session; its device is gone.
+    pub(crate) async fn logout(&self, caller: &Caller) -> Result<()> {
+        self.delete_devices(&caller.user_id, Which::These(&[caller.device_id.as_str()])).await
+    }
+
+    /// Ends every session of the user.
+    pub(crate) async fn logout_all(&self, user_id: &UserId) -> Result<()> {
+        self.delete_devices(user_id, Which::All).await
+    }
+
+    /// Removes devices with their tokens.
+    pub(crate) async fn delete_devices(&self, user_id: &UserId, which: Which<'_>) -> Result<()> {
+        let mut tx = self.0.db.begin().await?;
+        device::delete(&mut tx, user_id, which).await?;
+        token::delete_orphans(&mut tx, user_id).await?;
+        tx.commit().await?;
+        self.devices_changed(user_id);
+        Ok(())
+    }
+
+    /// Gives a user another password and, if told so, ends every session but `keep`'s.
+    pub(crate) async fn change_password(&self, keep: &Caller, password: &str, logout_devices: bool) -> Result<()> {
+        let user_id = &keep.user_id;
+        let hash = self.0.passwords.hash(password).await?;
+        let mut tx = self.0.db.begin().await?;
+        let account = account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
+        account::set_password(&mut tx, &account.user_id, &hash).await?;
+        if logout_devices {
+            device::delete(&mut tx, user_id, Which::AllBut(&keep.device_id)).await?;
+            token::delete_orphans(&mut tx, user_id).await?;
+            token::delete_login_tokens(&mut tx, user_id).await?;
+        }
+        tx.commit().await?;
+        self.devices_changed(user_id);
+        Ok(())
+    }
+}
+
+/// The same for an unknown user and for a wrong password, so that neither gives the other away.
+fn wrong() -> Error {
+    Error::forbidden("The user name or the password is wrong")
+}

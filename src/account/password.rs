@@ -1,0 +1,116 @@
+//! Passwords: Argon2id, off the threads that answer requests, and few at a time.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#notes-on-password-management>
+
+use std::sync::Arc;
+
+use argon2::{
+    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
+    password_hash::{self, phc::PasswordHash},
+};
+use ruma::api::error::ErrorKind;
+use tokio::sync::Semaphore;
+
+use crate::{
+    error::{Error, Result},
+    random::Random,
+};
+
+/// A hash keeps a processor busy for a while; more at a time would only starve everybody else.
+const AT_A_TIME: usize = 2;
+
+/// What one hash costs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PasswordCost {
+    pub(crate) memory_kib: u32,
+    pub(crate) passes: u32,
+}
+
+impl Default for PasswordCost {
+    /// The first choice of OWASP's password storage cheat sheet: 19 MiB, two passes, one lane.
+    fn default() -> Self {
+        Self { memory_kib: 19 * 1024, passes: 2 }
+    }
+}
+
+/// Whether a new password is good enough.
+pub(crate) fn check_password(password: &str) -> Result<()> {
+    if password.is_empty() {
+        return Err(Error::refused(ErrorKind::WeakPassword, "The password is empty: choose a longer one"));
+    }
+    Ok(())
+}
+
+pub(super) struct Passwords {
+    argon2: Argon2<'static>,
+    random: Random,
+    permits: Arc<Semaphore>,
+}
+
+impl Passwords {
+    pub(super) fn new(cost: PasswordCost, random: Random) -> Result<Self> {
+        let params = Params::new(cost.memory_kib, cost.passes, 1, None).map_err(Error::broken)?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        Ok(Self { argon2, random, permits: Arc::new(Semaphore::new(AT_A_TIME)) })
+    }
+
+    /// The hash of a new password, in the PHC string format.
+    pub(super) async fn hash(&self, password: &str) -> Result<String> {
+        check_password(password)?;
+        let salt: [u8; 16] = self.random.bytes();
+        let (argon2, password) = (self.argon2.clone(), password.to_owned());
+        self.run(move || argon2.hash_password_with_salt(password.as_bytes(), &salt).map(|hash| hash.to_string()))
+            .await?
+            .map_err(Error::broken)
+    }
+
+    /// Whether the password is the one that was hashed. Without a hash it is wrong, after the same time: how
+    /// long the answer takes must not tell who has an account.
+    pub(super) async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool> {
+        let salt: [u8; 16] = self.random.bytes();
+        let (argon2, password, hash) = (self.argon2.clone(), password.to_owned(), hash.map(ToOwned::to_owned));
+        let verified = self.run(move || {
+            let Some(hash) = hash else {
+                argon2.hash_password_with_salt(password.as_bytes(), &salt)?;
+                return Err(password_hash::Error::PasswordInvalid);
+            };
+            argon2.verify_password(password.as_bytes(), &PasswordHash::new(&hash)?)
+        });
+        match verified.await? {
+            Ok(()) => Ok(true),
+            Err(password_hash::Error::PasswordInvalid) => Ok(false),
+            Err(e) => Err(Error::broken(format!("a password hash in the database can't be verified: {e}"))),
+        }
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(Error::broken)?;
+        // The permit goes along: the work is not interrupted when the client hangs up.
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        });
+        work.await.map_err(Error::broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_right_password_and_no_other() {
+        let cost = PasswordCost { memory_kib: 8, passes: 1 };
+        let passwords = Passwords::new(cost, Random::system()).unwrap();
+        let hash = passwords.hash("ilovebananas").await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
+        assert_ne!(passwords.hash("ilovebananas").await.unwrap(), hash);
+
+        assert!(passwords.verify("ilovebananas", Some(&hash)).await.unwrap());
+        assert!(!passwords.verify("ilovebanana", Some(&hash)).await.unwrap());
+        assert!(!passwords.verify("ilovebananas", None).await.unwrap());
+        assert!(passwords.verify("ilovebananas", Some("nonsense")).await.is_err());
+        assert!(passwords.hash("").await.is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Making an account, in one transaction with everything that permits it and follows from it.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#account-registration-and-management>
+
+use ruma::{OwnedUserId, api::error::ErrorKind};
+
+use super::{
+    Accounts, localpart,
+    session::{NewSession, Session},
+};
+use crate::{
+    config::RegistrationMode,
+    error::{Error, Result},
+    store::{account, registration},
+};
+
+const GENERATED_LENGTH: usize = 12;
+
+/// Who is to get an account.
+pub(crate) struct Registration<'a> {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) password: &'a str,
+    pub(crate) admin: bool,
+    /// The registration token that permits it, where one is needed.
+    pub(crate) token: Option<&'a str>,
+    /// None to make the account without logging in.
+    pub(crate) session: Option<NewSession>,
+}
+
+impl Accounts {
+    /// Refuses, with advice, unless `/register` is for everybody or for holders of a token.
+    pub(crate) fn check_registration_enabled(&self) -> Result<()> {
+        match self.registration_mode() {
+            RegistrationMode::Open | RegistrationMode::Token => Ok(()),
+            RegistrationMode::Closed => {
+                Err(Error::forbidden("Registration is closed on this server: ask its operator for an account"))
+            }
+        }
+    }
+
+    /// The user ID for a new account with this name, if it may be had.
+    pub(crate) async fn check_username(&self, username: &str) -> Result<OwnedUserId> {
+        let user_id = localpart::new_user_id(username, &self.0.server_name)?;
+        let mut conn = self.0.db.read().await?;
+        match account::find(&mut conn, &user_id).await? {
+            Some(_) => Err(in_use()),
+            None => Ok(user_id),
+        }
+    }
+
+    /// A user ID for somebody who doesn't mind how they are called.
+    pub(crate) fn generate_user_id(&self) -> Result<OwnedUserId> {
+        localpart::new_user_id(&self.0.random.token(GENERATED_LENGTH), &self.0.server_name)
+    }
+
+    /// Makes the account, uses the token and logs in: all of it or nothing.
+    pub(crate) async fn register(&self, new: Registration<'_>) -> Result<Option<Session>> {
+        let hash = self.0.passwords.hash(new.password).await?;
+        let mut tx = self.0.db.begin().await?;
+        if !account::insert(&mut tx, &new.user_id, Some(&hash), new.admin, self.now()).await? {
+            return Err(in_use());
+        }
+        if let Some(token) = new.token
+            && !registration::use_token(&mut tx, token, self.now()).await?
+        {
+            return Err(Error::forbidden("This registration token has been used up or has expired"));
+        }
+        let session = match new.session {
+            Some(session) => Some(self.open_session(&mut tx, &new.user_id, session).await?),
+            None => None,
+        };
+        tx.commit().await?;
+        Ok(session)
+    }
+
+    /// Makes an account for the operator, who needs nobody's permission. `name`: a user ID or its localpart.
+    pub(crate) async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
+        let whole = |name: &str| Some(name.strip_prefix('@')?.split_once(':')?.0.to_owned());
+        let localpart = self.meant(name).and_then(|_| whole(name)).unwrap_or_else(|| name.to_owned());
+        let user_id = self.check_username(&localpart).await?;
+        let registration = Registration { user_id: user_id.clone(), password, admin, token: None, session: None };
+        self.register(registration).await?;
+        Ok(user_id)
+    }
+}
+
+fn in_use() -> Error {
+    Error::refused(ErrorKind::UserInUse, "This user name is taken: choose another one")
+}

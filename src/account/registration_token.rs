@@ -1,0 +1,25 @@
+//! Registration tokens: invitations that the operator hands out.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration>
+
+use super::Accounts;
+use crate::{error::Result, store::registration};
+
+const LENGTH: usize = 16;
+
+impl Accounts {
+    /// A new token for so many accounts, until a time in milliseconds since the Unix epoch.
+    pub(crate) async fn create_registration_token(&self, uses: Option<i64>, expires_ts: Option<i64>) -> Result<String> {
+        let token = self.0.random.token(LENGTH);
+        let mut tx = self.0.db.begin().await?;
+        registration::insert_token(&mut tx, &token, uses, expires_ts).await?;
+        tx.commit().await?;
+        Ok(token)
+    }
+
+    /// Whether the token would let somebody register now. Only registering uses it.
+    pub(crate) async fn is_registration_token_usable(&self, token: &str) -> Result<bool> {
+        let mut conn = self.0.db.read().await?;
+        Ok(registration::is_usable(&mut conn, token, self.now()).await?)
+    }
+}

@@ -1,0 +1,254 @@
+//! Sessions and tokens from their beginning to their end.
+
+mod takeover;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use parking_lot::Mutex;
+use ruma::{api::error::ErrorKind, device_id, server_name, user_id};
+
+use super::*;
+use crate::{
+    db::testing::{self, TestDatabase},
+    store::device,
+};
+
+pub(crate) const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+const SECRET: &str = "open sesame";
+
+/// Accounts with a clock that stands still and passwords that cost nothing.
+pub(crate) struct House {
+    pub(crate) accounts: Accounts,
+    pub(crate) clock: Clock,
+    pub(crate) changed: Arc<Mutex<Vec<OwnedUserId>>>,
+}
+
+pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> House {
+    let clock = Clock::manual(1_800_000_000_000);
+    let settings = AccountSettings {
+        registration,
+        shared_secret: Some(SECRET.to_owned()),
+        access_token_lifetime: Duration::from_mins(1),
+        password_cost: PasswordCost { memory_kib: 8, passes: 1 },
+    };
+    let changed: Arc<Mutex<Vec<OwnedUserId>>> = Arc::default();
+    let told = Arc::clone(&changed);
+    let accounts = Accounts::new(
+        database.db().clone(),
+        clock.clone(),
+        Random::system(),
+        server_name!("example.org").to_owned(),
+        settings,
+        Arc::new(move |user_id| told.lock().push(user_id)),
+    );
+    House { accounts: accounts.unwrap(), clock, changed }
+}
+
+pub(crate) fn on(device_id: &str) -> NewSession {
+    NewSession { device_id: Some(device_id.into()), display_name: None, refreshable: false, address: HERE }
+}
+
+fn refreshable(device_id: &str) -> NewSession {
+    NewSession { refreshable: true, ..on(device_id) }
+}
+
+impl House {
+    pub(crate) async fn register(&self, name: &str, password: &str) -> Session {
+        let user_id = self.accounts.check_username(name).await.unwrap();
+        let session = Some(on("PHONE"));
+        let registration = Registration { user_id, password, admin: false, token: None, session };
+        self.accounts.register(registration).await.unwrap().unwrap()
+    }
+
+    async fn is_in(&self, session: &Session) -> bool {
+        match self.accounts.caller(&session.access_token, HERE).await {
+            Ok(caller) => {
+                assert_eq!((&caller.user_id, &caller.device_id), (&session.user_id, &session.device_id));
+                true
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Refused { kind: ErrorKind::UnknownToken(_), .. }), "{error:?}");
+                false
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn kind<T>(result: Result<T>) -> ErrorKind {
+    match result {
+        Err(Error::Refused { kind, .. }) => kind,
+        Err(other) => panic!("broke: {other:?}"),
+        Ok(_) => panic!("was let in"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_from_registration_to_logout() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let phone = house.register("Alice", "secret").await;
+        assert_eq!(phone.user_id, "@alice:example.org");
+        assert!(house.is_in(&phone).await);
+        let laptop = house.accounts.login_with_password("@Alice:example.org", "secret", on("LAPTOP")).await.unwrap();
+        assert!(house.is_in(&laptop).await && house.is_in(&phone).await);
+
+        let caller = house.accounts.caller(&phone.access_token, HERE).await.unwrap();
+        house.accounts.logout(&caller).await.unwrap();
+        assert!(!house.is_in(&phone).await && house.is_in(&laptop).await);
+        house.accounts.logout_all(&laptop.user_id).await.unwrap();
+        assert!(!house.is_in(&laptop).await);
+        assert_eq!(house.changed.lock().len(), 3);
+        let mut conn = database.db().read().await.unwrap();
+        assert_eq!(device::list(&mut conn, &phone.user_id).await.unwrap(), vec![]);
+        drop(conn);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_refresh_token_lasts_until_its_successors_are_used() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        house.register("alice", "secret").await;
+        let first = house.accounts.login_with_password("alice", "secret", refreshable("TABLET")).await.unwrap();
+        let refresh = |session: &Session| {
+            let (accounts, token) = (house.accounts.clone(), session.refresh_token.clone().unwrap());
+            async move { accounts.refresh(&token).await }
+        };
+        let lost = refresh(&first).await.unwrap();
+        // The answer got lost: the client asks again, and what got lost is worth nothing.
+        let second = refresh(&first).await.unwrap();
+        assert!(!house.is_in(&lost).await && refresh(&lost).await.is_err());
+        assert!(house.is_in(&first).await, "an access token lives until it expires");
+        // The new access token is used.
+        assert!(house.is_in(&second).await);
+        assert!(refresh(&first).await.is_err());
+        // Or the new refresh token is.
+        let third = refresh(&second).await.unwrap();
+        let fourth = refresh(&third).await.unwrap();
+        assert!(refresh(&second).await.is_err());
+        assert_eq!(fourth.expires_in, Some(Duration::from_mins(1)));
+        assert!(house.is_in(&fourth).await);
+        assert!(refresh(&third).await.is_err());
+
+        house.clock.advance(Duration::from_mins(1));
+        let Err(Error::Refused { kind: ErrorKind::UnknownToken(data), .. }) =
+            house.accounts.caller(&fourth.access_token, HERE).await
+        else {
+            panic!("it has expired")
+        };
+        assert!(data.soft_logout);
+        let fifth = refresh(&fourth).await.unwrap();
+        assert!(house.is_in(&fifth).await);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn refreshing_at_once_leaves_one_successor() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        house.register("alice", "secret").await;
+        let first = house.accounts.login_with_password("alice", "secret", refreshable("TABLET")).await.unwrap();
+        let token = first.refresh_token.clone().unwrap();
+        let refreshed = futures_util::future::join_all((0..6).map(|_| house.accounts.refresh(&token))).await;
+        let mut alive = 0;
+        for session in refreshed {
+            alive += usize::from(house.is_in(&session.unwrap()).await);
+        }
+        assert_eq!(alive, 1);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_registration_token_lets_in_as_many_as_it_says() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Token);
+        let token = house.accounts.create_registration_token(Some(3), None).await.unwrap();
+        let register = |number: usize| {
+            let (accounts, token) = (house.accounts.clone(), token.clone());
+            async move {
+                let user_id = accounts.check_username(&format!("user{number}")).await?;
+                let token = Some(token.as_str());
+                let new = Registration { user_id, password: "secret", admin: false, token, session: Some(on("A")) };
+                accounts.register(new).await
+            }
+        };
+        let registered = futures_util::future::join_all((0..8).map(register)).await;
+        assert_eq!(registered.iter().filter(|result| result.is_ok()).count(), 3);
+        for refused in registered.into_iter().filter(Result::is_err) {
+            assert_eq!(kind(refused), ErrorKind::Forbidden);
+        }
+        assert!(!house.accounts.is_registration_token_usable(&token).await.unwrap());
+        // Whoever was refused has no account.
+        let mut free = 0;
+        for number in 0..8 {
+            free += usize::from(house.accounts.check_username(&format!("user{number}")).await.is_ok());
+        }
+        assert_eq!(free, 5);
+
+        // The operator needs none, and may say the name in full.
+        let user_id = house.accounts.create_user("@Root:example.org", "secret", true).await.unwrap();
+        assert_eq!(user_id, "@root:example.org");
+        assert!(house.accounts.create_user("@root:elsewhere.org", "secret", true).await.is_err());
+
+        let expires_ts = i64::from(house.clock.now().get()) + 1000;
+        let token = house.accounts.create_registration_token(None, Some(expires_ts)).await.unwrap();
+        assert!(house.accounts.is_registration_token_usable(&token).await.unwrap());
+        house.clock.advance(Duration::from_secs(1));
+        assert!(!house.accounts.is_registration_token_usable(&token).await.unwrap());
+        assert!(!house.accounts.is_registration_token_usable("").await.unwrap());
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn another_node_forgets_when_it_is_told() {
+    for database in testing::databases().await {
+        let (here, there) = (house(&database, RegistrationMode::Open), house(&database, RegistrationMode::Open));
+        let alice = here.register("alice", "secret").await;
+        let bob = here.register("bob", "secret").await;
+        assert!(there.is_in(&alice).await && there.is_in(&bob).await);
+        here.accounts.logout_all(&alice.user_id).await.unwrap();
+        assert!(!here.is_in(&alice).await);
+        there.accounts.bearers().forget(&alice.user_id);
+        assert!(!there.is_in(&alice).await && there.is_in(&bob).await);
+        // And should nobody tell it, it finds out.
+        here.accounts.logout_all(&bob.user_id).await.unwrap();
+        there.clock.advance(Duration::from_mins(5));
+        assert!(!there.is_in(&bob).await);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn devices_are_seen_once_a_minute_and_stay_gone() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let alice = house.register("alice", "secret").await;
+        let laptop = house.accounts.login_with_password("alice", "secret", on("LAPTOP")).await.unwrap();
+        let seen = || async {
+            let mut conn = database.db().read().await.unwrap();
+            let phone = device::find(&mut conn, user_id!("@alice:example.org"), device_id!("PHONE")).await.unwrap();
+            phone.map(|device| (device.last_seen_ts.unwrap(), device.last_seen_ip.unwrap())).unwrap()
+        };
+        let away: IpAddr = "2001:db8::7".parse().unwrap();
+        let start = i64::from(house.clock.now().get());
+        house.clock.advance(Duration::from_secs(1));
+        house.accounts.caller(&alice.access_token, away).await.unwrap();
+        house.clock.advance(Duration::from_secs(58));
+        house.accounts.caller(&alice.access_token, HERE).await.unwrap();
+        assert!(house.is_in(&laptop).await);
+        house.accounts.delete_devices(&alice.user_id, device::Which::These(&["LAPTOP"])).await.unwrap();
+        assert_eq!(seen().await, (start, "127.0.0.1".to_owned()));
+        house.accounts.flush_last_seen().await.unwrap();
+        assert_eq!(seen().await, (start + 1000, "2001:db8::7".to_owned()));
+        let mut conn = database.db().read().await.unwrap();
+        assert_eq!(device::list(&mut conn, &alice.user_id).await.unwrap().len(), 1);
+        drop(conn);
+        database.close().await;
+    }
+}

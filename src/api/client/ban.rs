@@ -1,0 +1,32 @@
+//! `POST /rooms/{roomId}/ban` and `/unban`.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#banning-users-in-a-room>
+
+use axum::Router;
+use ruma::api::client::membership::{
+    ban_user::v3::{Request as Ban, Response as Banned},
+    unban_user::v3::{Request as Unban, Response as Unbanned},
+};
+
+use crate::{
+    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Ban, _, _>(ban).endpoint::<Unban, _, _>(unban)
+}
+
+async fn ban(app: App, call: Call<Ban>) -> ApiResult<Banned> {
+    refuse_guest(&call.caller)?;
+    let Ban { room_id, user_id, reason, .. } = call.request;
+    app.rooms.ban(&room_id, &call.caller.user_id, &user_id, reason).await?;
+    Ok(Banned::new())
+}
+
+async fn unban(app: App, call: Call<Unban>) -> ApiResult<Unbanned> {
+    refuse_guest(&call.caller)?;
+    let Unban { room_id, user_id, reason, .. } = call.request;
+    app.rooms.unban(&room_id, &call.caller.user_id, &user_id, reason).await?;
+    Ok(Unbanned::new())
+}

@@ -1,0 +1,42 @@
+//! Capabilities.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation>
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use ruma::api::client::discovery::get_capabilities;
+use serde_json::json;
+
+use crate::{
+    api::{
+        error::ApiResult,
+        extract::Call,
+        json::{Json, Written},
+        route::Routes as _,
+    },
+    app::App,
+    event::stable_versions,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Written<get_capabilities::v3::Request>, _, _>(capabilities)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities>
+///
+/// All of them are said out loud; ruma leaves out those that have their default.
+async fn capabilities(app: App, _: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
+    let versions: BTreeMap<String, &str> =
+        stable_versions().into_iter().map(|version| (version.to_string(), "stable")).collect();
+    Ok(Json(json!({ "capabilities": {
+        "m.room_versions": { "default": app.discovery.default_room_version, "available": versions },
+        "m.change_password": { "enabled": true },
+        "m.set_displayname": { "enabled": true },
+        "m.set_avatar_url": { "enabled": true },
+        "m.profile_fields": { "enabled": true },
+        "m.3pid_changes": { "enabled": false },
+        "m.get_login_token": { "enabled": true },
+        "m.forget_forced_upon_leave": { "enabled": false },
+    } })))
+}

@@ -1,0 +1,37 @@
+//! What was said around an event.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#event-context>
+
+use axum::Router;
+use ruma::api::client::context::get_context::v3::{Request, Response};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+    event::{ClientFormat, Stored, client_event},
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(context)
+}
+
+async fn context(app: App, call: Call<Request>) -> ApiResult<Response> {
+    let Call { request, caller, .. } = call;
+    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
+    let context = found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;
+
+    let now = app.clock.now();
+    let write = |event: &Stored| client_event(&event.pdu, &reading.format(event, &caller.device_id, now));
+    let mut response = Response::new();
+    response.start = Some(context.start.to_string());
+    response.end = Some(context.end.to_string());
+    response.events_before = context.before.iter().map(|event| write(event)).collect();
+    response.event = Some(write(&context.event));
+    response.events_after = context.after.iter().map(|event| write(event)).collect();
+    let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
+    response.state = context.state.iter().map(|event| client_event(event, &format)).collect();
+    Ok(response)
+}

@@ -1,0 +1,78 @@
+//! Devices.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#device-management>
+
+use axum::Router;
+use ruma::{
+    MilliSecondsSinceUnixEpoch, UInt,
+    api::client::device::{
+        Device as ClientDevice, delete_device, delete_devices, get_device, get_devices, update_device,
+    },
+};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
+    app::App,
+    device::{Device, Which},
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router
+        .endpoint::<get_devices::v3::Request, _, _>(list)
+        .endpoint::<get_device::v3::Request, _, _>(get)
+        .endpoint::<update_device::v3::Request, _, _>(update)
+        .endpoint::<Interactive<delete_device::v3::Request>, _, _>(delete)
+        .endpoint::<Interactive<delete_devices::v3::Request>, _, _>(delete_many)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
+async fn list(app: App, call: Call<get_devices::v3::Request>) -> ApiResult<get_devices::v3::Response> {
+    let devices = app.devices.list(&call.caller.user_id).await?;
+    Ok(get_devices::v3::Response::new(devices.into_iter().map(shown).collect()))
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devicesdeviceid>
+async fn get(app: App, call: Call<get_device::v3::Request>) -> ApiResult<get_device::v3::Response> {
+    let device = app.devices.get(&call.caller.user_id, &call.request.device_id).await?;
+    Ok(get_device::v3::Response::new(shown(device)))
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid>
+async fn update(app: App, call: Call<update_device::v3::Request>) -> ApiResult<update_device::v3::Response> {
+    let update_device::v3::Request { device_id, display_name, .. } = call.request;
+    match display_name {
+        Some(display_name) => app.devices.rename(&call.caller.user_id, &device_id, &display_name).await?,
+        None => app.devices.get(&call.caller.user_id, &device_id).await.map(drop)?,
+    }
+    Ok(update_device::v3::Response::new())
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3devicesdeviceid>
+async fn delete(
+    app: App,
+    call: Call<Interactive<delete_device::v3::Request>>,
+) -> ApiResult<delete_device::v3::Response> {
+    call.request.confirm_password(&app, "delete_device", &call.caller).await?;
+    let device_id = &call.request.request.device_id;
+    app.accounts.delete_devices(&call.caller.user_id, Which::These(&[device_id.as_str()])).await?;
+    Ok(delete_device::v3::Response::new())
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3delete_devices>
+async fn delete_many(
+    app: App,
+    call: Call<Interactive<delete_devices::v3::Request>>,
+) -> ApiResult<delete_devices::v3::Response> {
+    call.request.confirm_password(&app, "delete_devices", &call.caller).await?;
+    let device_ids: Vec<&str> = call.request.request.devices.iter().map(|device_id| device_id.as_str()).collect();
+    app.accounts.delete_devices(&call.caller.user_id, Which::These(&device_ids)).await?;
+    Ok(delete_devices::v3::Response::new())
+}
+
+fn shown(device: Device) -> ClientDevice {
+    let mut shown = ClientDevice::new(device.id);
+    shown.display_name = device.display_name;
+    shown.last_seen_ip = device.last_seen_ip;
+    shown.last_seen_ts = device.last_seen_ts.and_then(|ts| UInt::try_from(ts).ok()).map(MilliSecondsSinceUnixEpoch);
+    shown
+}

@@ -1,0 +1,96 @@
+//! Room aliases, and whether the directory shows a room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-aliases> and
+//! <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
+
+use axum::Router;
+use http::StatusCode;
+use ruma::api::{
+    client::{
+        alias::{create_alias, delete_alias, get_alias},
+        directory::{get_room_visibility, set_room_visibility},
+        room::{Visibility, aliases},
+    },
+    error::ErrorKind,
+};
+
+use crate::{
+    account::Caller,
+    api::{
+        content::refuse_guest,
+        error::{ApiError, ApiResult},
+        extract::Call,
+        route::Routes as _,
+    },
+    app::App,
+    error::Error,
+    room::Moderator,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router
+        .endpoint::<create_alias::v3::Request, _, _>(create_alias)
+        .endpoint::<get_alias::v3::Request, _, _>(get_alias)
+        .endpoint::<delete_alias::v3::Request, _, _>(delete_alias)
+        .endpoint::<aliases::v3::Request, _, _>(list_aliases)
+        .endpoint::<get_room_visibility::v3::Request, _, _>(get_visibility)
+        .endpoint::<set_room_visibility::v3::Request, _, _>(set_visibility)
+}
+
+fn moderator(caller: &Caller) -> Moderator<'_> {
+    Moderator { user_id: &caller.user_id, admin: caller.admin }
+}
+
+async fn create_alias(app: App, call: Call<create_alias::v3::Request>) -> ApiResult<create_alias::v3::Response> {
+    refuse_guest(&call.caller)?;
+    let create_alias::v3::Request { room_alias, room_id, .. } = call.request;
+    match app.rooms.add_alias(moderator(&call.caller), &room_alias, &room_id).await {
+        Ok(()) => Ok(create_alias::v3::Response::new()),
+        // Here the specification wants a conflict, unlike for /createRoom.
+        Err(Error::Refused { kind: ErrorKind::RoomInUse, message }) => {
+            Err(ApiError::Status(StatusCode::CONFLICT, ErrorKind::Unknown, message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn get_alias(app: App, call: Call<get_alias::v3::Request>) -> ApiResult<get_alias::v3::Response> {
+    let room_id = app.rooms.get_by_alias(&call.request.room_alias).await?;
+    let servers = app.rooms.list_servers(&room_id).await?;
+    Ok(get_alias::v3::Response::new(room_id, servers))
+}
+
+async fn delete_alias(app: App, call: Call<delete_alias::v3::Request>) -> ApiResult<delete_alias::v3::Response> {
+    refuse_guest(&call.caller)?;
+    app.rooms.remove_alias(moderator(&call.caller), &call.request.room_alias).await?;
+    Ok(delete_alias::v3::Response::new())
+}
+
+async fn list_aliases(app: App, call: Call<aliases::v3::Request>) -> ApiResult<aliases::v3::Response> {
+    refuse_guest(&call.caller)?;
+    Ok(aliases::v3::Response::new(app.rooms.list_aliases(moderator(&call.caller), &call.request.room_id).await?))
+}
+
+async fn get_visibility(
+    app: App,
+    call: Call<get_room_visibility::v3::Request>,
+) -> ApiResult<get_room_visibility::v3::Response> {
+    let published = app.rooms.is_published(&call.request.room_id).await?;
+    let visibility = if published { Visibility::Public } else { Visibility::Private };
+    Ok(get_room_visibility::v3::Response::new(visibility))
+}
+
+async fn set_visibility(
+    app: App,
+    call: Call<set_room_visibility::v3::Request>,
+) -> ApiResult<set_room_visibility::v3::Response> {
+    refuse_guest(&call.caller)?;
+    let set_room_visibility::v3::Request { room_id, visibility, .. } = call.request;
+    let listed = match visibility {
+        Visibility::Public => true,
+        Visibility::Private => false,
+        other => return Err(Error::bad_json(format!("`visibility` is public or private, not {other}")).into()),
+    };
+    app.rooms.publish(moderator(&call.caller), &room_id, listed).await?;
+    Ok(set_room_visibility::v3::Response::new())
+}

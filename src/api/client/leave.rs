@@ -1,0 +1,29 @@
+//! `POST /rooms/{roomId}/leave` and `/forget`.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>
+
+use axum::Router;
+use ruma::api::client::membership::{
+    forget_room::v3::{Request as Forget, Response as Forgotten},
+    leave_room::v3::{Request as Leave, Response as Left},
+};
+
+use crate::{
+    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Leave, _, _>(leave).endpoint::<Forget, _, _>(forget)
+}
+
+async fn leave(app: App, call: Call<Leave>) -> ApiResult<Left> {
+    app.rooms.leave(&call.request.room_id, &call.caller.user_id, call.request.reason).await?;
+    Ok(Left::new())
+}
+
+async fn forget(app: App, call: Call<Forget>) -> ApiResult<Forgotten> {
+    refuse_guest(&call.caller)?;
+    app.rooms.forget(&call.request.room_id, &call.caller.user_id).await?;
+    Ok(Forgotten::new())
+}

@@ -1,0 +1,164 @@
+//! Logging in and out, and refreshing.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#login>
+
+use axum::Router;
+use http::Method;
+use ruma::{
+    api::{
+        IncomingRequest, Metadata,
+        client::{
+            session::{
+                get_login_token,
+                get_login_types::{
+                    self,
+                    v3::{LoginType, PasswordLoginType, TokenLoginType},
+                },
+                login::{
+                    self,
+                    v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password},
+                },
+                logout, logout_all, refresh_token,
+            },
+            uiaa::UserIdentifier,
+        },
+        error::{DeserializationError, ErrorKind},
+    },
+    serde::JsonObject,
+};
+use serde::de::Error as _;
+
+use crate::{
+    account::{LOGIN_TOKEN_LIFETIME, NewSession, Session},
+    api::{error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
+    app::App,
+    error::{Error, Result},
+    rate_limit::Limit,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router
+        .endpoint::<get_login_types::v3::Request, _, _>(flows)
+        .endpoint::<Login, _, _>(login)
+        .endpoint::<Interactive<get_login_token::v1::Request>, _, _>(create_login_token)
+        .endpoint::<refresh_token::v3::Request, _, _>(refresh)
+        .endpoint::<logout::v3::Request, _, _>(logout)
+        .endpoint::<logout_all::v3::Request, _, _>(logout_all)
+}
+
+/// Ruma's request, once it is certain that there is a `type`: without one, ruma panics.
+struct Login(login::v3::Request);
+
+impl Metadata for Login {
+    type Authentication = <login::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <login::v3::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = login::v3::Request::METHOD;
+    const RATE_LIMITED: bool = login::v3::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = login::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Login {
+    type EndpointError = <login::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = login::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let body: JsonObject = match request.body() {
+            [] => JsonObject::default(),
+            body => serde_json::from_slice(body)?,
+        };
+        if !body.contains_key("type") {
+            return Err(serde_json::Error::missing_field("type").into());
+        }
+        login::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login>
+async fn flows(_: App, _: Call<get_login_types::v3::Request>) -> ApiResult<get_login_types::v3::Response> {
+    let mut token = TokenLoginType::new();
+    token.get_login_token = true;
+    let flows = vec![LoginType::Password(PasswordLoginType::new()), LoginType::Token(token)];
+    Ok(get_login_types::v3::Response::new(flows))
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>
+async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
+    app.rate_limits.check_address(Limit::Login, call.address)?;
+    let request = call.request.0;
+    let new = NewSession {
+        device_id: request.device_id,
+        display_name: request.initial_device_display_name,
+        refreshable: request.refresh_token,
+        address: call.address,
+    };
+    let session = match request.login_info {
+        LoginInfo::Password(password) => {
+            let name = name_of(&password)?;
+            if let Some(user_id) = app.accounts.meant(name) {
+                app.rate_limits.check_user(Limit::Login, &user_id)?;
+            }
+            app.accounts.login_with_password(name, &password.password, new).await?
+        }
+        LoginInfo::Token(token) => app.accounts.login_with_token(&token.token, new).await?,
+        LoginInfo::ApplicationService(_) => {
+            return Err(Error::forbidden("This server knows no application service with this token").into());
+        }
+        _ => {
+            let message = "This server has no such way to log in: GET /login lists those that it has";
+            return Err(Error::refused(ErrorKind::Unknown, message).into());
+        }
+    };
+    let mut response = login::v3::Response::new(session.user_id, session.access_token, session.device_id);
+    response.refresh_token = session.refresh_token;
+    response.expires_in = session.expires_in;
+    let base_url = app.discovery.client_base_url.clone();
+    response.well_known = base_url.map(|base_url| DiscoveryInfo::new(HomeserverInfo::new(base_url)));
+    Ok(response)
+}
+
+/// Whom the client names, today's way or that of old.
+#[expect(deprecated, reason = "old clients send the name as `user`")]
+fn name_of(password: &Password) -> Result<&str> {
+    match (&password.identifier, &password.user) {
+        (Some(UserIdentifier::Matrix(name)), _) => Ok(&name.user),
+        (None, Some(user)) => Ok(user),
+        (Some(_), _) => Err(Error::forbidden("No account has this address: log in with the user name")),
+        (None, None) => Err(Error::refused(ErrorKind::MissingParam, "Who logs in? There is no identifier")),
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv1loginget_token>
+async fn create_login_token(
+    app: App,
+    call: Call<Interactive<get_login_token::v1::Request>>,
+) -> ApiResult<get_login_token::v1::Response> {
+    call.request.confirm_password(&app, "get_login_token", &call.caller).await?;
+    let token = app.accounts.create_login_token(&call.caller.user_id).await?;
+    Ok(get_login_token::v1::Response::new(LOGIN_TOKEN_LIFETIME, token))
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3refresh>
+async fn refresh(app: App, call: Call<refresh_token::v3::Request>) -> ApiResult<refresh_token::v3::Response> {
+    let Session { access_token, refresh_token, expires_in, .. } =
+        app.accounts.refresh(&call.request.refresh_token).await?;
+    let mut response = refresh_token::v3::Response::new(access_token);
+    response.refresh_token = refresh_token;
+    response.expires_in_ms = expires_in;
+    Ok(response)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3logout>
+async fn logout(app: App, call: Call<logout::v3::Request>) -> ApiResult<logout::v3::Response> {
+    app.accounts.logout(&call.caller).await?;
+    Ok(logout::v3::Response::new())
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3logoutall>
+async fn logout_all(app: App, call: Call<logout_all::v3::Request>) -> ApiResult<logout_all::v3::Response> {
+    app.accounts.logout_all(&call.caller.user_id).await?;
+    Ok(logout_all::v3::Response::new())
+}

@@ -1,0 +1,47 @@
+//! A room's history, a page at a time.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
+
+use std::sync::Arc;
+
+use axum::Router;
+use ruma::api::client::message::get_message_events::v3::{Request, Response};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+    event::{ClientFormat, Stored, client_event},
+    position::Position,
+    room::timeline::Walk,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(messages)
+}
+
+async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
+    let Call { request, caller, .. } = call;
+    let between = (place(request.from.as_deref())?, place(request.to.as_deref())?);
+    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let walk = Walk::new(&reading, request.dir, between, limit, &request.filter);
+    let page = app.rooms.page(&mut reading, &walk).await?;
+
+    let now = app.clock.now();
+    let mut response = Response::default();
+    response.start = request.from.unwrap_or_else(|| walk.from.to_string());
+    response.end = page.end.map(|end| end.to_string());
+    let write = |event: &Arc<Stored>| client_event(&event.pdu, &reading.format(event, &caller.device_id, now));
+    response.chunk = page.events.iter().map(write).collect();
+    if !request.filter.lazy_load_options.is_disabled() {
+        let senders = app.rooms.list_senders(&reading.room, &page.events).await?;
+        let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
+        response.state = senders.iter().map(|member| client_event(member, &format)).collect();
+    }
+    Ok(response)
+}
+
+fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
+    Ok(token.map(str::parse).transpose()?)
+}

@@ -1,0 +1,38 @@
+//! `PUT /rooms/{roomId}/redact/{eventId}/{txnId}`.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#redactions>
+
+use axum::Router;
+use ruma::{
+    api::client::redact::redact_event::v3::{Request, Response},
+    events::TimelineEventType,
+};
+
+use crate::{
+    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    event::{Transaction, content},
+    rate_limit::Limit,
+    room::Message,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Request, _, _>(redact)
+}
+
+async fn redact(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
+    refuse_guest(&call.caller)?;
+    let Request { room_id, event_id, txn_id, reason, .. } = call.request;
+    let mut content = content([("redacts", event_id.as_str().into())]);
+    content.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
+    let message = Message {
+        room_id,
+        sender: call.caller.user_id,
+        admin: call.caller.admin,
+        kind: TimelineEventType::RoomRedaction,
+        content,
+        transaction: Transaction { device_id: call.caller.device_id, transaction_id: txn_id },
+    };
+    Ok(Response::new(app.rooms.send(&message).await?))
+}

@@ -1,0 +1,33 @@
+//! One event of a room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomideventeventid>
+
+use axum::Router;
+use ruma::api::{
+    client::room::get_room_event::v3::{Request, Response},
+    error::ErrorKind,
+};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+    event::client_event,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(event)
+}
+
+/// `M_NOT_FOUND` alike for what is not there and what the caller may not see, the whole room included.
+async fn event(app: App, call: Call<Request>) -> ApiResult<Response> {
+    let Call { request, caller, .. } = call;
+    let not_found = || Error::not_found("There is no such event in this room, or you can't see it");
+    let mut reading = match app.rooms.open(&request.room_id, &caller.user_id).await {
+        Err(Error::Refused { kind: ErrorKind::Forbidden, .. }) => return Err(not_found().into()),
+        opened => opened?,
+    };
+    let event = app.rooms.find_event(&mut reading, &request.event_id).await?.ok_or_else(not_found)?;
+    let format = reading.format(&event, &caller.device_id, app.clock.now());
+    Ok(Response::new(client_event(&event.pdu, &format)))
+}

@@ -1,0 +1,33 @@
+//! `PUT /rooms/{roomId}/send/{eventType}/{txnId}`.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid>
+
+use axum::Router;
+use ruma::api::client::message::send_message_event::v3::{Request, Response};
+
+use crate::{
+    api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    event::Transaction,
+    rate_limit::Limit,
+    room::Message,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Request, _, _>(send)
+}
+
+/// The time in `ts` is for application services, of which there are none: it is as if it were not there.
+async fn send(app: App, call: Call<Request>) -> ApiResult<Response> {
+    app.rate_limits.check(Limit::Message, &call.caller)?;
+    let Request { room_id, event_type, txn_id, body, .. } = call.request;
+    let message = Message {
+        room_id,
+        sender: call.caller.user_id,
+        admin: call.caller.admin,
+        kind: event_type.into(),
+        content: read_content(&body)?,
+        transaction: Transaction { device_id: call.caller.device_id, transaction_id: txn_id },
+    };
+    Ok(Response::new(app.rooms.send(&message).await?))
+}

@@ -1,0 +1,81 @@
+//! `GET /sync`: waits until there is something to tell, or the client's patience ends.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use ruma::api::client::sync::sync_events::v3;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+    position::Position,
+    sync::{self, Writer},
+};
+
+/// A client may wait no longer than this, so that a connection that died without a word is noticed.
+const MAX_PATIENCE: Duration = Duration::from_secs(120);
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<v3::Request, _, _>(sync)
+}
+
+async fn sync(app: App, call: Call<v3::Request>) -> ApiResult<v3::Response> {
+    let Call { request, caller, .. } = call;
+    let filter = match request.filter {
+        Some(v3::Filter::FilterId(id)) => app.filters.definition(&caller.user_id, &id).await?,
+        Some(v3::Filter::FilterDefinition(definition)) => Arc::new(definition),
+        _ => Arc::default(),
+    };
+    let since = request.since.as_deref().map(str::parse::<Position>).transpose();
+    let since = since.map_err(|e| Error::invalid_param(e.to_string()))?;
+    let _connected = app.presence.seen(&caller.user_id, &request.set_presence).await;
+    let writer = Writer {
+        user_id: caller.user_id.clone(),
+        device_id: caller.device_id.clone(),
+        filter: Arc::clone(&filter),
+        state_after: request.use_state_after,
+    };
+    let asked = sync::Request {
+        user_id: caller.user_id,
+        filter,
+        since,
+        full_state: request.full_state,
+        state_after: request.use_state_after,
+    };
+    let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
+    let gathered = wait(&app, &asked, patience).await?;
+    Ok(writer.response(gathered, app.clock.now())?)
+}
+
+/// Gathers as soon as something concerns the user, and tells what there is when time is up.
+async fn wait(app: &App, asked: &sync::Request, patience: Duration) -> ApiResult<sync::Gathered> {
+    let deadline = Instant::now() + patience;
+    let watcher = app.syncs.watcher(&asked.user_id).await?;
+    let mut wakes = watcher.wakes();
+    let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();
+    let mut seen = asked.since.unwrap_or_default();
+    loop {
+        let last = *wakes.borrow_and_update();
+        if at_once || last > seen {
+            let gathered = app.syncs.gather(asked, &watcher).await?;
+            if at_once || !gathered.is_empty() {
+                return Ok(gathered);
+            }
+            // What woke this user is not for them, or not in their filter.
+            seen = gathered.until;
+        }
+        let _waiting = app.metrics.waiting_sync();
+        tokio::select! {
+            changed = wakes.changed() => changed.map_err(Error::broken)?,
+            () = sleep_until(deadline) => break,
+            () = app.tasks.shutdown().started() => break,
+        }
+    }
+    // Nothing concerns the user up to here: the client need not ask about it again.
+    let until = asked.since.unwrap_or_default().max(seen);
+    Ok(sync::Gathered { until, ..sync::Gathered::default() })
+}

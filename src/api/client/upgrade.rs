@@ -1,0 +1,23 @@
+//! `POST /rooms/{roomId}/upgrade`.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
+
+use axum::Router;
+use ruma::api::client::room::upgrade_room::v3::{Request, Response};
+
+use crate::{
+    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    room::Upgrade,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Request, _, _>(upgrade)
+}
+
+async fn upgrade(app: App, call: Call<Request>) -> ApiResult<Response> {
+    refuse_guest(&call.caller)?;
+    let Request { room_id, new_version, additional_creators, .. } = call.request;
+    let upgrade = Upgrade { room_id, by: call.caller.user_id, version: new_version, additional_creators };
+    Ok(Response::new(app.rooms.upgrade(&upgrade).await?))
+}

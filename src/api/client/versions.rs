@@ -1,0 +1,40 @@
+//! Versions of the specification.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#api-versions>
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use ruma::api::client::discovery::get_supported_versions;
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+};
+
+/// Versions whose requests and answers this server understands, each by its exact name: clients look for the
+/// one that they were written against and don't compare numbers. Element Web wants v1.1 or later before it
+/// logs in; r0.6.1 is for clients from before there was a v1.1. A version may be listed although an optional
+/// module is missing, whose endpoints then answer `M_UNRECOGNIZED`.
+const VERSIONS: [&str; 19] = [
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16",
+];
+
+/// Proposals that clients ask for by name, and that are all here.
+const UNSTABLE_FEATURES: [&str; 2] = [
+    // Profile fields of one's own, before and after they were specified.
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+];
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<get_supported_versions::Request, _, _>(versions)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>
+async fn versions(_: App, _: Call<get_supported_versions::Request>) -> ApiResult<get_supported_versions::Response> {
+    let mut response = get_supported_versions::Response::new(VERSIONS.map(ToOwned::to_owned).to_vec());
+    response.unstable_features = BTreeMap::from(UNSTABLE_FEATURES.map(|feature| (feature.to_owned(), true)));
+    Ok(response)
+}

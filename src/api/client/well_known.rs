@@ -1,0 +1,37 @@
+//! Well-known URIs: where things are, for those who only know the server name.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>
+
+use axum::Router;
+use ruma::api::client::discovery::{
+    discover_homeserver::{self, HomeserverInfo},
+    discover_support,
+};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<discover_homeserver::Request, _, _>(client).endpoint::<discover_support::Request, _, _>(support)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
+async fn client(app: App, _: Call<discover_homeserver::Request>) -> ApiResult<discover_homeserver::Response> {
+    let base_url = app.discovery.client_base_url.clone();
+    let base_url = base_url.ok_or_else(|| Error::not_found("The operator has set no well_known.client_base_url"))?;
+    Ok(discover_homeserver::Response::new(HomeserverInfo::new(base_url)))
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport>
+async fn support(app: App, _: Call<discover_support::Request>) -> ApiResult<discover_support::Response> {
+    let (contacts, page) = (app.discovery.support_contacts.clone(), app.discovery.support_page.clone());
+    if contacts.is_empty() && page.is_none() {
+        return Err(Error::not_found("The operator has named nobody to turn to").into());
+    }
+    let mut response = discover_support::Response::with_contacts(contacts);
+    response.support_page = page;
+    Ok(response)
+}

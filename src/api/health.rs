@@ -1,0 +1,46 @@
+//! For whoever watches the process: is it alive, and should it get requests?
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+
+use http::header::CONTENT_TYPE;
+
+use crate::app::App;
+
+/// A database that takes longer than this to say anything is not there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.route("/health", get(health)).route("/ready", get(ready))
+}
+
+/// The process runs and answers.
+async fn health() -> Response {
+    answer(StatusCode::OK, "alive")
+}
+
+/// The process can do what clients ask of it: its database answers and it is not stopping.
+async fn ready(State(app): State<App>) -> Response {
+    if app.tasks.shutdown().is_started() {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, "stopping");
+    }
+    let asked = async { app.db.read().await?.ping().await };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(())) => return answer(StatusCode::OK, "ready"),
+        Ok(Err(error)) => tracing::warn!(%error, "not ready"),
+        Err(_elapsed) => tracing::warn!("not ready: the database takes longer than {PATIENCE:?} to answer"),
+    }
+    answer(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer")
+}
+
+fn answer(status: StatusCode, word: &'static str) -> Response {
+    let body = format!("{{\"status\":\"{word}\"}}\n");
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,131 @@
+//! Requests that need user-interactive authentication: any endpoint's request with the `auth` beside it.
+//!
+//! `auth` is read here rather than by ruma, because clients send more than the specification has: an empty
+//! object to ask for the flows, and the name in the `user` of old.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-api-in-the-rest-api>
+
+use aws_lc_rs::digest;
+use http::Method;
+use ruma::{
+    UserId,
+    api::{
+        IncomingRequest, Metadata,
+        client::uiaa::{AuthData, AuthType},
+        error::DeserializationError,
+    },
+    serde::{Base64, JsonObject, base64::UrlSafe},
+};
+use serde_json::{Value, json};
+
+use super::error::{ApiError, ApiResult};
+use crate::{
+    account::Caller,
+    app::App,
+    rate_limit::Limit,
+    uia::{Demand, Passed, Verdict},
+};
+
+pub(crate) struct Interactive<R> {
+    pub(crate) request: R,
+    pub(crate) auth: Option<AuthData>,
+    /// A hash of path and body, without `auth`.
+    params: String,
+}
+
+impl<R: Metadata> Metadata for Interactive<R> {
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+
+    const METHOD: Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let (parts, body) = request.into_parts();
+        let mut body: JsonObject = if body.is_empty() { JsonObject::default() } else { serde_json::from_slice(body)? };
+        let auth = body.remove("auth").map(read_auth).transpose()?.flatten();
+        let hash = digest::digest(&digest::SHA256, json!([path_args, body]).to_string().as_bytes());
+        let params = Base64::<UrlSafe, _>::new(hash.as_ref()).encode();
+        let body = serde_json::to_vec(&body)?;
+        let request = R::try_from_http_request_inner(http::Request::from_parts(parts, &body), path_args)?;
+        Ok(Self { request, auth, params })
+    }
+}
+
+fn read_auth(mut auth: Value) -> serde_json::Result<Option<AuthData>> {
+    if let Value::Object(auth) = &mut auth {
+        if !auth.contains_key("type") && !auth.contains_key("session") {
+            return Ok(None);
+        }
+        if auth.get("type").is_some_and(|kind| kind == "m.login.password")
+            && !auth.contains_key("identifier")
+            && let Some(user) = auth.remove("user")
+        {
+            auth.insert("identifier".to_owned(), json!({ "type": "m.id.user", "user": user }));
+        }
+    }
+    serde_json::from_value(auth)
+}
+
+impl<R> Interactive<R> {
+    /// Lets a user of this server go on who gives their password again.
+    pub(crate) async fn confirm_password(&self, app: &App, operation: &'static str, caller: &Caller) -> ApiResult<()> {
+        if let Some(AuthData::Password(_)) = self.auth {
+            app.rate_limits.check(Limit::Login, caller)?;
+        }
+        self.authenticate(app, operation, Some(&caller.user_id), &self.params, &[AuthType::Password]).await.map(drop)
+    }
+
+    /// Lets somebody go on who has completed the stages, whatever they ask for this time: clients register after
+    /// they have asked for the flows with an empty body.
+    pub(crate) async fn complete(&self, app: &App, operation: &'static str, stages: &[AuthType]) -> ApiResult<Passed> {
+        self.authenticate(app, operation, None, "", stages).await
+    }
+
+    async fn authenticate(
+        &self,
+        app: &App,
+        operation: &'static str,
+        user_id: Option<&UserId>,
+        params: &str,
+        stages: &[AuthType],
+    ) -> ApiResult<Passed> {
+        let demand = Demand { operation, user_id, params, stages };
+        match app.uia.authenticate(&demand, self.auth.as_ref()).await? {
+            Verdict::Passed(passed) => Ok(passed),
+            Verdict::Continue(info) => Err(ApiError::Interactive(info)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::api::client::uiaa::UserIdentifier;
+
+    use super::*;
+
+    #[test]
+    fn what_clients_send_as_auth() {
+        for nothing in [json!(null), json!({}), json!({ "password": "x" })] {
+            assert!(read_auth(nothing).unwrap().is_none());
+        }
+        for user in [json!({ "user": "alice" }), json!({ "identifier": { "type": "m.id.user", "user": "alice" } })] {
+            let mut auth = json!({ "type": "m.login.password", "password": "x", "session": "s" });
+            auth.as_object_mut().unwrap().extend(user.as_object().unwrap().clone());
+            let Some(AuthData::Password(password)) = read_auth(auth).unwrap() else { panic!() };
+            assert!(matches!(password.identifier, UserIdentifier::Matrix(name) if name.user == "alice"));
+            assert_eq!(password.session.as_deref(), Some("s"));
+        }
+        assert!(read_auth(json!({ "type": "m.login.password" })).is_err());
+        assert!(read_auth(json!("alice")).is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! Databases for tests: a fresh one of each engine that is at hand, gone afterwards.
+//!
+//! SQLite always; `PostgreSQL` where `HEARTH_TEST_POSTGRES` holds the URL of a server on which databases may
+//! be created.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use tempfile::TempDir;
+
+use super::{Conn, Db, DbResult, Insert, Statement};
+
+/// A database with the current schema.
+pub(crate) struct TestDatabase {
+    db: Db,
+    place: Place,
+}
+
+enum Place {
+    Folder(TempDir),
+    Server { admin_url: String, name: String },
+}
+
+/// One of each engine.
+pub(crate) async fn databases() -> Vec<TestDatabase> {
+    let mut databases = vec![sqlite().await];
+    if let Ok(admin_url) = std::env::var("HEARTH_TEST_POSTGRES") {
+        databases.push(postgres(admin_url).await);
+    }
+    databases
+}
+
+async fn sqlite() -> TestDatabase {
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
+    TestDatabase { db: open(&url).await, place: Place::Folder(folder) }
+}
+
+async fn postgres(admin_url: String) -> TestDatabase {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("hearth_unit_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    administer(&admin_url, format!("CREATE DATABASE {name}")).await;
+    let (server, query) = admin_url.split_once('?').map_or((&*admin_url, ""), |(server, query)| (server, query));
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{server}/{name}?{query}");
+    TestDatabase { db: open(&url).await, place: Place::Server { admin_url, name } }
+}
+
+async fn open(url: &str) -> Db {
+    let db = Db::connect(url, 8).await.unwrap();
+    db.migrate().await.unwrap();
+    db
+}
+
+async fn administer(url: &str, sql: String) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+impl TestDatabase {
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    pub(crate) async fn close(self) {
+        self.db.close().await;
+        match self.place {
+            Place::Folder(folder) => folder.close().unwrap(),
+            Place::Server { admin_url, name } => administer(&admin_url, format!("DROP DATABASE {name}")).await,
+        }
+    }
+}
+
+impl Conn {
+    /// Has the engine parse and plan a statement without running it.
+    pub(crate) async fn prepare(&mut self, statement: &'static Statement) -> DbResult<()> {
+        statement.prepare(self.engine_ref()).await
+    }
+
+    pub(crate) async fn prepare_insert(&mut self, insert: &'static Insert) -> DbResult<()> {
+        insert.prepare(self.engine_ref()).await
+    }
+}

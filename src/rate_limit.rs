@@ -1,0 +1,280 @@
+//! Rate limits: how often the same user or address may do the same thing.
+//!
+//! A bucket for each of them, in the memory of this node: N nodes allow up to N times as much, which bounds
+//! abuse just as well and needs no round trip.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#rate-limiting>
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, MonotonicClock},
+    middleware::NoOpMiddleware,
+    state::keyed::HashMapStateStore,
+};
+use ruma::{
+    OwnedUserId, UserId,
+    api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
+};
+
+use crate::{
+    account::Caller,
+    error::{Error, Result},
+};
+
+/// Every so many acts the buckets that are full again are thrown away.
+const PRUNE_EVERY: u32 = 4096;
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Login,
+    Registration,
+    /// Asking how one may register: costs less, may be done more often.
+    Challenge,
+    Message,
+    Join,
+}
+
+/// Clients ask once or twice before they register, and again for each name that is taken.
+const CHALLENGES_PER_REGISTRATION: u32 = 4;
+
+/// A bucket of `burst` acts that refills by `per_second` a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    pub(crate) per_second: f64,
+    pub(crate) burst: u32,
+}
+
+impl Rate {
+    fn times(self, factor: u32) -> Self {
+        Self { per_second: self.per_second * f64::from(factor), burst: self.burst.saturating_mul(factor) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimitSettings {
+    pub(crate) enabled: bool,
+    pub(crate) exempt_users: HashSet<OwnedUserId>,
+    pub(crate) login: Rate,
+    pub(crate) registration: Rate,
+    pub(crate) message: Rate,
+    pub(crate) join: Rate,
+}
+
+pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
+    enabled: bool,
+    exempt_users: HashSet<OwnedUserId>,
+    login: Buckets<C>,
+    registration: Buckets<C>,
+    challenge: Buckets<C>,
+    message: Buckets<C>,
+    join: Buckets<C>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Address(IpAddr),
+    User(OwnedUserId),
+}
+
+impl RateLimits {
+    pub(crate) fn new(settings: RateLimitSettings) -> Self {
+        Self::with_clock(settings, &MonotonicClock)
+    }
+}
+
+impl<C: Clock + Clone> RateLimits<C> {
+    fn with_clock(settings: RateLimitSettings, clock: &C) -> Self {
+        let buckets = |rate| Buckets::new(rate, clock.clone());
+        Self {
+            enabled: settings.enabled,
+            exempt_users: settings.exempt_users,
+            login: buckets(settings.login),
+            registration: buckets(settings.registration),
+            challenge: buckets(settings.registration.times(CHALLENGES_PER_REGISTRATION)),
+            message: buckets(settings.message),
+            join: buckets(settings.join),
+        }
+    }
+
+    /// Counts an act by somebody who is logged in.
+    pub(crate) fn check(&self, limit: Limit, caller: &Caller) -> Result<()> {
+        if !caller.rate_limited {
+            return Ok(());
+        }
+        self.check_user(limit, &caller.user_id)
+    }
+
+    /// Counts an act in a user's name, theirs or not.
+    pub(crate) fn check_user(&self, limit: Limit, user_id: &UserId) -> Result<()> {
+        if !self.enabled || self.exempt_users.contains(user_id) {
+            return Ok(());
+        }
+        self.buckets(limit).check(&Key::User(user_id.to_owned()))
+    }
+
+    /// Counts an act by whoever is at this address. An IPv6 network counts as one: it belongs to one customer.
+    pub(crate) fn check_address(&self, limit: Limit, address: IpAddr) -> Result<()> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let network = match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+            address @ IpAddr::V4(_) => address,
+        };
+        self.buckets(limit).check(&Key::Address(network))
+    }
+
+    fn buckets(&self, limit: Limit) -> &Buckets<C> {
+        match limit {
+            Limit::Login => &self.login,
+            Limit::Registration => &self.registration,
+            Limit::Challenge => &self.challenge,
+            Limit::Message => &self.message,
+            Limit::Join => &self.join,
+        }
+    }
+}
+
+struct Buckets<C: Clock> {
+    limiter: RateLimiter<Key, HashMapStateStore<Key>, C, NoOpMiddleware<C::Instant>>,
+    checks: AtomicU32,
+}
+
+impl<C: Clock> Buckets<C> {
+    fn new(rate: Rate, clock: C) -> Self {
+        let limiter = RateLimiter::hashmap_with_clock(quota(rate), clock);
+        Self { limiter, checks: AtomicU32::new(0) }
+    }
+
+    fn check(&self, key: &Key) -> Result<()> {
+        if self.checks.fetch_add(1, Ordering::Relaxed) % PRUNE_EVERY == PRUNE_EVERY - 1 {
+            self.limiter.retain_recent();
+        }
+        self.limiter.check_key(key).map_err(|until| too_fast(until.wait_time_from(self.limiter.clock().now())))
+    }
+}
+
+/// Rates that make no sense are brought to the nearest that does: one a day at least, a billion a second at most.
+fn quota(rate: Rate) -> Quota {
+    let slowest = Duration::from_hours(24);
+    let period = Duration::try_from_secs_f64(rate.per_second.recip()).unwrap_or(slowest);
+    let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+    let quota = Quota::with_period(period.clamp(Duration::from_nanos(1), slowest));
+    quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
+}
+
+/// The header counts whole seconds, so the wait is rounded up to them.
+fn too_fast(wait: Duration) -> Error {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let mut data = LimitExceededErrorData::new();
+    data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(seconds)));
+    let message = format!("Too many requests: try again in {seconds} s");
+    Error::refused(ErrorKind::LimitExceeded(data), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+    use ruma::user_id;
+
+    use super::*;
+
+    fn limits(enabled: bool) -> (RateLimits<FakeRelativeClock>, FakeRelativeClock) {
+        let rate = Rate { per_second: 0.5, burst: 2 };
+        let settings = RateLimitSettings {
+            enabled,
+            exempt_users: HashSet::from([user_id!("@bot:example.org").to_owned()]),
+            login: rate,
+            registration: rate,
+            message: rate,
+            join: rate,
+        };
+        let clock = FakeRelativeClock::default();
+        (RateLimits::with_clock(settings, &clock), clock)
+    }
+
+    fn caller(user_id: &UserId, rate_limited: bool) -> Caller {
+        let device_id = "PHONE".into();
+        Caller { user_id: user_id.to_owned(), device_id, admin: false, guest: false, rate_limited }
+    }
+
+    #[test]
+    fn a_bucket_empties_and_fills_again() {
+        let (limits, clock) = limits(true);
+        let alice = caller(user_id!("@alice:example.org"), true);
+        limits.check(Limit::Message, &alice).unwrap();
+        limits.check(Limit::Message, &alice).unwrap();
+        let Err(Error::Refused { kind: ErrorKind::LimitExceeded(data), .. }) = limits.check(Limit::Message, &alice)
+        else {
+            panic!("three of two were allowed")
+        };
+        assert_eq!(data.retry_after, Some(RetryAfter::Delay(Duration::from_secs(2))));
+
+        limits.check(Limit::Join, &alice).unwrap();
+        limits.check(Limit::Message, &caller(user_id!("@bob:example.org"), true)).unwrap();
+
+        clock.advance(Duration::from_secs(2));
+        limits.check(Limit::Message, &alice).unwrap();
+        assert!(limits.check(Limit::Message, &alice).is_err());
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let (limits, _) = limits(true);
+        let check = |address: &str| limits.check_address(Limit::Login, address.parse().unwrap());
+        check("2001:db8::1").unwrap();
+        check("2001:db8::2:0:0:1").unwrap();
+        assert!(check("2001:db8::3").is_err());
+        check("2001:db8:0:1::1").unwrap();
+
+        check("192.0.2.1").unwrap();
+        check("::ffff:192.0.2.1").unwrap();
+        assert!(check("192.0.2.1").is_err());
+        check("192.0.2.2").unwrap();
+    }
+
+    #[test]
+    fn some_are_not_limited() {
+        let bot = caller(user_id!("@bot:example.org"), true);
+        let bridge = caller(user_id!("@bridge:example.org"), false);
+        let alice = caller(user_id!("@alice:example.org"), true);
+        let (limits_on, _) = limits(true);
+        let (limits_off, _) = limits(false);
+        for _ in 0..10 {
+            limits_on.check(Limit::Message, &bot).unwrap();
+            limits_on.check(Limit::Message, &bridge).unwrap();
+            limits_off.check(Limit::Message, &alice).unwrap();
+            limits_off.check_address(Limit::Login, "192.0.2.1".parse().unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn buckets_of_the_past_take_no_memory() {
+        let (limits, clock) = limits(true);
+        for number in 0..PRUNE_EVERY {
+            limits.check_address(Limit::Login, IpAddr::V4(number.into())).unwrap();
+        }
+        clock.advance(Duration::from_mins(1));
+        for _ in 0..PRUNE_EVERY {
+            // Whether it was allowed doesn't matter here.
+            limits.check_address(Limit::Login, IpAddr::V4(0.into())).unwrap_or_default();
+        }
+        assert_eq!(limits.login.limiter.len(), 1);
+    }
+
+    #[test]
+    fn nonsense_in_the_configuration_is_brought_to_sense() {
+        for per_second in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-30, 1e30] {
+            let _quota: Quota = quota(Rate { per_second, burst: 0 });
+        }
+    }
+}

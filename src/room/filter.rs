@@ -1,0 +1,221 @@
+//! Which events a client wants to see.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#filtering>
+
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::client::filter::{Filter, RoomEventFilter, RoomFilter, UrlFilter},
+};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+use crate::event::Pdu;
+
+/// What every filter of events can be asked.
+pub trait EventFilter {
+    /// Whether events of this type are wanted, from somebody.
+    fn passes_kind(&self, kind: &str) -> bool;
+
+    /// Whether events of this sender are wanted, of some type.
+    fn passes_sender(&self, sender: &UserId) -> bool;
+}
+
+/// What filters that know of rooms can be asked as well.
+pub trait RoomAware {
+    /// Whether anything is wanted from this room.
+    fn passes_room(&self, room_id: &RoomId) -> bool;
+}
+
+/// What a filter of room events can be asked.
+pub trait PduFilter: EventFilter + RoomAware {
+    /// Whether this event is wanted.
+    fn passes(&self, pdu: &Pdu) -> bool;
+
+    /// Whether no event of the room could ever pass, so that there is no need to look for one.
+    fn passes_nothing_in(&self, room_id: &RoomId) -> bool;
+}
+
+macro_rules! event_filter {
+    ($($filter:ty),*) => {$(
+        impl EventFilter for $filter {
+            fn passes_kind(&self, kind: &str) -> bool {
+                let listed = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, kind));
+                self.types.as_deref().is_none_or(listed) && !listed(&self.not_types)
+            }
+
+            fn passes_sender(&self, sender: &UserId) -> bool {
+                let listed = |senders: &[OwnedUserId]| senders.iter().any(|one| one == sender);
+                self.senders.as_deref().is_none_or(listed) && !listed(&self.not_senders)
+            }
+        }
+    )*};
+}
+event_filter!(Filter, RoomEventFilter);
+
+macro_rules! room_aware {
+    ($($filter:ty),*) => {$(
+        impl RoomAware for $filter {
+            fn passes_room(&self, room_id: &RoomId) -> bool {
+                let listed = |rooms: &[OwnedRoomId]| rooms.iter().any(|one| one == room_id);
+                self.rooms.as_deref().is_none_or(listed) && !listed(&self.not_rooms)
+            }
+        }
+    )*};
+}
+room_aware!(RoomFilter, RoomEventFilter);
+
+impl PduFilter for RoomEventFilter {
+    fn passes(&self, pdu: &Pdu) -> bool {
+        self.passes_sender(pdu.sender())
+            && (self.types.is_none() && self.not_types.is_empty() || self.passes_kind(&pdu.kind().to_string()))
+            && self.passes_room(pdu.room_id())
+            && self.url_filter.is_none_or(|wanted| (wanted == UrlFilter::EventsWithUrl) == has_url(pdu))
+    }
+
+    fn passes_nothing_in(&self, room_id: &RoomId) -> bool {
+        self.types.as_ref().is_some_and(Vec::is_empty)
+            || self.senders.as_ref().is_some_and(Vec::is_empty)
+            || self.not_types.iter().any(|pattern| pattern == "*")
+            || !self.passes_room(room_id)
+    }
+}
+
+/// Whether `text` is what `pattern` says, in which `*` stands for any sequence of characters.
+///
+/// What lies between two stars is taken where it first occurs: no choice is ever taken back, so a hostile
+/// pattern costs no more than its length and the text's.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(text) = text.strip_prefix(start).and_then(|text| text.strip_suffix(end)) else { return false };
+    let mut left = Some(text);
+    for part in between.split('*') {
+        left = left.and_then(|text| text.split_once(part)).map(|(_, after)| after);
+    }
+    left.is_some()
+}
+
+/// Whether the content has a `url`, whatever its value.
+fn has_url(pdu: &Pdu) -> bool {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(default, deserialize_with = "present")]
+        url: bool,
+    }
+    fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| true)
+    }
+    pdu.content_as::<Content>().is_ok_and(|content| content.url)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{room_id, user_id};
+    use serde_json::json;
+
+    use super::*;
+    use crate::room::testing::pdu_of;
+
+    fn filter(json: serde_json::Value) -> RoomEventFilter {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn message(content: &serde_json::Value) -> Pdu {
+        pdu_of(&json!({ "type": "m.room.message", "sender": "@alice:here", "content": content }))
+    }
+
+    #[test]
+    fn stars_stand_for_any_sequence() {
+        for (pattern, text) in [
+            ("", ""),
+            ("*", ""),
+            ("*", "m.room.message"),
+            ("m.*", "m.room.message"),
+            ("*.message", "m.room.message"),
+            ("m.*.message", "m.room.message"),
+            ("*room*", "m.room.message"),
+            ("m*o*o*e", "m.room.message"),
+            ("**", "x"),
+            ("a*b*b", "abb"),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("", "x"),
+            ("m.room", "m.room.message"),
+            ("*room", "m.room.message"),
+            ("a*a", "a"),
+            ("ab*bc", "abc"),
+            ("a*b*b", "ab"),
+            ("*x*", "m.room.message"),
+            ("M.*", "m.room.message"),
+        ] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_costs_no_more_than_its_length() {
+        let text = "a".repeat(255);
+        let pattern = "*a".repeat(30_000);
+        let started = std::time::Instant::now();
+        assert!(!matches(&pattern, &text));
+        assert!(started.elapsed() < std::time::Duration::from_secs(1));
+    }
+
+    #[test]
+    fn an_empty_filter_passes_everything() {
+        let pdu = message(&json!({ "body": "hello" }));
+        assert!(RoomEventFilter::default().passes(&pdu));
+        assert!(!RoomEventFilter::default().passes_nothing_in(pdu.room_id()));
+    }
+
+    #[test]
+    fn exclusion_wins_over_inclusion() {
+        let pdu = message(&json!({ "body": "hello" }));
+        let room = pdu.room_id().as_str();
+        for (name, value) in [("types", "m.room.*"), ("senders", "@alice:here"), ("rooms", room)] {
+            assert!(filter(json!({ name: [value] })).passes(&pdu), "{name}");
+            assert!(!filter(json!({ name: [] })).passes(&pdu), "{name}");
+            let not = format!("not_{name}");
+            assert!(!filter(json!({ &not: [value] })).passes(&pdu), "{name}");
+            assert!(!filter(json!({ name: [value], &not: [value] })).passes(&pdu), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_there_or_not_whatever_its_value() {
+        let (with, without) = (json!({ "contains_url": true }), json!({ "contains_url": false }));
+        for content in [json!({ "url": "mxc://hearth/x" }), json!({ "url": null }), json!({ "url": { "a": 1 } })] {
+            assert!(filter(with.clone()).passes(&message(&content)), "{content}");
+            assert!(!filter(without.clone()).passes(&message(&content)), "{content}");
+        }
+        let content = json!({ "info": { "url": "mxc://hearth/x" } });
+        assert!(!filter(with).passes(&message(&content)));
+        assert!(filter(without).passes(&message(&content)));
+    }
+
+    #[test]
+    fn a_filter_that_nothing_can_pass_is_recognised() {
+        let room = room_id!("!room:here");
+        for nothing in [
+            json!({ "types": [] }),
+            json!({ "senders": [] }),
+            json!({ "rooms": [] }),
+            json!({ "not_rooms": [room] }),
+            json!({ "not_types": ["*"] }),
+        ] {
+            assert!(filter(nothing.clone()).passes_nothing_in(room), "{nothing}");
+        }
+        assert!(!filter(json!({ "types": ["m.room.name"], "rooms": [room] })).passes_nothing_in(room));
+    }
+
+    #[test]
+    fn filters_without_rooms_look_at_type_and_sender() {
+        let filter: Filter =
+            serde_json::from_value(json!({ "types": ["m.presence"], "not_senders": ["@bob:here"] })).unwrap();
+        assert!(filter.passes_kind("m.presence"));
+        assert!(!filter.passes_kind("m.direct"));
+        assert!(filter.passes_sender(user_id!("@alice:here")));
+        assert!(!filter.passes_sender(user_id!("@bob:here")));
+    }
+}

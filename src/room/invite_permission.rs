@@ -1,0 +1,41 @@
+//! Whether somebody can be invited at all.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+
+use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
+use serde::Deserialize;
+
+use super::Rooms;
+use crate::{
+    error::{Error, Result},
+    store,
+};
+
+#[derive(Deserialize)]
+struct InvitePermission {
+    default_action: Option<String>,
+}
+
+impl Rooms {
+    /// Refuses unless everybody can be invited: they live on this server and take invitations.
+    pub(super) async fn check_invited(&self, users: &[OwnedUserId]) -> Result<()> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        if let Some(stranger) = users.iter().find(|user| user.server_name() != self.server_name()) {
+            return Err(Error::forbidden(format!(
+                "{stranger} lives on another server, and this one does not talk to others: invite users of {}",
+                self.server_name()
+            )));
+        }
+        let users: Vec<&UserId> = users.iter().map(AsRef::as_ref).collect();
+        let mut conn = self.0.db.read().await?;
+        for (user, json) in store::account_data::list_global(&mut conn, &users, "m.invite_permission_config").await? {
+            let permission = serde_json::from_str::<InvitePermission>(&json).ok();
+            if permission.and_then(|permission| permission.default_action).as_deref() == Some("block") {
+                return Err(Error::refused(ErrorKind::InviteBlocked, format!("{user} takes no invitations")));
+            }
+        }
+        Ok(())
+    }
+}

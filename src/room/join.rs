@@ -1,0 +1,171 @@
+//! Joining a room that this server knows.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#joining-rooms>
+
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
+    api::error::ErrorKind,
+    events::{
+        StateEventType,
+        room::{
+            guest_access::{GuestAccess, RoomGuestAccessEventContent},
+            join_rules::{AllowRule, JoinRule, RoomJoinRulesEventContent},
+            member::MembershipState,
+        },
+    },
+};
+
+use super::{
+    Rooms, State,
+    append::{Head, Plan},
+    membership::{Change, event_id, fill_in, member_content},
+    profile_of::Profile,
+};
+use crate::{
+    error::{Error, Result},
+    event::Content,
+    store,
+};
+
+impl State {
+    /// How one can join.
+    fn join_rule(&self) -> JoinRule {
+        let content: Option<RoomJoinRulesEventContent> = self.content(&StateEventType::RoomJoinRules);
+        content.map_or(JoinRule::Invite, |content| content.join_rule)
+    }
+
+    /// The rooms whose members may join this one.
+    fn allowed_rooms(&self) -> Vec<OwnedRoomId> {
+        let (JoinRule::Restricted(conditions) | JoinRule::KnockRestricted(conditions)) = self.join_rule() else {
+            return Vec::new();
+        };
+        let room = |rule| if let AllowRule::RoomMembership(room) = rule { Some(room.room_id) } else { None };
+        conditions.allow.into_iter().filter_map(room).collect()
+    }
+
+    fn admits_guests(&self) -> bool {
+        let content: Option<RoomGuestAccessEventContent> = self.content(&StateEventType::RoomGuestAccess);
+        content.is_some_and(|content| content.guest_access == GuestAccess::CanJoin)
+    }
+}
+
+impl Rooms {
+    /// Joins a room. Who is in it already stays in it.
+    pub async fn join(&self, room_id: &RoomId, user_id: &UserId, guest: bool, reason: Option<String>) -> Result<()> {
+        let content = member_content(&MembershipState::Join, &Profile::default(), reason);
+        self.join_with(room_id, user_id, guest, content, false).await.map(drop)
+    }
+
+    /// Joins with a content of the user's choice, or changes what their membership says.
+    pub(super) async fn set_joined(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        guest: bool,
+        mut content: Content,
+    ) -> Result<OwnedEventId> {
+        // Who vouches for the user is for the server to say.
+        content.remove(AUTHORISED_VIA);
+        self.join_with(room_id, user_id, guest, content, true).await
+    }
+
+    async fn join_with(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        guest: bool,
+        mut content: Content,
+        again: bool,
+    ) -> Result<OwnedEventId> {
+        let Some(room) = self.find(room_id).await? else {
+            return Err(Error::not_found(format!(
+                "This server does not know the room {room_id}, and it does not talk to others that may know it"
+            )));
+        };
+        fill_in(&mut content, &self.profile(user_id).await?);
+        let state = room.state();
+        let is_in = self.joined_among(user_id, &state.allowed_rooms()).await?;
+        let settings = self.inherited(&state, room_id, user_id).await?;
+        let appended = self.append(room_id, |head| {
+            let current = head.state.member(user_id);
+            let mut content = content.clone();
+            let mut facts = Vec::new();
+            if head.state.membership(user_id) == MembershipState::Join {
+                if let Some(current) = current.filter(|_| !again) {
+                    return Ok(Plan::done_by(current.event_id()));
+                }
+            } else {
+                if let Some(voucher) = admit(head, user_id, guest, &is_in, self.server_name())? {
+                    content.insert(AUTHORISED_VIA.to_owned(), voucher.as_str().into());
+                }
+                facts.clone_from(&settings);
+            }
+            let plan = Change { sender: user_id, target: user_id, content: &content }.plan(head);
+            Ok(Plan { facts, ..plan })
+        });
+        event_id(&appended.await?)
+    }
+
+    async fn joined_among(&self, user_id: &UserId, rooms: &[OwnedRoomId]) -> Result<Vec<OwnedRoomId>> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rooms: Vec<&RoomId> = rooms.iter().map(AsRef::as_ref).collect();
+        Ok(store::membership::list_joined_among(&mut self.0.db.read().await?, user_id, &rooms).await?)
+    }
+}
+
+const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+
+/// Whether somebody may come in who is in the rooms `is_in`, and who of this server's users vouches for them
+/// where the room asks for that.
+fn admit(
+    head: &Head,
+    user_id: &UserId,
+    guest: bool,
+    is_in: &[OwnedRoomId],
+    here: &ServerName,
+) -> Result<Option<OwnedUserId>> {
+    if guest && !head.state.admits_guests() {
+        let message = "Guests can't join this room: register an account";
+        return Err(Error::refused(ErrorKind::GuestAccessForbidden, message));
+    }
+    let membership = head.state.membership(user_id);
+    if membership == MembershipState::Ban {
+        return Err(Error::forbidden("You are banned from this room"));
+    }
+    match head.state.join_rule() {
+        JoinRule::Public => Ok(None),
+        _ if membership == MembershipState::Invite => Ok(None),
+        JoinRule::Restricted(_) | JoinRule::KnockRestricted(_) => {
+            if !head.state.allowed_rooms().iter().any(|room| is_in.contains(room)) {
+                return Err(Error::forbidden(
+                    "This room is for members of certain other rooms: join one of those, or ask for an invitation",
+                ));
+            }
+            let message = "You may join this room, but no user of this server has the power to let you in";
+            voucher(head, here).map(Some).ok_or_else(|| Error::refused(ErrorKind::UnableToGrantJoin, message))
+        }
+        JoinRule::Knock => Err(Error::forbidden("You are not invited to this room: knock to ask for it")),
+        _ => Err(Error::forbidden("You are not invited to this room")),
+    }
+}
+
+/// A user of this server who is in the room and may invite.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms>
+fn voucher(head: &Head, here: &ServerName) -> Option<OwnedUserId> {
+    let power = head.state.power_levels(head.rules);
+    let may = |user: &UserId| {
+        user.server_name() == here
+            && head.state.membership(user) == MembershipState::Join
+            && power.user_can_invite(user)
+    };
+    let creators = head.state.creators(head.rules);
+    let powerful = creators.iter().chain(power.users.keys()).find(|user| may(user)).cloned();
+    // Only where inviting takes no special power is it worth asking everybody.
+    powerful.or_else(|| {
+        let everybody = power.users_default >= power.invite;
+        head.state.members().map(|(user, _)| user).find(|user| everybody && may(user)).map(ToOwned::to_owned)
+    })
+}

@@ -1,0 +1,263 @@
+//! Who is in a room: inviting, leaving, kicking, banning, knocking, forgetting. Joining has a file of its own.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
+
+use futures_util::{StreamExt as _, stream};
+use ruma::{
+    CanonicalJsonValue, OwnedEventId, RoomId, UserId,
+    api::error::ErrorKind,
+    events::{TimelineEventType, room::member::MembershipState},
+};
+
+use super::{
+    Rooms,
+    append::{Appended, Head, Plan},
+    profile_of::Profile,
+};
+use crate::{
+    error::{Error, Result},
+    event::{Content, Draft, Pdu, content},
+    fact::Fact,
+    store,
+};
+
+/// How many rooms somebody leaves at once.
+const ROOMS_AT_ONCE: usize = 16;
+
+/// What somebody wants to become of a membership, their own or another's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change<'a> {
+    pub(super) sender: &'a UserId,
+    pub(super) target: &'a UserId,
+    pub(super) content: &'a Content,
+}
+
+/// The content of a membership event.
+pub(super) fn member_content(membership: &MembershipState, profile: &Profile, reason: Option<String>) -> Content {
+    let mut content = content([("membership", membership.as_str().into())]);
+    fill_in(&mut content, profile);
+    if let Some(reason) = reason {
+        content.insert("reason".to_owned(), reason.into());
+    }
+    content
+}
+
+/// Adds what the profile says, where the content does not say otherwise.
+pub(super) fn fill_in(content: &mut Content, profile: &Profile) {
+    for (key, value) in [("avatar_url", &profile.avatar_url), ("displayname", &profile.displayname)] {
+        if let Some(value) = value {
+            content.entry(key.to_owned()).or_insert_with(|| value.as_str().into());
+        }
+    }
+}
+
+impl Change<'_> {
+    /// The event, unless the one that is there already says the same.
+    pub(super) fn plan(self, head: &Head) -> Plan {
+        let Self { sender, target, content } = self;
+        match head.state.member(target) {
+            Some(current) if current.sender() == sender && says(current, content) => Plan::done_by(current.event_id()),
+            _ => Plan::of(Draft::state(
+                sender.to_owned(),
+                TimelineEventType::RoomMember,
+                target.as_str(),
+                content.clone(),
+            )),
+        }
+    }
+}
+
+/// Whether an event has exactly this content.
+pub(super) fn says(pdu: &Pdu, content: &Content) -> bool {
+    serde_json::to_string(content).is_ok_and(|json| json == pdu.content().get())
+}
+
+impl Rooms {
+    /// Invites somebody.
+    pub async fn invite(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<()> {
+        let content = member_content(&MembershipState::Invite, &Profile::default(), reason);
+        self.invite_with(room_id, sender, target, content).await.map(drop)
+    }
+
+    async fn invite_with(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        target: &UserId,
+        mut content: Content,
+    ) -> Result<OwnedEventId> {
+        self.check_invited(&[target.to_owned()]).await?;
+        fill_in(&mut content, &self.profile(target).await?);
+        self.change(room_id, Change { sender, target, content: &content }, |before| match before {
+            MembershipState::Join => Err(Error::forbidden(format!("{target} is in the room already"))),
+            MembershipState::Ban => Err(Error::forbidden(format!("{target} is banned: unban them first"))),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Leaves, turns down an invitation, or takes back a knock. Who has left already may leave again.
+    pub async fn leave(&self, room_id: &RoomId, user_id: &UserId, reason: Option<String>) -> Result<()> {
+        let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
+        self.leave_with(room_id, user_id, &content).await.map(drop)
+    }
+
+    async fn leave_with(&self, room_id: &RoomId, user_id: &UserId, content: &Content) -> Result<OwnedEventId> {
+        let appended = self.append(room_id, |head| match head.state.membership(user_id) {
+            MembershipState::Leave => {
+                let left = head.state.member(user_id).map(|left| Plan::done_by(left.event_id()));
+                left.ok_or_else(|| Error::forbidden("You are not in this room"))
+            }
+            MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
+            _ => Ok(Change { sender: user_id, target: user_id, content }.plan(head)),
+        });
+        event_id(&appended.await?)
+    }
+
+    /// Makes somebody leave who is in the room, invited or knocking.
+    pub async fn kick(&self, room_id: &RoomId, sender: &UserId, target: &UserId, reason: Option<String>) -> Result<()> {
+        let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
+        let change = Change { sender, target, content: &content };
+        let kicked = self.change(room_id, change, |before| match before {
+            MembershipState::Leave => Err(Error::forbidden(format!("{target} is not in the room"))),
+            MembershipState::Ban => {
+                Err(Error::forbidden(format!("{target} is banned: unban them to let them back in")))
+            }
+            _ => Ok(()),
+        });
+        kicked.await.map(drop)
+    }
+
+    /// Makes somebody leave and stay out.
+    pub async fn ban(&self, room_id: &RoomId, sender: &UserId, target: &UserId, reason: Option<String>) -> Result<()> {
+        let content = member_content(&MembershipState::Ban, &Profile::default(), reason);
+        self.change(room_id, Change { sender, target, content: &content }, |_| Ok(())).await.map(drop)
+    }
+
+    /// Lets somebody who was banned come back, if the room takes them.
+    pub async fn unban(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<()> {
+        let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
+        let change = Change { sender, target, content: &content };
+        let unbanned = self.change(room_id, change, |before| match before {
+            MembershipState::Ban => Ok(()),
+            _ => Err(Error::forbidden(format!("{target} is not banned"))),
+        });
+        unbanned.await.map(drop)
+    }
+
+    /// Asks to be let in.
+    pub async fn knock(&self, room_id: &RoomId, user_id: &UserId, reason: Option<String>) -> Result<()> {
+        let content = member_content(&MembershipState::Knock, &Profile::default(), reason);
+        self.knock_with(room_id, user_id, content).await.map(drop)
+    }
+
+    async fn knock_with(&self, room_id: &RoomId, user_id: &UserId, mut content: Content) -> Result<OwnedEventId> {
+        fill_in(&mut content, &self.profile(user_id).await?);
+        let change = Change { sender: user_id, target: user_id, content: &content };
+        self.change(room_id, change, |before| match before {
+            MembershipState::Join => Err(Error::forbidden("You are in this room already")),
+            MembershipState::Invite => Err(Error::forbidden("You are invited to this room: join it")),
+            MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Sets a membership by its event's content, as clients do that send it as state: to the same effect as
+    /// the act that it stands for.
+    pub(super) async fn set_membership(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        guest: bool,
+        target: &str,
+        content: Content,
+    ) -> Result<OwnedEventId> {
+        let target = <&UserId>::try_from(target)
+            .map_err(|e| Error::invalid_param(format!("The state key of m.room.member is a user's identifier: {e}")))?;
+        let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
+        let membership = membership.ok_or_else(|| Error::bad_json("An m.room.member event says the `membership`"))?;
+        match (MembershipState::from(membership), sender == target) {
+            (MembershipState::Join, true) => self.set_joined(room_id, sender, guest, content).await,
+            (MembershipState::Invite, _) => self.invite_with(room_id, sender, target, content).await,
+            (MembershipState::Knock, true) => self.knock_with(room_id, sender, content).await,
+            (MembershipState::Leave, true) => self.leave_with(room_id, sender, &content).await,
+            _ => self.change(room_id, Change { sender, target, content: &content }, |_| Ok(())).await,
+        }
+    }
+
+    /// Hides a room that somebody has left from them.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>
+    pub async fn forget(&self, room_id: &RoomId, user_id: &UserId) -> Result<()> {
+        let forgotten = self.append(room_id, |head| match head.state.membership(user_id) {
+            MembershipState::Leave if head.state.member(user_id).is_none() => {
+                Err(Error::not_found("You were never in this room"))
+            }
+            MembershipState::Leave | MembershipState::Ban => {
+                let (user_id, room_id) = (user_id.to_owned(), room_id.to_owned());
+                Ok(Plan::facts(vec![Fact::Forgotten { user_id, room_id }]))
+            }
+            _ => Err(Error::refused(ErrorKind::Unknown, format!("{user_id} is in room {room_id}: leave it first"))),
+        });
+        forgotten.await.map(drop)
+    }
+
+    /// Takes somebody out of every room that they are in, invited to or knocking on.
+    ///
+    /// Where something breaks, the other rooms are left all the same.
+    pub async fn leave_all(&self, user_id: &UserId, reason: Option<&str>) -> Result<()> {
+        let memberships = store::membership::list_of_user(&mut self.0.db.read().await?, user_id).await?;
+        let present = memberships.into_iter().filter(|row| {
+            matches!(row.membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock)
+        });
+        let left = stream::iter(present)
+            .map(|row| async move {
+                match self.leave(&row.room_id, user_id, reason.map(ToOwned::to_owned)).await {
+                    Err(error) if !matches!(error, Error::Refused { .. }) => {
+                        tracing::warn!(room_id = %row.room_id, %error, "a room could not be left");
+                        Err(error)
+                    }
+                    // Somebody else was faster.
+                    _ => Ok(()),
+                }
+            })
+            .buffer_unordered(ROOMS_AT_ONCE);
+        left.fold(Ok(()), |so_far, left| async { so_far.and(left) }).await
+    }
+
+    /// Changes a membership if `check` finds nothing against it in what it was before.
+    async fn change(
+        &self,
+        room_id: &RoomId,
+        change: Change<'_>,
+        check: impl Fn(&MembershipState) -> Result<()>,
+    ) -> Result<OwnedEventId> {
+        let appended = self.append(room_id, |head| {
+            if change.sender != change.target && head.state.membership(change.sender) != MembershipState::Join {
+                return Err(Error::forbidden("You are not in this room: join it first"));
+            }
+            check(&head.state.membership(change.target))?;
+            Ok(change.plan(head))
+        });
+        event_id(&appended.await?)
+    }
+}
+
+/// The event by which it is as it was to be.
+pub(super) fn event_id(appended: &Appended) -> Result<OwnedEventId> {
+    let event_id = appended.event_id().map(ToOwned::to_owned);
+    event_id.ok_or_else(|| Error::broken("nothing was appended, and nothing was there before"))
+}

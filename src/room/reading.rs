@@ -1,0 +1,102 @@
+//! Somebody opens a room to read it: whether they may, up to where, and as what they see its events.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
+
+use std::sync::Arc;
+
+use ruma::{DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UserId};
+
+use super::{Room, Rooms, State, visibility::Sight};
+use crate::{
+    error::{Error, Result},
+    event::{ClientFormat, Pdu, Standing, Stored},
+    position::Position,
+    store,
+};
+
+/// A room as one user may read it, at one moment.
+pub struct Reading {
+    pub room: Arc<Room>,
+    pub user_id: OwnedUserId,
+    pub sight: Sight,
+    /// What came later than this is not part of the reading.
+    pub until: Position,
+}
+
+impl Rooms {
+    /// Opens a room for somebody who is or was in it, or anybody where the whole world may read it.
+    ///
+    /// `M_FORBIDDEN` otherwise, and just the same for a room that this server doesn't know.
+    pub async fn open(&self, room_id: &RoomId, user_id: &UserId) -> Result<Reading> {
+        let Some(room) = self.find(room_id).await? else { return Err(not_a_member()) };
+        let until = room.view(|view| view.position);
+        let sight = self.sight(&room, user_id).await?;
+        if !sight.is_member() && !sight.is_world_readable() {
+            let membership = store::membership::find(&mut self.0.db.read().await?, user_id, room_id).await?;
+            if !sight.was_member() || membership.is_none_or(|membership| membership.forgotten) {
+                return Err(not_a_member());
+            }
+        }
+        Ok(Reading { room, user_id: user_id.to_owned(), sight, until })
+    }
+
+    /// An event of the room, if there is one and the user may see it.
+    pub async fn find_event(&self, reading: &mut Reading, event_id: &EventId) -> Result<Option<Stored>> {
+        let Some(event) = store::event::find(&mut self.0.db.read().await?, event_id).await? else { return Ok(None) };
+        let here = reading.room.view(|view| view.room_id == event.pdu.room_id());
+        if !here || event.standing != Standing::Accepted || !reading.sight.sees(&event) {
+            return Ok(None);
+        }
+        self.recall(reading, event.position).await?;
+        Ok(Some(event))
+    }
+
+    /// The room's state as the user may know it: now, or as it was when they left.
+    pub async fn readable_state(&self, reading: &Reading) -> Result<State> {
+        self.state_at(&reading.room, reading.now()).await
+    }
+
+    /// One event of that state.
+    pub async fn readable_state_event(
+        &self,
+        reading: &Reading,
+        kind: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<Pdu>>> {
+        self.state_event_at(&reading.room, reading.now(), kind, state_key).await
+    }
+
+    /// Makes sure that the reading knows the user's membership from `at` on.
+    pub(super) async fn recall(&self, reading: &mut Reading, at: Position) -> Result<()> {
+        if at < reading.sight.remembers_from() {
+            reading.sight = self.whole_sight(&reading.room, &reading.user_id).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
+    /// The moment that is the present to the user.
+    pub fn now(&self) -> Position {
+        self.sight.left_at().unwrap_or(self.until)
+    }
+
+    /// How the user gets an event to read, on this device and at this time.
+    ///
+    /// What a state event replaced needs no check of its own: whoever sees the event was in the room, or may
+    /// read as if they had been, when the replaced one was in force.
+    pub fn format(&self, event: &Stored, device_id: &DeviceId, now: MilliSecondsSinceUnixEpoch) -> ClientFormat {
+        ClientFormat {
+            with_room_id: true,
+            now: Some(now),
+            transaction_id: event.transaction_for(&self.user_id, device_id),
+            replaces: event.replaces.clone(),
+            membership: self.sight.membership_at(event.position),
+        }
+    }
+}
+
+/// The same for a room that is not there and one that is none of the caller's business.
+pub fn not_a_member() -> Error {
+    Error::forbidden("You are not and were not in this room, or you have forgotten it. Join it to read it")
+}

@@ -1,0 +1,177 @@
+//! Saying something in a room: messages, state and redactions.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#sending-events-to-a-room>
+
+use std::sync::Arc;
+
+use ruma::{
+    CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::error::ErrorKind,
+    events::{TimelineEventType, room::member::MembershipState},
+};
+
+use super::{
+    Rooms, State,
+    append::{Head, Plan, Proposal},
+    membership::{event_id, says},
+};
+use crate::{
+    error::{Error, Result},
+    event::{Content, Draft, Pdu, Standing, Transaction},
+    store,
+};
+
+/// Something that is not state.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    /// Whether the sender administers this server.
+    pub admin: bool,
+    pub kind: TimelineEventType,
+    pub content: Content,
+    pub transaction: Transaction,
+}
+
+impl Rooms {
+    /// Sends a message, once for each transaction, and tells the event that it became.
+    pub async fn send(&self, message: &Message) -> Result<OwnedEventId> {
+        check_transaction(&message.transaction)?;
+        let sent = if message.kind == TimelineEventType::RoomRedaction {
+            self.send_redaction(message).await
+        } else {
+            self.send_plain(message).await
+        };
+        match sent {
+            // What could be said once is not unsaid because it can't be said again.
+            Err(Error::Refused { kind, message: refusal }) => {
+                let before = self.find_sent(message).await?;
+                before.ok_or(Error::Refused { kind, message: refusal })
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_plain(&self, message: &Message) -> Result<OwnedEventId> {
+        let Message { room_id, sender, kind, content, transaction, .. } = message;
+        let appended = self.append(room_id, |head| {
+            check_joined(&head.state, sender)?;
+            let draft = Draft::message(sender.clone(), kind.clone(), content.clone());
+            Ok(Plan::of(Proposal { draft, transaction: Some(transaction.clone()), redacts: None }))
+        });
+        event_id(&appended.await?)
+    }
+
+    /// Redacts the event that the content's `redacts` names.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#redactions>
+    async fn send_redaction(&self, message: &Message) -> Result<OwnedEventId> {
+        let Message { room_id, sender, admin, kind, content, transaction } = message;
+        let mut content = content.clone();
+        let target = match content.remove("redacts") {
+            Some(CanonicalJsonValue::String(id)) => OwnedEventId::try_from(id),
+            Some(_) => return Err(Error::bad_json("`redacts` is the identifier of an event")),
+            None => {
+                let message = "A redaction names in `redacts` the event that it redacts";
+                return Err(Error::refused(ErrorKind::MissingParam, message));
+            }
+        };
+        let target =
+            target.map_err(|e| Error::invalid_param(format!("`redacts` is not the identifier of an event: {e}")))?;
+        let target = self.get_redactable(room_id, &target).await?;
+        let appended = self.append(room_id, |head| {
+            check_joined(&head.state, sender)?;
+            check_redaction(head, sender, *admin && target.sender().server_name() == self.server_name(), &target)?;
+            let draft = Draft::message(sender.clone(), kind.clone(), content.clone());
+            let draft = Draft { redacts: Some(target.event_id().to_owned()), ..draft };
+            // What has been redacted stays as it is, with the first reason.
+            let redacts = target.redacted_because().is_none().then(|| Arc::clone(&target));
+            Ok(Plan::of(Proposal { draft, transaction: Some(transaction.clone()), redacts }))
+        });
+        event_id(&appended.await?)
+    }
+
+    async fn get_redactable(&self, room_id: &RoomId, event_id: &EventId) -> Result<Arc<Pdu>> {
+        let found = store::event::find(&mut self.0.db.read().await?, event_id).await?;
+        let found = found.filter(|event| event.standing == Standing::Accepted && event.pdu.room_id() == room_id);
+        let event = found.ok_or_else(|| Error::not_found(format!("There is no event {event_id} in this room")))?;
+        if *event.pdu.kind() == TimelineEventType::RoomCreate {
+            return Err(Error::forbidden("The event that made the room can't be redacted"));
+        }
+        Ok(event.pdu)
+    }
+
+    async fn find_sent(&self, message: &Message) -> Result<Option<OwnedEventId>> {
+        let Message { room_id, sender, kind, transaction, .. } = message;
+        let mut conn = self.0.db.read().await?;
+        Ok(store::event::find_by_transaction(&mut conn, sender, room_id, kind, transaction).await?)
+    }
+
+    /// Sets a piece of state and tells the event that holds it. If it says so already, that is the event.
+    pub async fn send_state(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        guest: bool,
+        kind: &TimelineEventType,
+        state_key: &str,
+        content: Content,
+    ) -> Result<OwnedEventId> {
+        match kind {
+            TimelineEventType::RoomMember => {
+                return self.set_membership(room_id, sender, guest, state_key, content).await;
+            }
+            TimelineEventType::RoomRedaction => {
+                return Err(Error::bad_json("A redaction is not state: send it through /redact or /send"));
+            }
+            TimelineEventType::RoomCanonicalAlias if state_key.is_empty() => {
+                self.check_canonical_alias(room_id, &content).await?;
+            }
+            _ => {}
+        }
+        let appended = self.append(room_id, |head| {
+            check_joined(&head.state, sender)?;
+            match head.state.get(&kind.to_string(), state_key) {
+                Some(current) if current.sender() == sender && says(current, &content) => {
+                    Ok(Plan::done_by(current.event_id()))
+                }
+                _ => Ok(Plan::of(Draft::state(sender.to_owned(), kind.clone(), state_key, content.clone()))),
+            }
+        });
+        event_id(&appended.await?)
+    }
+}
+
+/// A transaction id is a string of the client's choice, as far as every database can store it.
+fn check_transaction(transaction: &Transaction) -> Result<()> {
+    let id = transaction.transaction_id.as_str();
+    if id.len() > 255 || id.contains('\0') {
+        return Err(Error::invalid_param("A transaction id has at most 255 bytes, and none of them is zero"));
+    }
+    Ok(())
+}
+
+pub(super) fn check_joined(state: &State, user_id: &UserId) -> Result<()> {
+    match state.membership(user_id) {
+        MembershipState::Join => Ok(()),
+        MembershipState::Invite => Err(Error::forbidden("You are only invited to this room: join it first")),
+        MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
+        _ => Err(Error::forbidden("You are not in this room: join it first")),
+    }
+}
+
+/// Everybody may redact what they said themselves; it takes power, or to administer the server that `target`
+/// came from, to redact what others said.
+fn check_redaction(head: &Head, sender: &UserId, administers_target: bool, target: &Pdu) -> Result<()> {
+    let power = head.state.power_levels(head.rules);
+    if target.sender() == sender || administers_target {
+        if power.user_can_redact_own_event(sender) {
+            return Ok(());
+        }
+        return Err(Error::forbidden("You don't have the power to send m.room.redaction in this room"));
+    }
+    if power.user_can_redact_event_of_other(sender) {
+        return Ok(());
+    }
+    Err(Error::forbidden("You don't have the power to redact what others said in this room"))
+}

@@ -1,0 +1,158 @@
+//! A room's successor: what it gets, and what the old room is left with.
+
+use ruma::{OwnedRoomId, RoomVersionId, UserId, room_alias_id};
+use serde_json::{Value, json};
+
+use super::errcode;
+use crate::room::{
+    InitialState, NewRoom, Preset, Upgrade,
+    world::{World, json as content, new_room, user},
+};
+
+fn upgrade(room_id: &OwnedRoomId, by: &UserId, version: RoomVersionId) -> Upgrade {
+    Upgrade { room_id: room_id.clone(), by: by.to_owned(), version, additional_creators: vec![user("carol")] }
+}
+
+/// A room with something of everything that moves.
+async fn old_room(world: &World, version: RoomVersionId) -> OwnedRoomId {
+    let state = |kind: &str, state_key: &str, state| InitialState {
+        kind: kind.into(),
+        state_key: state_key.to_owned(),
+        content: content(state),
+    };
+    let creation_content = content(json!({"type": "m.space", "m.federate": false, "org.example": 1}));
+    let room = NewRoom {
+        version,
+        alias: Some(room_alias_id!("#pub:here").to_owned()),
+        published: true,
+        topic: Some("Beer".to_owned()),
+        creation_content,
+        initial_state: vec![
+            state("m.room.encryption", "", json!({"algorithm": "m.megolm.v1.aes-sha2"})),
+            state("org.example.mine", "", json!({"a": 1})),
+            state("m.space.child", "!child:here", json!({"via": ["here"]})),
+            state("m.space.child", "!gone:here", json!({})),
+            state("m.room.member", "@troll:there", json!({"membership": "ban", "reason": "trolling"})),
+        ],
+        ..new_room("alice", Preset::PublicChat)
+    };
+    world.rooms.create(room).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_upgrade_moves_what_belongs_to_the_room_and_closes_the_old_one() {
+    for (from, to) in [
+        (RoomVersionId::V6, RoomVersionId::V11),
+        (RoomVersionId::V11, RoomVersionId::V12),
+        (RoomVersionId::V12, RoomVersionId::V12),
+        (RoomVersionId::V12, RoomVersionId::V10),
+    ] {
+        let world = World::new().await;
+        let alice = user("alice");
+        let old = old_room(&world, from.clone()).await;
+        world.set_account_data("alice", old.as_str(), "m.tag", json!({"tags": {"m.favourite": {}}})).await;
+        let new = world.rooms.upgrade(&upgrade(&old, &alice, to.clone())).await.unwrap();
+
+        let create = world.state(&new, "m.room.create", "").await;
+        assert_eq!((&create["type"], &create["m.federate"]), (&json!("m.space"), &json!(false)));
+        assert_eq!((&create["predecessor"]["room_id"], &create["org.example"]), (&json!(old), &Value::Null));
+        assert_eq!(create["predecessor"].get("event_id").is_some(), to != RoomVersionId::V12);
+        assert_eq!(create.get("additional_creators").is_some(), to == RoomVersionId::V12);
+        for (kind, state_key) in [
+            ("m.room.topic", ""),
+            ("m.room.encryption", ""),
+            ("m.room.join_rules", ""),
+            ("m.room.history_visibility", ""),
+            ("m.room.guest_access", ""),
+            ("m.space.child", "!child:here"),
+            ("m.room.member", "@troll:there"),
+        ] {
+            assert_ne!(world.state(&new, kind, state_key).await, Value::Null, "{kind}");
+            assert_eq!(world.state(&new, kind, state_key).await, world.state(&old, kind, state_key).await);
+        }
+        assert_eq!(world.state(&new, "org.example.mine", "").await, Value::Null);
+        assert_eq!(world.state(&new, "m.space.child", "!gone:here").await, Value::Null);
+        let levels = world.state(&new, "m.room.power_levels", "").await;
+        assert_eq!(levels["users"].get("@alice:here").is_some(), to != RoomVersionId::V12, "{levels}");
+
+        assert_eq!(world.state(&old, "m.room.tombstone", "").await["replacement_room"], json!(new));
+        let closed = world.state(&old, "m.room.power_levels", "").await;
+        assert_eq!((&closed["events_default"], &closed["invite"]), (&json!(50), &json!(50)));
+        assert_eq!(world.state(&old, "m.room.canonical_alias", "").await, json!({}));
+        assert_eq!(world.state(&new, "m.room.canonical_alias", "").await, json!({"alias": "#pub:here"}));
+        assert_eq!(world.rooms.get_by_alias(room_alias_id!("#pub:here")).await.unwrap(), new);
+        assert!(world.rooms.is_published(&new).await.unwrap());
+        assert!(!world.rooms.is_published(&old).await.unwrap());
+        let mut conn = world.db.read().await.unwrap();
+        let tags = crate::store::account_data::find(&mut conn, &alice, Some(&new), "m.tag").await.unwrap();
+        assert!(tags.is_some());
+        drop(conn);
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_takes_the_power_and_a_known_version() {
+    let world = World::new().await;
+    let old = old_room(&world, RoomVersionId::V11).await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let errors = [
+        upgrade(&old, &bob, RoomVersionId::V12),
+        upgrade(&old, &alice, RoomVersionId::V2),
+        upgrade(&old, &alice, "org.example".try_into().unwrap()),
+    ];
+    world.rooms.join(&old, &bob, false, None).await.unwrap();
+    let mut codes = Vec::new();
+    for error in &errors {
+        codes.push(errcode(world.rooms.upgrade(error).await));
+    }
+    assert_eq!(codes, ["M_FORBIDDEN", "M_UNSUPPORTED_ROOM_VERSION", "M_UNSUPPORTED_ROOM_VERSION"]);
+    assert_eq!(world.state(&old, "m.room.tombstone", "").await, Value::Null);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn somebody_with_just_enough_power_can_upgrade_and_has_no_more_afterwards() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let levels = json!({
+        "users": {"@alice:here": 100, "@bob:here": 50},
+        "events": {"m.room.tombstone": 50, "m.room.encryption": 100},
+    });
+    let room = NewRoom {
+        version: RoomVersionId::V11,
+        power_level_content_override: content(levels),
+        ..new_room("alice", Preset::PublicChat)
+    };
+    let old = world.rooms.create(room).await.unwrap();
+    let encryption = content(json!({"algorithm": "m.megolm.v1.aes-sha2"}));
+    let kind = "m.room.encryption".into();
+    world.rooms.send_state(&old, &alice, false, &kind, "", encryption).await.unwrap();
+    world.rooms.join(&old, &bob, false, None).await.unwrap();
+    let new = world.rooms.upgrade(&upgrade(&old, &bob, RoomVersionId::V11)).await.unwrap();
+    let levels = world.state(&new, "m.room.power_levels", "").await;
+    assert_eq!(levels["users"], json!({"@alice:here": 100, "@bob:here": 50}));
+    assert_ne!(world.state(&new, "m.room.encryption", "").await, Value::Null);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_follows_into_the_new_room_brings_their_settings() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let old = world.public_room("alice").await;
+    world.rooms.join(&old, &bob, false, None).await.unwrap();
+    world.set_account_data("bob", old.as_str(), "m.tag", json!({"tags": {"u.beer": {"order": 0.5}}})).await;
+    world.set_account_data("bob", "", "m.direct", json!({"@alice:here": [old, "!other:here"]})).await;
+    let new = world.rooms.upgrade(&upgrade(&old, &alice, RoomVersionId::V12)).await.unwrap();
+    world.rooms.join(&new, &bob, false, None).await.unwrap();
+    let mut conn = world.db.read().await.unwrap();
+    let mut find = async |room_id, kind| {
+        let data = crate::store::account_data::find(&mut conn, &bob, room_id, kind).await.unwrap().unwrap();
+        serde_json::from_str::<Value>(data.1.content.get()).unwrap()
+    };
+    assert_eq!(find(Some(&*new), "m.tag").await, json!({"tags": {"u.beer": {"order": 0.5}}}));
+    assert_eq!(find(None, "m.direct").await, json!({"@alice:here": [old, "!other:here", new]}));
+    drop(conn);
+    world.close().await;
+}

@@ -1,0 +1,270 @@
+//! Replacing a room by one of another version.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
+
+use std::collections::BTreeSet;
+
+use ruma::{
+    CanonicalJsonValue, Int, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    events::{
+        StateEventType, TimelineEventType,
+        room::{
+            member::MembershipState,
+            power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource, UserPowerLevel},
+        },
+    },
+    room_version_rules::RoomVersionRules,
+};
+
+use super::{
+    Rooms, State,
+    append::{Founding, Head, Plan, Proposal, unsupported},
+    create::{FirstEvents, InitialState},
+    preset::TOMBSTONE,
+    profile_of::Profile,
+    send::check_joined,
+    state::membership_of,
+};
+use crate::{
+    error::{Error, Result},
+    event::{Content, Draft, content, rules},
+    fact::Fact,
+    store,
+};
+
+/// The state that a room hands on, beside power levels, bans and, in a space, its children.
+const TRANSFERRED: [&str; 9] = [
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+];
+
+/// How many bans and children are handed on in one write. The others follow.
+const AT_ONCE: usize = 400;
+
+/// An upgrade that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    pub room_id: OwnedRoomId,
+    pub by: OwnedUserId,
+    pub version: RoomVersionId,
+    /// Who is to have the creator's power too, where the version knows of that.
+    pub additional_creators: Vec<OwnedUserId>,
+}
+
+impl Rooms {
+    /// Founds the successor of a room and closes the old one, in one write. Tells the new identifier.
+    pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<OwnedRoomId> {
+        let new_rules = rules(&upgrade.version).ok_or_else(|| unsupported(&upgrade.version))?;
+        let profile = self.profile(&upgrade.by).await?;
+        let settings = self.settings_in(&upgrade.by, &upgrade.room_id).await?;
+        let mut conn = self.0.db.read().await?;
+        let aliases = store::alias::list(&mut conn, &upgrade.room_id).await?;
+        let published = store::room::is_published(&mut conn, &upgrade.room_id).await?;
+        drop(conn);
+        let nonce = self.0.random.token(12);
+        let new = self.succeed(&upgrade.room_id, |head| {
+            check_joined(&head.state, &upgrade.by)?;
+            if !head.state.power_levels(head.rules).user_can_send_state(&upgrade.by, StateEventType::RoomTombstone) {
+                return Err(Error::forbidden("You don't have the power to send m.room.tombstone in this room"));
+            }
+            let proposals = upgrade.first_events(head, new_rules, &profile, &nonce)?;
+            let (state, old_rules) = (head.state.clone(), head.rules);
+            let (aliases, settings) = (&aliases, &settings);
+            let then = move |new: &RoomId| {
+                let mut facts = moved(&upgrade.room_id, new, aliases, published);
+                facts.extend(settings.carried_to(new));
+                Plan { proposals: upgrade.last_events(&state, old_rules, new), facts, done_by: None }
+            };
+            Ok((Founding { version: upgrade.version.clone(), proposals }, then))
+        });
+        let new = new.await?;
+        self.hand_on_the_rest(upgrade, &new).await;
+        Ok(new)
+    }
+
+    /// Hands on what was too much for one write. The upgrade stands whatever becomes of this.
+    async fn hand_on_the_rest(&self, upgrade: &Upgrade, new: &RoomId) {
+        let Ok(old) = self.get(&upgrade.room_id).await else { return };
+        let crowd = crowd(&old.state());
+        for some in crowd.get(AT_ONCE..).unwrap_or_default().chunks(AT_ONCE) {
+            let draft = |state: &InitialState| {
+                Draft::state(upgrade.by.clone(), state.kind.clone(), &*state.state_key, state.content.clone())
+            };
+            let proposals = || some.iter().map(|state| draft(state).into()).collect();
+            if let Err(error) = self.append(new, |_| Ok(Plan { proposals: proposals(), ..Plan::default() })).await {
+                tracing::warn!(%error, room_id = %new, "a new room did not get every ban and child of the old one");
+            }
+        }
+    }
+}
+
+impl Upgrade {
+    /// How the new room begins.
+    fn first_events(
+        &self,
+        old: &Head,
+        new_rules: &RoomVersionRules,
+        profile: &Profile,
+        nonce: &str,
+    ) -> Result<Vec<Proposal>> {
+        let mut events = FirstEvents { creator: &self.by, proposals: Vec::new() };
+        events.create(self.creation_content(old, new_rules), &self.version, new_rules, self.creators(new_rules), nonce);
+        events.join(profile);
+        let levels = self.power_levels(old, new_rules);
+        let raised = self.raised_to_transfer(&levels, new_rules);
+        let at_first = raised.as_ref().unwrap_or(&levels);
+        events.state("m.room.power_levels", written(at_first)?);
+        for kind in TRANSFERRED {
+            if let Some(content) = old.state.content(&StateEventType::from(kind)) {
+                events.state(kind, content);
+            }
+        }
+        let power = self.power(at_first.clone(), new_rules);
+        for InitialState { kind, state_key, content } in crowd(&old.state).into_iter().take(AT_ONCE) {
+            let banned = <&UserId>::try_from(&*state_key).ok();
+            if banned.is_none_or(|user| power.user_can_ban_user(&self.by, user)) {
+                events.push(kind, state_key, content);
+            }
+        }
+        if raised.is_some() {
+            events.state("m.room.power_levels", written(&levels)?);
+        }
+        Ok(events.proposals)
+    }
+
+    /// Who shares the creator's power, where the version knows of that.
+    fn creators(&self, new_rules: &RoomVersionRules) -> &[OwnedUserId] {
+        if new_rules.authorization.additional_room_creators { &self.additional_creators } else { &[] }
+    }
+
+    fn creation_content(&self, old: &Head, new_rules: &RoomVersionRules) -> Content {
+        let mut predecessor = content([("room_id", self.room_id.as_str().into())]);
+        // Since room version 12 the identifiers of the two rooms would depend on each other.
+        if new_rules.event_format.require_room_create_room_id
+            && let Some(last) = old.room.extremities.first()
+        {
+            predecessor.insert("event_id".to_owned(), last.as_str().into());
+        }
+        let mut new = content([("predecessor", predecessor.into())]);
+        let created: Content = old.state.content(&StateEventType::RoomCreate).unwrap_or_default();
+        for key in ["type", "m.federate"] {
+            new.extend(created.get(key).map(|value| (key.to_owned(), value.clone())));
+        }
+        new
+    }
+
+    /// The old room's power levels as the new room's version has them.
+    fn power_levels(&self, old: &Head, new_rules: &RoomVersionRules) -> RoomPowerLevelsEventContent {
+        let levels = old.state.content::<RoomPowerLevelsEventContent>(&StateEventType::RoomPowerLevels);
+        let mut levels = levels.unwrap_or_else(|| RoomPowerLevelsEventContent::new(&new_rules.authorization));
+        if new_rules.authorization.explicitly_privilege_room_creators {
+            levels.users.remove(&self.by);
+            levels.users.retain(|user, _| !self.creators(new_rules).contains(user));
+            let above = levels.state_default.saturating_add(Int::from(1));
+            let tombstone = levels.events.entry(TimelineEventType::RoomTombstone).or_default();
+            if *tombstone < above {
+                *tombstone = above.max(Int::from(TOMBSTONE));
+            }
+        } else if old.state.power_levels(old.rules).for_user(&self.by) == UserPowerLevel::Infinite {
+            let highest = levels.users.values().chain(levels.events.values()).copied().max();
+            levels.users.insert(self.by.clone(), highest.unwrap_or_default().max(Int::from(100)));
+        }
+        levels
+    }
+
+    /// Power levels under which the new room's state can be sent, if it takes more power than who upgrades has.
+    fn raised_to_transfer(
+        &self,
+        levels: &RoomPowerLevelsEventContent,
+        new_rules: &RoomVersionRules,
+    ) -> Option<RoomPowerLevelsEventContent> {
+        let highest = levels.events.values().copied().chain([levels.state_default, levels.ban]).max()?;
+        if self.power(levels.clone(), new_rules).for_user(&self.by) >= highest {
+            return None;
+        }
+        let mut raised = levels.clone();
+        raised.users.insert(self.by.clone(), highest);
+        Some(raised)
+    }
+
+    fn power(&self, levels: RoomPowerLevelsEventContent, new_rules: &RoomVersionRules) -> RoomPowerLevels {
+        let creators: BTreeSet<OwnedUserId> = self.creators(new_rules).iter().chain([&self.by]).cloned().collect();
+        RoomPowerLevels::new(RoomPowerLevelsSource::Original(levels), &new_rules.authorization, creators)
+    }
+
+    /// What closes the old room: the sign on the door and, as far as power goes, nobody speaks or invites any more.
+    fn last_events(&self, old: &State, old_rules: &RoomVersionRules, new: &RoomId) -> Vec<Proposal> {
+        let power = old.power_levels(old_rules);
+        let mut events = FirstEvents { creator: &self.by, proposals: Vec::new() };
+        let sign = [("body", "This room has been replaced".into()), ("replacement_room", new.as_str().into())];
+        events.state("m.room.tombstone", content(sign));
+        if old.find(&StateEventType::RoomCanonicalAlias).is_some()
+            && power.user_can_send_state(&self.by, StateEventType::RoomCanonicalAlias)
+        {
+            events.state("m.room.canonical_alias", Content::new());
+        }
+        let silent = Int::from(50).max(power.users_default.saturating_add(Int::from(1)));
+        let mut levels: Content = old.content(&StateEventType::RoomPowerLevels).unwrap_or_default();
+        let mut changed = false;
+        for (key, level) in [("events_default", power.events_default), ("invite", power.invite)] {
+            if level < silent {
+                levels.insert(key.to_owned(), CanonicalJsonValue::Integer(silent));
+                changed = true;
+            }
+        }
+        let can =
+            power.user_can_send_state(&self.by, StateEventType::RoomPowerLevels) && power.for_user(&self.by) >= silent;
+        if changed && can {
+            events.state("m.room.power_levels", levels);
+        }
+        events.proposals
+    }
+}
+
+/// State that there may be much of: the children of a space, and who is banned.
+fn crowd(old: &State) -> Vec<InitialState> {
+    let mut crowd = Vec::new();
+    for (state_key, pdu) in old.of_kind("m.space.child") {
+        let content: Content = pdu.content_as().unwrap_or_default();
+        // One without `via` has been removed.
+        if content.contains_key("via") {
+            crowd.push(InitialState { kind: TimelineEventType::SpaceChild, state_key: state_key.to_owned(), content });
+        }
+    }
+    for (user, pdu) in old.members() {
+        if membership_of(pdu) == MembershipState::Ban {
+            let content = pdu.content_as().unwrap_or_default();
+            crowd.push(InitialState { kind: TimelineEventType::RoomMember, state_key: user.to_string(), content });
+        }
+    }
+    crowd.sort_by(|a, b| a.state_key.cmp(&b.state_key));
+    crowd
+}
+
+/// The old room's names and its place in the directory, moved to the new one.
+fn moved(old: &RoomId, new: &RoomId, aliases: &[(OwnedRoomAliasId, OwnedUserId)], published: bool) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (alias, creator) in aliases {
+        facts.push(Fact::AliasRemoved { alias: alias.clone(), room_id: old.to_owned() });
+        facts.push(Fact::AliasAdded { alias: alias.clone(), room_id: new.to_owned(), creator: creator.clone() });
+    }
+    if published {
+        facts.push(Fact::Published { room_id: old.to_owned(), listed: false });
+        facts.push(Fact::Published { room_id: new.to_owned(), listed: true });
+    }
+    facts
+}
+
+fn written(levels: &RoomPowerLevelsEventContent) -> Result<Content> {
+    match ruma::canonical_json::to_canonical_value(levels).map_err(Error::broken)? {
+        CanonicalJsonValue::Object(content) => Ok(content),
+        _ => Err(Error::broken("power levels are an object")),
+    }
+}

@@ -1,0 +1,19 @@
+//! Binding a TCP address.
+
+use std::{io, net::SocketAddr};
+
+use tokio::net::{TcpListener, TcpSocket};
+
+/// How many connections may wait to be accepted: after a restart all clients come back at once.
+const BACKLOG: u32 = 4096;
+
+/// Binds `address`; the second value is the address with its actual port.
+pub(super) fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else a restart would have to wait until the old connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    let local = listener.local_addr()?;
+    Ok((listener, local))
+}

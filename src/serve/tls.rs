@@ -1,0 +1,152 @@
+//! The certificate of the `tls:` listeners, read again when its files change and on SIGHUP.
+//!
+//! Renewal tools replace two files one after the other, so a change counts once it has held still for
+//! one look, and a pair that cannot be used leaves the old one in place.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum_server::tls_rustls::RustlsConfig;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::tasks::Shutdown;
+
+/// How often the files are looked at.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why certificate and key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("`tls.certificate`: cannot read {path}: {source}")]
+    ReadCertificate { path: PathBuf, source: rustls::pki_types::pem::Error },
+    #[error("`tls.certificate`: {0} holds no PEM certificate")]
+    NoCertificate(PathBuf),
+    #[error("`tls.key`: cannot read a PEM private key from {path}: {source}")]
+    ReadKey { path: PathBuf, source: rustls::pki_types::pem::Error },
+    #[error(
+        "the certificate in {certificate} and the key in {key} cannot be used together: {source}. The \
+         first certificate of the file must belong to that key"
+    )]
+    Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+}
+
+/// A certificate and its key, kept fresh. Clones share what is in use.
+#[derive(Clone)]
+pub(super) struct Certificate {
+    chain_file: PathBuf,
+    key_file: PathBuf,
+    in_use: RustlsConfig,
+}
+
+impl Certificate {
+    pub(super) fn load(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let in_use = RustlsConfig::from_config(Arc::new(read(certificate, key)?));
+        Ok(Self { chain_file: certificate.to_owned(), key_file: key.to_owned(), in_use })
+    }
+
+    /// What new connections are accepted with, now and after a change.
+    pub(super) fn tls_config(&self) -> RustlsConfig {
+        self.in_use.clone()
+    }
+
+    /// Looks every `period` whether the files have changed, until shutdown.
+    pub(super) async fn keep_fresh(self, period: Duration, shutdown: Shutdown) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => return tracing::error!(%error, "cannot watch for SIGHUP, so certificates stay as they are"),
+        };
+        let mut looks = interval(period);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tried = self.stamps();
+        let mut last_seen = tried;
+        loop {
+            let asked = tokio::select! {
+                _ = looks.tick() => false,
+                _ = hangups.recv() => true,
+                () = shutdown.started() => return,
+            };
+            let seen = self.stamps();
+            if asked || (seen != tried && seen == last_seen) {
+                tried = seen;
+                self.reload();
+            }
+            last_seen = seen;
+        }
+    }
+
+    fn reload(&self) {
+        match read(&self.chain_file, &self.key_file) {
+            Ok(config) => {
+                self.in_use.reload_from_config(Arc::new(config));
+                tracing::info!(certificate = %self.chain_file.display(), "new connections use the new certificate");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new certificate is not used and the old one stays; mend the files");
+            }
+        }
+    }
+
+    /// Two calls of `stat` on files that the kernel has at hand: not worth a thread of their own.
+    fn stamps(&self) -> [Option<Stamp>; 2] {
+        [Stamp::of(&self.chain_file), Stamp::of(&self.key_file)]
+    }
+}
+
+/// What changes when a file is written or another takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    length: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        fn stat(path: &Path) -> io::Result<Stamp> {
+            use std::os::unix::fs::MetadataExt as _;
+            let metadata = fs::metadata(path)?;
+            Ok(Stamp { modified: metadata.modified()?, length: metadata.len(), inode: metadata.ino() })
+        }
+        stat(path).ok()
+    }
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| CertificateError::ReadCertificate { path: certificate.to_owned(), source })?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate(certificate.to_owned()));
+    }
+    let private_key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|source| CertificateError::ReadKey { path: key.to_owned(), source })?;
+    build(chain, private_key).map_err(|source| CertificateError::Unusable {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    })
+}
+
+fn build(
+    chain: Vec<CertificateDer<'static>>,
+    private_key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, private_key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

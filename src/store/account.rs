@@ -1,0 +1,69 @@
+//! `accounts`: who lives on this server.
+
+use ruma::{OwnedUserId, UserId};
+
+use crate::db::{Conn, DbResult, Row, args, statements};
+
+statements! {
+    ANY_ACCOUNT = "SELECT user_id FROM accounts LIMIT 1";
+    INSERT_ACCOUNT = "INSERT INTO accounts
+        (user_id, password_hash, admin, guest, rate_limited, created_ts, deactivated_ts, erased)
+        VALUES ($1, $2, $3, FALSE, TRUE, $4, NULL, FALSE) ON CONFLICT (user_id) DO NOTHING";
+    FIND_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts FROM accounts WHERE user_id = $1";
+    LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts FROM accounts WHERE user_id = $1 FOR UPDATE";
+    SET_PASSWORD = "UPDATE accounts SET password_hash = $2 WHERE user_id = $1";
+    DEACTIVATE = "UPDATE accounts SET deactivated_ts = $2 WHERE user_id = $1";
+    ERASE = "UPDATE accounts SET erased = TRUE, password_hash = NULL WHERE user_id = $1";
+}
+
+/// What decides whether somebody may log in.
+#[derive(Clone)]
+pub(crate) struct Account {
+    pub(crate) user_id: OwnedUserId,
+    /// In the PHC string format. None for accounts that nobody logs in to with a password.
+    pub(crate) password_hash: Option<String>,
+    pub(crate) deactivated: bool,
+}
+
+/// Adds an account, or says false where the name is taken.
+pub(crate) async fn insert(
+    conn: &mut Conn,
+    user_id: &UserId,
+    password_hash: Option<&str>,
+    admin: bool,
+    now: i64,
+) -> DbResult<bool> {
+    let rows = conn.execute(&INSERT_ACCOUNT, args![user_id, password_hash, admin, now]).await?;
+    Ok(rows == 1)
+}
+
+pub(crate) async fn find(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Account>> {
+    conn.find(&FIND_ACCOUNT, args![user_id]).await?.map(|row| account(&row)).transpose()
+}
+
+/// The same, and until the transaction ends nobody else logs in, changes the password or deactivates.
+pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Account>> {
+    conn.find(&LOCK_ACCOUNT, args![user_id]).await?.map(|row| account(&row)).transpose()
+}
+
+pub(crate) async fn set_password(conn: &mut Conn, user_id: &UserId, password_hash: &str) -> DbResult<()> {
+    conn.execute(&SET_PASSWORD, args![user_id, password_hash]).await.map(drop)
+}
+
+pub(crate) async fn deactivate(conn: &mut Conn, user_id: &UserId, now: i64) -> DbResult<()> {
+    conn.execute(&DEACTIVATE, args![user_id, now]).await.map(drop)
+}
+
+pub(crate) async fn erase(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&ERASE, args![user_id]).await.map(drop)
+}
+
+fn account(row: &Row) -> DbResult<Account> {
+    let deactivated_ts: Option<i64> = row.get(2)?;
+    Ok(Account { user_id: row.get(0)?, password_hash: row.get(1)?, deactivated: deactivated_ts.is_some() })
+}
+
+/// Whether there is any account.
+pub(crate) async fn any(conn: &mut Conn) -> DbResult<bool> {
+    Ok(conn.find(&ANY_ACCOUNT, args![]).await?.is_some())
+}

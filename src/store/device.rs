@@ -1,0 +1,101 @@
+//! `devices`: where each user is logged in.
+
+use ruma::{DeviceId, OwnedDeviceId, UserId};
+
+use crate::db::{Conn, DbResult, Row, args, statements};
+
+statements! {
+    /// A device that is there keeps its name and its age.
+    UPSERT_DEVICE = "INSERT INTO devices (user_id, device_id, display_name, last_seen_ts, last_seen_ip, created_ts)
+        VALUES ($1, $2, $3, $4, $5, $4)
+        ON CONFLICT (user_id, device_id) DO UPDATE
+        SET last_seen_ts = excluded.last_seen_ts, last_seen_ip = excluded.last_seen_ip";
+    LOCK_DEVICE = "SELECT device_id FROM devices WHERE user_id = $1 AND device_id = $2 FOR UPDATE";
+    FIND_DEVICE = "SELECT device_id, display_name, last_seen_ts, last_seen_ip FROM devices
+        WHERE user_id = $1 AND device_id = $2";
+    LIST_DEVICES = "SELECT device_id, display_name, last_seen_ts, last_seen_ip FROM devices
+        WHERE user_id = $1 ORDER BY created_ts, device_id";
+    RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
+    DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2)";
+    DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2";
+    DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1";
+    /// Many at once, as a JSON array of objects. Devices that are gone stay gone.
+    SET_LAST_SEEN = "UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
+        FROM (SELECT value ->> 'user_id' AS user_id, value ->> 'device_id' AS device_id, value ->> 'ts' AS ts,
+            value ->> 'ip' AS ip FROM json_each($1)) AS seen
+        WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id"
+        | "UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
+        FROM json_to_recordset($1::text::json) AS seen (user_id text, device_id text, ts bigint, ip text)
+        WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id";
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) id: OwnedDeviceId,
+    pub(crate) display_name: Option<String>,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) last_seen_ts: Option<i64>,
+    pub(crate) last_seen_ip: Option<String>,
+}
+
+/// Which devices of a user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    These(&'a [&'a str]),
+    AllBut(&'a DeviceId),
+    All,
+}
+
+/// Adds a device or notes that a known one was seen. It stays locked until the transaction ends.
+pub(crate) async fn upsert(
+    conn: &mut Conn,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    display_name: Option<&str>,
+    now: i64,
+    ip: &str,
+) -> DbResult<()> {
+    conn.execute(&UPSERT_DEVICE, args![user_id, device_id, display_name, now, ip]).await.map(drop)
+}
+
+/// Whether the device is there. If so, nobody else changes its tokens until the transaction ends.
+pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<bool> {
+    Ok(conn.find(&LOCK_DEVICE, args![user_id, device_id]).await?.is_some())
+}
+
+pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<Option<Device>> {
+    conn.find(&FIND_DEVICE, args![user_id, device_id]).await?.map(|row| device(&row)).transpose()
+}
+
+/// All devices of a user, oldest first.
+pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Device>> {
+    conn.list(&LIST_DEVICES, args![user_id]).await?.iter().map(device).collect()
+}
+
+/// Gives a device another name, or says false where there is no such device.
+pub(crate) async fn rename(
+    conn: &mut Conn,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    display_name: &str,
+) -> DbResult<bool> {
+    Ok(conn.execute(&RENAME_DEVICE, args![user_id, device_id, display_name]).await? == 1)
+}
+
+/// Their tokens go with [`super::token::delete_orphans`].
+pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, which: Which<'_>) -> DbResult<u64> {
+    match which {
+        Which::These(device_ids) => conn.execute(&DELETE_DEVICES, args![user_id, device_ids]).await,
+        Which::AllBut(device_id) => conn.execute(&DELETE_OTHER_DEVICES, args![user_id, device_id]).await,
+        Which::All => conn.execute(&DELETE_ALL_DEVICES, args![user_id]).await,
+    }
+}
+
+/// `seen`: a JSON array of objects with `user_id`, `device_id`, `ts` and `ip`.
+pub(crate) async fn set_last_seen(conn: &mut Conn, seen: &str) -> DbResult<()> {
+    conn.execute(&SET_LAST_SEEN, args![seen]).await.map(drop)
+}
+
+fn device(row: &Row) -> DbResult<Device> {
+    Ok(Device { id: row.get(0)?, display_name: row.get(1)?, last_seen_ts: row.get(2)?, last_seen_ip: row.get(3)? })
+}

@@ -1,0 +1,38 @@
+//! `profiles`: what users tell about themselves, a row for each field.
+
+use ruma::UserId;
+
+use crate::db::{Conn, DbResult, args, statements};
+
+statements! {
+    FIND_PROFILE_FIELD = "SELECT value FROM profiles WHERE user_id = $1 AND field = $2";
+    LIST_PROFILE_FIELDS = "SELECT field, value FROM profiles WHERE user_id = $1";
+    UPSERT_PROFILE_FIELD = "INSERT INTO profiles (user_id, field, value) VALUES ($1, $2, $3)
+        ON CONFLICT (user_id, field) DO UPDATE SET value = excluded.value";
+    DELETE_PROFILE_FIELD = "DELETE FROM profiles WHERE user_id = $1 AND field = $2";
+    DELETE_PROFILE = "DELETE FROM profiles WHERE user_id = $1";
+}
+
+/// The JSON of a field.
+pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, field: &str) -> DbResult<Option<String>> {
+    conn.find(&FIND_PROFILE_FIELD, args![user_id, field]).await?.map(|row| row.get(0)).transpose()
+}
+
+/// Every field with its JSON.
+pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<(String, String)>> {
+    let rows = conn.list(&LIST_PROFILE_FIELDS, args![user_id]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+pub(crate) async fn upsert(conn: &mut Conn, user_id: &UserId, field: &str, json: &str) -> DbResult<()> {
+    conn.execute(&UPSERT_PROFILE_FIELD, args![user_id, field, json]).await.map(drop)
+}
+
+/// Removes a field, or says false where there is none.
+pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, field: &str) -> DbResult<bool> {
+    Ok(conn.execute(&DELETE_PROFILE_FIELD, args![user_id, field]).await? == 1)
+}
+
+pub(crate) async fn delete_all(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&DELETE_PROFILE, args![user_id]).await.map(drop)
+}

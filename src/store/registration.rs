@@ -1,0 +1,46 @@
+//! `registration_tokens` and `registration_nonces`: permission to make an account.
+
+use crate::db::{Conn, DbResult, args, statements};
+
+statements! {
+    INSERT_REGISTRATION_TOKEN = "INSERT INTO registration_tokens (token, uses_allowed, completed, expires_ts)
+        VALUES ($1, $2, 0, $3)";
+    FIND_USABLE_REGISTRATION_TOKEN = "SELECT token FROM registration_tokens WHERE token = $1
+        AND (uses_allowed IS NULL OR completed < uses_allowed) AND (expires_ts IS NULL OR expires_ts > $2)";
+    USE_REGISTRATION_TOKEN = "UPDATE registration_tokens SET completed = completed + 1 WHERE token = $1
+        AND (uses_allowed IS NULL OR completed < uses_allowed) AND (expires_ts IS NULL OR expires_ts > $2)";
+    INSERT_NONCE = "INSERT INTO registration_nonces (nonce, expires_ts) VALUES ($1, $2)";
+    TAKE_NONCE = "DELETE FROM registration_nonces WHERE nonce = $1 AND expires_ts > $2";
+    DELETE_EXPIRED_NONCES = "DELETE FROM registration_nonces WHERE expires_ts <= $1";
+}
+
+/// `uses`: how many accounts it may make; `expires_ts`: until when, in milliseconds since the Unix epoch.
+pub(crate) async fn insert_token(
+    conn: &mut Conn,
+    token: &str,
+    uses: Option<i64>,
+    expires_ts: Option<i64>,
+) -> DbResult<()> {
+    conn.execute(&INSERT_REGISTRATION_TOKEN, args![token, uses, expires_ts]).await.map(drop)
+}
+
+/// Whether the token would let somebody in now.
+pub(crate) async fn is_usable(conn: &mut Conn, token: &str, now: i64) -> DbResult<bool> {
+    Ok(conn.find(&FIND_USABLE_REGISTRATION_TOKEN, args![token, now]).await?.is_some())
+}
+
+/// Uses the token once, or says false where it has no use left.
+pub(crate) async fn use_token(conn: &mut Conn, token: &str, now: i64) -> DbResult<bool> {
+    Ok(conn.execute(&USE_REGISTRATION_TOKEN, args![token, now]).await? == 1)
+}
+
+/// Adds a nonce and clears away those that nobody came back with.
+pub(crate) async fn insert_nonce(conn: &mut Conn, nonce: &str, now: i64, expires_ts: i64) -> DbResult<()> {
+    conn.execute(&DELETE_EXPIRED_NONCES, args![now]).await?;
+    conn.execute(&INSERT_NONCE, args![nonce, expires_ts]).await.map(drop)
+}
+
+/// Whether the nonce was good; from now on it is not.
+pub(crate) async fn take_nonce(conn: &mut Conn, nonce: &str, now: i64) -> DbResult<bool> {
+    Ok(conn.execute(&TAKE_NONCE, args![nonce, now]).await? == 1)
+}

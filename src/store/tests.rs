@@ -1,0 +1,141 @@
+//! Both engines read every statement, and their schemas say the same.
+
+use std::collections::BTreeSet;
+
+use super::{
+    account, account_data, alias, device, ephemeral, event, filter, log, membership, profile, registration, room,
+    signing_key, state, token, uia,
+};
+use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
+
+/// Of every file in this folder, of the migrations and of this test.
+const STATEMENTS: &[&[&Statement]] = &[
+    MIGRATION_STATEMENTS,
+    schema::STATEMENTS,
+    account::STATEMENTS,
+    account_data::STATEMENTS,
+    alias::STATEMENTS,
+    device::STATEMENTS,
+    ephemeral::STATEMENTS,
+    event::STATEMENTS,
+    filter::STATEMENTS,
+    log::STATEMENTS,
+    membership::STATEMENTS,
+    profile::STATEMENTS,
+    registration::STATEMENTS,
+    room::STATEMENTS,
+    signing_key::STATEMENTS,
+    state::STATEMENTS,
+    token::STATEMENTS,
+    uia::STATEMENTS,
+];
+
+const INSERTS: &[&[&Insert]] = &[
+    account_data::INSERTS,
+    ephemeral::INSERTS,
+    event::INSERTS,
+    log::INSERTS,
+    membership::INSERTS,
+    room::INSERTS,
+    state::INSERTS,
+];
+
+#[tokio::test]
+async fn both_engines_read_every_statement() {
+    for database in testing::databases().await {
+        let mut conn = database.db().read().await.unwrap();
+        for statement in STATEMENTS.iter().copied().flatten() {
+            conn.prepare(statement).await.unwrap_or_else(|e| panic!("{:?}: {e}", database.db().engine()));
+        }
+        for insert in INSERTS.iter().copied().flatten() {
+            conn.prepare_insert(insert).await.unwrap_or_else(|e| panic!("{:?}: {e}", database.db().engine()));
+        }
+        drop(conn);
+        database.close().await;
+    }
+}
+
+#[test]
+fn every_file_here_is_in_the_lists() {
+    let store = include_str!("../store.rs");
+    let files = store.lines().filter_map(|line| line.strip_prefix("pub(crate) mod ")?.strip_suffix(';'));
+    let this = include_str!("tests.rs");
+    for file in files {
+        assert!(this.contains(&format!("{file}::STATEMENTS")), "store/{file}.rs is missing from STATEMENTS");
+        let code = std::fs::read_to_string(format!("{}/src/store/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let has_inserts = code.contains("Insert::new(");
+        assert_eq!(this.contains(&format!("{file}::INSERTS")), has_inserts, "store/{file}.rs and the list INSERTS");
+    }
+}
+
+mod schema {
+    use crate::db::statements;
+
+    statements! {
+        /// Table, column, type, whether it may be absent, place in the primary key.
+        COLUMNS = r#"SELECT t.name, c.name, lower(c.type), c."notnull" = 0 AND c.pk = 0, c.pk
+            FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table'"#
+            | "SELECT c.table_name::text, c.column_name::text, c.data_type::text, c.is_nullable = 'YES',
+                coalesce((SELECT k.ordinal_position FROM information_schema.key_column_usage k
+                    JOIN information_schema.table_constraints p ON p.constraint_name = k.constraint_name
+                        AND p.table_name = k.table_name AND p.constraint_type = 'PRIMARY KEY'
+                    WHERE k.table_name = c.table_name AND k.column_name = c.column_name), 0)::bigint
+            FROM information_schema.columns c WHERE c.table_schema = 'public'";
+        /// Index, table, whether it is unique, its columns and condition as they were written.
+        INDEXES = "SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+            | "SELECT i.indexname::text, i.tablename::text, i.indexdef::text FROM pg_indexes i
+            WHERE i.schemaname = 'public'
+                AND NOT EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conname = i.indexname)";
+    }
+
+    pub(super) fn columns() -> &'static super::Statement {
+        &COLUMNS
+    }
+
+    pub(super) fn indexes() -> &'static super::Statement {
+        &INDEXES
+    }
+}
+
+#[tokio::test]
+async fn the_schemas_of_both_engines_are_the_same() {
+    let mut schemas = Vec::new();
+    for database in testing::databases().await {
+        let mut conn = database.db().read().await.unwrap();
+        let mut schema = BTreeSet::new();
+        for row in conn.list(schema::columns(), args![]).await.unwrap() {
+            let (table, column): (String, String) = (row.get(0).unwrap(), row.get(1).unwrap());
+            let (kind, nullable, key): (String, bool, i64) =
+                (row.get(2).unwrap(), row.get(3).unwrap(), row.get(4).unwrap());
+            let kind = match kind.as_str() {
+                "integer" | "bigint" => "a 64-bit integer",
+                "blob" | "bytea" => "bytes",
+                "text" => "text",
+                "boolean" => "boolean",
+                other => panic!("{table}.{column} is a {other}: is it the same in both engines?"),
+            };
+            schema.insert(format!("{table}.{column}: {kind}, nullable {nullable}, key {key}"));
+        }
+        for row in conn.list(schema::indexes(), args![]).await.unwrap() {
+            let (index, table, sql): (String, String, String) =
+                (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap());
+            schema.insert(format!("{index} on {table}: {}", index_definition(&sql)));
+        }
+        drop(conn);
+        assert!(schema.len() > 100, "{:?} shows only {schema:?}", database.db().engine());
+        schemas.push((database.db().engine(), schema));
+        database.close().await;
+    }
+    let Some((Engine::Postgres, postgres)) = schemas.get(1) else { return };
+    let sqlite = &schemas[0].1;
+    assert_eq!(sqlite.difference(postgres).collect::<Vec<_>>(), Vec::<&String>::new(), "only SQLite has these");
+    assert_eq!(postgres.difference(sqlite).collect::<Vec<_>>(), Vec::<&String>::new(), "only PostgreSQL has these");
+}
+
+/// `unique (a, b) where c`, without what an engine adds when it writes a definition out.
+fn index_definition(sql: &str) -> String {
+    let sql = sql.to_lowercase().replace(" using btree", "");
+    let unique = if sql.starts_with("create unique") { "unique" } else { "plain" };
+    let columns = sql.split_once('(').map_or("", |(_, columns)| columns);
+    format!("{unique} {}", columns.replace(['(', ')', '"'], ""))
+}

@@ -1,0 +1,207 @@
+//! `access_tokens`, `refresh_tokens`, `login_tokens`: what lets somebody in. Only hashes are kept, so that
+//! a stolen copy of the database opens no door.
+
+use aws_lc_rs::digest;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+
+use crate::db::{Conn, DbError, DbResult, Row, args, statements};
+
+statements! {
+    /// The last column: whether a refresh token waits for this access token to be used, and then ends.
+    FIND_BEARER = "SELECT a.user_id, t.device_id, a.admin, a.guest, a.rate_limited, t.expires_ts,
+            EXISTS (SELECT 1 FROM refresh_tokens newer JOIN refresh_tokens older
+                ON older.user_id = newer.user_id AND older.device_id = newer.device_id
+                    AND older.next_hash = newer.token_hash
+                WHERE newer.user_id = t.user_id AND newer.device_id = t.device_id
+                    AND newer.access_token_hash = t.token_hash)
+        FROM access_tokens t JOIN accounts a ON a.user_id = t.user_id
+        WHERE t.token_hash = $1 AND a.deactivated_ts IS NULL";
+    INSERT_ACCESS_TOKEN = "INSERT INTO access_tokens (token_hash, user_id, device_id, expires_ts)
+        VALUES ($1, $2, $3, $4)";
+    DELETE_ACCESS_TOKEN = "DELETE FROM access_tokens WHERE token_hash = $1";
+    DELETE_ACCESS_TOKENS = "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = $2";
+    DELETE_EXPIRED_ACCESS_TOKENS = "DELETE FROM access_tokens
+        WHERE user_id = $1 AND device_id = $2 AND expires_ts <= $3";
+    DELETE_ORPHANED_ACCESS_TOKENS = "DELETE FROM access_tokens WHERE user_id = $1 AND NOT EXISTS
+        (SELECT 1 FROM devices d WHERE d.user_id = access_tokens.user_id AND d.device_id = access_tokens.device_id)";
+
+    INSERT_REFRESH_TOKEN = "INSERT INTO refresh_tokens (token_hash, user_id, device_id, access_token_hash, next_hash)
+        VALUES ($1, $2, $3, $4, NULL)";
+    FIND_REFRESH_TOKEN = "SELECT token_hash, user_id, device_id, access_token_hash, next_hash FROM refresh_tokens
+        WHERE token_hash = $1";
+    FIND_REFRESH_TOKEN_BESIDE = "SELECT token_hash, user_id, device_id, access_token_hash, next_hash
+        FROM refresh_tokens WHERE user_id = $1 AND device_id = $2 AND access_token_hash = $3";
+    SET_NEXT = "UPDATE refresh_tokens SET next_hash = $2 WHERE token_hash = $1";
+    DELETE_REFRESH_TOKEN = "DELETE FROM refresh_tokens WHERE token_hash = $1";
+    DELETE_PREDECESSOR = "DELETE FROM refresh_tokens WHERE user_id = $1 AND device_id = $2 AND next_hash = $3";
+    DELETE_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1 AND device_id = $2";
+    DELETE_ORPHANED_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1 AND NOT EXISTS
+        (SELECT 1 FROM devices d WHERE d.user_id = refresh_tokens.user_id AND d.device_id = refresh_tokens.device_id)";
+
+    INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
+    TAKE_LOGIN_TOKEN = "DELETE FROM login_tokens WHERE token_hash = $1 RETURNING user_id, expires_ts";
+    DELETE_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1";
+    DELETE_EXPIRED_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE expires_ts <= $1";
+}
+
+/// The SHA-256 of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenHash([u8; digest::SHA256_OUTPUT_LEN]);
+
+impl TokenHash {
+    pub(crate) fn of(token: &str) -> Self {
+        let mut hash = [0; digest::SHA256_OUTPUT_LEN];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        Self(hash)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn read(row: &Row, index: usize) -> DbResult<Option<Self>> {
+        let Some(bytes) = row.get::<Option<Vec<u8>>>(index)? else { return Ok(None) };
+        bytes.try_into().map(|hash| Some(Self(hash))).map_err(|_| DbError::decode("a token's hash"))
+    }
+}
+
+/// Who holds an access token.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are columns, none excludes another")]
+pub(crate) struct Bearer {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) admin: bool,
+    pub(crate) guest: bool,
+    pub(crate) rate_limited: bool,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) expires_ts: Option<i64>,
+    /// Whether the refresh token that gave rise to this access token is still valid.
+    pub(crate) has_predecessor: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct RefreshToken {
+    pub(crate) hash: TokenHash,
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
+    /// The access token that was issued together with it.
+    pub(crate) access_token: TokenHash,
+    /// The refresh token that it was last exchanged for.
+    pub(crate) next: Option<TokenHash>,
+}
+
+/// The holder of an access token, expired or not, unless the account is deactivated.
+pub(crate) async fn find_bearer(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<Bearer>> {
+    let Some(row) = conn.find(&FIND_BEARER, args![token.bytes()]).await? else { return Ok(None) };
+    Ok(Some(Bearer {
+        user_id: row.get(0)?,
+        device_id: row.get(1)?,
+        admin: row.get(2)?,
+        guest: row.get(3)?,
+        rate_limited: row.get(4)?,
+        expires_ts: row.get(5)?,
+        has_predecessor: row.get(6)?,
+    }))
+}
+
+pub(crate) async fn insert_access_token(
+    conn: &mut Conn,
+    token: &TokenHash,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    expires_ts: Option<i64>,
+) -> DbResult<()> {
+    conn.execute(&INSERT_ACCESS_TOKEN, args![token.bytes(), user_id, device_id, expires_ts]).await.map(drop)
+}
+
+pub(crate) async fn insert_refresh_token(
+    conn: &mut Conn,
+    token: &TokenHash,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    access_token: &TokenHash,
+) -> DbResult<()> {
+    let args = args![token.bytes(), user_id, device_id, access_token.bytes()];
+    conn.execute(&INSERT_REFRESH_TOKEN, args).await.map(drop)
+}
+
+/// Every token of a device.
+pub(crate) async fn delete_of_device(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<()> {
+    conn.execute(&DELETE_ACCESS_TOKENS, args![user_id, device_id]).await?;
+    conn.execute(&DELETE_REFRESH_TOKENS, args![user_id, device_id]).await.map(drop)
+}
+
+/// The tokens of devices that are gone.
+pub(crate) async fn delete_orphans(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&DELETE_ORPHANED_ACCESS_TOKENS, args![user_id]).await?;
+    conn.execute(&DELETE_ORPHANED_REFRESH_TOKENS, args![user_id]).await.map(drop)
+}
+
+pub(crate) async fn find_refresh_token(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<RefreshToken>> {
+    conn.find(&FIND_REFRESH_TOKEN, args![token.bytes()]).await?.map(|row| refresh_token(&row)).transpose()
+}
+
+/// The refresh token that was issued together with an access token.
+pub(crate) async fn find_refresh_token_beside(
+    conn: &mut Conn,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    access_token: &TokenHash,
+) -> DbResult<Option<RefreshToken>> {
+    let args = args![user_id, device_id, access_token.bytes()];
+    conn.find(&FIND_REFRESH_TOKEN_BESIDE, args).await?.map(|row| refresh_token(&row)).transpose()
+}
+
+/// Takes back a refresh token that nobody has used, with its access token.
+pub(crate) async fn withdraw(conn: &mut Conn, token: &RefreshToken) -> DbResult<()> {
+    conn.execute(&DELETE_ACCESS_TOKEN, args![token.access_token.bytes()]).await?;
+    conn.execute(&DELETE_REFRESH_TOKEN, args![token.hash.bytes()]).await.map(drop)
+}
+
+/// Ends the refresh token that was exchanged for `token`, and clears away expired access tokens.
+pub(crate) async fn retire_predecessor(conn: &mut Conn, token: &RefreshToken, now: i64) -> DbResult<()> {
+    let RefreshToken { hash, user_id, device_id, .. } = token;
+    if conn.execute(&DELETE_PREDECESSOR, args![user_id, device_id, hash.bytes()]).await? > 0 {
+        conn.execute(&DELETE_EXPIRED_ACCESS_TOKENS, args![user_id, device_id, now]).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn set_next(conn: &mut Conn, token: &TokenHash, next: &TokenHash) -> DbResult<()> {
+    conn.execute(&SET_NEXT, args![token.bytes(), next.bytes()]).await.map(drop)
+}
+
+pub(crate) async fn insert_login_token(
+    conn: &mut Conn,
+    token: &TokenHash,
+    user_id: &UserId,
+    expires_ts: i64,
+) -> DbResult<()> {
+    conn.execute(&INSERT_LOGIN_TOKEN, args![token.bytes(), user_id, expires_ts]).await.map(drop)
+}
+
+/// Whose login token this was and until when; from now on it is nobody's.
+pub(crate) async fn take_login_token(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<(OwnedUserId, i64)>> {
+    let row = conn.find(&TAKE_LOGIN_TOKEN, args![token.bytes()]).await?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+}
+
+pub(crate) async fn delete_login_tokens(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&DELETE_LOGIN_TOKENS, args![user_id]).await.map(drop)
+}
+
+pub(crate) async fn delete_expired_login_tokens(conn: &mut Conn, now: i64) -> DbResult<()> {
+    conn.execute(&DELETE_EXPIRED_LOGIN_TOKENS, args![now]).await.map(drop)
+}
+
+fn refresh_token(row: &Row) -> DbResult<RefreshToken> {
+    let hash = |index| TokenHash::read(row, index)?.ok_or_else(|| DbError::decode("a token's hash"));
+    Ok(RefreshToken {
+        hash: hash(0)?,
+        user_id: row.get(1)?,
+        device_id: row.get(2)?,
+        access_token: hash(3)?,
+        next: TokenHash::read(row, 4)?,
+    })
+}

@@ -1,0 +1,341 @@
+//! Everything that a user has not seen since a position, whatever shape it will be written in.
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::client::filter::FilterDefinition,
+    events::{presence::PresenceEvent, room::member::MembershipState},
+};
+
+use super::{
+    membership::Since,
+    state::{self, RoomState},
+    timeline::{self, Timeline},
+    watch::{Membership, Watcher, Watchers},
+};
+use crate::{
+    account_data::AccountDataBook,
+    clock::Clock,
+    error::Result,
+    event::Pdu,
+    fact::{AccountData, Receipt},
+    position::Position,
+    presence::PresenceBook,
+    receipt::Receipts,
+    room::{
+        Room, Rooms,
+        filter::{EventFilter as _, RoomAware as _},
+    },
+    typing::Typists,
+    unread::{Counts, Unread},
+};
+
+/// What `/sync` is made of. Cheap to clone.
+#[derive(Clone)]
+pub struct Syncs(Arc<Sources>);
+
+/// Where the parts of a `/sync` come from.
+pub(crate) struct Sources {
+    pub(crate) rooms: Rooms,
+    pub(crate) watchers: Watchers,
+    pub(crate) receipts: Receipts,
+    pub(crate) typists: Typists,
+    pub(crate) presence: PresenceBook,
+    pub(crate) unread: Unread,
+    pub(crate) account_data: AccountDataBook,
+    pub(crate) clock: Clock,
+}
+
+/// Whose sync this is and what it asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub user_id: OwnedUserId,
+    pub filter: Arc<FilterDefinition>,
+    /// None for everything.
+    pub since: Option<Position>,
+    /// Whether to tell all state of all joined rooms.
+    pub full_state: bool,
+    /// Whether state is told as it is after the timeline rather than before it.
+    pub state_after: bool,
+}
+
+/// What has happened.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Up to here.
+    pub until: Position,
+    pub joined: Vec<JoinedRoom>,
+    pub invited: Vec<StrippedRoom>,
+    pub knocked: Vec<StrippedRoom>,
+    pub left: Vec<LeftRoom>,
+    pub account_data: Vec<Arc<AccountData>>,
+    pub presence: Vec<PresenceEvent>,
+}
+
+/// What happened in a room that the user is in.
+#[derive(Debug)]
+pub struct JoinedRoom {
+    pub room_id: OwnedRoomId,
+    pub timeline: Timeline,
+    pub state: RoomState,
+    pub summary: Option<Summary>,
+    pub receipts: Vec<(Position, Arc<Receipt>)>,
+    /// Who types now, if that has changed.
+    pub typing: Option<Vec<OwnedUserId>>,
+    pub account_data: Vec<Arc<AccountData>>,
+    pub unread: Counts,
+}
+
+/// A room that the user is no longer in.
+#[derive(Debug)]
+pub struct LeftRoom {
+    pub room_id: OwnedRoomId,
+    pub timeline: Timeline,
+    pub state: RoomState,
+    pub account_data: Vec<Arc<AccountData>>,
+}
+
+/// A room that the user may enter, or has asked to: what can be told of it from outside.
+#[derive(Debug)]
+pub struct StrippedRoom {
+    pub room_id: OwnedRoomId,
+    pub state: Vec<Arc<Pdu>>,
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
+#[derive(Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Five others at most, for naming a room that has no name.
+    pub heroes: Vec<OwnedUserId>,
+    pub joined: usize,
+    pub invited: usize,
+}
+
+impl Gathered {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty()
+            && self.invited.is_empty()
+            && self.knocked.is_empty()
+            && self.left.is_empty()
+            && self.account_data.is_empty()
+            && self.presence.is_empty()
+    }
+}
+
+impl JoinedRoom {
+    fn is_empty(&self) -> bool {
+        self.timeline.is_empty()
+            && self.state.is_empty()
+            && self.summary.is_none()
+            && self.receipts.is_empty()
+            && self.typing.is_none()
+            && self.account_data.is_empty()
+    }
+}
+
+impl Syncs {
+    pub(crate) fn new(sources: Sources) -> Self {
+        Self(Arc::new(sources))
+    }
+
+    /// The user as a watcher, to wait for news with.
+    pub async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
+        self.0.watchers.watcher(user_id).await
+    }
+
+    /// What has happened since `request.since`, up to where this node has read.
+    pub async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
+        let tail = self.0.rooms.log().tail();
+        if let Some(since) = request.since {
+            // A token from another node may be ahead of this one.
+            tail.wait_for(since).await;
+        }
+        let until = tail.reached();
+        let mut gathered = Gathered { until, ..Gathered::default() };
+        let changed = match request.since {
+            Some(since) if !request.full_state => watcher.changed_rooms(since),
+            _ => watcher.rooms(),
+        };
+        for (room_id, membership) in changed {
+            if request.filter.room.passes_room(&room_id) {
+                self.gather_room(request, until, &room_id, &membership, &mut gathered).await?;
+            }
+        }
+        gathered.account_data = self.global_account_data(request, until).await?;
+        gathered.presence = self.presence(request, watcher, until).await?;
+        Ok(gathered)
+    }
+
+    async fn gather_room(
+        &self,
+        request: &Request,
+        until: Position,
+        room_id: &RoomId,
+        membership: &Membership,
+        gathered: &mut Gathered,
+    ) -> Result<()> {
+        let Some(room) = self.0.rooms.find(room_id).await? else { return Ok(()) };
+        let since = self.0.membership_since(request, &room, membership).await?;
+        match membership.membership {
+            MembershipState::Join => {
+                let joined = self.gather_joined(request, until, room_id, &room, &since).await?;
+                // A room that is new to the client is told even where nothing of it passes the filter.
+                if since.is_new() || request.full_state || !joined.is_empty() {
+                    gathered.joined.push(joined);
+                }
+            }
+            MembershipState::Invite if since.is_new() => {
+                let state = room.state();
+                let inviter = state.member(&request.user_id).map(|pdu| pdu.sender().to_owned());
+                let ignored = self.0.account_data.ignored(&request.user_id).await?;
+                if inviter.is_none_or(|inviter| !ignored.contains(&inviter)) {
+                    let state = state::stripped(&state, &request.user_id);
+                    gathered.invited.push(StrippedRoom { room_id: room_id.to_owned(), state });
+                }
+            }
+            MembershipState::Knock if since.is_new() => {
+                let state = state::stripped(&room.state(), &request.user_id);
+                gathered.knocked.push(StrippedRoom { room_id: room_id.to_owned(), state });
+            }
+            MembershipState::Leave | MembershipState::Ban if !membership.forgotten && since.tells_leave(request) => {
+                gathered.left.push(self.gather_left(request, room_id, &room, membership, &since).await?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn gather_joined(
+        &self,
+        request: &Request,
+        until: Position,
+        room_id: &RoomId,
+        room: &Arc<Room>,
+        since: &Since,
+    ) -> Result<JoinedRoom> {
+        let after = since.timeline_after();
+        let timeline = timeline::gather(&self.0, request, room, after, until).await?;
+        let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
+        let summary = self.summary(request, room, since, &timeline, &state);
+        let news_after = if since.is_new() { Position::START } else { after };
+        let receipts = self.receipts(request, room_id, news_after, until).await?;
+        let typing = self.0.typists.since(room_id, news_after, until, self.0.clock.now()).await?;
+        let account_data = self.room_account_data(request, room_id, news_after, until).await?;
+        Ok(JoinedRoom {
+            room_id: room_id.to_owned(),
+            timeline,
+            state,
+            summary,
+            receipts,
+            typing: typing
+                .filter(|users| !since.is_new() || !users.is_empty())
+                .filter(|_| request.filter.room.ephemeral.passes_kind("m.typing")),
+            account_data,
+            unread: self.0.unread.counts(&request.user_id, room_id).await?,
+        })
+    }
+
+    /// A room that was left: what was said up to the leaving.
+    async fn gather_left(
+        &self,
+        request: &Request,
+        room_id: &RoomId,
+        room: &Arc<Room>,
+        membership: &Membership,
+        since: &Since,
+    ) -> Result<LeftRoom> {
+        let until = membership.position;
+        let timeline = timeline::gather(&self.0, request, room, since.timeline_after(), until).await?;
+        let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
+        let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
+        Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })
+    }
+
+    /// Presence of those who share a room with the user.
+    async fn presence(&self, request: &Request, watcher: &Watcher, until: Position) -> Result<Vec<PresenceEvent>> {
+        if !self.0.presence.is_enabled() || !request.filter.presence.passes_kind("m.presence") {
+            return Ok(Vec::new());
+        }
+        let watchers = &self.0.watchers;
+        let may_share = |user_id: &UserId| {
+            request.filter.presence.passes_sender(user_id) && watchers.share_room(watcher, user_id).unwrap_or(true)
+        };
+        let mut events = Vec::new();
+        for presence in self.0.presence.since(request.since.unwrap_or_default(), until, may_share).await? {
+            let user_id = &presence.user_id;
+            let shares = match watchers.share_room(watcher, user_id) {
+                Some(shares) => shares,
+                None => watchers.look_up_shared_room(watcher, user_id).await?,
+            };
+            if shares {
+                events.push(self.0.presence.event(&presence));
+            }
+        }
+        Ok(events)
+    }
+
+    async fn receipts(
+        &self,
+        request: &Request,
+        room_id: &RoomId,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<(Position, Arc<Receipt>)>> {
+        if !request.filter.room.ephemeral.passes_kind("m.receipt") {
+            return Ok(Vec::new());
+        }
+        let mut receipts = self.0.receipts.since(room_id, after, until, &request.user_id).await?;
+        receipts.retain(|(_, receipt)| request.filter.room.ephemeral.passes_sender(&receipt.user_id));
+        Ok(receipts)
+    }
+
+    /// Global account data since the client's position.
+    async fn global_account_data(&self, request: &Request, until: Position) -> Result<Vec<Arc<AccountData>>> {
+        let after = request.since.unwrap_or_default();
+        let data = self.0.account_data.since(&request.user_id, after, until).await?;
+        let global = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.is_none());
+        Ok(global.filter(|data| request.filter.account_data.passes_kind(&data.kind)).collect())
+    }
+
+    async fn room_account_data(
+        &self,
+        request: &Request,
+        room_id: &RoomId,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<Arc<AccountData>>> {
+        let filter = &request.filter.room.account_data;
+        let data = self.0.account_data.since(&request.user_id, after, until).await?;
+        let of_room = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.as_deref() == Some(room_id));
+        Ok(of_room.filter(|data| filter.passes_kind(&data.kind) && filter.passes_room(room_id)).collect())
+    }
+
+    /// Told when the room is new to the client or its members have changed.
+    fn summary(
+        &self,
+        request: &Request,
+        room: &Room,
+        since: &Since,
+        timeline: &Timeline,
+        state: &RoomState,
+    ) -> Option<Summary> {
+        let changed = since.is_new()
+            || request.full_state
+            || timeline.limited
+            || timeline.events.iter().map(|e| &e.pdu).chain(state.events()).any(|pdu| tells_members(pdu));
+        changed.then(|| {
+            room.view(|view| Summary {
+                heroes: state::heroes(&view.state, &request.user_id),
+                joined: view.joined(),
+                invited: view.invited(),
+            })
+        })
+    }
+}
+
+/// Members, or what a room without heroes would be called by.
+fn tells_members(pdu: &Pdu) -> bool {
+    pdu.is_state() && *pdu.kind() == ruma::events::TimelineEventType::RoomMember
+}

@@ -1,0 +1,98 @@
+//! The timeline of a room as one user may read it: the newest events after a position.
+
+use std::{collections::HashSet, sync::Arc};
+
+use ruma::{OwnedUserId, events::room::member::MembershipState};
+
+use super::{Request, gather::Sources};
+use crate::{
+    error::Result,
+    event::Stored,
+    position::Position,
+    room::{Room, filter::PduFilter as _, visibility::Sight},
+};
+
+/// How many events are told where the filter does not say.
+const DEFAULT_LIMIT: usize = 10;
+/// More are never told at once.
+const MAX_LIMIT: usize = 200;
+/// How many events are looked at in search of some that pass.
+const MAX_SCAN: usize = 1_000;
+
+/// The newest events after a position.
+#[derive(Debug)]
+pub struct Timeline {
+    /// Oldest first.
+    pub events: Vec<Arc<Stored>>,
+    /// Whether older events after the position were left out.
+    pub limited: bool,
+    /// Everything after this position has been looked at.
+    pub start: Position,
+    /// What the user may see.
+    sight: Sight,
+}
+
+impl Timeline {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && !self.limited
+    }
+
+    /// The user's membership when an event was sent, as far as that is remembered.
+    pub fn membership_at(&self, event: &Stored) -> Option<MembershipState> {
+        self.sight.membership_at(event.position)
+    }
+}
+
+/// Gathers what passes the filter and what the user may see, newest first, until there is enough.
+pub(super) async fn gather(
+    inner: &Sources,
+    request: &Request,
+    room: &Arc<Room>,
+    after: Position,
+    until: Position,
+) -> Result<Timeline> {
+    let filter = &request.filter.room.timeline;
+    let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
+    let limit = limit.min(MAX_LIMIT);
+    let ignored = inner.account_data.ignored(&request.user_id).await?;
+    let sight = inner.rooms.sight(room, &request.user_id).await?;
+    let mut timeline = Timeline { events: Vec::new(), limited: false, start: until, sight };
+    let mut scanned = 0;
+    loop {
+        let wanted = limit.saturating_sub(timeline.events.len());
+        let (page, more) = inner.rooms.newest(room, after, timeline.start, wanted).await?;
+        scanned += page.len();
+        if let Some(oldest) = page.first() {
+            timeline.start = oldest.position.before();
+        }
+        let visible = page
+            .into_iter()
+            .rev()
+            .filter(|event| filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(event, &ignored));
+        timeline.events.extend(visible);
+        if !more {
+            timeline.start = after.max(Position::START);
+            break;
+        }
+        if timeline.events.len() >= limit || scanned >= MAX_SCAN {
+            timeline.limited = true;
+            break;
+        }
+    }
+    if let Some(newest) = timeline.events.last()
+        && timeline.limited
+        && timeline.events.len() == limit
+    {
+        // What was looked at beyond the last event that passed is looked at again by whoever pages back.
+        timeline.start = newest.position.before();
+    }
+    timeline.events.reverse();
+    Ok(timeline)
+}
+
+/// State goes to everybody; what an ignored user says does not.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+fn is_ignored(event: &Stored, ignored: &HashSet<OwnedUserId>) -> bool {
+    !event.pdu.is_state() && ignored.contains(event.pdu.sender())
+}

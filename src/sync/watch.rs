@@ -1,0 +1,344 @@
+//! Who is connected, which rooms they are in, and how they are woken.
+//!
+//! A connected user's memberships are in memory and follow the log, and every room that somebody watches has
+//! a pulse: the place of the last thing that happened there. A `/sync` that has nothing new is answered, or
+//! kept waiting, without a look at the database.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use tokio::sync::watch;
+
+use crate::{
+    db::Db,
+    error::Result,
+    event::Logged,
+    fact::{Batch, News},
+    log::{Reader, Tail},
+    position::Position,
+    store::{self, membership::RoomMembership},
+};
+
+/// How many users are remembered; beyond it those that are not waiting are dropped.
+const KEPT_USERS: usize = 50_000;
+
+/// Everybody who is connected to this node.
+pub struct Watchers {
+    db: Db,
+    tail: Arc<Tail>,
+    registry: Arc<Registry>,
+}
+
+/// The part that follows the log.
+#[derive(Default)]
+pub struct Registry(RwLock<Index>);
+
+#[derive(Default)]
+struct Index {
+    users: HashMap<OwnedUserId, Arc<Watcher>>,
+    rooms: HashMap<OwnedRoomId, WatchedRoom>,
+}
+
+struct WatchedRoom {
+    pulse: Arc<Pulse>,
+    users: Vec<Arc<Watcher>>,
+}
+
+/// When something last happened in a room.
+#[derive(Debug)]
+pub struct Pulse(AtomicI64);
+
+impl Pulse {
+    pub fn last(&self) -> Position {
+        Position(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// A connected user.
+pub struct Watcher {
+    user_id: OwnedUserId,
+    rooms: RwLock<HashMap<OwnedRoomId, Membership>>,
+    /// The place of the last thing that concerns the user.
+    wake: watch::Sender<Position>,
+    /// When a `/sync` last asked, as a count of lookups, for dropping the least recent.
+    used: AtomicU64,
+}
+
+/// A user's membership of a room, with the room's pulse.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub membership: MembershipState,
+    /// Where the trunk got it.
+    pub position: Position,
+    pub forgotten: bool,
+    pub pulse: Arc<Pulse>,
+}
+
+impl Watcher {
+    /// Every room that the user is or was in.
+    pub fn rooms(&self) -> Vec<(OwnedRoomId, Membership)> {
+        self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
+    }
+
+    /// The user's membership of one room.
+    pub fn membership(&self, room_id: &RoomId) -> Option<Membership> {
+        self.rooms.read().get(room_id).cloned()
+    }
+
+    /// The rooms that may hold something after `since`: where something happened, or the membership changed.
+    pub fn changed_rooms(&self, since: Position) -> Vec<(OwnedRoomId, Membership)> {
+        self.rooms
+            .read()
+            .iter()
+            .filter(|(_, membership)| membership.pulse.last() > since || membership.position > since)
+            .map(|(room_id, membership)| (room_id.clone(), membership.clone()))
+            .collect()
+    }
+
+    /// The place of the last thing that concerns the user, and a notice of every later one.
+    pub fn wakes(&self) -> watch::Receiver<Position> {
+        self.wake.subscribe()
+    }
+
+    fn wake(&self, at: Position) {
+        self.wake.send_if_modified(|last| {
+            let later = at > *last;
+            if later {
+                *last = at;
+            }
+            later
+        });
+    }
+}
+
+impl Watchers {
+    pub fn new(db: Db, tail: Arc<Tail>, registry: Arc<Registry>) -> Self {
+        Self { db, tail, registry }
+    }
+
+    /// The user as a watcher: remembered, or read from the database and from then on following the log.
+    pub async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
+        loop {
+            let known = self.registry.0.read().users.get(user_id).cloned();
+            if let Some(watcher) = known {
+                watcher.used.store(self.tail.reached().0.unsigned_abs(), Ordering::Relaxed);
+                return Ok(watcher);
+            }
+            let mut snapshot = self.db.snapshot().await?;
+            let position = store::log::last_position(&mut snapshot).await?;
+            let memberships = store::membership::list_of_user(&mut snapshot, user_id).await?;
+            drop(snapshot);
+            let registered = self.tail.catch_up(position, |missed| {
+                let watcher = self.registry.0.write().register(user_id, memberships, position);
+                for batch in missed {
+                    self.registry.read(batch);
+                }
+                watcher
+            });
+            if let Some(watcher) = registered {
+                return Ok(watcher);
+            }
+        }
+    }
+
+    /// Whether a watcher shares a room with a user. None where that is not in memory: the user is connected to
+    /// another node, or to none.
+    pub fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
+        if watcher.user_id == user_id {
+            return Some(true);
+        }
+        let other = self.registry.0.read().users.get(user_id).cloned()?;
+        let joined = |membership: &Membership| membership.membership == MembershipState::Join;
+        let (mine, theirs) = (watcher.rooms.read(), other.rooms.read());
+        Some(mine.iter().any(|(room_id, own)| joined(own) && theirs.get(room_id).is_some_and(joined)))
+    }
+
+    /// The same from the database.
+    pub async fn look_up_shared_room(&self, watcher: &Watcher, user_id: &UserId) -> Result<bool> {
+        let mut conn = self.db.read().await?;
+        Ok(store::membership::share_room(&mut conn, &watcher.user_id, user_id).await?)
+    }
+
+    /// How many users are remembered, and in how many rooms.
+    pub fn len(&self) -> (usize, usize) {
+        let index = self.registry.0.read();
+        (index.users.len(), index.rooms.len())
+    }
+}
+
+impl Index {
+    fn register(&mut self, user_id: &UserId, memberships: Vec<RoomMembership>, position: Position) -> Arc<Watcher> {
+        if let Some(known) = self.users.get(user_id) {
+            return Arc::clone(known);
+        }
+        if self.users.len() >= KEPT_USERS {
+            self.drop_idle();
+        }
+        let watcher = Arc::new(Watcher {
+            user_id: user_id.to_owned(),
+            rooms: RwLock::default(),
+            wake: watch::Sender::new(position),
+            used: AtomicU64::new(position.0.unsigned_abs()),
+        });
+        self.users.insert(user_id.to_owned(), Arc::clone(&watcher));
+        for row in memberships {
+            let membership = (row.membership, row.position, row.forgotten);
+            self.enter(&watcher, &row.room_id, membership, position);
+        }
+        watcher
+    }
+
+    /// Records a membership. A room's pulse starts at `now`: it may have changed at any time before.
+    fn enter(
+        &mut self,
+        watcher: &Arc<Watcher>,
+        room_id: &RoomId,
+        (membership, position, forgotten): (MembershipState, Position, bool),
+        now: Position,
+    ) {
+        let room = self
+            .rooms
+            .entry(room_id.to_owned())
+            .or_insert_with(|| WatchedRoom { pulse: Arc::new(Pulse(AtomicI64::new(now.0))), users: Vec::new() });
+        let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
+        let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
+        match (watches, watching) {
+            (true, None) => room.users.push(Arc::clone(watcher)),
+            (false, Some(index)) => drop(room.users.swap_remove(index)),
+            _ => {}
+        }
+        let pulse = Arc::clone(&room.pulse);
+        watcher.rooms.write().insert(room_id.to_owned(), Membership { membership, position, forgotten, pulse });
+    }
+
+    /// Drops the tenth of the users who asked longest ago and are not waiting now.
+    fn drop_idle(&mut self) {
+        let mut idle: Vec<(u64, OwnedUserId)> = self
+            .users
+            .iter()
+            .filter(|(_, watcher)| watcher.wake.receiver_count() == 0)
+            .map(|(user_id, watcher)| (watcher.used.load(Ordering::Relaxed), user_id.clone()))
+            .collect();
+        idle.sort();
+        for (_, user_id) in idle.into_iter().take(KEPT_USERS / 10) {
+            self.users.remove(&user_id);
+        }
+        let users = &self.users;
+        self.rooms.retain(|_, room| {
+            room.users.retain(|user| users.contains_key(&user.user_id));
+            !room.users.is_empty()
+        });
+        // Whoever stays keeps the pulse that the index keeps; others' rooms get a new one when they return.
+        for watcher in self.users.values() {
+            for (room_id, membership) in watcher.rooms.read().iter() {
+                self.rooms
+                    .entry(room_id.clone())
+                    .or_insert_with(|| WatchedRoom { pulse: Arc::clone(&membership.pulse), users: Vec::new() });
+            }
+        }
+    }
+}
+
+impl Reader for Registry {
+    fn read(&self, batch: &Batch) {
+        for (at, news) in batch.entries() {
+            match news {
+                News::Event(logged) => {
+                    self.follow_memberships(logged, at);
+                    self.stir(logged.stored.pdu.room_id(), at);
+                }
+                News::Forgotten { user_id, room_id } => {
+                    let index = self.0.read();
+                    if let Some(watcher) = index.users.get(user_id)
+                        && let Some(membership) = watcher.rooms.write().get_mut(room_id)
+                    {
+                        membership.forgotten = true;
+                    }
+                }
+                News::Receipt(_) | News::Typing(_) | News::AccountData(_) => {
+                    if let Some(room_id) = news.room_id() {
+                        self.stir(room_id, at);
+                    }
+                }
+                News::Presence(_) | News::Devices { .. } | News::Listing { .. } | News::Superseded => {}
+            }
+        }
+    }
+
+    fn wake(&self, batch: &Batch) {
+        let index = self.0.read();
+        let mut woken: HashMap<*const Watcher, (&Arc<Watcher>, Position)> = HashMap::new();
+        for (at, news) in batch.entries() {
+            for watcher in index.concerned(news) {
+                woken.insert(Arc::as_ptr(watcher), (watcher, at));
+            }
+        }
+        for (watcher, at) in woken.into_values() {
+            watcher.wake(at);
+        }
+    }
+}
+
+impl Index {
+    /// Whom an entry concerns, of those who are connected.
+    fn concerned(&self, news: &News) -> Vec<&Arc<Watcher>> {
+        let user = |user_id: &UserId| self.users.get(user_id);
+        let room = |room_id: &RoomId| self.rooms.get(room_id).into_iter().flat_map(|room| &room.users);
+        match news {
+            News::Event(logged) => {
+                let room_id = logged.stored.pdu.room_id();
+                // Whoever has just left is not in the room any more.
+                let members = logged.changes.iter().filter_map(|change| {
+                    user(store::membership::Membership::of(change, room_id, logged.stored.position)?.user_id)
+                });
+                room(room_id).chain(members).collect()
+            }
+            News::Receipt(receipt) if receipt.receipt_type == "m.read.private" => {
+                user(&receipt.user_id).into_iter().collect()
+            }
+            News::Receipt(receipt) => room(&receipt.room_id).collect(),
+            News::Typing(typing) => room(&typing.room_id).collect(),
+            News::AccountData(data) => user(&data.user_id).into_iter().collect(),
+            News::Presence(presence) => user(&presence.user_id).map_or_else(Vec::new, |own| self.neighbours(own)),
+            News::Forgotten { .. } | News::Devices { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
+        }
+    }
+
+    /// Everybody who shares a room with a user, and the user.
+    fn neighbours<'a>(&'a self, watcher: &'a Arc<Watcher>) -> Vec<&'a Arc<Watcher>> {
+        let rooms = watcher.rooms.read();
+        let joined = rooms.iter().filter(|(_, membership)| membership.membership == MembershipState::Join);
+        let others = joined.filter_map(|(room_id, _)| self.rooms.get(room_id)).flat_map(|room| &room.users);
+        others.chain([watcher]).collect()
+    }
+}
+
+impl Registry {
+    /// Something has happened in a room.
+    fn stir(&self, room_id: &RoomId, at: Position) {
+        if let Some(room) = self.0.read().rooms.get(room_id) {
+            room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
+        }
+    }
+
+    /// A change of membership of somebody who is connected.
+    fn follow_memberships(&self, logged: &Logged, at: Position) {
+        let room_id = logged.stored.pdu.room_id();
+        for change in &logged.changes {
+            let Some(row) = store::membership::Membership::of(change, room_id, at) else { continue };
+            let mut index = self.0.write();
+            let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
+            // One that the watcher was registered with is not news.
+            if watcher.membership(room_id).is_none_or(|known| known.position < at) {
+                index.enter(&watcher, room_id, (row.membership, at, false), at);
+            }
+        }
+    }
+}

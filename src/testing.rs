@@ -1,0 +1,151 @@
+//! A server on a temporary database, for tests of the rooms of the house: users speak without logging in.
+
+use std::sync::Arc;
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    app::App,
+    clock::Clock,
+    config::Config,
+    db::Db,
+    event::Draft,
+    metrics::Metrics,
+    position::Position,
+    random::Random,
+    room::{
+        Rooms,
+        append::{Founding, Plan, Proposal},
+    },
+    store,
+    tasks::Tasks,
+};
+
+pub(crate) struct World {
+    pub(crate) app: App,
+    pub(crate) clock: Clock,
+    folder: TempDir,
+}
+
+/// A local user.
+pub(crate) fn user(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@{name}:localhost")).unwrap()
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let folder = TempDir::new().unwrap();
+        let clock = Clock::manual(1_800_000_000_000);
+        let app = start(config, &folder, &clock).await;
+        Self { app, clock, folder }
+    }
+
+    /// Stops the server and starts it again on the same database, its memory empty.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { app, clock, folder } = self;
+        let (config, tasks, db) = (app.config.clone(), app.tasks.clone(), app.db.clone());
+        tasks.shutdown().start("the test restarts it");
+        drop(app);
+        tasks.join_all(std::time::Duration::from_secs(5)).await;
+        db.close().await;
+        let app = start(config, &folder, &clock).await;
+        Self { app, clock, folder }
+    }
+
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.app.rooms
+    }
+
+    /// A public room of these users; the first has made it.
+    pub(crate) async fn room(&self, members: &[&UserId]) -> OwnedRoomId {
+        let creator = members[0];
+        let state = |kind: TimelineEventType, key: &str, content| {
+            Proposal::from(Draft::state(creator.to_owned(), kind, key, object(content)))
+        };
+        let proposals = vec![
+            state(TimelineEventType::RoomCreate, "", json!({ "room_version": "11" })),
+            state(TimelineEventType::RoomMember, creator.as_str(), json!({ "membership": "join" })),
+            state(
+                TimelineEventType::RoomPowerLevels,
+                "",
+                json!({ "users": { creator.as_str(): 100 }, "state_default": 0, "redact": 0 }),
+            ),
+            state(TimelineEventType::RoomJoinRules, "", json!({ "join_rule": "public" })),
+        ];
+        let founding = Founding { version: RoomVersionId::V11, proposals };
+        let room_id = self.rooms().found(founding, |_| Vec::new()).await.unwrap();
+        for member in &members[1..] {
+            self.membership(&room_id, member, "join").await;
+        }
+        room_id
+    }
+
+    /// Up to where the log has been read.
+    pub(crate) fn reached(&self) -> Position {
+        self.rooms().log().tail().reached()
+    }
+
+    /// A user's own membership.
+    pub(crate) async fn membership(&self, room_id: &RoomId, user_id: &UserId, membership: &str) -> OwnedEventId {
+        self.profile(room_id, user_id, json!({ "membership": membership })).await
+    }
+
+    /// A user's own membership event.
+    pub(crate) async fn profile(&self, room_id: &RoomId, user_id: &UserId, content: Value) -> OwnedEventId {
+        let kind = TimelineEventType::RoomMember;
+        self.send(room_id, Draft::state(user_id.to_owned(), kind, user_id.as_str(), object(content))).await
+    }
+
+    /// A text message.
+    pub(crate) async fn say(&self, room_id: &RoomId, sender: &UserId, body: &str) -> OwnedEventId {
+        self.message(room_id, sender, json!({ "msgtype": "m.text", "body": body })).await
+    }
+
+    /// A text message in a thread.
+    pub(crate) async fn reply(&self, room_id: &RoomId, sender: &UserId, root: &EventId) -> OwnedEventId {
+        let relation = json!({ "rel_type": "m.thread", "event_id": root });
+        self.message(room_id, sender, json!({ "msgtype": "m.text", "body": "re", "m.relates_to": relation })).await
+    }
+
+    pub(crate) async fn message(&self, room_id: &RoomId, sender: &UserId, content: Value) -> OwnedEventId {
+        self.send(room_id, Draft::message(sender.to_owned(), TimelineEventType::RoomMessage, object(content))).await
+    }
+
+    /// Takes back a message.
+    pub(crate) async fn redact(&self, room_id: &RoomId, sender: &UserId, target: &EventId) -> OwnedEventId {
+        let mut draft =
+            Draft::message(sender.to_owned(), TimelineEventType::RoomRedaction, ruma::CanonicalJsonObject::new());
+        draft.redacts = Some(target.to_owned());
+        let stored = store::event::find(&mut self.app.db.read().await.unwrap(), target).await.unwrap().unwrap();
+        self.append(room_id, Proposal { draft, transaction: None, redacts: Some(stored.pdu) }).await
+    }
+
+    pub(crate) async fn send(&self, room_id: &RoomId, draft: Draft) -> OwnedEventId {
+        self.append(room_id, draft.into()).await
+    }
+
+    async fn append(&self, room_id: &RoomId, proposal: Proposal) -> OwnedEventId {
+        let Proposal { draft, redacts, .. } = proposal;
+        let plan = |_: &_| {
+            let redacts = redacts.as_ref().map(Arc::clone);
+            Ok(Plan::of(Proposal { draft: draft.clone(), transaction: None, redacts }))
+        };
+        self.rooms().append(room_id, plan).await.unwrap().event_id().unwrap().to_owned()
+    }
+}
+
+async fn start(config: Config, folder: &TempDir, clock: &Clock) -> App {
+    let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
+    let db = Db::connect(&url, 4).await.unwrap();
+    App::start(config, db, clock.clone(), Random::system(), Tasks::new(), Metrics::new()).await.unwrap()
+}
+
+fn object(content: Value) -> ruma::CanonicalJsonObject {
+    serde_json::from_value(content).unwrap()
+}

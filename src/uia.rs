@@ -1,0 +1,271 @@
+//! User-interactive authentication: asking again who is there before something serious is done.
+//!
+//! A session is bound to one operation, one user and what exactly was asked for, and ends when it has served
+//! once. It lives in the database, so that each request may reach another node.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use ruma::{
+    UserId,
+    api::{
+        client::uiaa::{AuthData, AuthFlow, AuthType, Password, UiaaInfo, UserIdentifier},
+        error::{ErrorKind, StandardErrorBody},
+    },
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    account::Accounts,
+    clock::Clock,
+    db::Db,
+    error::{Error, Result},
+    random::Random,
+    store::uia::{self, Session},
+};
+
+const SESSION_ID_LENGTH: usize = 24;
+
+const LIFETIME: Duration = Duration::from_hours(1);
+
+#[derive(Clone)]
+pub(crate) struct Uia {
+    db: Db,
+    clock: Clock,
+    random: Random,
+    accounts: Accounts,
+}
+
+/// What has to be confirmed, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand<'a> {
+    pub(crate) operation: &'static str,
+    /// None where nobody is logged in yet.
+    pub(crate) user_id: Option<&'a UserId>,
+    /// A hash of what exactly is asked for.
+    pub(crate) params: &'a str,
+    /// The only flow, in the order in which its stages must be completed.
+    pub(crate) stages: &'a [AuthType],
+}
+
+/// What came of an attempt.
+pub(crate) enum Verdict {
+    /// Every stage is completed. This is said once for each session.
+    Passed(Passed),
+    /// There is more to do, or to do again.
+    Continue(Box<UiaaInfo>),
+}
+
+/// What was shown on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    pub(crate) registration_token: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Completed {
+    stage: AuthType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registration_token: Option<String>,
+}
+
+/// Why a stage was not completed.
+type Refusal = StandardErrorBody;
+
+impl Uia {
+    pub(crate) fn new(db: Db, clock: Clock, random: Random, accounts: Accounts) -> Self {
+        Self { db, clock, random, accounts }
+    }
+
+    /// Judges what a client sent as `auth`. Without a session it is judged all the same: many clients send the
+    /// password at once.
+    pub(crate) async fn authenticate(&self, demand: &Demand<'_>, auth: Option<&AuthData>) -> Result<Verdict> {
+        let Some(auth) = auth else {
+            return self.begin(demand, None).await;
+        };
+        let session = match auth.session() {
+            Some(session_id) => self.find(session_id).await?,
+            None => Some(self.new_session(demand)),
+        };
+        let Some(session) = session else {
+            return self.begin(demand, Some(unknown_session())).await;
+        };
+        if !demand.fits(&session) {
+            return Err(Error::forbidden("This authentication session was opened for another request: begin again"));
+        }
+        let completed: Vec<Completed> = serde_json::from_str(&session.completed).map_err(Error::broken)?;
+        match self.attempt(demand, &completed, auth).await? {
+            Ok(Some(stage)) if completed.len() + 1 == demand.stages.len() => {
+                self.finish(demand, &session, auth.session().is_some(), completed.into_iter().chain([stage])).await
+            }
+            Ok(Some(stage)) => self.advance(demand, session, auth.session().is_some(), stage).await,
+            Ok(None) => Ok(demand.ask(&session.id, &completed, None)),
+            Err(refusal) if auth.session().is_some() => Ok(demand.ask(&session.id, &completed, Some(refusal))),
+            Err(refusal) => self.begin(demand, Some(refusal)).await,
+        }
+    }
+
+    /// Removes sessions that nobody came back to. To be called now and then.
+    pub(crate) async fn clear_expired(&self) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        uia::delete_expired(&mut tx, self.expiry()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn begin(&self, demand: &Demand<'_>, refusal: Option<Refusal>) -> Result<Verdict> {
+        let session = self.new_session(demand);
+        self.insert(&session).await?;
+        Ok(demand.ask(&session.id, &[], refusal))
+    }
+
+    /// Records a completed stage that others follow.
+    async fn advance(
+        &self,
+        demand: &Demand<'_>,
+        mut session: Session,
+        stored: bool,
+        stage: Completed,
+    ) -> Result<Verdict> {
+        if !stored {
+            session.completed = to_json(&[&stage])?;
+            self.insert(&session).await?;
+            return Ok(demand.ask(&session.id, &[stage], None));
+        }
+        let mut tx = self.db.begin().await?;
+        let Some(current) = uia::lock(&mut tx, &session.id, self.expiry()).await? else {
+            drop(tx);
+            return self.begin(demand, Some(unknown_session())).await;
+        };
+        let mut completed: Vec<Completed> = serde_json::from_str(&current.completed).map_err(Error::broken)?;
+        if completed.iter().all(|done| done.stage != stage.stage) {
+            completed.push(stage);
+        }
+        uia::set_completed(&mut tx, &session.id, &to_json(&completed)?).await?;
+        tx.commit().await?;
+        Ok(demand.ask(&session.id, &completed, None))
+    }
+
+    /// Ends the session. Of two requests that complete it at once, one passes.
+    async fn finish(
+        &self,
+        demand: &Demand<'_>,
+        session: &Session,
+        stored: bool,
+        mut completed: impl Iterator<Item = Completed> + Send,
+    ) -> Result<Verdict> {
+        let passed = Passed { registration_token: completed.find_map(|done| done.registration_token) };
+        if stored {
+            let mut tx = self.db.begin().await?;
+            let ended = uia::delete(&mut tx, &session.id).await?;
+            tx.commit().await?;
+            if !ended {
+                return self.begin(demand, Some(unknown_session())).await;
+            }
+        }
+        Ok(Verdict::Passed(passed))
+    }
+
+    /// The stage that `auth` completes; none if it only asks how things stand.
+    async fn attempt(
+        &self,
+        demand: &Demand<'_>,
+        completed: &[Completed],
+        auth: &AuthData,
+    ) -> Result<Result<Option<Completed>, Refusal>> {
+        let Some(stage) = auth.auth_type().filter(|stage| completed.iter().all(|done| done.stage != *stage)) else {
+            return Ok(Ok(None));
+        };
+        if demand.stages.get(completed.len()) != Some(&stage) {
+            return Ok(Err(refusal(ErrorKind::Forbidden, "This is not the stage that comes next: see the flows")));
+        }
+        let registration_token = match auth {
+            AuthData::Password(password) => match self.check_password(demand, password).await? {
+                Ok(()) => None,
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+            AuthData::RegistrationToken(given) => {
+                if !self.accounts.is_registration_token_usable(&given.token).await? {
+                    let message = "This registration token is not known, is used up or has expired";
+                    return Ok(Err(refusal(ErrorKind::Forbidden, message)));
+                }
+                Some(given.token.clone())
+            }
+            AuthData::Dummy(_) => None,
+            _ => return Ok(Err(refusal(ErrorKind::Unrecognized, "This server has no such stage: see the flows"))),
+        };
+        Ok(Ok(Some(Completed { stage, registration_token })))
+    }
+
+    /// It must be the password of the user who is asking, whomever the client names.
+    async fn check_password(&self, demand: &Demand<'_>, given: &Password) -> Result<Result<(), Refusal>> {
+        let right = match (demand.user_id, &given.identifier) {
+            (Some(user_id), UserIdentifier::Matrix(name)) => {
+                self.accounts.is_password_of(user_id, &name.user, &given.password).await?
+            }
+            _ => false,
+        };
+        Ok(if right { Ok(()) } else { Err(refusal(ErrorKind::Forbidden, "The user name or the password is wrong")) })
+    }
+
+    fn new_session(&self, demand: &Demand<'_>) -> Session {
+        Session {
+            id: self.random.token(SESSION_ID_LENGTH),
+            user_id: demand.user_id.map(ToOwned::to_owned),
+            operation: demand.operation.to_owned(),
+            params: demand.params.to_owned(),
+            completed: "[]".to_owned(),
+        }
+    }
+
+    async fn find(&self, session_id: &str) -> Result<Option<Session>> {
+        let mut conn = self.db.read().await?;
+        Ok(uia::find(&mut conn, session_id, self.expiry()).await?)
+    }
+
+    async fn insert(&self, session: &Session) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        uia::insert(&mut tx, session, self.clock.now().get().into()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Sessions opened until then have expired, in milliseconds since the Unix epoch.
+    fn expiry(&self) -> i64 {
+        let lifetime = i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
+        i64::from(self.clock.now().get()).saturating_sub(lifetime)
+    }
+}
+
+impl Demand<'_> {
+    fn fits(&self, session: &Session) -> bool {
+        session.operation == self.operation
+            && session.user_id.as_deref() == self.user_id
+            && session.params == self.params
+    }
+
+    fn ask(&self, session_id: &str, completed: &[Completed], refusal: Option<Refusal>) -> Verdict {
+        let mut info = UiaaInfo::new(vec![AuthFlow::new(self.stages.to_vec())]);
+        info.completed = completed.iter().map(|done| done.stage.clone()).collect();
+        // None of the stages here needs any, but clients look inside.
+        info.params = RawValue::from_string("{}".to_owned()).ok();
+        info.session = Some(session_id.to_owned());
+        info.auth_error = refusal.map(Box::new);
+        Verdict::Continue(Box::new(info))
+    }
+}
+
+fn to_json(completed: &[impl Serialize]) -> Result<String> {
+    serde_json::to_string(completed).map_err(Error::broken)
+}
+
+fn unknown_session() -> Refusal {
+    refusal(ErrorKind::Unknown, "This authentication session has ended or expired: here is a new one")
+}
+
+fn refusal(kind: ErrorKind, message: &str) -> Refusal {
+    StandardErrorBody::new(kind, message.to_owned())
+}

@@ -1,0 +1,182 @@
+//! A session confirms what it was opened for, once.
+
+use ruma::{
+    OwnedUserId,
+    api::client::uiaa::{Dummy, FallbackAcknowledgement, MatrixUserIdentifier, RegistrationToken},
+    user_id,
+};
+
+use super::*;
+use crate::{
+    account::tests::{House, house},
+    config::RegistrationMode,
+    db::testing,
+};
+
+const PASSWORD: &[AuthType] = &[AuthType::Password];
+
+fn uia(house: &House, db: &Db) -> Uia {
+    Uia::new(db.clone(), house.clock.clone(), Random::system(), house.accounts.clone())
+}
+
+fn demand<'a>(operation: &'static str, user_id: &'a OwnedUserId, params: &'a str) -> Demand<'a> {
+    Demand { operation, user_id: Some(user_id), params, stages: PASSWORD }
+}
+
+fn password(name: &str, password: &str, session: Option<&str>) -> AuthData {
+    let identifier = UserIdentifier::Matrix(MatrixUserIdentifier::new(name.to_owned()));
+    let mut auth = Password::new(identifier, password.to_owned());
+    auth.session = session.map(ToOwned::to_owned);
+    AuthData::Password(auth)
+}
+
+fn dummy(session: Option<&str>) -> AuthData {
+    let mut auth = Dummy::new();
+    auth.session = session.map(ToOwned::to_owned);
+    AuthData::Dummy(auth)
+}
+
+#[track_caller]
+fn asked(verdict: Result<Verdict>) -> UiaaInfo {
+    match verdict.unwrap() {
+        Verdict::Continue(info) => *info,
+        Verdict::Passed(_) => panic!("passed"),
+    }
+}
+
+#[track_caller]
+fn passed(verdict: Result<Verdict>) -> Passed {
+    match verdict.unwrap() {
+        Verdict::Passed(passed) => passed,
+        Verdict::Continue(info) => panic!("{info:?}"),
+    }
+}
+
+fn errcode(info: &UiaaInfo) -> Option<&ErrorKind> {
+    info.auth_error.as_ref().map(|error| &error.kind)
+}
+
+#[tokio::test]
+async fn account_takeover_by_a_session_opened_for_something_else() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let uia = uia(&house, database.db());
+        let alice = house.register("alice", "alice's").await.user_id;
+        let mallory = house.register("mallory", "mallory's").await.user_id;
+
+        let delete = demand("delete_device", &alice, "PHONE");
+        let info = asked(uia.authenticate(&delete, None).await);
+        let session = info.session.as_deref();
+        assert!(session.is_some() && errcode(&info).is_none() && info.completed.is_empty());
+        let right = password("alice", "alice's", session);
+        for other in [
+            demand("delete_device", &alice, "LAPTOP"),
+            demand("deactivate", &alice, "PHONE"),
+            demand("delete_device", &mallory, "PHONE"),
+            Demand { user_id: None, ..delete },
+        ] {
+            let refused = uia.authenticate(&other, Some(&right)).await;
+            assert!(matches!(refused, Err(Error::Refused { kind: ErrorKind::Forbidden, .. })));
+        }
+        for wrong in [password("mallory", "mallory's", session), password("alice", "mallory's", session)] {
+            let info = asked(uia.authenticate(&delete, Some(&wrong)).await);
+            assert_eq!((errcode(&info), info.session.as_deref()), (Some(&ErrorKind::Forbidden), session));
+        }
+        let info = asked(uia.authenticate(&delete, Some(&dummy(session))).await);
+        assert_eq!(errcode(&info), Some(&ErrorKind::Forbidden));
+
+        passed(uia.authenticate(&delete, Some(&right)).await);
+        let again = asked(uia.authenticate(&delete, Some(&right)).await);
+        assert_eq!(errcode(&again), Some(&ErrorKind::Unknown));
+        assert_ne!(again.session.as_deref(), session);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_password_may_come_at_once() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let uia = uia(&house, database.db());
+        let alice = house.register("alice", "alice's").await.user_id;
+        let demand = demand("deactivate", &alice, "");
+        let info = asked(uia.authenticate(&demand, Some(&password("alice", "guess", None))).await);
+        assert_eq!(errcode(&info), Some(&ErrorKind::Forbidden));
+        passed(uia.authenticate(&demand, Some(&password("alice", "alice's", info.session.as_deref()))).await);
+        passed(uia.authenticate(&demand, Some(&password("@alice:example.org", "alice's", None))).await);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn stages_are_completed_in_order_and_remembered() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Token);
+        let (uia, other_node) = (uia(&house, database.db()), uia(&house, database.db()));
+        let stages = [AuthType::RegistrationToken, AuthType::Dummy];
+        let demand = Demand { operation: "register", user_id: None, params: "", stages: &stages };
+        let token = house.accounts.create_registration_token(Some(1), None).await.unwrap();
+        let given = |token: &str, session: Option<&str>| {
+            let mut auth = RegistrationToken::new(token.to_owned());
+            auth.session = session.map(ToOwned::to_owned);
+            AuthData::RegistrationToken(auth)
+        };
+
+        let info = asked(uia.authenticate(&demand, None).await);
+        let session = info.session.as_deref();
+        for early in [dummy(session), given("guess", session)] {
+            let info = asked(uia.authenticate(&demand, Some(&early)).await);
+            assert_eq!((errcode(&info), info.completed.len()), (Some(&ErrorKind::Forbidden), 0));
+        }
+        let info = asked(uia.authenticate(&demand, Some(&given(&token, session))).await);
+        assert_eq!((errcode(&info), &*info.completed), (None, &stages[..1]));
+        // Whoever asks how things stand, or repeats a stage, hears the same.
+        let poll = AuthData::FallbackAcknowledgement(FallbackAcknowledgement::new(session.unwrap().to_owned()));
+        for auth in [poll, given("guess", session)] {
+            let info = asked(other_node.authenticate(&demand, Some(&auth)).await);
+            assert_eq!((errcode(&info), &*info.completed), (None, &stages[..1]));
+        }
+        let passed = passed(other_node.authenticate(&demand, Some(&dummy(session))).await);
+        assert_eq!(passed.registration_token, Some(token.clone()));
+
+        // Without a session the first stage opens one.
+        let info = asked(uia.authenticate(&demand, Some(&given(&token, None))).await);
+        assert_eq!((errcode(&info), &*info.completed), (None, &stages[..1]));
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_requests_that_complete_a_session_one_passes() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let uia = uia(&house, database.db());
+        let demand = Demand { operation: "register", user_id: None, params: "", stages: &[AuthType::Dummy] };
+        let info = asked(uia.authenticate(&demand, None).await);
+        let auth = dummy(info.session.as_deref());
+        let verdicts = futures_util::future::join_all((0..6).map(|_| uia.authenticate(&demand, Some(&auth)))).await;
+        let passed = verdicts.into_iter().filter(|verdict| matches!(verdict, Ok(Verdict::Passed(_)))).count();
+        assert_eq!(passed, 1);
+        database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_expire() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let uia = uia(&house, database.db());
+        let alice = user_id!("@alice:example.org").to_owned();
+        let demand = demand("deactivate", &alice, "");
+        let info = asked(uia.authenticate(&demand, None).await);
+        house.clock.advance(LIFETIME);
+        let late = asked(uia.authenticate(&demand, Some(&password("alice", "x", info.session.as_deref()))).await);
+        assert_eq!(errcode(&late), Some(&ErrorKind::Unknown));
+        uia.clear_expired().await.unwrap();
+        let mut conn = database.db().read().await.unwrap();
+        assert!(uia::find(&mut conn, info.session.as_deref().unwrap(), 0).await.unwrap().is_none());
+        assert!(uia::find(&mut conn, late.session.as_deref().unwrap(), 0).await.unwrap().is_some());
+        drop(conn);
+        database.close().await;
+    }
+}

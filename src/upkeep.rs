@@ -1,0 +1,30 @@
+//! What is done now and then so that nothing piles up. Every duty may run on several nodes at once.
+
+use std::time::Duration;
+
+use crate::{account::Accounts, error::Result, tasks::Shutdown, uia::Uia};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Tidies until the server stops, and once more then.
+pub(crate) async fn run(accounts: Accounts, uia: Uia, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = shutdown.requests_done() => break,
+            () = tokio::time::sleep(INTERVAL) => tidy(&accounts, &uia).await,
+        }
+    }
+    tidy(&accounts, &uia).await;
+}
+
+async fn tidy(accounts: &Accounts, uia: &Uia) {
+    report("writing when devices were last seen", accounts.flush_last_seen().await);
+    report("removing expired login tokens", accounts.clear_expired().await);
+    report("removing abandoned authentication sessions", uia.clear_expired().await);
+}
+
+fn report(duty: &str, done: Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, duty, "upkeep failed; it is tried again");
+    }
+}

@@ -1,0 +1,96 @@
+"""A Hearth of its own for a run of clients: a free port, an empty data folder, open registration."""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+START_SECONDS = 30
+STOP_SECONDS = 15
+
+
+class Trouble(Exception):
+    """The server did not do what a server has to do; the message says what."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    def __init__(self, binary, folder, database):
+        port = free_port()
+        self.binary, self.folder, self.process = binary, folder, None
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / "hearth.log"
+        # Settings of whoever runs the tests must not reach this server.
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("HEARTH_")}
+        self.environment |= {
+            "HEARTH_SERVER_NAME": "localhost",
+            "HEARTH_DATA_DIR": str(folder / "data"),
+            "HEARTH_LISTEN": f'["127.0.0.1:{port}"]',
+            "HEARTH_REGISTRATION__MODE": "open",
+            "HEARTH_RATE_LIMITS__ENABLED": "false",
+            "RUST_BACKTRACE": "1",
+        }
+        if database != "sqlite":
+            self.environment["HEARTH_DATABASE__URL"] = database
+
+    def start(self):
+        """Starts the server and waits until it says that it is healthy."""
+        with self.log.open("wb") as log:
+            try:
+                self.process = subprocess.Popen(
+                    [self.binary, "serve"],
+                    cwd=self.folder,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise Trouble(f"cannot start {self.binary}: {error.strerror}; build it first") from error
+        deadline = time.monotonic() + START_SECONDS
+        while not self._healthy():
+            if self.process.poll() is not None:
+                raise Trouble(f"ended with {self.process.returncode} before it was healthy")
+            if time.monotonic() > deadline:
+                raise Trouble(f"did not answer {self.url}/health with 200 within {START_SECONDS} s")
+            time.sleep(0.05)
+
+    def _healthy(self):
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self):
+        """Asks the server to end and returns what was wrong with how it did, or with how it ran."""
+        ended_early = self.process.poll()
+        if ended_early is not None:
+            return f"ended by itself with {ended_early} while the clients were using it"
+        self.process.terminate()
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"still ran {STOP_SECONDS} s after SIGTERM"
+        if code != 0:
+            return f"ended with {code} after SIGTERM, not with 0"
+        if b"panicked at" in self.log.read_bytes():
+            return "panicked while the clients were using it"
+        return None
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def log_tail(self, lines=60):
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(["the end of its log:", *text.splitlines()[-lines:]])

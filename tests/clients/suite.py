@@ -1,0 +1,159 @@
+"""The clients' test suites: installing what they are made of, running them, counting their tests."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+RUN_SECONDS = 300  # a suite takes about half a minute; after this long it hangs
+
+
+class CannotPrepare(Exception):
+    """Something is missing on this machine; the message says what to do."""
+
+
+def prepare(cache, names):
+    """Installs the packages of the named suites and returns (name, command, environment) of each."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs in one checkout
+        return [(name, *SUITES[name](cache)) for name in names]
+
+
+def _matrix_js_sdk(cache):
+    source = HERE / "js"
+    files = [source / "package.json", source / "package-lock.json"]
+
+    def install(folder):
+        npm = shutil.which("npm") or _missing("npm", "install Node.js with npm")
+        for file in files:
+            shutil.copy(file, folder)
+        # Nothing here needs an install script: Node itself is a package with the binary inside.
+        _call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], folder)
+
+    modules = _cached(cache / "js", files, platform.machine(), install) / "node_modules"
+    command = [
+        _node(modules),
+        "--test",
+        "--test-reporter=spec",
+        "--test-timeout=200000",
+        "--test-force-exit",  # the SDK's timers outlive its clients
+        *sorted(source.glob("*.test.js")),
+    ]
+    return command, {"HEARTH_NODE_MODULES": str(modules)}
+
+
+def _node(modules):
+    """Node 22: the pinned one, or the machine's own where that package has no binary that runs here."""
+    pinned = sorted(modules.glob("node-*/bin/node"))
+    for node in [*pinned, shutil.which("node")]:
+        with contextlib.suppress(OSError, TypeError):
+            version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+            if (major := re.match(r"v(\d+)\.", version)) and int(major[1]) >= 22:
+                return node
+    return _missing("Node.js 22", "install Node.js 22 or later")
+
+
+def _matrix_nio(cache):
+    source = HERE / "python"
+    requirements = source / "requirements.txt"
+
+    def install(folder):
+        _call([sys.executable, "-m", "venv", folder])
+        pip = [folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        _call([*pip, "install", "--prefer-binary", "--no-deps", "-r", requirements])
+
+    folder = _cached(cache / "python", [requirements], sys.version + sys.executable, install)
+    return [folder / "bin/python", "-m", "pytest", source], {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+# The names are those of the packages, which the summary shows.
+SUITES = {"matrix-js-sdk": _matrix_js_sdk, "matrix-nio": _matrix_nio}
+
+
+def _cached(parent, files, flavour, install):
+    """The folder that `install` filled for exactly these files; earlier ones are removed."""
+    key = hashlib.sha256(flavour.encode())
+    for file in files:
+        key.update(file.read_bytes())
+    folder = parent / key.hexdigest()[:16]
+    complete = folder / ".complete"
+    if not complete.exists():
+        print(f"installing {', '.join(file.name for file in files)} into {folder}", flush=True)
+        shutil.rmtree(parent, ignore_errors=True)
+        folder.mkdir(parents=True)
+        install(folder)
+        complete.touch()
+    return folder
+
+
+def _call(command, folder=None):
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        line = " ".join(map(str, command))
+        raise CannotPrepare(f"this failed with {done.returncode}: {line}\n{done.stdout}{done.stderr}")
+
+
+def _missing(what, remedy):
+    raise CannotPrepare(f"{what} is missing: {remedy}")
+
+
+def run(name, command, environment):
+    """Runs a suite, showing what it prints, and returns (passed, failed, seconds)."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+
+    def end():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    watchdog = threading.Timer(RUN_SECONDS, end)
+    watchdog.start()
+    printed = []
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            printed.append(line)
+        code = process.wait()
+    finally:
+        watchdog.cancel()
+        end()
+        process.wait()
+    passed, failed = count(printed)
+    if not failed and (code != 0 or not passed):
+        failed = 1
+        print(f"{name} ended with {code} and counted {passed} passed and no failure", flush=True)
+    return passed, failed, time.monotonic() - started
+
+
+def count(printed):
+    """How many tests passed and failed, from the closing lines of node's test runner and of pytest."""
+    counts = {"pass": 0, "fail": 0, "cancelled": 0, "passed": 0, "failed": 0, "error": 0, "errors": 0}
+    for line in printed[-200:]:
+        if node := re.match(r"\S+ (pass|fail|cancelled) (\d+)$", line):
+            counts[node[1]] = int(node[2])
+        elif re.match(r"=+ .* in [\d.]+s", line):
+            for number, word in re.findall(r"(\d+) (passed|failed|errors?)\b", line):
+                counts[word] = int(number)
+    passed = counts["pass"] + counts["passed"]
+    return passed, sum(counts.values()) - passed

@@ -1,0 +1,298 @@
+//! What was acknowledged survives `kill -9`.
+//!
+//! A server process is killed again and again while many clients send and others sync. In the end nothing
+//! that was acknowledged is missing, no transaction happened twice, every sender's order holds, and each
+//! reader has seen exactly what the room's history holds.
+//!
+//! `HEARTH_KILL_CYCLES` sets how often it is killed; `./test --durability 100` is the long run.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::world::{escape, http_client, new_postgres_database};
+
+const ROOMS: usize = 8;
+const SENDERS_PER_ROOM: usize = 6;
+const READERS: usize = 4;
+/// Sends that must be acknowledged between one kill and the next.
+const SENDS_PER_CYCLE: u64 = 600;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("hearth.sqlite3").display());
+    survives_being_killed(dir.path(), &url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres() {
+    let dir = tempfile::tempdir().unwrap();
+    match new_postgres_database().await {
+        Some(url) => survives_being_killed(dir.path(), &url).await,
+        None => eprintln!("skipped: ./test starts a PostgreSQL for this"),
+    }
+}
+
+/// The server as a process of its own, at one address for all its lives.
+struct Server {
+    child: Child,
+    url: String,
+    port: u16,
+    dir: std::path::PathBuf,
+    database: String,
+}
+
+impl Server {
+    fn start(dir: &Path, database: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = spawn(port, dir, database);
+        Self { child, url: format!("http://127.0.0.1:{port}"), port, dir: dir.into(), database: database.to_owned() }
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.port, &self.dir, &self.database);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn spawn(port: u16, dir: &Path, database: &str) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_hearth"))
+        .arg("serve")
+        .env_clear()
+        .env("HEARTH_DATA_DIR", dir)
+        .env("HEARTH_LISTEN", format!("127.0.0.1:{port}"))
+        .env("HEARTH_DATABASE__URL", database)
+        .env("HEARTH_REGISTRATION__MODE", "open")
+        .env("HEARTH_RATE_LIMITS__ENABLED", "false")
+        .stdout(Stdio::from(log.try_clone().unwrap()))
+        .stderr(Stdio::from(log))
+        .spawn()
+        .unwrap()
+}
+
+/// A client that keeps trying while the server is down.
+#[derive(Clone)]
+struct Stubborn {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Stubborn {
+    /// Tries until the server answers with success. Anything but a retryable failure is a bug.
+    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
+            request = request.bearer_auth(&self.token);
+            if let Some(body) = &body {
+                request = request.json(body);
+            }
+            match request.send().await {
+                Ok(response) if response.status().is_success() => {
+                    if let Ok(body) = response.json().await {
+                        return body;
+                    }
+                }
+                Ok(response) if response.status().as_u16() == 503 => {}
+                Ok(response) => panic!("{method} {path}: {} {}", response.status(), response.text().await.unwrap()),
+                Err(_) => {}
+            }
+            assert!(Instant::now() < patience, "{method} {path}: the server does not come back");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What one sender was told: the event of each of its messages, in order.
+type Acknowledged = Vec<(String, String)>;
+
+async fn survives_being_killed(dir: &Path, database: &str) {
+    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(3, |cycles| cycles.parse().unwrap());
+    let mut server = Server::start(dir, database);
+    let http = http_client(Duration::from_secs(20));
+    let mut users = Vec::new();
+    for name in 0..ROOMS {
+        users.push(register(&http, &server.url, &format!("user{name}")).await);
+    }
+    let mut rooms = Vec::new();
+    for user in &users {
+        let created =
+            user.call("POST", "/_matrix/client/v3/createRoom", Some(json!({ "preset": "public_chat" }))).await;
+        let room = created["room_id"].as_str().unwrap().to_owned();
+        for other in &users {
+            other.call("POST", &format!("/_matrix/client/v3/join/{}", escape(&room)), Some(json!({}))).await;
+        }
+        rooms.push(room);
+    }
+
+    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut senders = Vec::new();
+    for (n, room) in rooms.iter().enumerate() {
+        for m in 0..SENDERS_PER_ROOM {
+            let user = users[(n + m) % users.len()].clone();
+            let send = send_until(user, room.clone(), format!("s{n}-{m}"), stop.clone(), acknowledged.clone());
+            senders.push((room.clone(), start(send)));
+        }
+    }
+    let readers: Vec<_> = (0..READERS).map(|n| start(read_until(users[n].clone(), stop.clone()))).collect();
+
+    let begun = Instant::now();
+    for cycle in 1..=cycles {
+        let enough = acknowledged.load(Ordering::SeqCst) + SENDS_PER_CYCLE;
+        let patience = Instant::now() + Duration::from_secs(120);
+        while acknowledged.load(Ordering::SeqCst) < enough {
+            assert!(Instant::now() < patience, "sends are no longer acknowledged in cycle {cycle}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        server.kill_and_restart();
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut told: HashMap<String, Vec<Acknowledged>> = HashMap::new();
+    for (room, sender) in senders {
+        told.entry(room).or_default().push(sender.await.unwrap());
+    }
+    let sends = acknowledged.load(Ordering::SeqCst);
+    let rate = sends as f64 / begun.elapsed().as_secs_f64();
+    eprintln!("{sends} sends acknowledged through {cycles} kills, {rate:.0} a second including the restarts");
+
+    let mut histories = HashMap::new();
+    for room in &rooms {
+        let history = history(&users[0], room).await;
+        check_history(room, &history, &told[room]);
+        histories.insert(room.clone(), history);
+    }
+    for reader in readers {
+        let seen = reader.await.unwrap();
+        for room in &rooms {
+            let messages: Vec<_> = histories[room].iter().map(|(id, _)| id.clone()).collect();
+            let seen = seen.get(room).cloned().unwrap_or_default();
+            let expected = &messages[messages.len() - seen.len().min(messages.len())..];
+            assert_eq!(seen, expected, "a reader of {room} has a gap, a duplicate or another order");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clients of this test are tasks of their own")]
+fn start<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+async fn register(http: &reqwest::Client, url: &str, name: &str) -> Stubborn {
+    let nobody = Stubborn { http: http.clone(), url: url.to_owned(), token: String::new() };
+    let body = json!({ "username": name, "password": "secret", "auth": { "type": "m.login.dummy" } });
+    let registered = nobody.call("POST", "/_matrix/client/v3/register", Some(body)).await;
+    Stubborn { token: registered["access_token"].as_str().unwrap().to_owned(), ..nobody }
+}
+
+/// Sends one message after the other, each with a transaction id of its own that is used again on every retry.
+async fn send_until(
+    user: Stubborn,
+    room: String,
+    name: String,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+) -> Acknowledged {
+    let mut sent = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let text = format!("{name}:{}", sent.len());
+        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", escape(&room), escape(&text));
+        let reply = user.call("PUT", &path, Some(json!({ "msgtype": "m.text", "body": text }))).await;
+        sent.push((reply["event_id"].as_str().unwrap().to_owned(), text));
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
+    sent
+}
+
+/// Syncs until the senders have stopped and nothing more comes; fills every gap that a limited timeline leaves.
+async fn read_until(user: Stubborn, stop: Arc<AtomicBool>) -> HashMap<String, Vec<String>> {
+    let filter = escape(r#"{"room":{"timeline":{"limit":50},"state":{"lazy_load_members":true}}}"#);
+    let mut seen: HashMap<String, Vec<String>> = HashMap::new();
+    let mut since = String::new();
+    let mut quiet = 0;
+    while quiet < 3 {
+        let after = if since.is_empty() { String::new() } else { format!("&since={since}") };
+        let path = format!("/_matrix/client/v3/sync?timeout=300&filter={filter}{after}");
+        let sync = user.call("GET", &path, None).await;
+        let mut news = 0;
+        for (room, joined) in sync["rooms"]["join"].as_object().into_iter().flatten() {
+            let timeline = &joined["timeline"];
+            if timeline["limited"] == true && !since.is_empty() {
+                let prev = timeline["prev_batch"].as_str().unwrap();
+                let gap = between(&user, room, &since, prev).await;
+                news += gap.len();
+                seen.entry(room.clone()).or_default().extend(gap.into_iter().map(|(id, _)| id));
+            }
+            let messages = messages(&timeline["events"]);
+            news += messages.len();
+            seen.entry(room.clone()).or_default().extend(messages.into_iter().map(|(id, _)| id));
+        }
+        since = sync["next_batch"].as_str().unwrap().to_owned();
+        quiet = if news == 0 && stop.load(Ordering::SeqCst) { quiet + 1 } else { 0 };
+    }
+    seen
+}
+
+/// The messages after one token up to another, oldest first.
+async fn between(user: &Stubborn, room: &str, from: &str, to: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut from = from.to_owned();
+    loop {
+        let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=f&limit=200&from={from}&to={to}", escape(room));
+        let page = user.call("GET", &path, None).await;
+        found.extend(messages(&page["chunk"]));
+        match page["end"].as_str() {
+            Some(end) if end != from => from = end.to_owned(),
+            _ => return found,
+        }
+    }
+}
+
+async fn history(user: &Stubborn, room: &str) -> Vec<(String, String)> {
+    between(user, room, "s0", "s9000000000000000").await
+}
+
+fn messages(events: &Value) -> Vec<(String, String)> {
+    let events = events.as_array().cloned().unwrap_or_default();
+    let messages = events.iter().filter(|event| event["type"] == "m.room.message");
+    messages
+        .map(|e| (e["event_id"].as_str().unwrap().to_owned(), e["content"]["body"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+/// Every acknowledged message is there under its identifier, once, and each sender's are in order.
+fn check_history(room: &str, history: &[(String, String)], told: &[Acknowledged]) {
+    let distinct: HashSet<&str> = history.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(distinct.len(), history.len(), "a transaction of {room} was applied twice");
+    let place: HashMap<&str, usize> = history.iter().enumerate().map(|(at, (id, _))| (id.as_str(), at)).collect();
+    for acknowledged in told {
+        let mut last = None;
+        for (event_id, text) in acknowledged {
+            let at = place.get(event_id.as_str());
+            assert!(at.is_some(), "{text} was acknowledged as {event_id} and is gone from {room}");
+            assert!(at > last, "{text} is out of order in {room}");
+            last = at;
+        }
+    }
+}

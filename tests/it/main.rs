@@ -1,0 +1,19 @@
+//! The integration suite: a real server on a real database, spoken to over HTTP, once on each engine.
+//!
+//! It mirrors the API: one file for each section of the specification. `./test` runs it on SQLite and on a
+//! throwaway PostgreSQL; plain `cargo test` runs the SQLite half and says so.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that can not go on should fail where it stands"
+)]
+
+mod bad_input;
+mod durable;
+mod floors;
+mod rooms;
+mod sync;
+mod sync_model;
+mod world;

@@ -1,0 +1,212 @@
+//! `/sync`: what a client is told, when, and how long it waits.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{
+    on_both,
+    world::{escape, next, texts},
+};
+
+on_both! {
+    async fn a_message_wakes_who_waits(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let since = next(&bob.sync_with(None, "&timeout=0").await);
+        let (sync, _) = tokio::join!(bob.sync(Some(&since)), alice.say(&room, "hello"));
+        assert_eq!(texts(&sync, &room), ["hello"]);
+        assert_eq!(sync["rooms"]["join"][&room]["unread_notifications"]["notification_count"], 1);
+        // Nothing new: the same request waits and then says so.
+        let quiet = bob.get(&format!("/_matrix/client/v3/sync?timeout=50&since={}", next(&sync))).await.ok();
+        assert!(quiet.get("rooms").is_none(), "{quiet}");
+    }
+
+    async fn a_retry_is_told_the_same(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let since = next(&alice.sync_with(None, "&timeout=0").await);
+        for n in 0..3 {
+            alice.say(&room, &n.to_string()).await;
+        }
+        let first = texts(&alice.sync(Some(&since)).await, &room);
+        assert_eq!(first, ["0", "1", "2"]);
+        assert_eq!(texts(&alice.sync(Some(&since)).await, &room), first);
+    }
+
+    async fn the_sender_finds_its_transaction_id(world) {
+        let alice = world.user("alice").await;
+        let other = world.login(&alice).await;
+        let room = alice.create_room(json!({})).await;
+        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/mine", escape(&room));
+        alice.put(&path, json!({ "msgtype": "m.text", "body": "hi" })).await.ok();
+        let newest = |sync: serde_json::Value| {
+            sync["rooms"]["join"][&room]["timeline"]["events"].as_array().unwrap().last().unwrap().clone()
+        };
+        assert_eq!(newest(alice.sync(None).await)["unsigned"]["transaction_id"], "mine");
+        assert!(newest(other.sync(None).await)["unsigned"].get("transaction_id").is_none());
+    }
+
+    async fn invites_are_told_with_stripped_state_and_leaving_ends_them(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let since = next(&bob.sync_with(None, "&timeout=0").await);
+        let room = alice.create_room(json!({ "name": "Kitchen", "invite": [bob.user_id], "is_direct": true })).await;
+        let sync = bob.sync(Some(&since)).await;
+        let events = sync["rooms"]["invite"][&room]["invite_state"]["events"].as_array().unwrap().clone();
+        let kinds: Vec<_> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
+        for kind in ["m.room.create", "m.room.name", "m.room.join_rules", "m.room.member"] {
+            assert!(kinds.contains(&kind), "{kinds:?}");
+        }
+        let own = events.iter().find(|e| e["state_key"] == bob.user_id.as_str()).unwrap();
+        assert_eq!(own["content"]["is_direct"], true);
+        bob.leave(&room).await.ok();
+        let sync = bob.sync(Some(&next(&sync))).await;
+        assert!(sync["rooms"]["leave"].get(&room).is_some(), "{sync}");
+    }
+
+    async fn who_leaves_is_told_up_to_there(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let since = next(&bob.sync_with(None, "&timeout=0").await);
+        alice.say(&room, "before").await;
+        alice.post(&format!("/_matrix/client/v3/rooms/{}/kick", escape(&room)), json!({ "user_id": bob.user_id })).await.ok();
+        alice.say(&room, "after").await;
+        let sync = bob.sync(Some(&since)).await;
+        let events = sync["rooms"]["leave"][&room]["timeline"]["events"].as_array().unwrap().clone();
+        assert_eq!(events.len(), 2, "{events:?}");
+        assert_eq!(events[0]["content"]["body"], "before");
+        assert_eq!(events[1]["content"]["membership"], "leave");
+        let later = bob.get(&format!("/_matrix/client/v3/sync?timeout=0&since={}", next(&sync))).await.ok();
+        assert!(later["rooms"]["leave"].get(&room).is_none(), "{later}");
+        let initial = bob.sync_with(None, "&timeout=0").await;
+        assert!(initial["rooms"]["leave"].get(&room).is_none());
+        let filter = escape(r#"{"room":{"include_leave":true}}"#);
+        let initial = bob.sync_with(None, &format!("&timeout=0&filter={filter}")).await;
+        assert!(initial["rooms"]["leave"].get(&room).is_some(), "{initial}");
+    }
+
+    /// Trap: lazy-loaded members. The sender of every timeline event is known to the client.
+    async fn lazy_loading_tells_the_senders(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let mut members = Vec::new();
+        for name in ["bob", "carol", "dave"] {
+            let member = world.user(name).await;
+            member.join(&room).await.ok();
+            members.push(member);
+        }
+        members[1].say(&room, "hi").await;
+        let filter = escape(r#"{"room":{"timeline":{"limit":1},"state":{"lazy_load_members":true}}}"#);
+        let sync = alice.sync_with(None, &format!("&filter={filter}")).await;
+        let state = sync["rooms"]["join"][&room]["state"]["events"].as_array().unwrap().clone();
+        let mut told: Vec<_> =
+            state.iter().filter(|e| e["type"] == "m.room.member").map(|e| e["state_key"].as_str().unwrap()).collect();
+        told.sort_unstable();
+        assert_eq!(told, [&alice.user_id, &members[1].user_id]);
+        members[2].say(&room, "me too").await;
+        let sync = alice.sync_with(Some(&next(&sync)), &format!("&filter={filter}")).await;
+        let state = sync["rooms"]["join"][&room]["state"]["events"].as_array().unwrap().clone();
+        assert!(state.iter().any(|e| e["state_key"] == members[2].user_id.as_str()), "{state:?}");
+    }
+
+    async fn the_summary_names_heroes(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "invite": [bob.user_id] })).await;
+        let sync = alice.sync(None).await;
+        let summary = &sync["rooms"]["join"][&room]["summary"];
+        assert_eq!(summary["m.heroes"], json!([bob.user_id]));
+        assert_eq!((&summary["m.joined_member_count"], &summary["m.invited_member_count"]), (&json!(1), &json!(1)));
+    }
+
+    async fn receipts_typing_and_account_data(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let event = alice.say(&room, "read me").await;
+        let since = next(&alice.sync_with(None, "&timeout=0").await);
+        let at = |rest: &str| format!("/_matrix/client/v3/rooms/{}{rest}", escape(&room));
+        bob.post(&at(&format!("/receipt/m.read/{}", escape(&event))), json!({})).await.ok();
+        let sync = alice.sync(Some(&since)).await;
+        let receipt = &sync["rooms"]["join"][&room]["ephemeral"]["events"][0];
+        assert!(receipt["content"][&event]["m.read"][&bob.user_id]["ts"].is_number(), "{sync}");
+
+        let typing = at(&format!("/typing/{}", escape(&bob.user_id)));
+        bob.put(&typing, json!({ "typing": true, "timeout": 30_000 })).await.ok();
+        let sync = alice.sync(Some(&next(&sync))).await;
+        let events = &sync["rooms"]["join"][&room]["ephemeral"]["events"];
+        assert_eq!(events[0]["content"]["user_ids"], json!([bob.user_id]), "{sync}");
+        world.clock.advance(Duration::from_secs(31));
+        let sync = alice.sync(Some(&next(&sync))).await;
+        let events = &sync["rooms"]["join"][&room]["ephemeral"]["events"];
+        assert_eq!(events[0]["content"]["user_ids"], json!([]), "{sync}");
+
+        let path = format!("/_matrix/client/v3/user/{}/account_data/org.example", escape(&alice.user_id));
+        alice.put(&path, json!({ "a": 1 })).await.ok();
+        let sync = alice.sync(Some(&next(&sync))).await;
+        assert_eq!(sync["account_data"]["events"], json!([{ "type": "org.example", "content": { "a": 1 } }]));
+    }
+
+    async fn a_private_receipt_is_told_to_its_owner_only(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let event = alice.say(&room, "read me").await;
+        let (hers, his) = (next(&alice.sync_with(None, "&timeout=0").await), next(&bob.sync_with(None, "&timeout=0").await));
+        let path = format!("/_matrix/client/v3/rooms/{}/receipt/m.read.private/{}", escape(&room), escape(&event));
+        bob.post(&path, json!({})).await.ok();
+        let sync = bob.sync(Some(&his)).await;
+        let room_of_his = &sync["rooms"]["join"][&room];
+        assert!(room_of_his["ephemeral"]["events"][0]["content"][&event]["m.read.private"].is_object(), "{sync}");
+        assert_eq!(room_of_his["unread_notifications"]["notification_count"], 0);
+        let sync = alice.get(&format!("/_matrix/client/v3/sync?timeout=0&since={hers}")).await.ok();
+        assert!(sync.get("rooms").is_none(), "{sync}");
+    }
+
+    async fn mentions_highlight(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/1", escape(&room));
+        let body = json!({ "msgtype": "m.text", "body": "bob!", "m.mentions": { "user_ids": [bob.user_id] } });
+        alice.put(&path, body).await.ok();
+        alice.say(&room, "anybody?").await;
+        let sync = bob.sync(None).await;
+        let unread = &sync["rooms"]["join"][&room]["unread_notifications"];
+        assert_eq!((&unread["notification_count"], &unread["highlight_count"]), (&json!(2), &json!(1)), "{sync}");
+    }
+
+    async fn everything_is_there_after_a_restart(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({ "name": "Kitchen" })).await;
+        alice.say(&room, "one").await;
+        let before = alice.sync_with(None, "&timeout=0").await;
+        let since = next(&before);
+        let event = alice.say(&room, "two").await;
+        let world = world.restarted().await;
+        let again = world.login(&alice).await.at(&world);
+        let sync = again.sync(Some(&since)).await;
+        assert_eq!(texts(&sync, &room), ["two"]);
+        let initial = again.sync_with(None, "&timeout=0").await;
+        assert_eq!(texts(&initial, &room), ["one", "two"]);
+        let found = again.get(&format!("/_matrix/client/v3/rooms/{}/event/{}", escape(&room), escape(&event))).await.ok();
+        assert_eq!(found["content"]["body"], "two");
+    }
+
+    async fn shutting_down_answers_who_waits(world) {
+        let alice = world.user("alice").await;
+        let since = next(&alice.sync_with(None, "&timeout=0").await);
+        let waiting = alice.sync(Some(&since));
+        let stop = async {
+            while !world.metrics().await.contains("hearth_waiting_syncs 1") {
+                tokio::task::yield_now().await;
+            }
+            world.app.tasks.shutdown().start("the test says so");
+        };
+        let (sync, ()) = tokio::join!(waiting, stop);
+        assert!(sync["next_batch"].is_string());
+    }
+}
