@@ -82,7 +82,7 @@ fn top_module(src: &Path, file: &Path) -> String {
 
 /// The modules of the crate that some code names, apart from its tests.
 fn imports(code: &str) -> BTreeSet<String> {
-    let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
+    let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code: String =
         code.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect();
     let mut found = BTreeSet::new();

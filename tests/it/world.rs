@@ -277,7 +277,8 @@ impl Client {
     /// One `/sync` with further parameters, each beginning with `&`.
     pub async fn sync_with(&self, since: Option<&str>, more: &str) -> Value {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
-        self.get(&format!("/_matrix/client/v3/sync?timeout=10000{since}{more}")).await.ok()
+        let timeout = if more.contains("&timeout=") { "" } else { "&timeout=10000" };
+        self.get(&format!("/_matrix/client/v3/sync?set_presence=offline{timeout}{since}{more}")).await.ok()
     }
 }
 
