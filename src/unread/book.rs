@@ -190,9 +190,6 @@ impl Page {
     fn counts(&self, user_id: &UserId, tally: &mut Tally) -> Result<Counts, Unknown> {
         self.advance(user_id, tally, Position(i64::MAX))?;
         for (thread, read) in tally.outdated() {
-            if read < self.after {
-                return Err(Unknown);
-            }
             let mut recounted = Tally::new(read);
             self.advance(user_id, &mut recounted, tally.counted)?;
             tally.replace(&thread, &recounted);

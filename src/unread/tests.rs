@@ -161,7 +161,8 @@ impl Model {
                 self.read(reader, event, scope, private).await;
             }
             Step::Redact { sender, event } if self.joined[sender].is_some() && !self.events.is_empty() => {
-                let target = event % self.events.len();
+                // Mostly a recent one, and now and then one that has been redacted before.
+                let target = self.events.len() - 1 - event % self.events.len().min(8);
                 if !self.events[target].is_message {
                     return;
                 }
