@@ -18,3 +18,4 @@ mod rooms;
 mod sync;
 mod sync_model;
 mod world;
+mod writing;

@@ -3,7 +3,10 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
 
 use axum::Router;
-use ruma::api::client::state::send_state_event::v3::{Request, Response};
+use ruma::{
+    api::client::state::send_state_event::v3::{Request, Response},
+    events::TimelineEventType,
+};
 
 use crate::{
     api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
@@ -19,7 +22,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn send_state(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller)?;
     let Request { room_id, event_type, state_key, body, .. } = call.request;
-    let (content, kind) = (read_content(&body)?, event_type.into());
+    let (content, kind) = (read_content(&body)?, TimelineEventType::from(event_type.to_string()));
     let (sender, guest) = (&call.caller.user_id, call.caller.guest);
     Ok(Response::new(app.rooms.send_state(&room_id, sender, guest, &kind, &state_key, content).await?))
 }

@@ -3,7 +3,10 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid>
 
 use axum::Router;
-use ruma::api::client::message::send_message_event::v3::{Request, Response};
+use ruma::{
+    api::client::message::send_message_event::v3::{Request, Response},
+    events::TimelineEventType,
+};
 
 use crate::{
     api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
@@ -25,7 +28,7 @@ async fn send(app: App, call: Call<Request>) -> ApiResult<Response> {
         room_id,
         sender: call.caller.user_id,
         admin: call.caller.admin,
-        kind: event_type.into(),
+        kind: TimelineEventType::from(event_type.to_string()),
         content: read_content(&body)?,
         transaction: Transaction { device_id: call.caller.device_id, transaction_id: txn_id },
     };
