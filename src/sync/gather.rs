@@ -252,6 +252,12 @@ impl Syncs {
         since: &Since,
     ) -> Result<LeftRoom> {
         let until = membership.position;
+        if !self.0.rooms.sight(room, &request.user_id).await?.was_member() {
+            // An invitation or a knock has ended. Nothing was told of the room inside, and nothing is now.
+            let timeline = timeline::only(&self.0, request, room, until).await?;
+            let (room_id, state) = (room_id.to_owned(), RoomState::default());
+            return Ok(LeftRoom { room_id, timeline, state, account_data: Vec::new() });
+        }
         let timeline = timeline::gather(&self.0, request, room, since.timeline_after(), until).await?;
         let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
         let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
