@@ -63,6 +63,7 @@ pub struct House {
     pub(crate) typists: Typists,
     pub(crate) syncs: Syncs,
     pub(crate) presence: PresenceBook,
+    #[cfg(test)]
     pub(crate) unread: Unread,
 }
 
@@ -148,6 +149,7 @@ impl App {
             typists,
             syncs,
             presence,
+            #[cfg(test)]
             unread,
         })))
     }

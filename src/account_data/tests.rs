@@ -2,7 +2,7 @@ use futures_util::future::try_join_all;
 use ruma::{RoomId, UserId, events::tag::TagInfo};
 use serde_json::{Value, json};
 
-use super::push_rules_content;
+use super::push_rules_data;
 use crate::{
     fact::{AccountData, Fact, Write},
     log::CommitError,
@@ -139,7 +139,7 @@ async fn ignored_users_follow_the_list_whatever_a_client_writes_there() {
 
 #[test]
 fn everybody_begins_with_the_default_push_rules() {
-    let content: Value = serde_json::from_str(push_rules_content(&user("alice")).unwrap().get()).unwrap();
+    let content: Value = serde_json::from_str(push_rules_data(&user("alice")).unwrap().content.get()).unwrap();
     let rules = content["global"]["override"].as_array().unwrap();
     assert_eq!(rules[0]["rule_id"], ".m.rule.master");
     assert!(content["global"]["underride"].as_array().unwrap().len() >= 5);

@@ -72,6 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// An event of the model. Its place is its index.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about an event")]
 struct Event {
     id: OwnedEventId,
     sender: usize,
@@ -96,9 +97,8 @@ struct Model {
 }
 
 impl Model {
-    async fn new() -> Self {
+    async fn new(world: World) -> Self {
         let users: Vec<_> = ["alice", "bob", "carol"].map(user).into();
-        let world = World::new().await;
         let everybody: Vec<_> = users.iter().map(AsRef::as_ref).collect();
         let room = world.room(&everybody).await;
         Self { world, room, users, events: Vec::new(), receipts: Vec::new(), joined: vec![Some(0); USERS] }
@@ -235,16 +235,19 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut model = Model::new().await;
-            for step in steps {
-                model.step(step).await;
-            }
-            for user in 0..USERS {
-                model.check(user).await;
-            }
-            model.world = model.world.restart().await;
-            for user in 0..USERS {
-                model.check(user).await;
+            for world in World::on_each_engine().await {
+                let mut model = Model::new(world).await;
+                for step in steps.clone() {
+                    model.step(step).await;
+                }
+                for user in 0..USERS {
+                    model.check(user).await;
+                }
+                model.world = model.world.restart().await;
+                for user in 0..USERS {
+                    model.check(user).await;
+                }
+                model.world.close().await;
             }
         });
     }
@@ -289,4 +292,52 @@ async fn a_room_that_is_followed_costs_no_query() {
     world.app.db.close().await;
     let counts = world.app.unread.counts(&bob, &room).await.unwrap();
     assert_eq!(counts.main.notifications, 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_while_everybody_writes_is_what_a_restart_gives() {
+    let users: Vec<_> = ["alice", "bob", "carol", "dave"].map(user).into();
+    let everybody: Vec<_> = users.iter().map(AsRef::as_ref).collect();
+    for mut world in World::on_each_engine().await {
+        let room = world.room(&everybody).await;
+        let root = world.say(&room, &users[0], "root").await;
+        let busy = users.iter().enumerate().map(|(n, user)| {
+            let (world, room, root, next) = (&world, &room, &root, &users[(n + 1) % users.len()]);
+            async move {
+                for turn in 0..25 {
+                    let event = match turn % 5 {
+                        0 => world.reply(room, user, root).await,
+                        1 => {
+                            let mentions = json!({ "user_ids": [next] });
+                            let content = json!({ "msgtype": "m.text", "body": "hey", "m.mentions": mentions });
+                            world.message(room, user, content).await
+                        }
+                        _ => world.say(room, user, "hello").await,
+                    };
+                    world.app.unread.counts(next, room).await.unwrap();
+                    if turn % 4 == n {
+                        let marks = Marks { read: Some(event.clone()), ..Marks::default() };
+                        world.app.receipts.mark(next, room, marks).await.unwrap();
+                    }
+                    if turn % 7 == 0 && event != *root {
+                        world.redact(room, user, &event).await;
+                    }
+                    if turn == 20 && n == 3 {
+                        world.membership(room, user, "leave").await;
+                        world.membership(room, user, "join").await;
+                    }
+                }
+            }
+        });
+        futures_util::future::join_all(busy).await;
+        let mut warm = Vec::new();
+        for user in &users {
+            warm.push(world.app.unread.counts(user, &room).await.unwrap());
+        }
+        world = world.restart().await;
+        for (user, warm) in users.iter().zip(warm) {
+            assert_eq!(world.app.unread.counts(user, &room).await.unwrap(), warm, "{user}");
+        }
+        world.close().await;
+    }
 }
