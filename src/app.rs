@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
 
 use crate::{
-    account::{AccountSettings, Accounts, Bearers},
+    account::{AccountSettings, Accounts, Bearers, PasswordCost},
     account_data::{self, AccountDataBook},
     clock::Clock,
     config::{self, Config, RateLimit},
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long an access token lasts whose client knows how to refresh it.
-const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 
 /// The server's rooms. Cheap to clone.
 #[derive(Clone)]
@@ -123,7 +123,7 @@ impl App {
             receipts: receipts.clone(),
             typists: typists.clone(),
             presence: presence.clone(),
-            unread: unread.clone(),
+            unread,
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
@@ -206,7 +206,7 @@ fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, log: &Log)
         registration: config.registration.mode,
         shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
         access_token_lifetime: ACCESS_TOKEN_LIFETIME,
-        password_cost: Default::default(),
+        password_cost: PasswordCost::default(),
     };
     let log = log.clone();
     let tell = move |user_id: OwnedUserId| {

@@ -285,12 +285,6 @@ impl Conn {
         statement.find(self.engine_ref(), args).await
     }
 
-    /// Runs a statement that must return a row.
-    pub(crate) async fn get(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Row> {
-        let row = statement.find(self.engine_ref(), args).await?;
-        row.ok_or_else(|| DbError::new(statement.name(), sqlx::Error::RowNotFound))
-    }
-
     /// Runs a statement that returns any number of rows.
     pub(crate) async fn list(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Row>> {
         statement.list(self.engine_ref(), args).await

@@ -9,7 +9,7 @@ use axum::{
     body::{Body, Bytes},
     extract::RawPathParams,
 };
-use http::{HeaderMap, Method, request::Parts};
+use http::{Method, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
@@ -32,9 +32,6 @@ where
     pub(crate) caller: <R::Authentication as Authenticate>::Caller,
     /// Where the call came from, as far as trusted proxies tell.
     pub(crate) address: IpAddr,
-    pub(crate) headers: HeaderMap,
-    /// The body as it came, for user-interactive authentication and fields that ruma does not know.
-    pub(crate) body: Bytes,
 }
 
 impl<R: IncomingRequest> Call<R>
@@ -50,11 +47,11 @@ where
         let path = parts
             .extract::<RawPathParams>()
             .await
-            .map_err(|_| Error::invalid_param("The path is not valid UTF-8 once its percent-encoding is undone"))?;
+            .map_err(|e| Error::invalid_param(format!("The path can't be read: {e}")))?;
         let path: Vec<&str> = path.iter().map(|(_, value)| value).collect();
         check_json(&parts.method, &body)?;
         let request = read_ruma(&mut parts, &body, &path)?;
-        Ok(Self { request, caller, address, headers: parts.headers, body })
+        Ok(Self { request, caller, address })
     }
 }
 

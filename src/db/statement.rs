@@ -41,10 +41,6 @@ impl Statement {
         Self { name, sqlite, postgres, rendered: OnceLock::new() }
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// The SQL as `engine` reads it.
     pub(crate) fn sql(&'static self, engine: Engine) -> &'static str {
         let (sqlite, postgres) =

@@ -124,7 +124,8 @@ fn a_redaction_names_its_target_where_its_version_wants_it_and_to_clients_everyw
 /// <https://spec.matrix.org/v1.19/rooms/v12/#redactions>
 #[test]
 fn redaction_table() {
-    let table: [(&str, Value, &[(u8, Value)]); 9] = [
+    type Row<'a> = (&'a str, Value, &'a [(u8, Value)]);
+    let table: [Row<'_>; 9] = [
         (
             "m.room.member",
             json!({

@@ -17,7 +17,6 @@ statements! {
     FIND_MEMBERSHIP = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1 AND room_id = $2";
     SHARED_ROOM = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
-    LIST_IN_ROOM = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = $2";
     LIST_JOINED_AMONG = "SELECT room_id FROM memberships
         WHERE user_id = $1 AND membership = 'join' AND room_id IN LIST($2)";
     /// Whoever has come back in the meantime has not forgotten.
@@ -111,15 +110,6 @@ pub(crate) async fn list_joined_among(
 /// Whether both users have joined some room.
 pub(crate) async fn share_room(conn: &mut Conn, one: &UserId, other: &UserId) -> DbResult<bool> {
     Ok(conn.find(&SHARED_ROOM, args![one, other]).await?.is_some())
-}
-
-/// The users with a membership in a room.
-pub(crate) async fn list_in_room(
-    conn: &mut Conn,
-    room_id: &RoomId,
-    membership: &MembershipState,
-) -> DbResult<Vec<OwnedUserId>> {
-    conn.list(&LIST_IN_ROOM, args![room_id, membership.as_str()]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Hides a room that a user has left.

@@ -19,7 +19,6 @@ statements! {
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_id = $1";
     FIND_PUBLISHED = "SELECT room_id FROM published_rooms WHERE room_id = $1";
-    LIST_PUBLISHED = "SELECT room_id FROM published_rooms ORDER BY room_id";
 }
 
 static UPSERT_HEADS: Insert = Insert::new(
@@ -85,8 +84,4 @@ pub(crate) async fn publish(conn: &mut Conn, room_id: &RoomId, listed: bool) -> 
 
 pub(crate) async fn is_published(conn: &mut Conn, room_id: &RoomId) -> DbResult<bool> {
     Ok(conn.find(&FIND_PUBLISHED, args![room_id]).await?.is_some())
-}
-
-pub(crate) async fn list_published(conn: &mut Conn) -> DbResult<Vec<OwnedRoomId>> {
-    conn.list(&LIST_PUBLISHED, args![]).await?.iter().map(|row| row.get(0)).collect()
 }

@@ -61,7 +61,8 @@ impl TokenHash {
 
     fn read(row: &Row, index: usize) -> DbResult<Option<Self>> {
         let Some(bytes) = row.get::<Option<Vec<u8>>>(index)? else { return Ok(None) };
-        bytes.try_into().map(|hash| Some(Self(hash))).map_err(|_| DbError::decode("a token's hash"))
+        let hash = bytes.try_into().ok().ok_or_else(|| DbError::decode("a token's hash is 32 bytes long"))?;
+        Ok(Some(Self(hash)))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
 
 /// What `/sync` is made of. Cheap to clone.
 #[derive(Clone)]
-pub struct Syncs(Arc<Sources>);
+pub(crate) struct Syncs(Arc<Sources>);
 
 /// Where the parts of a `/sync` come from.
 pub(crate) struct Sources {
@@ -49,72 +49,72 @@ pub(crate) struct Sources {
 
 /// Whose sync this is and what it asks for.
 #[derive(Clone, Debug)]
-pub struct Request {
-    pub user_id: OwnedUserId,
-    pub filter: Arc<FilterDefinition>,
+pub(crate) struct Request {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) filter: Arc<FilterDefinition>,
     /// None for everything.
-    pub since: Option<Position>,
+    pub(crate) since: Option<Position>,
     /// Whether to tell all state of all joined rooms.
-    pub full_state: bool,
+    pub(crate) full_state: bool,
     /// Whether state is told as it is after the timeline rather than before it.
-    pub state_after: bool,
+    pub(crate) state_after: bool,
 }
 
 /// What has happened.
 #[derive(Debug, Default)]
-pub struct Gathered {
+pub(crate) struct Gathered {
     /// Up to here.
-    pub until: Position,
-    pub joined: Vec<JoinedRoom>,
-    pub invited: Vec<StrippedRoom>,
-    pub knocked: Vec<StrippedRoom>,
-    pub left: Vec<LeftRoom>,
-    pub account_data: Vec<Arc<AccountData>>,
-    pub presence: Vec<PresenceEvent>,
+    pub(crate) until: Position,
+    pub(crate) joined: Vec<JoinedRoom>,
+    pub(crate) invited: Vec<StrippedRoom>,
+    pub(crate) knocked: Vec<StrippedRoom>,
+    pub(crate) left: Vec<LeftRoom>,
+    pub(crate) account_data: Vec<Arc<AccountData>>,
+    pub(crate) presence: Vec<PresenceEvent>,
 }
 
 /// What happened in a room that the user is in.
 #[derive(Debug)]
-pub struct JoinedRoom {
-    pub room_id: OwnedRoomId,
-    pub timeline: Timeline,
-    pub state: RoomState,
-    pub summary: Option<Summary>,
-    pub receipts: Vec<(Position, Arc<Receipt>)>,
+pub(crate) struct JoinedRoom {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) timeline: Timeline,
+    pub(crate) state: RoomState,
+    pub(crate) summary: Option<Summary>,
+    pub(crate) receipts: Vec<(Position, Arc<Receipt>)>,
     /// Who types now, if that has changed.
-    pub typing: Option<Vec<OwnedUserId>>,
-    pub account_data: Vec<Arc<AccountData>>,
-    pub unread: Counts,
+    pub(crate) typing: Option<Vec<OwnedUserId>>,
+    pub(crate) account_data: Vec<Arc<AccountData>>,
+    pub(crate) unread: Counts,
 }
 
 /// A room that the user is no longer in.
 #[derive(Debug)]
-pub struct LeftRoom {
-    pub room_id: OwnedRoomId,
-    pub timeline: Timeline,
-    pub state: RoomState,
-    pub account_data: Vec<Arc<AccountData>>,
+pub(crate) struct LeftRoom {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) timeline: Timeline,
+    pub(crate) state: RoomState,
+    pub(crate) account_data: Vec<Arc<AccountData>>,
 }
 
 /// A room that the user may enter, or has asked to: what can be told of it from outside.
 #[derive(Debug)]
-pub struct StrippedRoom {
-    pub room_id: OwnedRoomId,
-    pub state: Vec<Arc<Pdu>>,
+pub(crate) struct StrippedRoom {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) state: Vec<Arc<Pdu>>,
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
 #[derive(Debug, PartialEq, Eq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Five others at most, for naming a room that has no name.
-    pub heroes: Vec<OwnedUserId>,
-    pub joined: usize,
-    pub invited: usize,
+    pub(crate) heroes: Vec<OwnedUserId>,
+    pub(crate) joined: usize,
+    pub(crate) invited: usize,
 }
 
 impl Gathered {
     /// Whether there is nothing to tell.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.joined.is_empty()
             && self.invited.is_empty()
             && self.knocked.is_empty()
@@ -141,12 +141,12 @@ impl Syncs {
     }
 
     /// The user as a watcher, to wait for news with.
-    pub async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
+    pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
         self.0.watchers.watcher(user_id).await
     }
 
     /// What has happened since `request.since`, up to where this node has read.
-    pub async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
+    pub(crate) async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
         let tail = self.0.rooms.log().tail();
         if let Some(since) = request.since {
             // A token from another node may be ahead of this one.

@@ -3,7 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -22,14 +22,14 @@ use crate::{
 
 /// The state events to tell.
 #[derive(Debug, Default)]
-pub struct RoomState(Vec<Arc<Pdu>>);
+pub(crate) struct RoomState(Vec<Arc<Pdu>>);
 
 impl RoomState {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn events(&self) -> impl Iterator<Item = &Arc<Pdu>> {
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Arc<Pdu>> {
         self.0.iter()
     }
 }
@@ -123,17 +123,17 @@ pub(super) fn heroes(state: &State, user_id: &UserId) -> Vec<OwnedUserId> {
     if has_name(state) {
         return Vec::new();
     }
-    let mut present = BTreeMap::new();
-    let mut gone = BTreeMap::new();
+    let mut present = BTreeSet::new();
+    let mut gone = BTreeSet::new();
     for (user, pdu) in state.members().filter(|(user, _)| *user != user_id) {
         let group = match membership_of(pdu) {
             MembershipState::Join | MembershipState::Invite => &mut present,
             _ => &mut gone,
         };
-        group.insert((pdu.depth(), user), ());
+        group.insert((pdu.depth(), user));
     }
     let heroes = if present.is_empty() { gone } else { present };
-    heroes.into_keys().take(5).map(|(_, user)| user.to_owned()).collect()
+    heroes.into_iter().take(5).map(|(_, user)| user.to_owned()).collect()
 }
 
 fn has_name(state: &State) -> bool {

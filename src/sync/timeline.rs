@@ -21,24 +21,24 @@ const MAX_SCAN: usize = 1_000;
 
 /// The newest events after a position.
 #[derive(Debug)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     /// Oldest first.
-    pub events: Vec<Arc<Stored>>,
+    pub(crate) events: Vec<Arc<Stored>>,
     /// Whether older events after the position were left out.
-    pub limited: bool,
+    pub(crate) limited: bool,
     /// Everything after this position has been looked at.
-    pub start: Position,
+    pub(crate) start: Position,
     /// What the user may see.
     sight: Sight,
 }
 
 impl Timeline {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty() && !self.limited
     }
 
     /// The user's membership when an event was sent, as far as that is remembered.
-    pub fn membership_at(&self, event: &Stored) -> Option<MembershipState> {
+    pub(crate) fn membership_at(&self, event: &Stored) -> Option<MembershipState> {
         self.sight.membership_at(event.position)
     }
 }

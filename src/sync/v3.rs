@@ -30,11 +30,11 @@ use crate::{
 };
 
 /// For whom the response is written.
-pub struct Writer {
-    pub user_id: OwnedUserId,
-    pub device_id: OwnedDeviceId,
-    pub filter: Arc<FilterDefinition>,
-    pub state_after: bool,
+pub(crate) struct Writer {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) filter: Arc<FilterDefinition>,
+    pub(crate) state_after: bool,
 }
 
 /// A writer at work: the ages of events are counted to one moment.
@@ -45,7 +45,7 @@ struct Page<'a> {
 
 impl Writer {
     /// Writes the response.
-    pub fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<v3::Response> {
+    pub(crate) fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<v3::Response> {
         Page { writer: self, now }.response(gathered)
     }
 }

@@ -30,7 +30,7 @@ use crate::{
 const KEPT_USERS: usize = 50_000;
 
 /// Everybody who is connected to this node.
-pub struct Watchers {
+pub(crate) struct Watchers {
     db: Db,
     tail: Arc<Tail>,
     registry: Arc<Registry>,
@@ -38,7 +38,7 @@ pub struct Watchers {
 
 /// The part that follows the log.
 #[derive(Default)]
-pub struct Registry(RwLock<Index>);
+pub(crate) struct Registry(RwLock<Index>);
 
 #[derive(Default)]
 struct Index {
@@ -53,16 +53,16 @@ struct WatchedRoom {
 
 /// When something last happened in a room.
 #[derive(Debug)]
-pub struct Pulse(AtomicI64);
+pub(crate) struct Pulse(AtomicI64);
 
 impl Pulse {
-    pub fn last(&self) -> Position {
+    pub(crate) fn last(&self) -> Position {
         Position(self.0.load(Ordering::Acquire))
     }
 }
 
 /// A connected user.
-pub struct Watcher {
+pub(crate) struct Watcher {
     user_id: OwnedUserId,
     rooms: RwLock<HashMap<OwnedRoomId, Membership>>,
     /// The place of the last thing that concerns the user.
@@ -73,27 +73,27 @@ pub struct Watcher {
 
 /// A user's membership of a room, with the room's pulse.
 #[derive(Clone, Debug)]
-pub struct Membership {
-    pub membership: MembershipState,
+pub(crate) struct Membership {
+    pub(crate) membership: MembershipState,
     /// Where the trunk got it.
-    pub position: Position,
-    pub forgotten: bool,
-    pub pulse: Arc<Pulse>,
+    pub(crate) position: Position,
+    pub(crate) forgotten: bool,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl Watcher {
     /// Every room that the user is or was in.
-    pub fn rooms(&self) -> Vec<(OwnedRoomId, Membership)> {
+    pub(crate) fn rooms(&self) -> Vec<(OwnedRoomId, Membership)> {
         self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
     }
 
     /// The user's membership of one room.
-    pub fn membership(&self, room_id: &RoomId) -> Option<Membership> {
+    pub(crate) fn membership(&self, room_id: &RoomId) -> Option<Membership> {
         self.rooms.read().get(room_id).cloned()
     }
 
     /// The rooms that may hold something after `since`: where something happened, or the membership changed.
-    pub fn changed_rooms(&self, since: Position) -> Vec<(OwnedRoomId, Membership)> {
+    pub(crate) fn changed_rooms(&self, since: Position) -> Vec<(OwnedRoomId, Membership)> {
         self.rooms
             .read()
             .iter()
@@ -103,7 +103,7 @@ impl Watcher {
     }
 
     /// The place of the last thing that concerns the user, and a notice of every later one.
-    pub fn wakes(&self) -> watch::Receiver<Position> {
+    pub(crate) fn wakes(&self) -> watch::Receiver<Position> {
         self.wake.subscribe()
     }
 
@@ -119,12 +119,12 @@ impl Watcher {
 }
 
 impl Watchers {
-    pub fn new(db: Db, tail: Arc<Tail>, registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(db: Db, tail: Arc<Tail>, registry: Arc<Registry>) -> Self {
         Self { db, tail, registry }
     }
 
     /// The user as a watcher: remembered, or read from the database and from then on following the log.
-    pub async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
+    pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
         loop {
             let known = self.registry.0.read().users.get(user_id).cloned();
             if let Some(watcher) = known {
@@ -150,7 +150,7 @@ impl Watchers {
 
     /// Whether a watcher shares a room with a user. None where that is not in memory: the user is connected to
     /// another node, or to none.
-    pub fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
+    pub(crate) fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
         if watcher.user_id == user_id {
             return Some(true);
         }
@@ -161,15 +161,9 @@ impl Watchers {
     }
 
     /// The same from the database.
-    pub async fn look_up_shared_room(&self, watcher: &Watcher, user_id: &UserId) -> Result<bool> {
+    pub(crate) async fn look_up_shared_room(&self, watcher: &Watcher, user_id: &UserId) -> Result<bool> {
         let mut conn = self.db.read().await?;
         Ok(store::membership::share_room(&mut conn, &watcher.user_id, user_id).await?)
-    }
-
-    /// How many users are remembered, and in how many rooms.
-    pub fn len(&self) -> (usize, usize) {
-        let index = self.registry.0.read();
-        (index.users.len(), index.rooms.len())
     }
 }
 

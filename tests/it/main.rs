@@ -15,6 +15,7 @@ mod bad_input;
 mod durable;
 mod floors;
 mod presence;
+mod reading;
 mod receipt;
 mod rooms;
 mod sync;

@@ -201,7 +201,7 @@ on_both! {
         let since = next(&alice.sync_with(None, "&timeout=0").await);
         let waiting = alice.sync(Some(&since));
         let stop = async {
-            while !world.metrics().await.contains("hearth_waiting_syncs 1") {
+            while !world.metrics().contains("hearth_waiting_syncs 1") {
                 tokio::task::yield_now().await;
             }
             world.app.tasks.shutdown().start("the test says so");

@@ -17,39 +17,40 @@ use serde_json::{Value, json};
 
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
+pub(crate) enum Engine {
     Sqlite,
     Postgres,
 }
 
 /// A running server.
-pub struct World {
-    pub url: String,
-    pub clock: Clock,
-    pub app: App,
-    pub config: Config,
+pub(crate) struct World {
+    pub(crate) url: String,
+    pub(crate) clock: Clock,
+    pub(crate) app: App,
+    pub(crate) config: Config,
     database: String,
     tasks: Tasks,
     http: reqwest::Client,
-    _dir: Arc<tempfile::TempDir>,
+    /// Gone with the last world that uses it.
+    dir: Arc<tempfile::TempDir>,
 }
 
 /// A user who is logged in.
 #[derive(Clone)]
-pub struct Client {
-    pub user_id: String,
-    pub device_id: String,
-    pub token: String,
+pub(crate) struct Client {
+    pub(crate) user_id: String,
+    pub(crate) device_id: String,
+    pub(crate) token: String,
     http: reqwest::Client,
     url: String,
 }
 
 /// An answer: its status and its JSON.
 #[derive(Debug, PartialEq)]
-pub struct Reply {
-    pub status: u16,
-    pub body: Value,
-    pub headers: reqwest::header::HeaderMap,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) headers: reqwest::header::HeaderMap,
 }
 
 /// 2026-01-01, in milliseconds: far from every edge.
@@ -61,13 +62,14 @@ macro_rules! on_both {
     ($($(#[$doc:meta])* async fn $name:ident($world:ident $(, $config:ident => $configure:block)?) $body:block)*) => {$(
         $(#[$doc])*
         mod $name {
+            #[allow(unused_imports, reason = "not every test needs what its file imports")]
             use super::*;
 
             async fn run($world: $crate::world::World) {
                 $body
             }
 
-            #[expect(unused_mut, unused_variables, reason = "most tests take the configuration as it is")]
+            #[allow(unused_variables, reason = "most tests take the configuration as it is")]
             fn configure() -> impl FnOnce(&mut hearth::config::Config) {
                 |config: &mut hearth::config::Config| { $(let $config = config; $configure)? }
             }
@@ -90,14 +92,13 @@ macro_rules! on_both {
 
 impl World {
     /// A server on an empty database. None where there is no PostgreSQL to make one in.
-    pub async fn on(engine: Engine, configure: impl FnOnce(&mut Config)) -> Option<Self> {
+    pub(crate) async fn on(engine: Engine, configure: impl FnOnce(&mut Config)) -> Option<Self> {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let url = match engine {
             Engine::Sqlite => format!("sqlite:{}", dir.path().join("hearth.sqlite3").display()),
             Engine::Postgres => new_postgres_database().await?,
         };
-        let mut config = Config::default();
-        config.data_dir = dir.path().to_owned();
+        let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
         config.registration.mode = hearth::config::RegistrationMode::Open;
         config.rate_limits.enabled = false;
         config.listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -112,19 +113,19 @@ impl World {
             .await
             .unwrap();
         let listeners = Listeners::bind(&config.listen, &config).unwrap();
-        let url = listeners.urls().first().unwrap().to_string().trim_end_matches('/').to_owned();
+        let url = listeners.urls().first().unwrap().trim_end_matches('/').to_owned();
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
         let serving = tasks.clone();
         tasks.spawn("listeners", async move { listeners.serve(router, &serving).await });
-        let http = http_client(Duration::from_secs(60));
-        Self { url, clock, app, config, database: database.to_owned(), tasks, http, _dir: dir }
+        let http = http_client(Duration::from_mins(1));
+        Self { url, clock, app, config, database: database.to_owned(), tasks, http, dir }
     }
 
     /// Stops the server and starts it again on the same database. Clients of before speak to the old address.
-    pub async fn restarted(self) -> Self {
+    pub(crate) async fn restarted(self) -> Self {
         self.tasks.shutdown().start("the test restarts it");
         let (config, clock, database, dir) =
-            (self.config.clone(), self.clock.clone(), self.database.clone(), Arc::clone(&self._dir));
+            (self.config.clone(), self.clock.clone(), self.database.clone(), Arc::clone(&self.dir));
         let tasks = self.tasks.clone();
         drop(self);
         tasks.join_all(Duration::from_secs(10)).await;
@@ -132,7 +133,7 @@ impl World {
     }
 
     /// Registers a user and logs in.
-    pub async fn user(&self, name: &str) -> Client {
+    pub(crate) async fn user(&self, name: &str) -> Client {
         let body =
             json!({ "username": name, "password": format!("password of {name}"), "auth": { "type": "m.login.dummy" } });
         let reply = self.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.ok();
@@ -146,7 +147,7 @@ impl World {
     }
 
     /// A second device of a user.
-    pub async fn login(&self, user: &Client) -> Client {
+    pub(crate) async fn login(&self, user: &Client) -> Client {
         let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
         let body = json!({
             "type": "m.login.password",
@@ -162,17 +163,17 @@ impl World {
     }
 
     /// The server's metrics as an operator's Prometheus reads them.
-    pub async fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         self.app.metrics.render().unwrap()
     }
 
     /// A call by nobody in particular, or with a token.
-    pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Reply {
+    pub(crate) async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Reply {
         call(&self.http, &self.url, method, path, token, body.map(|body| body.to_string())).await
     }
 
     /// A call with a body that need not be JSON.
-    pub async fn call_raw(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Reply {
+    pub(crate) async fn call_raw(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Reply {
         call(&self.http, &self.url, method, path, token, Some(body.to_owned())).await
     }
 }
@@ -208,14 +209,14 @@ async fn call(
 impl Reply {
     /// The body of a success.
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert_eq!(self.status, 200, "expected success, got {}", self.body);
         self.body
     }
 
     /// Checks that this is a refusal with the given status and error code.
     #[track_caller]
-    pub fn refused(&self, status: u16, errcode: &str) {
+    pub(crate) fn refused(&self, status: u16, errcode: &str) {
         assert_eq!((self.status, self.body["errcode"].as_str()), (status, Some(errcode)), "{}", self.body);
         assert!(self.body["error"].as_str().is_some_and(|message| !message.is_empty()), "no message: {}", self.body);
     }
@@ -223,59 +224,59 @@ impl Reply {
 
 impl Client {
     /// The same user, speaking to another server on the same data.
-    pub fn at(self, world: &World) -> Self {
+    pub(crate) fn at(self, world: &World) -> Self {
         Self { url: world.url.clone(), http: world.http.clone(), ..self }
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         call(&self.http, &self.url, "GET", path, Some(&self.token), None).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Reply {
         call(&self.http, &self.url, "PUT", path, Some(&self.token), Some(body.to_string())).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
         call(&self.http, &self.url, "POST", path, Some(&self.token), Some(body.to_string())).await
     }
 
-    pub async fn delete(&self, path: &str) -> Reply {
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
         call(&self.http, &self.url, "DELETE", path, Some(&self.token), None).await
     }
 
     /// Creates a room and gives its identifier.
-    pub async fn create_room(&self, body: Value) -> String {
+    pub(crate) async fn create_room(&self, body: Value) -> String {
         let reply = self.post("/_matrix/client/v3/createRoom", body).await.ok();
         reply["room_id"].as_str().unwrap().to_owned()
     }
 
     /// Sends a text message and gives the event's identifier.
-    pub async fn say(&self, room: &str, text: &str) -> String {
+    pub(crate) async fn say(&self, room: &str, text: &str) -> String {
         let transaction = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{transaction}", escape(room));
         let reply = self.put(&path, json!({ "msgtype": "m.text", "body": text })).await.ok();
         reply["event_id"].as_str().unwrap().to_owned()
     }
 
-    pub async fn join(&self, room: &str) -> Reply {
+    pub(crate) async fn join(&self, room: &str) -> Reply {
         self.post(&format!("/_matrix/client/v3/join/{}", escape(room)), json!({})).await
     }
 
-    pub async fn leave(&self, room: &str) -> Reply {
+    pub(crate) async fn leave(&self, room: &str) -> Reply {
         self.post(&format!("/_matrix/client/v3/rooms/{}/leave", escape(room)), json!({})).await
     }
 
-    pub async fn invite(&self, room: &str, user_id: &str) -> Reply {
+    pub(crate) async fn invite(&self, room: &str, user_id: &str) -> Reply {
         self.post(&format!("/_matrix/client/v3/rooms/{}/invite", escape(room)), json!({ "user_id": user_id })).await
     }
 
     /// One `/sync`, waiting up to ten seconds for something to happen.
-    pub async fn sync(&self, since: Option<&str>) -> Value {
+    pub(crate) async fn sync(&self, since: Option<&str>) -> Value {
         self.sync_with(since, "").await
     }
 
     /// One `/sync` with further parameters, each beginning with `&`.
-    pub async fn sync_with(&self, since: Option<&str>, more: &str) -> Value {
+    pub(crate) async fn sync_with(&self, since: Option<&str>, more: &str) -> Value {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
         let timeout = if more.contains("&timeout=") { "" } else { "&timeout=10000" };
         self.get(&format!("/_matrix/client/v3/sync?set_presence=offline{timeout}{since}{more}")).await.ok()
@@ -283,7 +284,7 @@ impl Client {
 }
 
 /// An HTTP client that gives up after `patience`.
-pub fn http_client(patience: Duration) -> reqwest::Client {
+pub(crate) fn http_client(patience: Duration) -> reqwest::Client {
     static PROVIDER: std::sync::Once = std::sync::Once::new();
     PROVIDER.call_once(|| rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap());
     reqwest::Client::builder().timeout(patience).build().unwrap()
@@ -292,7 +293,7 @@ pub fn http_client(patience: Duration) -> reqwest::Client {
 static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 /// An identifier as a part of a path.
-pub fn escape(identifier: &str) -> String {
+pub(crate) fn escape(identifier: &str) -> String {
     identifier.bytes().fold(String::new(), |path, byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path + &char::from(byte).to_string(),
         _ => path + &format!("%{byte:02X}"),
@@ -300,19 +301,18 @@ pub fn escape(identifier: &str) -> String {
 }
 
 /// The texts of the messages in a room's timeline of a sync.
-pub fn texts(sync: &Value, room: &str) -> Vec<String> {
+pub(crate) fn texts(sync: &Value, room: &str) -> Vec<String> {
     let events = sync["rooms"]["join"][room]["timeline"]["events"].as_array().cloned().unwrap_or_default();
     events.iter().filter_map(|e| e["content"]["body"].as_str().map(ToOwned::to_owned)).collect()
 }
 
 /// The token to sync on from.
-pub fn next(sync: &Value) -> String {
+pub(crate) fn next(sync: &Value) -> String {
     sync["next_batch"].as_str().unwrap().to_owned()
 }
 
 /// Makes an empty database in the PostgreSQL that `./test` started. It goes away with that server.
-#[expect(clippy::disallowed_methods, reason = "no database exists yet that the server's own code could open")]
-pub async fn new_postgres_database() -> Option<String> {
+pub(crate) async fn new_postgres_database() -> Option<String> {
     use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
     let url = std::env::var("HEARTH_TEST_POSTGRES").ok()?;
     let options: PgConnectOptions = url.parse().unwrap();
