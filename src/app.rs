@@ -123,7 +123,7 @@ impl App {
             receipts: receipts.clone(),
             typists: typists.clone(),
             presence: presence.clone(),
-            unread,
+            unread: unread.clone(),
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
