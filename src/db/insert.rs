@@ -15,7 +15,6 @@ pub(crate) enum Kind {
     Int,
     Text,
     Bool,
-    Bytes,
 }
 
 /// The values of one column, a row each. Absent values are allowed where the type says so.
@@ -24,7 +23,6 @@ pub(crate) enum Column<'a> {
     Ints(Vec<Option<i64>>),
     Texts(Vec<Option<&'a str>>),
     Bools(Vec<bool>),
-    Bytes(Vec<&'a [u8]>),
 }
 
 /// How rows go into a table: its columns, and what happens to a row that is already there.
@@ -76,7 +74,6 @@ impl Insert {
                     Kind::Int => "bigint",
                     Kind::Text => "text",
                     Kind::Bool => "boolean",
-                    Kind::Bytes => "bytea",
                 };
                 format!("${}::{kind}[]", i + 1)
             })
@@ -123,7 +120,6 @@ impl Insert {
                         Column::Ints(v) => arguments.add(v.as_slice()),
                         Column::Texts(v) => arguments.add(v.as_slice()),
                         Column::Bools(v) => arguments.add(v.as_slice()),
-                        Column::Bytes(v) => arguments.add(v.as_slice()),
                     }
                     .map_err(|e| fail(sqlx::Error::Encode(e)))?;
                 }
@@ -183,7 +179,6 @@ impl<'a> Column<'a> {
             Self::Ints(v) => v.len(),
             Self::Texts(v) => v.len(),
             Self::Bools(v) => v.len(),
-            Self::Bytes(v) => v.len(),
         }
     }
 
@@ -192,7 +187,6 @@ impl<'a> Column<'a> {
             Self::Ints(v) => arguments.add(v.get(row).copied().flatten()),
             Self::Texts(v) => arguments.add(v.get(row).copied().flatten()),
             Self::Bools(v) => arguments.add(v.get(row).copied()),
-            Self::Bytes(v) => arguments.add(v.get(row).copied()),
         }
     }
 }

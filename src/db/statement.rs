@@ -29,6 +29,7 @@ macro_rules! statements {
         $($(#[$doc])* static $name: $crate::db::Statement =
             $crate::db::Statement::new(stringify!($name), $sqlite, $crate::db::statements!(@either $sqlite $(, $postgres)?));)*
         #[cfg(test)]
+        #[allow(dead_code, reason = "tests name statements of their own")]
         pub(crate) static STATEMENTS: &[&$crate::db::Statement] = &[$(&$name),*];
     };
     (@either $sqlite:literal) => { $sqlite };

@@ -12,16 +12,11 @@ use ruma::{
 
 use super::{Rooms, append::Plan, membership::member_content};
 use crate::{
-    db::{Conn, DbResult, args, statements},
+    db::{Conn, DbResult},
     error::{Error, Result},
     event::Draft,
     store,
 };
-
-statements! {
-    LIST_PROFILES = "SELECT user_id, field, value FROM profiles
-        WHERE user_id IN LIST($1) AND field IN ('displayname', 'avatar_url')";
-}
 
 /// How many rooms are told of a new profile at once: enough to share commits, few enough to leave room for others.
 const ROOMS_AT_ONCE: usize = 16;
@@ -111,12 +106,11 @@ struct Named {
 }
 
 async fn list(conn: &mut Conn, users: &[&UserId]) -> DbResult<Profiles> {
-    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
     let mut known: HashMap<OwnedUserId, Profile> = HashMap::new();
-    for row in conn.list(&LIST_PROFILES, args![&users]).await? {
-        let profile = known.entry(row.get(0)?).or_default();
-        let value: Option<String> = row.json::<serde_json::Value>(2)?.as_str().map(ToOwned::to_owned);
-        match row.get::<String>(1)?.as_str() {
+    for (user_id, field, value) in store::profile::list_faces(conn, users).await? {
+        let profile = known.entry(user_id).or_default();
+        let value = value.as_str().map(ToOwned::to_owned);
+        match field.as_str() {
             "displayname" => profile.displayname = value,
             _ => profile.avatar_url = value,
         }

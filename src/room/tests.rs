@@ -41,7 +41,7 @@ impl World {
     }
 
     async fn count_rooms(&self) -> i64 {
-        self.db.read().await.unwrap().get(&COUNT_ROOMS, args![]).await.unwrap().get(0).unwrap()
+        self.db.read().await.unwrap().find(&COUNT_ROOMS, args![]).await.unwrap().unwrap().get(0).unwrap()
     }
 
     async fn set_displayname(&self, user: &str, name: &str) {

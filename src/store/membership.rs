@@ -1,7 +1,7 @@
 //! `memberships`: which user is what in which room, as the trunks say.
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    OwnedRoomId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
@@ -45,7 +45,7 @@ pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_MEMBERSHIPS];
 pub(crate) struct Membership<'a> {
     pub(crate) user_id: &'a UserId,
     pub(crate) room_id: &'a RoomId,
-    pub(crate) membership: MembershipState,
+    pub(crate) state: MembershipState,
     pub(crate) position: Position,
 }
 
@@ -56,10 +56,10 @@ impl<'a> Membership<'a> {
             return None;
         }
         let user_id = <&UserId>::try_from(change.state_key.as_str()).ok()?;
-        let membership = change.event.as_ref().map_or(MembershipState::Leave, |pdu| {
+        let state = change.event.as_ref().map_or(MembershipState::Leave, |pdu| {
             pdu.content_as::<Content>().map_or(MembershipState::Leave, |content| content.membership)
         });
-        Some(Self { user_id, room_id, membership, position })
+        Some(Self { user_id, room_id, state, position })
     }
 }
 
@@ -81,7 +81,7 @@ pub(crate) async fn upsert(tx: &mut Tx, rows: &[Membership<'_>]) -> DbResult<()>
     let columns = [
         Column::texts(rows.iter().map(|row| row.user_id.as_str())),
         Column::texts(rows.iter().map(|row| row.room_id.as_str())),
-        Column::texts(rows.iter().map(|row| row.membership.as_str())),
+        Column::texts(rows.iter().map(|row| row.state.as_str())),
         Column::ints(rows.iter().map(|row| row.position.0)),
         Column::Bools(vec![false; rows.len()]),
     ];

@@ -1,10 +1,13 @@
 //! `profiles`: what users tell about themselves, a row for each field.
 
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
 use crate::db::{Conn, DbResult, args, statements};
 
 statements! {
+    /// What rooms see of users.
+    LIST_FACES = "SELECT user_id, field, value FROM profiles
+        WHERE user_id IN LIST($1) AND field IN ('displayname', 'avatar_url')";
     FIND_PROFILE_FIELD = "SELECT value FROM profiles WHERE user_id = $1 AND field = $2";
     LIST_PROFILE_FIELDS = "SELECT field, value FROM profiles WHERE user_id = $1";
     UPSERT_PROFILE_FIELD = "INSERT INTO profiles (user_id, field, value) VALUES ($1, $2, $3)
@@ -22,6 +25,16 @@ pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, field: &str) -> DbRe
 pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<(String, String)>> {
     let rows = conn.list(&LIST_PROFILE_FIELDS, args![user_id]).await?;
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Names and pictures of users: whose, which field, and its JSON.
+pub(crate) async fn list_faces(
+    conn: &mut Conn,
+    users: &[&UserId],
+) -> DbResult<Vec<(OwnedUserId, String, serde_json::Value)>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let rows = conn.list(&LIST_FACES, args![&users]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.json(2)?))).collect()
 }
 
 pub(crate) async fn upsert(conn: &mut Conn, user_id: &UserId, field: &str, json: &str) -> DbResult<()> {

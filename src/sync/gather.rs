@@ -140,6 +140,11 @@ impl Syncs {
         Self(Arc::new(sources))
     }
 
+    #[cfg(test)]
+    pub(crate) fn unread(&self) -> &Unread {
+        &self.0.unread
+    }
+
     /// The user as a watcher, to wait for news with.
     pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
         self.0.watchers.watcher(user_id).await
@@ -178,7 +183,7 @@ impl Syncs {
     ) -> Result<()> {
         let Some(room) = self.0.rooms.find(room_id).await? else { return Ok(()) };
         let since = self.0.membership_since(request, &room, membership).await?;
-        match membership.membership {
+        match membership.state {
             MembershipState::Join => {
                 let joined = self.gather_joined(request, until, room_id, &room, &since).await?;
                 // A room that is new to the client is told even where nothing of it passes the filter.
@@ -218,7 +223,7 @@ impl Syncs {
         let after = since.timeline_after();
         let timeline = timeline::gather(&self.0, request, room, after, until).await?;
         let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
-        let summary = self.summary(request, room, since, &timeline, &state);
+        let summary = summary(request, room, since, &timeline, &state);
         let news_after = if since.is_new() { Position::START } else { after };
         let receipts = self.receipts(request, room_id, news_after, until).await?;
         let typing = self.0.typists.since(room_id, news_after, until, self.0.clock.now()).await?;
@@ -314,28 +319,21 @@ impl Syncs {
         let of_room = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.as_deref() == Some(room_id));
         Ok(of_room.filter(|data| filter.passes_kind(&data.kind) && filter.passes_room(room_id)).collect())
     }
+}
 
-    /// Told when the room is new to the client or its members have changed.
-    fn summary(
-        &self,
-        request: &Request,
-        room: &Room,
-        since: &Since,
-        timeline: &Timeline,
-        state: &RoomState,
-    ) -> Option<Summary> {
-        let changed = since.is_new()
-            || request.full_state
-            || timeline.limited
-            || timeline.events.iter().map(|e| &e.pdu).chain(state.events()).any(|pdu| tells_members(pdu));
-        changed.then(|| {
-            room.view(|view| Summary {
-                heroes: state::heroes(&view.state, &request.user_id),
-                joined: view.joined(),
-                invited: view.invited(),
-            })
+/// Told when the room is new to the client or its members have changed.
+fn summary(request: &Request, room: &Room, since: &Since, timeline: &Timeline, state: &RoomState) -> Option<Summary> {
+    let changed = since.is_new()
+        || request.full_state
+        || timeline.limited
+        || timeline.events.iter().map(|e| &e.pdu).chain(state.events()).any(|pdu| tells_members(pdu));
+    changed.then(|| {
+        room.view(|view| Summary {
+            heroes: state::heroes(&view.state, &request.user_id),
+            joined: view.joined(),
+            invited: view.invited(),
         })
-    }
+    })
 }
 
 /// Members, or what a room without heroes would be called by.

@@ -59,7 +59,7 @@ impl Sources {
         room: &Room,
         membership: &Membership,
     ) -> Result<Since> {
-        let now = membership.membership.clone();
+        let now = membership.state.clone();
         let Some(after) = request.since else {
             return Ok(Since { after: None, before: MembershipState::Leave, now });
         };

@@ -2,10 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedUserId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, UInt,
     api::client::{
         filter::{EventFormat, FilterDefinition},
         sync::sync_events::{UnreadNotificationsCount, v3},
@@ -59,7 +59,7 @@ impl Page<'_> {
         }
         for room in gathered.left {
             let room_id = room.room_id.clone();
-            response.rooms.leave.insert(room_id, self.left(room)?);
+            response.rooms.leave.insert(room_id, self.left(&room)?);
         }
         for room in gathered.invited {
             let mut invited = v3::InvitedRoom::new();
@@ -94,7 +94,7 @@ impl Page<'_> {
         Ok(joined)
     }
 
-    fn left(&self, room: LeftRoom) -> Result<v3::LeftRoom> {
+    fn left(&self, room: &LeftRoom) -> Result<v3::LeftRoom> {
         let mut left = v3::LeftRoom::new();
         left.timeline = self.timeline(&room.timeline)?;
         left.state = self.state(room.state.events())?;

@@ -74,7 +74,7 @@ pub(crate) struct Watcher {
 /// A user's membership of a room, with the room's pulse.
 #[derive(Clone, Debug)]
 pub(crate) struct Membership {
-    pub(crate) membership: MembershipState,
+    pub(crate) state: MembershipState,
     /// Where the trunk got it.
     pub(crate) position: Position,
     pub(crate) forgotten: bool,
@@ -155,7 +155,7 @@ impl Watchers {
             return Some(true);
         }
         let other = self.registry.0.read().users.get(user_id).cloned()?;
-        let joined = |membership: &Membership| membership.membership == MembershipState::Join;
+        let joined = |membership: &Membership| membership.state == MembershipState::Join;
         let (mine, theirs) = (watcher.rooms.read(), other.rooms.read());
         Some(mine.iter().any(|(room_id, own)| joined(own) && theirs.get(room_id).is_some_and(joined)))
     }
@@ -209,7 +209,7 @@ impl Index {
             _ => {}
         }
         let pulse = Arc::clone(&room.pulse);
-        watcher.rooms.write().insert(room_id.to_owned(), Membership { membership, position, forgotten, pulse });
+        watcher.rooms.write().insert(room_id.to_owned(), Membership { state: membership, position, forgotten, pulse });
     }
 
     /// Drops the tenth of the users who asked longest ago and are not waiting now.
@@ -308,7 +308,7 @@ impl Index {
     /// Everybody who shares a room with a user, and the user.
     fn neighbours<'a>(&'a self, watcher: &'a Arc<Watcher>) -> Vec<&'a Arc<Watcher>> {
         let rooms = watcher.rooms.read();
-        let joined = rooms.iter().filter(|(_, membership)| membership.membership == MembershipState::Join);
+        let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
         let others = joined.filter_map(|(room_id, _)| self.rooms.get(room_id)).flat_map(|room| &room.users);
         others.chain([watcher]).collect()
     }
@@ -331,7 +331,7 @@ impl Registry {
             let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
             // One that the watcher was registered with is not news.
             if watcher.membership(room_id).is_none_or(|known| known.position < at) {
-                index.enter(&watcher, room_id, (row.membership, at, false), at);
+                index.enter(&watcher, room_id, (row.state, at, false), at);
             }
         }
     }

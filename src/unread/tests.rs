@@ -72,7 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// An event of the model. Its place is its index.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about an event")]
+#[expect(clippy::struct_excessive_bools, reason = "a naive model tells everything apart")]
 struct Event {
     id: OwnedEventId,
     sender: usize,
@@ -135,7 +135,7 @@ impl Model {
     }
 
     async fn check(&self, user: usize) {
-        let counts = self.world.app.unread.counts(&self.users[user], &self.room).await.unwrap();
+        let counts = self.world.app.syncs.unread().counts(&self.users[user], &self.room).await.unwrap();
         assert_eq!(counts, self.counts(user), "what {} has not read", self.users[user]);
     }
 
@@ -263,19 +263,19 @@ async fn threads_are_counted_apart_and_add_up_for_clients_that_do_not_know_them(
     let mention = json!({ "msgtype": "m.text", "body": "bob!", "m.mentions": { "user_ids": [bob] } });
     world.message(&room, &alice, mention).await;
 
-    let counts = world.app.unread.counts(&bob, &room).await.unwrap();
+    let counts = world.app.syncs.unread().counts(&bob, &room).await.unwrap();
     let one = Count { notifications: 1, highlights: 0 };
     let main = Count { notifications: 2, highlights: 1 };
     assert_eq!(counts, Counts { main, threads: BTreeMap::from([(root.clone(), one)]) });
     assert_eq!(counts.total(), Count { notifications: 3, highlights: 1 });
-    assert_eq!(world.app.unread.counts(&alice, &room).await.unwrap(), Counts::default());
+    assert_eq!(world.app.syncs.unread().counts(&alice, &room).await.unwrap(), Counts::default());
 
     // Bob answers in the thread: he has read that, and not the rest.
     world.reply(&room, &bob, &root).await;
-    assert_eq!(world.app.unread.counts(&bob, &room).await.unwrap(), Counts { main, threads: BTreeMap::new() });
-    assert_eq!(world.app.unread.counts(&alice, &room).await.unwrap().total(), one);
+    assert_eq!(world.app.syncs.unread().counts(&bob, &room).await.unwrap(), Counts { main, threads: BTreeMap::new() });
+    assert_eq!(world.app.syncs.unread().counts(&alice, &room).await.unwrap().total(), one);
     world.membership(&room, &bob, "leave").await;
-    assert_eq!(world.app.unread.counts(&bob, &room).await.unwrap(), Counts::default());
+    assert_eq!(world.app.syncs.unread().counts(&bob, &room).await.unwrap(), Counts::default());
 }
 
 #[tokio::test]
@@ -285,12 +285,12 @@ async fn a_room_that_is_followed_costs_no_query() {
     let room = world.room(&[&alice, &bob]).await;
     for n in 1..=30 {
         world.say(&room, &alice, "hello").await;
-        let counts = world.app.unread.counts(&bob, &room).await.unwrap();
+        let counts = world.app.syncs.unread().counts(&bob, &room).await.unwrap();
         assert_eq!(counts.main.notifications, n);
     }
     // Nothing can be asked of a database that is closed.
     world.app.db.close().await;
-    let counts = world.app.unread.counts(&bob, &room).await.unwrap();
+    let counts = world.app.syncs.unread().counts(&bob, &room).await.unwrap();
     assert_eq!(counts.main.notifications, 30);
 }
 

@@ -265,7 +265,7 @@ async fn between(user: &Stubborn, room: &str, from: &str, to: &str) -> Vec<(Stri
         let page = user.call("GET", &path, None).await;
         found.extend(messages(&page["chunk"]));
         match page["end"].as_str() {
-            Some(end) if end != from => from = end.to_owned(),
+            Some(end) if end != from => end.clone_into(&mut from),
             _ => return found,
         }
     }

@@ -224,15 +224,13 @@ async fn walk_back(user: &Client, room: &str, from: &str, known: &[String]) -> V
             }
             found.push(id);
         }
-        match end {
-            Some(end) => from = end,
-            None => {
-                // All of it: whatever was known before was found again.
-                found.reverse();
-                found.retain(|id| !known.contains(id));
-                return found;
-            }
-        }
+        let Some(end) = end else {
+            // All of it: whatever was known before was found again.
+            found.reverse();
+            found.retain(|id| !known.contains(id));
+            return found;
+        };
+        from = end;
     }
 }
 

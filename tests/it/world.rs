@@ -39,7 +39,6 @@ pub(crate) struct World {
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) user_id: String,
-    pub(crate) device_id: String,
     pub(crate) token: String,
     http: reqwest::Client,
     url: String,
@@ -139,7 +138,6 @@ impl World {
         let reply = self.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.ok();
         Client {
             user_id: reply["user_id"].as_str().unwrap().to_owned(),
-            device_id: reply["device_id"].as_str().unwrap().to_owned(),
             token: reply["access_token"].as_str().unwrap().to_owned(),
             http: self.http.clone(),
             url: self.url.clone(),
@@ -155,11 +153,7 @@ impl World {
             "password": format!("password of {name}"),
         });
         let reply = self.call("POST", "/_matrix/client/v3/login", None, Some(body)).await.ok();
-        Client {
-            device_id: reply["device_id"].as_str().unwrap().to_owned(),
-            token: reply["access_token"].as_str().unwrap().to_owned(),
-            ..user.clone()
-        }
+        Client { token: reply["access_token"].as_str().unwrap().to_owned(), ..user.clone() }
     }
 
     /// The server's metrics as an operator's Prometheus reads them.
@@ -318,7 +312,7 @@ pub(crate) async fn new_postgres_database() -> Option<String> {
     let options: PgConnectOptions = url.parse().unwrap();
     let name = format!("it_{}", Random::system().token(16).to_lowercase());
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    connection.execute(sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))).await.unwrap();
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))).await.unwrap();
     connection.close().await.unwrap();
     let (head, query) = url.split_once('?').map_or((url.as_str(), ""), |(head, query)| (head, query));
     let server = head.rsplit_once('/').unwrap().0;
