@@ -9,7 +9,10 @@ use crate::{
     app::App,
     clock::Clock,
     config::Config,
-    db::testing::{TestDatabase, databases, sqlite},
+    db::{
+        Engine,
+        testing::{TestDatabase, databases, sqlite},
+    },
     event::Draft,
     metrics::Metrics,
     position::Position,
@@ -64,6 +67,25 @@ impl World {
         stop(app).await;
         let app = start(config, &database, &clock).await;
         Self { app, clock, database }
+    }
+
+    /// Two servers on one database, where there is an engine at hand that allows it. The second has no database of
+    /// its own to remove.
+    pub(crate) async fn two_nodes() -> Option<(Self, App)> {
+        for world in Self::on_each_engine().await {
+            if world.app.db.engine() == Engine::Postgres {
+                let other = start(Config::default(), &world.database, &world.clock).await;
+                return Some((world, other));
+            }
+            world.close().await;
+        }
+        None
+    }
+
+    /// Stops the second of two servers, and then the first.
+    pub(crate) async fn close_both(self, other: App) {
+        stop(other).await;
+        self.close().await;
     }
 
     /// Stops the server and removes its database.

@@ -1,6 +1,6 @@
 //! Unread counts against a model that keeps everything in a list and counts it whenever it is asked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, events::receipt::ReceiptThread};
@@ -8,7 +8,11 @@ use serde_json::json;
 
 use super::{Count, Counts};
 use crate::{
+    app::App,
+    fact::Receipt,
+    position::Position,
     receipt::Marks,
+    store,
     testing::{World, user},
 };
 
@@ -340,4 +344,50 @@ async fn what_is_asked_while_everybody_writes_is_what_a_restart_gives() {
         }
         world.close().await;
     }
+}
+
+/// Waits until a node has read what has been written so far.
+async fn reach(app: &App, position: Position) {
+    app.log.tail().wait_for(position).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_tell_the_same() {
+    let Some((world, other)) = World::two_nodes().await else { return };
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&[&alice, &bob]).await;
+    let root = world.say(&room, &alice, "root").await;
+    reach(&other, world.reached()).await;
+    other.unread.counts(&bob, &room).await.unwrap();
+    for turn in 0..10 {
+        let event =
+            if turn % 3 == 0 { world.reply(&room, &alice, &root).await } else { world.say(&room, &alice, "hi").await };
+        if turn % 4 == 3 {
+            reach(&other, world.reached()).await;
+            // Behind what was read on the first node a moment ago, or ahead of it.
+            let marks = Marks { read: Some(event.clone()), ..Marks::default() };
+            let behind = Marks { read: Some(root.clone()), ..Marks::default() };
+            let (on_one, on_other) = tokio::join!(
+                world.app.receipts.mark(&bob, &room, if turn == 3 { marks.clone() } else { behind.clone() }),
+                other.receipts.mark(&bob, &room, if turn == 3 { behind } else { marks }),
+            );
+            on_one.and(on_other).unwrap();
+            let at = store::log::last_position(&mut world.app.db.read().await.unwrap()).await.unwrap();
+            tokio::join!(reach(&other, at), reach(&world.app, at));
+        }
+        if turn == 8 {
+            world.redact(&room, &alice, &event).await;
+        }
+        reach(&other, world.reached()).await;
+        let here = world.app.unread.counts(&bob, &room).await.unwrap();
+        assert_eq!(other.unread.counts(&bob, &room).await.unwrap(), here, "turn {turn}");
+        let end = Position(i64::MAX);
+        let shown = |receipts: Vec<(Position, Arc<Receipt>)>| -> Vec<_> {
+            receipts.into_iter().map(|(at, receipt)| (at, receipt.event_id.clone())).collect()
+        };
+        let on_one = world.app.receipts.since(&room, Position::START, end, &alice).await.unwrap();
+        let on_other = other.receipts.since(&room, Position::START, end, &alice).await.unwrap();
+        assert_eq!(shown(on_one), shown(on_other), "turn {turn}");
+    }
+    world.close_both(other).await;
 }
