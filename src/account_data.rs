@@ -55,12 +55,14 @@ pub fn push_rules(user_id: &UserId) -> Ruleset {
 }
 
 /// The same as global account data, as which clients get them first.
-pub fn push_rules_content(user_id: &UserId) -> Result<Box<RawValue>> {
+pub fn push_rules_data(user_id: &UserId) -> Result<Arc<AccountData>> {
     #[derive(Serialize)]
     struct Content {
         global: Ruleset,
     }
-    to_raw_value(&Content { global: push_rules(user_id) }).map_err(Error::broken)
+    let content = to_raw_value(&Content { global: push_rules(user_id) }).map_err(Error::broken)?;
+    let (user_id, kind) = (user_id.to_owned(), PUSH_RULES.to_owned());
+    Ok(Arc::new(AccountData { user_id, room_id: None, kind, content: content.into() }))
 }
 
 impl AccountDataBook {

@@ -63,6 +63,8 @@ pub struct House {
     pub(crate) typists: Typists,
     pub(crate) syncs: Syncs,
     pub(crate) presence: PresenceBook,
+    #[cfg(test)]
+    pub(crate) unread: Unread,
 }
 
 impl Deref for App {
@@ -121,7 +123,7 @@ impl App {
             receipts: receipts.clone(),
             typists: typists.clone(),
             presence: presence.clone(),
-            unread,
+            unread: unread.clone(),
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
@@ -147,6 +149,8 @@ impl App {
             typists,
             syncs,
             presence,
+            #[cfg(test)]
+            unread,
         })))
     }
 

@@ -112,8 +112,7 @@ impl PresenceBook {
 
     /// The user has done something: sent an event, read, typed.
     pub async fn active(&self, user_id: &UserId) {
-        if self.0.enabled {
-            self.0.attendance.act(user_id);
+        if self.0.enabled && self.0.attendance.act(user_id) {
             self.tell(&[user_id.to_owned()]).await;
         }
     }

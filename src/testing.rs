@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::{
     app::App,
     clock::Clock,
     config::Config,
-    db::Db,
+    db::{
+        Engine,
+        testing::{TestDatabase, databases, sqlite},
+    },
     event::Draft,
     metrics::Metrics,
     position::Position,
@@ -26,7 +28,7 @@ use crate::{
 pub(crate) struct World {
     pub(crate) app: App,
     pub(crate) clock: Clock,
-    folder: TempDir,
+    database: TestDatabase,
 }
 
 /// A local user.
@@ -40,22 +42,56 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::on(sqlite().await, config).await
+    }
+
+    /// One on each engine that is at hand.
+    pub(crate) async fn on_each_engine() -> Vec<Self> {
+        let mut worlds = Vec::new();
+        for database in databases().await {
+            worlds.push(Self::on(database, Config::default()).await);
+        }
+        worlds
+    }
+
+    async fn on(database: TestDatabase, config: Config) -> Self {
         let clock = Clock::manual(1_800_000_000_000);
-        let app = start(config, &folder, &clock).await;
-        Self { app, clock, folder }
+        let app = start(config, &database, &clock).await;
+        Self { app, clock, database }
     }
 
     /// Stops the server and starts it again on the same database, its memory empty.
     pub(crate) async fn restart(self) -> Self {
-        let Self { app, clock, folder } = self;
-        let (config, tasks, db) = (app.config.clone(), app.tasks.clone(), app.db.clone());
-        tasks.shutdown().start("the test restarts it");
-        drop(app);
-        tasks.join_all(std::time::Duration::from_secs(5)).await;
-        db.close().await;
-        let app = start(config, &folder, &clock).await;
-        Self { app, clock, folder }
+        let Self { app, clock, database } = self;
+        let config = app.config.clone();
+        stop(app).await;
+        let app = start(config, &database, &clock).await;
+        Self { app, clock, database }
+    }
+
+    /// Two servers on one database, where there is an engine at hand that allows it. The second has no database of
+    /// its own to remove.
+    pub(crate) async fn two_nodes() -> Option<(Self, App)> {
+        for world in Self::on_each_engine().await {
+            if world.app.db.engine() == Engine::Postgres {
+                let other = start(Config::default(), &world.database, &world.clock).await;
+                return Some((world, other));
+            }
+            world.close().await;
+        }
+        None
+    }
+
+    /// Stops the second of two servers, and then the first.
+    pub(crate) async fn close_both(self, other: App) {
+        stop(other).await;
+        self.close().await;
+    }
+
+    /// Stops the server and removes its database.
+    pub(crate) async fn close(self) {
+        stop(self.app).await;
+        self.database.close().await;
     }
 
     pub(crate) fn rooms(&self) -> &Rooms {
@@ -140,9 +176,16 @@ impl World {
     }
 }
 
-async fn start(config: Config, folder: &TempDir, clock: &Clock) -> App {
-    let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
-    let db = Db::connect(&url, 4).await.unwrap();
+async fn stop(app: App) {
+    let (tasks, db) = (app.tasks.clone(), app.db.clone());
+    tasks.shutdown().start("the test stops it");
+    drop(app);
+    tasks.join_all(std::time::Duration::from_secs(5)).await;
+    db.close().await;
+}
+
+async fn start(config: Config, database: &TestDatabase, clock: &Clock) -> App {
+    let db = database.reopen().await;
     App::start(config, db, clock.clone(), Random::system(), Tasks::new(), Metrics::new()).await.unwrap()
 }
 

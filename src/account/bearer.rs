@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{
-    OwnedUserId, UserId,
+    DeviceId, OwnedUserId, UserId,
     api::error::{ErrorKind, UnknownTokenErrorData},
 };
 
@@ -135,6 +135,14 @@ impl Accounts {
             self.confirm_refresh(&token, &found.user_id, &found.device_id).await?;
         }
         Ok(self.0.bearers.insert(token, epoch, found, now))
+    }
+}
+
+impl Accounts {
+    /// Refuses as [`Accounts::caller`] would if the device has been logged out in the meantime.
+    pub(crate) async fn check_logged_in(&self, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
+        let mut conn = self.0.db.read().await?;
+        if token::has_access_token(&mut conn, user_id, device_id).await? { Ok(()) } else { Err(nobodys()) }
     }
 }
 

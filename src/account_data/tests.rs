@@ -2,11 +2,12 @@ use futures_util::future::try_join_all;
 use ruma::{RoomId, UserId, events::tag::TagInfo};
 use serde_json::{Value, json};
 
-use super::push_rules_content;
+use super::push_rules_data;
 use crate::{
     fact::{AccountData, Fact, Write},
     log::CommitError,
     position::Position,
+    store,
     testing::{World, user},
 };
 
@@ -139,8 +140,26 @@ async fn ignored_users_follow_the_list_whatever_a_client_writes_there() {
 
 #[test]
 fn everybody_begins_with_the_default_push_rules() {
-    let content: Value = serde_json::from_str(push_rules_content(&user("alice")).unwrap().get()).unwrap();
+    let content: Value = serde_json::from_str(push_rules_data(&user("alice")).unwrap().content.get()).unwrap();
     let rules = content["global"]["override"].as_array().unwrap();
     assert_eq!(rules[0]["rule_id"], ".m.rule.master");
     assert!(content["global"]["underride"].as_array().unwrap().len() >= 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_set_on_two_nodes_at_the_same_moment_are_all_kept() {
+    let Some((world, other)) = World::two_nodes().await else { return };
+    let alice = user("alice");
+    let room = RoomId::parse("!room:localhost").unwrap();
+    let names: Vec<String> = (0..12).map(|n| format!("u.{n}")).collect();
+    let info = TagInfo::new();
+    let nodes = [&world.app, &other];
+    let set = names.iter().enumerate().map(|(n, name)| nodes[n % 2].account_data.set_tag(&alice, &room, name, &info));
+    try_join_all(set).await.unwrap();
+    let at = store::log::last_position(&mut world.app.db.read().await.unwrap()).await.unwrap();
+    for node in nodes {
+        node.log.tail().wait_for(at).await;
+        assert_eq!(node.account_data.tags(&alice, &room).await.unwrap().len(), 12);
+    }
+    world.close_both(other).await;
 }

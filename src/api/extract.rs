@@ -66,7 +66,7 @@ pub(super) async fn collect(body: Body, limit: usize) -> ApiResult<Bytes> {
     }
 }
 
-/// Ruma reads an absent body as an empty object, as clients expect; anything else must be JSON.
+/// An absent body is read as an empty object; anything else must be JSON.
 fn check_json(method: &Method, body: &[u8]) -> ApiResult<()> {
     if body.is_empty() || method == Method::GET || method == Method::HEAD {
         return Ok(());
@@ -81,7 +81,10 @@ fn read_ruma<R: IncomingRequest>(parts: &mut Parts, body: &Bytes, path: &[&str])
     if let Some(headers) = request.headers_mut() {
         headers.clone_from(&parts.headers);
     }
-    let request = request.body(&**body).map_err(Error::broken)?;
+    // Many clients send nothing where every field of the body is optional.
+    let has_body = !matches!(parts.method, Method::GET | Method::HEAD);
+    let body: &[u8] = if body.is_empty() && has_body { b"{}" } else { body };
+    let request = request.body(body).map_err(Error::broken)?;
     R::try_from_http_request(request, path).map_err(|error| match error {
         FromHttpRequestError::Deserialization(error) => named(&error),
         other => Error::refused(ErrorKind::Unrecognized, other.to_string()).into(),

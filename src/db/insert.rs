@@ -1,13 +1,17 @@
 //! Many rows in one statement: the batch is the performance design.
 //!
 //! `PostgreSQL` takes a column at a time as arrays, so that one prepared statement serves any number of
-//! rows. SQLite takes `VALUES` lists, prepared for 1, 8 and 64 rows.
+//! rows. SQLite takes `VALUES` lists, prepared for each power of two up to 128 rows: any batch is a few statements.
 
 use std::{fmt::Write as _, sync::OnceLock};
 
 use sqlx::{Arguments as _, Executor as _, postgres::PgArguments, sqlite::SqliteArguments};
 
 use super::{DbError, DbResult, EngineRef};
+
+/// How many rows one statement takes on SQLite. Each statement is a turn between two threads, which costs more
+/// than a few rows do.
+const CHUNKS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub(crate) struct Insert {
 struct Rendered {
     postgres: String,
     /// With the number of rows that each takes, largest first.
-    sqlite: [(usize, String); 3],
+    sqlite: [(usize, String); CHUNKS.len()],
 }
 
 impl Insert {
@@ -56,7 +60,7 @@ impl Insert {
     fn rendered(&'static self) -> &'static Rendered {
         self.rendered.get_or_init(|| Rendered {
             postgres: self.render_postgres(),
-            sqlite: [64, 8, 1].map(|rows| (rows, self.render_sqlite(rows))),
+            sqlite: CHUNKS.map(|rows| (rows, self.render_sqlite(rows))),
         })
     }
 

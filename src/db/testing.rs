@@ -13,6 +13,7 @@ use super::{Conn, Db, DbResult, Insert, Statement};
 /// A database with the current schema.
 pub(crate) struct TestDatabase {
     db: Db,
+    url: String,
     place: Place,
 }
 
@@ -30,10 +31,10 @@ pub(crate) async fn databases() -> Vec<TestDatabase> {
     databases
 }
 
-async fn sqlite() -> TestDatabase {
+pub(crate) async fn sqlite() -> TestDatabase {
     let folder = TempDir::new().unwrap();
     let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
-    TestDatabase { db: open(&url).await, place: Place::Folder(folder) }
+    TestDatabase { db: open(&url).await, url, place: Place::Folder(folder) }
 }
 
 async fn postgres(admin_url: String) -> TestDatabase {
@@ -43,7 +44,7 @@ async fn postgres(admin_url: String) -> TestDatabase {
     let (server, query) = admin_url.split_once('?').map_or((&*admin_url, ""), |(server, query)| (server, query));
     let (server, _) = server.rsplit_once('/').unwrap();
     let url = format!("{server}/{name}?{query}");
-    TestDatabase { db: open(&url).await, place: Place::Server { admin_url, name } }
+    TestDatabase { db: open(&url).await, url, place: Place::Server { admin_url, name } }
 }
 
 async fn open(url: &str) -> Db {
@@ -61,6 +62,11 @@ async fn administer(url: &str, sql: String) {
 impl TestDatabase {
     pub(crate) fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// Another way into the same database, for a server that is to be stopped and started again.
+    pub(crate) async fn reopen(&self) -> Db {
+        open(&self.url).await
     }
 
     pub(crate) async fn close(self) {

@@ -28,7 +28,6 @@ const KEPT_ENTRIES: usize = 8_192;
 #[derive(Default)]
 pub struct Tail {
     readers: OnceLock<Vec<Arc<dyn Reader>>>,
-    began: OnceLock<Position>,
     state: RwLock<State>,
     /// Held while a batch is applied, so that readers see one at a time.
     applying: Mutex<()>,
@@ -40,6 +39,8 @@ pub struct Tail {
 #[derive(Default)]
 struct State {
     reached: Position,
+    /// The readers have been told of everything after this.
+    began: Position,
     recent: VecDeque<Arc<Batch>>,
     recent_entries: usize,
     early: BTreeMap<Position, Arc<Batch>>,
@@ -48,23 +49,26 @@ struct State {
 impl Tail {
     /// Names the readers, once, before anything is written.
     pub fn follow_with(&self, readers: Vec<Arc<dyn Reader>>) {
+        let _no_step = self.applying.lock();
         if self.readers.set(readers).is_err() {
             tracing::error!("the log's readers were named twice; the first ones stay");
+            return;
         }
+        // Another node may have written between the two beginnings.
+        let mut state = self.state.write();
+        state.began = state.reached;
     }
 
     /// Begins at `position`: what lies before was read from the database.
     pub(super) fn start_at(&self, position: Position) {
-        if self.began.set(position).is_err() {
-            tracing::error!("the log's tail began twice; the first place stays");
-        }
-        self.state.write().reached = position;
+        let mut state = self.state.write();
+        (state.reached, state.began) = (position, position);
         self.reached.send_replace(position);
     }
 
-    /// Where this node began to read: its readers have been told of everything after this.
+    /// Where this node's readers began to read: they have been told of everything after this.
     pub fn began(&self) -> Position {
-        self.began.get().copied().unwrap_or(Position::START)
+        self.state.read().began
     }
 
     /// Up to where this node has read.

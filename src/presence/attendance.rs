@@ -106,14 +106,16 @@ impl Attendance {
         Connected(Some((self.clone(), user_id.to_owned(), state)))
     }
 
-    /// A user has done something. That counts for those who are connected, and ends a rest but no absence.
-    pub(super) fn act(&self, user_id: &UserId) {
-        if let Some(user) = self.users.lock().get_mut(user_id) {
-            user.active = Some(self.clock.now());
-            if user.claim == Some(PresenceState::Unavailable) {
-                user.claim = None;
-            }
+    /// A user has done something. That counts for those who are connected, and ends a rest but no absence. Tells
+    /// whether it counts.
+    pub(super) fn act(&self, user_id: &UserId) -> bool {
+        let mut users = self.users.lock();
+        let Some(user) = users.get_mut(user_id) else { return false };
+        user.active = Some(self.clock.now());
+        if user.claim == Some(PresenceState::Unavailable) {
+            user.claim = None;
         }
+        true
     }
 
     /// A user says themselves what their presence is. Who says online is connected for a moment.

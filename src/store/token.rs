@@ -16,6 +16,7 @@ statements! {
                     AND newer.access_token_hash = t.token_hash)
         FROM access_tokens t JOIN accounts a ON a.user_id = t.user_id
         WHERE t.token_hash = $1 AND a.deactivated_ts IS NULL";
+    FIND_ACCESS_TOKEN_OF_DEVICE = "SELECT device_id FROM access_tokens WHERE user_id = $1 AND device_id = $2 LIMIT 1";
     INSERT_ACCESS_TOKEN = "INSERT INTO access_tokens (token_hash, user_id, device_id, expires_ts)
         VALUES ($1, $2, $3, $4)";
     DELETE_ACCESS_TOKEN = "DELETE FROM access_tokens WHERE token_hash = $1";
@@ -205,4 +206,9 @@ fn refresh_token(row: &Row) -> DbResult<RefreshToken> {
         access_token: hash(3)?,
         next: TokenHash::read(row, 4)?,
     })
+}
+
+/// Whether anybody can still speak for a device.
+pub(crate) async fn has_access_token(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<bool> {
+    Ok(conn.find(&FIND_ACCESS_TOKEN_OF_DEVICE, args![user_id, device_id]).await?.is_some())
 }

@@ -15,7 +15,7 @@ use super::{
     watch::{Membership, Watcher, Watchers},
 };
 use crate::{
-    account_data::AccountDataBook,
+    account_data::{AccountDataBook, push_rules_data},
     clock::Clock,
     error::Result,
     event::Pdu,
@@ -252,6 +252,12 @@ impl Syncs {
         since: &Since,
     ) -> Result<LeftRoom> {
         let until = membership.position;
+        if !self.0.rooms.sight(room, &request.user_id).await?.was_member() {
+            // An invitation or a knock has ended. Nothing was told of the room inside, and nothing is now.
+            let timeline = timeline::only(&self.0, request, room, until).await?;
+            let (room_id, state) = (room_id.to_owned(), RoomState::default());
+            return Ok(LeftRoom { room_id, timeline, state, account_data: Vec::new() });
+        }
         let timeline = timeline::gather(&self.0, request, room, since.timeline_after(), until).await?;
         let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
         let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
@@ -299,7 +305,10 @@ impl Syncs {
     /// Global account data since the client's position.
     async fn global_account_data(&self, request: &Request, until: Position) -> Result<Vec<Arc<AccountData>>> {
         let after = request.since.unwrap_or_default();
-        let data = self.0.account_data.since(&request.user_id, after, until).await?;
+        let mut data = self.0.account_data.since(&request.user_id, after, until).await?;
+        if request.since.is_none() {
+            data.push((Position::START, push_rules_data(&request.user_id)?));
+        }
         let global = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.is_none());
         Ok(global.filter(|data| request.filter.account_data.passes_kind(&data.kind)).collect())
     }

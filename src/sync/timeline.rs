@@ -90,6 +90,13 @@ pub(super) async fn gather(
     Ok(timeline)
 }
 
+/// The one event at a position, which the reader is told of whatever else is hidden from them.
+pub(super) async fn only(sources: &Sources, request: &Request, room: &Arc<Room>, at: Position) -> Result<Timeline> {
+    let (events, _) = sources.rooms.newest(room, at.before(), at, 1).await?;
+    let sight = sources.rooms.sight(room, &request.user_id).await?;
+    Ok(Timeline { events, limited: false, start: at.before(), sight })
+}
+
 /// State goes to everybody; what an ignored user says does not.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>

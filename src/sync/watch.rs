@@ -301,7 +301,9 @@ impl Index {
             News::Typing(typing) => room(&typing.room_id).collect(),
             News::AccountData(data) => user(&data.user_id).into_iter().collect(),
             News::Presence(presence) => user(&presence.user_id).map_or_else(Vec::new, |own| self.neighbours(own)),
-            News::Forgotten { .. } | News::Devices { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
+            // Whoever waits on a device that was logged out is to learn of it.
+            News::Devices { user_id } => user(user_id).into_iter().collect(),
+            News::Forgotten { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
         }
     }
 

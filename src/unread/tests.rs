@@ -1,6 +1,6 @@
 //! Unread counts against a model that keeps everything in a list and counts it whenever it is asked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, events::receipt::ReceiptThread};
@@ -8,7 +8,11 @@ use serde_json::json;
 
 use super::{Count, Counts};
 use crate::{
+    app::App,
+    fact::Receipt,
+    position::Position,
     receipt::Marks,
+    store,
     testing::{World, user},
 };
 
@@ -97,9 +101,8 @@ struct Model {
 }
 
 impl Model {
-    async fn new() -> Self {
+    async fn new(world: World) -> Self {
         let users: Vec<_> = ["alice", "bob", "carol"].map(user).into();
-        let world = World::new().await;
         let everybody: Vec<_> = users.iter().map(AsRef::as_ref).collect();
         let room = world.room(&everybody).await;
         Self { world, room, users, events: Vec::new(), receipts: Vec::new(), joined: vec![Some(0); USERS] }
@@ -236,16 +239,19 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut model = Model::new().await;
-            for step in steps {
-                model.step(step).await;
-            }
-            for user in 0..USERS {
-                model.check(user).await;
-            }
-            model.world = model.world.restart().await;
-            for user in 0..USERS {
-                model.check(user).await;
+            for world in World::on_each_engine().await {
+                let mut model = Model::new(world).await;
+                for step in steps.clone() {
+                    model.step(step).await;
+                }
+                for user in 0..USERS {
+                    model.check(user).await;
+                }
+                model.world = model.world.restart().await;
+                for user in 0..USERS {
+                    model.check(user).await;
+                }
+                model.world.close().await;
             }
         });
     }
@@ -290,4 +296,98 @@ async fn a_room_that_is_followed_costs_no_query() {
     world.app.db.close().await;
     let counts = world.app.syncs.unread().counts(&bob, &room).await.unwrap();
     assert_eq!(counts.main.notifications, 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_while_everybody_writes_is_what_a_restart_gives() {
+    let users: Vec<_> = ["alice", "bob", "carol", "dave"].map(user).into();
+    let everybody: Vec<_> = users.iter().map(AsRef::as_ref).collect();
+    for mut world in World::on_each_engine().await {
+        let room = world.room(&everybody).await;
+        let root = world.say(&room, &users[0], "root").await;
+        let busy = users.iter().enumerate().map(|(n, user)| {
+            let (world, room, root, next) = (&world, &room, &root, &users[(n + 1) % users.len()]);
+            async move {
+                for turn in 0..25 {
+                    let event = match turn % 5 {
+                        0 => world.reply(room, user, root).await,
+                        1 => {
+                            let mentions = json!({ "user_ids": [next] });
+                            let content = json!({ "msgtype": "m.text", "body": "hey", "m.mentions": mentions });
+                            world.message(room, user, content).await
+                        }
+                        _ => world.say(room, user, "hello").await,
+                    };
+                    world.app.unread.counts(next, room).await.unwrap();
+                    if turn % 4 == n {
+                        let marks = Marks { read: Some(event.clone()), ..Marks::default() };
+                        world.app.receipts.mark(next, room, marks).await.unwrap();
+                    }
+                    if turn % 7 == 0 && event != *root {
+                        world.redact(room, user, &event).await;
+                    }
+                    if turn == 20 && n == 3 {
+                        world.membership(room, user, "leave").await;
+                        world.membership(room, user, "join").await;
+                    }
+                }
+            }
+        });
+        futures_util::future::join_all(busy).await;
+        let mut warm = Vec::new();
+        for user in &users {
+            warm.push(world.app.unread.counts(user, &room).await.unwrap());
+        }
+        world = world.restart().await;
+        for (user, warm) in users.iter().zip(warm) {
+            assert_eq!(world.app.unread.counts(user, &room).await.unwrap(), warm, "{user}");
+        }
+        world.close().await;
+    }
+}
+
+/// Waits until a node has read what has been written so far.
+async fn reach(app: &App, position: Position) {
+    app.log.tail().wait_for(position).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_tell_the_same() {
+    let Some((world, other)) = World::two_nodes().await else { return };
+    let (alice, bob) = (user("alice"), user("bob"));
+    let room = world.room(&[&alice, &bob]).await;
+    let root = world.say(&room, &alice, "root").await;
+    reach(&other, world.reached()).await;
+    other.unread.counts(&bob, &room).await.unwrap();
+    for turn in 0..10 {
+        let event =
+            if turn % 3 == 0 { world.reply(&room, &alice, &root).await } else { world.say(&room, &alice, "hi").await };
+        if turn % 4 == 3 {
+            reach(&other, world.reached()).await;
+            // Behind what was read on the first node a moment ago, or ahead of it.
+            let marks = Marks { read: Some(event.clone()), ..Marks::default() };
+            let behind = Marks { read: Some(root.clone()), ..Marks::default() };
+            let (on_one, on_other) = tokio::join!(
+                world.app.receipts.mark(&bob, &room, if turn == 3 { marks.clone() } else { behind.clone() }),
+                other.receipts.mark(&bob, &room, if turn == 3 { behind } else { marks }),
+            );
+            on_one.and(on_other).unwrap();
+            let at = store::log::last_position(&mut world.app.db.read().await.unwrap()).await.unwrap();
+            tokio::join!(reach(&other, at), reach(&world.app, at));
+        }
+        if turn == 8 {
+            world.redact(&room, &alice, &event).await;
+        }
+        reach(&other, world.reached()).await;
+        let here = world.app.unread.counts(&bob, &room).await.unwrap();
+        assert_eq!(other.unread.counts(&bob, &room).await.unwrap(), here, "turn {turn}");
+        let end = Position(i64::MAX);
+        let shown = |receipts: Vec<(Position, Arc<Receipt>)>| -> Vec<_> {
+            receipts.into_iter().map(|(at, receipt)| (at, receipt.event_id.clone())).collect()
+        };
+        let on_one = world.app.receipts.since(&room, Position::START, end, &alice).await.unwrap();
+        let on_other = other.receipts.since(&room, Position::START, end, &alice).await.unwrap();
+        assert_eq!(shown(on_one), shown(on_other), "turn {turn}");
+    }
+    world.close_both(other).await;
 }

@@ -39,7 +39,7 @@ on_both! {
         let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(1_000_000));
         post("/_matrix/client/v3/createRoom", &large).await.refused(413, "M_TOO_LARGE");
         let room = alice.create_room(json!({})).await;
-        post(&format!("/_matrix/client/v3/rooms/{}/invite", escape(&room)), "{}").await.refused(400, "M_MISSING_PARAM");
+        post(&format!("/_matrix/client/v3/rooms/{}/kick", escape(&room)), "{}").await.refused(400, "M_MISSING_PARAM");
     }
 
     /// Trap: canonical JSON; sizes.

@@ -10,12 +10,16 @@
     reason = "a test that can not go on should fail where it stands"
 )]
 
+mod account_data;
 mod bad_input;
 mod durable;
 mod floors;
+mod presence;
 mod reading;
+mod receipt;
 mod rooms;
 mod sync;
 mod sync_model;
+mod typing;
 mod world;
 mod writing;

@@ -16,7 +16,7 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use crate::{
-    account_data::{is_managed_by_server, push_rules_content},
+    account_data::{is_managed_by_server, push_rules_data},
     api::{
         error::{ApiError, ApiResult},
         extract::Call,
@@ -38,10 +38,11 @@ async fn global(app: App, call: Call<get_global::Request>) -> ApiResult<get_glob
     let get_global::Request { user_id, event_type, .. } = call.request;
     check_own(&user_id, &call.caller.user_id)?;
     let kind = event_type.to_string();
-    if kind == "m.push_rules" {
-        return Ok(get_global::Response::new(Raw::from_json(push_rules_content(&user_id)?)));
-    }
-    let data = app.account_data.find(&user_id, None, &kind).await?.ok_or_else(|| not_set(&kind))?;
+    let data = if kind == "m.push_rules" {
+        push_rules_data(&user_id)?
+    } else {
+        app.account_data.find(&user_id, None, &kind).await?.ok_or_else(|| not_set(&kind))?
+    };
     Ok(get_global::Response::new(Raw::from_json(data.content.as_ref().to_owned())))
 }
 

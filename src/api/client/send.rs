@@ -32,5 +32,7 @@ async fn send(app: App, call: Call<Request>) -> ApiResult<Response> {
         content: read_content(&body)?,
         transaction: Transaction { device_id: call.caller.device_id, transaction_id: txn_id },
     };
-    Ok(Response::new(app.rooms.send(&message).await?))
+    let event_id = app.rooms.send(&message).await?;
+    app.presence.active(&message.sender).await;
+    Ok(Response::new(event_id))
 }

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use ruma::api::client::sync::sync_events::v3;
+use ruma::{DeviceId, api::client::sync::sync_events::v3};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -47,12 +47,12 @@ async fn sync(app: App, call: Call<v3::Request>) -> ApiResult<v3::Response> {
         state_after: request.use_state_after,
     };
     let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
-    let gathered = wait(&app, &asked, patience).await?;
+    let gathered = wait(&app, &asked, &writer.device_id, patience).await?;
     Ok(writer.response(gathered, app.clock.now())?)
 }
 
 /// Gathers as soon as something concerns the user, and tells what there is when time is up.
-async fn wait(app: &App, asked: &sync::Request, patience: Duration) -> ApiResult<sync::Gathered> {
+async fn wait(app: &App, asked: &sync::Request, device_id: &DeviceId, patience: Duration) -> ApiResult<sync::Gathered> {
     let deadline = Instant::now() + patience;
     let watcher = app.syncs.watcher(&asked.user_id).await?;
     let mut wakes = watcher.wakes();
@@ -65,7 +65,8 @@ async fn wait(app: &App, asked: &sync::Request, patience: Duration) -> ApiResult
             if at_once || !gathered.is_empty() {
                 return Ok(gathered);
             }
-            // What woke this user is not for them, or not in their filter.
+            // What woke this user is not for them, not in their filter, or the end of their device.
+            app.accounts.check_logged_in(&asked.user_id, device_id).await?;
             seen = gathered.until;
         }
         let _waiting = app.metrics.waiting_sync();

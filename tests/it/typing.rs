@@ -1,0 +1,61 @@
+//! Typing notifications.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    on_both,
+    world::{Client, Reply, escape, next},
+};
+
+impl Client {
+    async fn type_as(&self, user_id: &str, room: &str, body: Value) -> Reply {
+        self.put(&format!("/_matrix/client/v3/rooms/{}/typing/{}", escape(room), escape(user_id)), body).await
+    }
+}
+
+fn typists(sync: &Value, room: &str) -> Option<Value> {
+    let events = sync["rooms"]["join"][room]["ephemeral"]["events"].as_array()?;
+    events.iter().find(|e| e["type"] == "m.typing").map(|e| e["content"]["user_ids"].clone())
+}
+
+on_both! {
+    async fn typing_wakes_the_others_and_ends_when_its_time_is_up(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let since = next(&bob.sync(None).await);
+        let typing = alice.type_as(&alice.user_id, &room, json!({ "typing": true }));
+        let (sync, typed) = tokio::join!(bob.sync(Some(&since)), typing);
+        typed.ok();
+        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])));
+
+        let token = next(&sync);
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            world.clock.advance(Duration::from_secs(31));
+        };
+        let (sync, ()) = tokio::join!(bob.sync(Some(&token)), late);
+        assert_eq!(typists(&sync, &room), Some(json!([])));
+
+        alice.type_as(&alice.user_id, &room, json!({ "typing": true, "timeout": 20_000 })).await.ok();
+        let sync = bob.sync(Some(&next(&sync))).await;
+        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])));
+        alice.type_as(&alice.user_id, &room, json!({ "typing": false })).await.ok();
+        assert_eq!(typists(&bob.sync(Some(&next(&sync))).await, &room), Some(json!([])));
+        assert_eq!(typists(&bob.sync(None).await, &room), None);
+    }
+
+    async fn only_as_oneself_and_where_one_is(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.type_as(&alice.user_id, &room, json!({ "typing": true })).await.refused(403, "M_FORBIDDEN");
+        bob.type_as(&bob.user_id, &room, json!({ "typing": true })).await.refused(403, "M_FORBIDDEN");
+        alice.type_as(&alice.user_id, &room, json!({})).await.refused(400, "M_MISSING_PARAM");
+        alice.type_as(&alice.user_id, &room, json!({ "typing": "yes" })).await.refused(400, "M_BAD_JSON");
+        alice.type_as(&alice.user_id, &room, json!({ "typing": true, "timeout": -1 })).await.refused(400, "M_BAD_JSON");
+    }
+}
