@@ -6,12 +6,26 @@ use ruma::api::{
     BytesBody, IncomingRequest, Metadata, OutgoingResponse,
     error::{DeserializationError, IntoHttpError},
 };
+use serde::Serialize;
 use serde_json::Value;
 
 /// Endpoint `R`, answered in [`Json`].
 pub(crate) struct Written<R>(pub(crate) R);
 
-pub(crate) struct Json(pub(crate) Value);
+/// Some JSON, written out.
+pub(crate) struct Json(Vec<u8>);
+
+impl Json {
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::to_vec(value).map(Self)
+    }
+}
+
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        Self(value.to_string().into_bytes())
+    }
+}
 
 impl<R: Metadata> Metadata for Written<R> {
     type Authentication = R::Authentication;
@@ -39,6 +53,6 @@ impl OutgoingResponse for Json {
 
     fn try_into_http_response_inner(self) -> Result<http::Response<BytesBody>, IntoHttpError> {
         let response = http::Response::builder().header(http::header::CONTENT_TYPE, "application/json");
-        Ok(response.body(BytesBody(self.0.to_string().into_bytes()))?)
+        Ok(response.body(BytesBody(self.0))?)
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedRoomId, OwnedUserId, UInt,
     api::client::{
         filter::{EventFormat, FilterDefinition},
         sync::sync_events::{UnreadNotificationsCount, v3},
     },
+    events::AnySyncStateEvent,
     serde::Raw,
 };
+use serde::Serialize;
 use serde_json::{json, value::to_raw_value};
 
 use super::{
@@ -37,6 +39,52 @@ pub(crate) struct Writer {
     pub(crate) state_after: bool,
 }
 
+/// The response, in which a room that was left always has its `state`: matrix-nio reads none without.
+#[derive(Serialize)]
+pub(crate) struct Response {
+    next_batch: String,
+    #[serde(skip_serializing_if = "Rooms::is_empty")]
+    rooms: Rooms,
+    #[serde(skip_serializing_if = "v3::Presence::is_empty")]
+    presence: v3::Presence,
+    #[serde(skip_serializing_if = "v3::GlobalAccountData::is_empty")]
+    account_data: v3::GlobalAccountData,
+}
+
+#[derive(Default, Serialize)]
+struct Rooms {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    join: BTreeMap<OwnedRoomId, v3::JoinedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    invite: BTreeMap<OwnedRoomId, v3::InvitedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    knock: BTreeMap<OwnedRoomId, v3::KnockedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    leave: BTreeMap<OwnedRoomId, Left>,
+}
+
+#[derive(Serialize)]
+struct Left {
+    timeline: v3::Timeline,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_after: Option<Events>,
+    #[serde(skip_serializing_if = "v3::RoomAccountData::is_empty")]
+    account_data: v3::RoomAccountData,
+}
+
+#[derive(Serialize)]
+struct Events {
+    events: Vec<Raw<AnySyncStateEvent>>,
+}
+
+impl Rooms {
+    fn is_empty(&self) -> bool {
+        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+    }
+}
+
 /// A writer at work: the ages of events are counted to one moment.
 struct Page<'a> {
     writer: &'a Writer,
@@ -45,14 +93,19 @@ struct Page<'a> {
 
 impl Writer {
     /// Writes the response.
-    pub(crate) fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<v3::Response> {
+    pub(crate) fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<Response> {
         Page { writer: self, now }.response(gathered)
     }
 }
 
 impl Page<'_> {
-    fn response(&self, gathered: Gathered) -> Result<v3::Response> {
-        let mut response = v3::Response::new(gathered.until.to_string());
+    fn response(&self, gathered: Gathered) -> Result<Response> {
+        let mut response = Response {
+            next_batch: gathered.until.to_string(),
+            rooms: Rooms::default(),
+            presence: v3::Presence::default(),
+            account_data: v3::GlobalAccountData::default(),
+        };
         for room in gathered.joined {
             let room_id = room.room_id.clone();
             response.rooms.join.insert(room_id, self.joined(room)?);
@@ -80,7 +133,8 @@ impl Page<'_> {
     fn joined(&self, room: JoinedRoom) -> Result<v3::JoinedRoom> {
         let mut joined = v3::JoinedRoom::new();
         joined.timeline = self.timeline(&room.timeline)?;
-        joined.state = self.state(room.state.events())?;
+        let state = self.state(room.state.events())?.into();
+        joined.state = if self.writer.state_after { v3::State::After(state) } else { v3::State::Before(state) };
         joined.summary = room.summary.map(summary).unwrap_or_default();
         joined.account_data.events = account_data(&room.account_data)?;
         joined.ephemeral.events.extend(receipt_events(&room.receipts));
@@ -94,12 +148,12 @@ impl Page<'_> {
         Ok(joined)
     }
 
-    fn left(&self, room: &LeftRoom) -> Result<v3::LeftRoom> {
-        let mut left = v3::LeftRoom::new();
-        left.timeline = self.timeline(&room.timeline)?;
-        left.state = self.state(room.state.events())?;
-        left.account_data.events = account_data(&room.account_data)?;
-        Ok(left)
+    fn left(&self, room: &LeftRoom) -> Result<Left> {
+        let events = Events { events: self.state(room.state.events())? };
+        let (state, state_after) = if self.writer.state_after { (None, Some(events)) } else { (Some(events), None) };
+        let mut account_data_of_room = v3::RoomAccountData::default();
+        account_data_of_room.events = account_data(&room.account_data)?;
+        Ok(Left { timeline: self.timeline(&room.timeline)?, state, state_after, account_data: account_data_of_room })
     }
 
     fn timeline(&self, timeline: &Timeline) -> Result<v3::Timeline> {
@@ -123,10 +177,9 @@ impl Page<'_> {
         self.event(&event.pdu, &format)
     }
 
-    fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<v3::State> {
+    fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<Vec<Raw<AnySyncStateEvent>>> {
         let format = ClientFormat { now: Some(self.now), ..ClientFormat::default() };
-        let events = events.map(|pdu| self.event(pdu, &format)).collect::<Result<Vec<_>>>()?.into();
-        Ok(if self.writer.state_after { v3::State::After(events) } else { v3::State::Before(events) })
+        events.map(|pdu| self.event(pdu, &format)).collect()
     }
 
     fn event<T>(&self, pdu: &Pdu, format: &ClientFormat) -> Result<Raw<T>> {

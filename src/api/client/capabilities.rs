@@ -29,7 +29,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn capabilities(app: App, _: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
     let versions: BTreeMap<String, &str> =
         stable_versions().into_iter().map(|version| (version.to_string(), "stable")).collect();
-    Ok(Json(json!({ "capabilities": {
+    Ok(Json::from(json!({ "capabilities": {
         "m.room_versions": { "default": app.discovery.default_room_version, "available": versions },
         "m.change_password": { "enabled": true },
         "m.set_displayname": { "enabled": true },

@@ -77,7 +77,7 @@ async fn register(app: App, call: Call<Written<Interactive<register::v3::Request
         session,
     };
     let session = app.accounts.register(registration).await?;
-    Ok(Json(answer(&user_id, session).into()))
+    Ok(Json::from(serde_json::Value::from(answer(&user_id, session))))
 }
 
 fn stages(mode: RegistrationMode) -> &'static [AuthType] {

@@ -93,6 +93,6 @@ fn read(body: &[u8]) -> Result<Request> {
 
 fn reply(answer: ApiResult<Value>) -> Response {
     let written =
-        answer.and_then(|answer| Ok(Json(answer).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?));
+        answer.and_then(|answer| Ok(Json::from(answer).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?));
     written.map_or_else(IntoResponse::into_response, |response| response.map(Body::from))
 }

@@ -9,7 +9,12 @@ use ruma::{DeviceId, api::client::sync::sync_events::v3};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        json::{Json, Written},
+        route::Routes as _,
+    },
     app::App,
     error::Error,
     position::Position,
@@ -20,11 +25,11 @@ use crate::{
 const MAX_PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<v3::Request, _, _>(sync)
+    router.endpoint::<Written<v3::Request>, _, _>(sync)
 }
 
-async fn sync(app: App, call: Call<v3::Request>) -> ApiResult<v3::Response> {
-    let Call { request, caller, .. } = call;
+async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
+    let Call { request: Written(request), caller, .. } = call;
     let filter = match request.filter {
         Some(v3::Filter::FilterId(id)) => app.filters.definition(&caller.user_id, &id).await?,
         Some(v3::Filter::FilterDefinition(definition)) => Arc::new(definition),
@@ -48,7 +53,7 @@ async fn sync(app: App, call: Call<v3::Request>) -> ApiResult<v3::Response> {
     };
     let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
     let gathered = wait(&app, &asked, &writer.device_id, patience).await?;
-    Ok(writer.response(gathered, app.clock.now())?)
+    Ok(Json::of(&writer.response(gathered, app.clock.now())?).map_err(Error::broken)?)
 }
 
 /// Gathers as soon as something concerns the user, and tells what there is when time is up.
