@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
 
 use crate::{
-    account::{AccountSettings, Accounts, Bearers, PasswordCost},
+    account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost},
     account_data::{self, AccountDataBook},
     clock::Clock,
     config::{self, Config, RateLimit},
@@ -106,7 +106,7 @@ impl App {
             key,
             Arc::clone(&books.rooms),
         );
-        let accounts = accounts(&config, &db, &clock, &random, &log)?;
+        let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
         books.follow(&tail, accounts.bearers());
         tasks.spawn("upkeep", upkeep::run(accounts.clone(), uia.clone(), tasks.shutdown().clone()));
@@ -158,6 +158,23 @@ impl App {
     pub async fn has_accounts(&self) -> Result<bool> {
         self.accounts.any().await
     }
+}
+
+/// What an operator does from the command line, beside a server that may be running: accounts only, so that
+/// nothing else of a server starts.
+pub struct Administration {
+    accounts: Accounts,
+    clock: Clock,
+}
+
+impl Administration {
+    /// Brings the schema up to date.
+    pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
+        db.migrate().await?;
+        // Nobody is logged in or out by these commands, so there is nobody to tell.
+        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| ()))?;
+        Ok(Self { accounts, clock })
+    }
 
     /// Makes an account; its rooms and devices come later. `name` may be a localpart or a whole user id.
     pub async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
@@ -201,19 +218,22 @@ impl Books {
     }
 }
 
-fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, log: &Log) -> Result<Accounts> {
+/// Writes into the log that a user's devices have changed, so that every node forgets their tokens.
+fn tell_of_devices(log: Log) -> OnDevicesChanged {
+    Arc::new(move |user_id| {
+        // Nobody waits for this: whoever changed the devices has been answered by their own commit.
+        drop(log.submit(Write::fact(Fact::Devices { user_id })));
+    })
+}
+
+fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDevicesChanged) -> Result<Accounts> {
     let settings = AccountSettings {
         registration: config.registration.mode,
         shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
         access_token_lifetime: ACCESS_TOKEN_LIFETIME,
         password_cost: PasswordCost::default(),
     };
-    let log = log.clone();
-    let tell = move |user_id: OwnedUserId| {
-        // Nobody waits for this: whoever changed the devices has been answered by their own commit.
-        drop(log.submit(Write::fact(Fact::Devices { user_id })));
-    };
-    Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, Arc::new(tell))
+    Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, tell)
 }
 
 fn rate_limits(config: &Config) -> RateLimitSettings {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use hearth::{
     api,
-    app::App,
+    app::{Administration, App},
     cli::{self, AdminCommand, Cli, Command, CreateUser},
     clock::Clock,
     config::{self, Config, RegistrationMode},
@@ -146,27 +146,23 @@ async fn welcome(app: &App, urls: &[String]) -> anyhow::Result<()> {
 
 async fn administrate(config: Config, command: AdminCommand) -> anyhow::Result<ExitCode> {
     let db = open(&config).await?;
-    let (tasks, metrics) = (Tasks::new(), Metrics::new());
-    let app = App::start(config, db.clone(), Clock::system(), Random::system(), tasks.clone(), metrics).await?;
+    let random = Random::system();
+    let administration = Administration::open(&config, db.clone(), Clock::system(), &random).await?;
     let done = match command {
-        AdminCommand::CreateUser(create) => create_user(&app, &create).await,
+        AdminCommand::CreateUser(create) => create_user(&administration, &random, &create).await,
         AdminCommand::CreateRegistrationToken(create) => {
-            let token = app.create_registration_token(create.uses, create.expires_in).await;
+            let token = administration.create_registration_token(create.uses, create.expires_in).await;
             token.map_err(Into::into).map(|token| format!("{token}\n"))
         }
     };
-    drop(app);
-    tasks.shutdown().start("the command is done");
-    for task in tasks.join_all(TASKS_PATIENCE).await {
-        writeln!(io::stderr(), "warning: the task {task} did not end in time")?;
-    }
+    drop(administration);
     db.close().await;
     write!(io::stdout(), "{}", done?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Makes an account and tells what its owner needs to know.
-async fn create_user(app: &App, create: &CreateUser) -> anyhow::Result<String> {
+async fn create_user(administration: &Administration, random: &Random, create: &CreateUser) -> anyhow::Result<String> {
     let given = if create.password_stdin {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line)?;
@@ -176,8 +172,8 @@ async fn create_user(app: &App, create: &CreateUser) -> anyhow::Result<String> {
     } else {
         None
     };
-    let password = given.clone().unwrap_or_else(|| app.random.token(20));
-    let user_id = app.create_user(&create.name, &password, create.admin).await?;
+    let password = given.clone().unwrap_or_else(|| random.token(20));
+    let user_id = administration.create_user(&create.name, &password, create.admin).await?;
     let role = if create.admin { "administrator" } else { "user" };
     Ok(match given {
         Some(_) => format!("Made the {role} {user_id}.\n"),

@@ -153,7 +153,7 @@ async fn registration() {
 async fn registration_by_token_and_not_at_all() {
     for database in testing::databases().await {
         let server = Server::start(&database, RegistrationMode::Token, false).await;
-        let token = server.app.create_registration_token(Some(1), None).await.unwrap();
+        let token = server.app.accounts.create_registration_token(Some(1), None).await.unwrap();
         let valid =
             |token: &str| format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={token}");
         assert_eq!(*server.get(&valid(&token), "").await.ok(), json!({ "valid": true }));
