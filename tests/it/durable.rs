@@ -25,6 +25,8 @@ use crate::world::{escape, http_client, new_postgres_database};
 const ROOMS: usize = 8;
 const SENDERS_PER_ROOM: usize = 6;
 const READERS: usize = 4;
+/// How long one call is tried. On a small machine a reader may lose many races against the next kill.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Sends that must be acknowledged between one kill and the next.
 const SENDS_PER_CYCLE: u64 = 600;
 
@@ -102,7 +104,7 @@ struct Stubborn {
 impl Stubborn {
     /// Tries until the server answers with success. Anything but a retryable failure is a bug.
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
-        let patience = Instant::now() + Duration::from_mins(1);
+        let patience = Instant::now() + PATIENCE;
         loop {
             let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
             request = request.bearer_auth(&self.token);
