@@ -8,13 +8,14 @@
 
 mod insert;
 mod migrate;
+mod queue;
 mod row;
 mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
 mod value;
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{borrow::Cow, path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection,
@@ -26,6 +27,7 @@ use sqlx::{
 pub use self::migrate::MigrateError;
 #[cfg(test)]
 pub(crate) use self::migrate::STATEMENTS as MIGRATION_STATEMENTS;
+use self::queue::Queue;
 pub(crate) use self::{
     insert::{Column, Insert, Kind},
     row::Row,
@@ -44,14 +46,14 @@ pub enum Engine {
 #[derive(Debug, thiserror::Error)]
 #[error("database: {context}: {source}")]
 pub struct DbError {
-    context: &'static str,
+    context: Cow<'static, str>,
     #[source]
     source: sqlx::Error,
 }
 
 impl DbError {
-    fn new(context: &'static str, source: sqlx::Error) -> Self {
-        Self { context, source }
+    fn new(context: impl Into<Cow<'static, str>>, source: sqlx::Error) -> Self {
+        Self { context: context.into(), source }
     }
 
     /// A value in the database that can't be read as what it should be.
@@ -103,7 +105,11 @@ enum Pools {
 
 /// A connection on which statements run: alone, each by itself, or within a [`Tx`].
 #[derive(Debug)]
-pub struct Conn(Held);
+pub struct Conn {
+    held: Held,
+    /// Inserts of a transaction on `PostgreSQL` that have not been run.
+    queue: Queue,
+}
 
 #[derive(Debug)]
 enum Held {
@@ -201,7 +207,7 @@ impl Db {
             Pools::Sqlite { read, .. } => read.acquire().await.map(Held::Sqlite),
             Pools::Postgres(pool) => pool.acquire().await.map(Held::Postgres),
         }
-        .map(Conn)
+        .map(Conn::new)
         .map_err(|e| DbError::new("taking a connection", e))
     }
 
@@ -213,7 +219,7 @@ impl Db {
                 pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Held::PostgresTx)
             }
         }
-        .map(|held| Tx(Conn(held)))
+        .map(|held| Tx(Conn::new(held)))
         .map_err(|e| DbError::new("beginning to read", e))
     }
 
@@ -223,7 +229,7 @@ impl Db {
             Pools::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(Held::SqliteTx),
             Pools::Postgres(pool) => pool.begin().await.map(Held::PostgresTx),
         }
-        .map(|held| Tx(Conn(held)))
+        .map(|held| Tx(Conn::new(held)))
         .map_err(|e| DbError::new("beginning to write", e))
     }
 
@@ -241,26 +247,42 @@ impl Db {
 
 impl Tx {
     /// Makes everything that was done durable and visible.
-    pub async fn commit(self) -> DbResult<()> {
-        match self.0.0 {
+    pub async fn commit(mut self) -> DbResult<()> {
+        self.flush().await?;
+        match self.0.held {
             Held::SqliteTx(tx) => tx.commit().await,
             Held::PostgresTx(tx) => tx.commit().await,
             Held::Sqlite(_) | Held::Postgres(_) => Ok(()),
         }
         .map_err(|e| DbError::new("committing", e))
     }
+
+    /// Writes many rows at once. A conflict is reported here or by the next call of this transaction.
+    pub(crate) async fn insert(&mut self, insert: &'static Insert, columns: &[Column<'_>]) -> DbResult<()> {
+        if let EngineRef::Sqlite(connection) = self.engine_ref() {
+            return insert.run_on_sqlite(connection, columns).await;
+        }
+        if !self.queue.admits(insert) {
+            self.flush().await?;
+        }
+        self.queue.push(insert, columns)
+    }
 }
 
 impl Conn {
+    fn new(held: Held) -> Self {
+        Self { held, queue: Queue::default() }
+    }
+
     pub fn engine(&self) -> Engine {
-        match self.0 {
+        match self.held {
             Held::Sqlite(_) | Held::SqliteTx(_) => Engine::Sqlite,
             Held::Postgres(_) | Held::PostgresTx(_) => Engine::Postgres,
         }
     }
 
     fn engine_ref(&mut self) -> EngineRef<'_> {
-        match &mut self.0 {
+        match &mut self.held {
             Held::Sqlite(c) => EngineRef::Sqlite(c),
             Held::SqliteTx(c) => EngineRef::Sqlite(c),
             Held::Postgres(c) => EngineRef::Postgres(c),
@@ -279,21 +301,27 @@ impl Conn {
 
     /// Runs a statement and tells how many rows it touched.
     pub(crate) async fn execute(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<u64> {
+        self.flush().await?;
         statement.execute(self.engine_ref(), args).await
     }
 
     /// Runs a statement that returns at most one row.
     pub(crate) async fn find(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Option<Row>> {
+        self.flush().await?;
         statement.find(self.engine_ref(), args).await
     }
 
     /// Runs a statement that returns any number of rows.
     pub(crate) async fn list(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Row>> {
+        self.flush().await?;
         statement.list(self.engine_ref(), args).await
     }
 
-    /// Writes many rows at once.
-    pub(crate) async fn insert(&mut self, insert: &'static Insert, columns: &[Column<'_>]) -> DbResult<()> {
-        insert.run(self.engine_ref(), columns).await
+    /// Runs the inserts that wait.
+    async fn flush(&mut self) -> DbResult<()> {
+        match &mut self.held {
+            Held::PostgresTx(c) => self.queue.flush(c).await,
+            _ => Ok(()),
+        }
     }
 }

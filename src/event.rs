@@ -5,17 +5,17 @@
 mod client;
 mod content;
 mod draft;
+mod key;
 mod pdu;
 mod stored;
 #[cfg(test)]
 mod tests;
-mod version;
 
 pub use self::{
     client::{ClientFormat, client_event, stripped_state},
     content::{Content, ContentError, content, parse_content},
     draft::{Draft, DraftError, Place},
+    key::{SigningKey, SigningKeyError},
     pdu::{Pdu, PduError, Standing},
     stored::{Logged, StateChange, Stored, Transaction},
-    version::{is_supported, rules, stable_versions},
 };

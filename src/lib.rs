@@ -24,6 +24,7 @@ pub mod random;
 mod rate_limit;
 pub mod receipt;
 pub mod room;
+pub mod room_version;
 pub mod serve;
 pub mod signing;
 mod store;

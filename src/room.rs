@@ -39,9 +39,7 @@ mod world;
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
-use ruma::{
-    OwnedRoomId, OwnedServerName, RoomId, api::error::ErrorKind, events::TimelineEventType, signatures::Ed25519KeyPair,
-};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, api::error::ErrorKind, events::TimelineEventType};
 
 use self::append::Pending;
 pub use self::{
@@ -57,11 +55,12 @@ use crate::{
     clock::Clock,
     db::Db,
     error::{Error, Result},
-    event::rules,
+    event::SigningKey,
     fact::{Batch, News, RoomHead},
     log::{Log, Reader},
     position::Position,
     random::Random,
+    room_version,
     store::{self, room::Lineage},
 };
 
@@ -80,7 +79,7 @@ struct Inner {
     clock: Clock,
     random: Random,
     server_name: OwnedServerName,
-    key: Ed25519KeyPair,
+    key: SigningKey,
     active: Arc<Active>,
 }
 
@@ -185,7 +184,7 @@ impl Rooms {
         clock: Clock,
         random: Random,
         server_name: OwnedServerName,
-        key: Ed25519KeyPair,
+        key: SigningKey,
         active: Arc<Active>,
     ) -> Self {
         Self(Arc::new(Inner { db, log, clock, random, server_name, key, active }))
@@ -235,7 +234,7 @@ impl Rooms {
     async fn load(&self, room_id: &RoomId) -> Result<Option<View>> {
         let mut snapshot = self.0.db.snapshot().await?;
         let Some((head, trunk)) = store::room::find_head(&mut snapshot, room_id).await? else { return Ok(None) };
-        let version_rules = rules(&head.version).ok_or_else(|| {
+        let version_rules = room_version::rules(&head.version).ok_or_else(|| {
             Error::refused(ErrorKind::UnsupportedRoomVersion, format!("Room version {}", head.version))
         })?;
         let position = store::log::last_position(&mut snapshot).await?;

@@ -2,12 +2,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#retrieving-server-keys>
 
-use ruma::signatures::Ed25519KeyPair;
-
 use crate::{
     clock::Clock,
     db::Db,
     error::{Error, Result},
+    event::SigningKey,
     random::Random,
     store::signing_key,
 };
@@ -15,7 +14,7 @@ use crate::{
 const ALGORITHM: &str = "ed25519:";
 
 /// The newest key; a new one if there is none yet.
-pub async fn load_or_create(db: &Db, clock: &Clock, random: &Random) -> Result<Ed25519KeyPair> {
+pub async fn load_or_create(db: &Db, clock: &Clock, random: &Random) -> Result<SigningKey> {
     let mut tx = db.begin().await?;
     signing_key::lock(&mut tx).await?;
     if let Some((key_id, private_key)) = signing_key::find_newest(&mut tx).await? {
@@ -23,15 +22,14 @@ pub async fn load_or_create(db: &Db, clock: &Clock, random: &Random) -> Result<E
     }
     // Key versions are letters, digits and underscores; four of them tell this server's keys apart.
     let key_id = format!("{ALGORITHM}a_{}", random.token(4));
-    let private_key = Ed25519KeyPair::generate();
+    let private_key = SigningKey::generate().map_err(Error::broken)?;
     signing_key::insert(&mut tx, &key_id, &private_key, clock.now().get().into()).await?;
     tx.commit().await?;
     read(&key_id, &private_key)
 }
 
-fn read(key_id: &str, private_key: &[u8]) -> Result<Ed25519KeyPair> {
-    let version = key_id.strip_prefix(ALGORITHM).unwrap_or(key_id);
-    Ed25519KeyPair::from_der(private_key, version.to_owned())
+fn read(key_id: &str, private_key: &[u8]) -> Result<SigningKey> {
+    SigningKey::from_pkcs8(private_key, key_id)
         .map_err(|e| Error::broken(format!("the signing key {key_id} in the database can't be read: {e}")))
 }
 
@@ -47,9 +45,9 @@ mod tests {
             let start = || load_or_create(db, &clock, &random);
             let (one, other) = tokio::join!(start(), start());
             let (one, other) = (one.unwrap(), other.unwrap());
-            assert_eq!(one.version(), other.version());
+            assert_eq!(one.id(), other.id());
             assert_eq!(one.public_key(), other.public_key());
-            assert!(one.version().starts_with("a_"));
+            assert!(one.id().as_str().starts_with("ed25519:a_"));
 
             let after_restart = start().await.unwrap();
             assert_eq!(after_restart.public_key(), one.public_key());

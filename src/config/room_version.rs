@@ -4,15 +4,7 @@
 use ruma::RoomVersionId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-const CREATABLE: [RoomVersionId; 7] = [
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
-];
+use crate::room_version::STABLE;
 
 pub(super) fn serialize<S: Serializer>(version: &RoomVersionId, serializer: S) -> Result<S::Ok, S::Error> {
     version.serialize(serializer)
@@ -20,7 +12,7 @@ pub(super) fn serialize<S: Serializer>(version: &RoomVersionId, serializer: S) -
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RoomVersionId, D::Error> {
     let version = RoomVersionId::deserialize(deserializer)?;
-    if CREATABLE.contains(&version) {
+    if STABLE.contains(&version) {
         Ok(version)
     } else {
         Err(D::Error::custom(format!("rooms of version `{version}` cannot be created here")))

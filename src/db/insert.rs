@@ -1,17 +1,21 @@
 //! Many rows in one statement: the batch is the performance design.
 //!
 //! `PostgreSQL` takes a column at a time as arrays, so that one prepared statement serves any number of
-//! rows. SQLite takes `VALUES` lists, prepared for each power of two up to 128 rows: any batch is a few statements.
+//! rows. SQLite takes `VALUES` lists, prepared for some numbers of rows: any batch is a few statements.
 
 use std::{fmt::Write as _, sync::OnceLock};
 
-use sqlx::{Arguments as _, Executor as _, postgres::PgArguments, sqlite::SqliteArguments};
+#[cfg(test)]
+use sqlx::AssertSqlSafe;
+use sqlx::{Arguments as _, Executor as _, SqliteConnection, postgres::PgArguments, sqlite::SqliteArguments};
 
-use super::{DbError, DbResult, EngineRef};
+#[cfg(test)]
+use super::EngineRef;
+use super::{DbError, DbResult};
 
 /// How many rows one statement takes on SQLite. Each statement is a turn between two threads, which costs more
-/// than a few rows do.
-const CHUNKS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
+/// than a few rows do: up to 64 rows are two of them.
+const CHUNKS: [usize; 20] = [128, 64, 48, 32, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1];
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +40,8 @@ pub(crate) struct Insert {
     table: &'static str,
     columns: &'static [(&'static str, Kind)],
     on_conflict: &'static str,
-    rendered: OnceLock<Rendered>,
-}
-
-#[derive(Debug)]
-struct Rendered {
-    postgres: String,
-    /// With the number of rows that each takes, largest first.
-    sqlite: [(usize, String); CHUNKS.len()],
+    /// For SQLite, with the number of rows that each takes, largest first.
+    rendered: OnceLock<[(usize, String); CHUNKS.len()]>,
 }
 
 impl Insert {
@@ -57,93 +55,86 @@ impl Insert {
         Self { name, table, columns, on_conflict, rendered: OnceLock::new() }
     }
 
-    fn rendered(&'static self) -> &'static Rendered {
-        self.rendered.get_or_init(|| Rendered {
-            postgres: self.render_postgres(),
-            sqlite: CHUNKS.map(|rows| (rows, self.render_sqlite(rows))),
-        })
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn table(&self) -> &'static str {
+        self.table
     }
 
     fn names(&self) -> String {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
-    fn render_postgres(&self) -> String {
-        let arrays: Vec<String> = self
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, (_, kind))| {
-                let kind = match kind {
-                    Kind::Int => "bigint",
-                    Kind::Text => "text",
-                    Kind::Bool => "boolean",
-                };
-                format!("${}::{kind}[]", i + 1)
-            })
-            .collect();
-        format!(
-            "INSERT INTO {} ({}) SELECT * FROM unnest({}) {}",
-            self.table,
-            self.names(),
-            arrays.join(", "),
-            self.on_conflict
-        )
-    }
-
-    fn render_sqlite(&self, rows: usize) -> String {
-        let mut sql = format!("INSERT INTO {} ({}) VALUES ", self.table, self.names());
-        let mut next = 1;
-        for row in 0..rows {
-            sql.push_str(if row == 0 { "(" } else { ", (" });
-            for column in 0..self.columns.len() {
-                let comma = if column == 0 { "" } else { ", " };
-                write!(sql, "{comma}${next}").unwrap_or_default();
-                next += 1;
-            }
-            sql.push(')');
-        }
-        sql.push(' ');
-        sql.push_str(self.on_conflict);
-        sql
-    }
-
-    pub(super) async fn run(&'static self, engine: EngineRef<'_>, columns: &[Column<'_>]) -> DbResult<()> {
-        debug_assert_eq!(columns.len(), self.columns.len(), "{}: as many columns as declared", self.name);
+    /// How many rows there are in these columns, which must be the insert's.
+    pub(super) fn check(&self, columns: &[Column<'_>]) -> usize {
         let rows = columns.first().map_or(0, Column::len);
+        debug_assert_eq!(columns.len(), self.columns.len(), "{}: as many columns as declared", self.name);
         debug_assert!(columns.iter().all(|c| c.len() == rows), "{}: columns of one length", self.name);
-        if rows == 0 {
-            return Ok(());
+        rows
+    }
+
+    /// Writes the statement for `PostgreSQL`, its parameters numbered after `parameters`, and tells the last number.
+    pub(super) fn render_postgres(&self, sql: &mut String, parameters: usize) -> usize {
+        write!(sql, "INSERT INTO {} ({}) SELECT * FROM unnest(", self.table, self.names()).unwrap_or_default();
+        let mut number = parameters;
+        for (index, (_, kind)) in self.columns.iter().enumerate() {
+            let kind = match kind {
+                Kind::Int => "bigint",
+                Kind::Text => "text",
+                Kind::Bool => "boolean",
+            };
+            number += 1;
+            let comma = if index == 0 { "" } else { ", " };
+            write!(sql, "{comma}${number}::{kind}[]").unwrap_or_default();
         }
-        let fail = |e| DbError::new(self.name, e);
-        match engine {
-            EngineRef::Postgres(connection) => {
-                let mut arguments = PgArguments::default();
-                for column in columns {
-                    match column {
-                        Column::Ints(v) => arguments.add(v.as_slice()),
-                        Column::Texts(v) => arguments.add(v.as_slice()),
-                        Column::Bools(v) => arguments.add(v.as_slice()),
-                    }
-                    .map_err(|e| fail(sqlx::Error::Encode(e)))?;
-                }
-                let sql = self.rendered().postgres.as_str();
-                connection.execute(sqlx::query_with(sql, arguments)).await.map_err(fail)?;
+        write!(sql, ") {}", self.on_conflict).unwrap_or_default();
+        number
+    }
+
+    pub(super) fn add_to_postgres(&self, columns: &[Column<'_>], arguments: &mut PgArguments) -> DbResult<()> {
+        for column in columns {
+            match column {
+                Column::Ints(v) => arguments.add(v.as_slice()),
+                Column::Texts(v) => arguments.add(v.as_slice()),
+                Column::Bools(v) => arguments.add(v.as_slice()),
             }
-            EngineRef::Sqlite(connection) => {
-                let mut done = 0;
-                for (size, sql) in &self.rendered().sqlite {
-                    while rows - done >= *size {
-                        let mut arguments = SqliteArguments::default();
-                        for row in done..done + size {
-                            for column in columns {
-                                column.add_to(&mut arguments, row).map_err(|e| fail(sqlx::Error::Encode(e)))?;
-                            }
-                        }
-                        connection.execute(sqlx::query_with(sql.as_str(), arguments)).await.map_err(fail)?;
-                        done += size;
+            .map_err(|e| DbError::new(self.name, sqlx::Error::Encode(e)))?;
+        }
+        Ok(())
+    }
+
+    /// The parameters have no names, by which SQLite would look each of them up. A refused row ends the whole
+    /// transaction here, so `OR FAIL` spares the journal that undoes one statement.
+    fn render_sqlite(&self, rows: usize) -> String {
+        let row = format!("({})", vec!["?"; self.columns.len()].join(", "));
+        let rows = vec![row.as_str(); rows].join(", ");
+        format!("INSERT OR FAIL INTO {} ({}) VALUES {rows} {}", self.table, self.names(), self.on_conflict)
+    }
+
+    fn sqlite(&'static self) -> &'static [(usize, String)] {
+        self.rendered.get_or_init(|| CHUNKS.map(|rows| (rows, self.render_sqlite(rows))))
+    }
+
+    pub(super) async fn run_on_sqlite(
+        &'static self,
+        connection: &mut SqliteConnection,
+        columns: &[Column<'_>],
+    ) -> DbResult<()> {
+        let rows = self.check(columns);
+        let fail = |e| DbError::new(self.name, e);
+        let mut done = 0;
+        for (size, sql) in self.sqlite() {
+            while rows - done >= *size {
+                let mut arguments = SqliteArguments::default();
+                for row in done..done + size {
+                    for column in columns {
+                        column.add_to(&mut arguments, row).map_err(|e| fail(sqlx::Error::Encode(e)))?;
                     }
                 }
+                connection.execute(sqlx::query_with(sql.as_str(), arguments)).await.map_err(fail)?;
+                done += size;
             }
         }
         Ok(())
@@ -154,12 +145,12 @@ impl Insert {
     pub(super) async fn prepare(&'static self, engine: EngineRef<'_>) -> DbResult<()> {
         match engine {
             EngineRef::Postgres(c) => {
-                let sql = self.rendered().postgres.as_str();
-                c.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop)
+                let sql = AssertSqlSafe(super::queue::render(&[self]));
+                c.prepare(sqlx::SqlSafeStr::into_sql_str(sql)).await.map(drop)
             }
             EngineRef::Sqlite(c) => {
                 let mut prepared = Ok(());
-                for (_, sql) in &self.rendered().sqlite {
+                for (_, sql) in self.sqlite() {
                     prepared = prepared.and(c.prepare(sqlx::SqlStr::from_static(sql)).await.map(drop));
                 }
                 prepared

@@ -111,3 +111,27 @@ impl std::fmt::Display for Engine {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing;
+
+    #[tokio::test]
+    async fn a_database_from_the_future_is_refused_and_left_alone() {
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            tx.execute(&RECORD_MIGRATION, args![7_000_i64, "7000_flying_cars"]).await.unwrap();
+            tx.commit().await.unwrap();
+            for refusal in [db.migrate().await.unwrap_err(), db.try_migrate().await.unwrap_err()] {
+                assert!(matches!(refusal, MigrateError::FromTheFuture { .. }));
+                let message = refusal.to_string();
+                assert!(message.contains("7000_flying_cars") && message.contains("newer Hearth"), "{message}");
+            }
+            let rows = db.read().await.unwrap().list(&LIST_MIGRATIONS, args![]).await.unwrap();
+            assert_eq!(rows.len(), MIGRATIONS.len() + 1);
+            database.close().await;
+        }
+    }
+}

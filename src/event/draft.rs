@@ -4,12 +4,10 @@
 
 use ruma::{
     CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName,
-    events::TimelineEventType,
-    room_version_rules::RoomVersionRules,
-    signatures::{Ed25519KeyPair, hash_and_sign_event},
+    events::TimelineEventType, room_version_rules::RoomVersionRules, signatures::hash_and_sign_event,
 };
 
-use super::{Content, Pdu, PduError};
+use super::{Content, Pdu, PduError, SigningKey};
 
 /// What somebody wants to put into a room, before it has a place there.
 #[derive(Clone, Debug)]
@@ -69,7 +67,7 @@ impl Draft {
         place: &Place,
         now: MilliSecondsSinceUnixEpoch,
         server: &ServerName,
-        key: &Ed25519KeyPair,
+        key: &SigningKey,
         rules: &'static RoomVersionRules,
     ) -> Result<Pdu, DraftError> {
         check_field("type", &self.kind.to_string())?;

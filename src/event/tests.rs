@@ -5,11 +5,12 @@ use std::sync::Arc;
 use ruma::{
     CanonicalJsonObject, OwnedEventId, RoomVersionId, owned_server_name,
     serde::Base64,
-    signatures::{Ed25519KeyPair, PublicKeyMap, Verified, verify_event},
+    signatures::{PublicKeyMap, Verified, verify_event},
 };
 use serde_json::{Value, json};
 
 use super::*;
+use crate::room_version::{STABLE, rules};
 
 const SERVER: &str = "here";
 const TARGET: &str = "$target";
@@ -18,16 +19,16 @@ fn number(version: &RoomVersionId) -> u8 {
     version.as_str().parse().unwrap()
 }
 
-fn key() -> Ed25519KeyPair {
-    Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap()
+fn key() -> SigningKey {
+    SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap()
 }
 
-fn keys(key: &Ed25519KeyPair) -> PublicKeyMap {
+fn keys(key: &SigningKey) -> PublicKeyMap {
     let public = Base64::new(key.public_key().to_vec());
     [(SERVER.to_owned(), [("ed25519:a".to_owned(), public)].into())].into()
 }
 
-fn sign(key: &Ed25519KeyPair, version: &RoomVersionId, draft: Draft) -> Pdu {
+fn sign(key: &SigningKey, version: &RoomVersionId, draft: Draft) -> Pdu {
     let create = draft.kind == "m.room.create".into();
     let room_id = (!create || number(version) < 12).then(|| "!room:here".try_into().unwrap());
     let place = Place { room_id, depth: 1, prev_events: Vec::new(), auth_events: Vec::new() };
@@ -52,7 +53,7 @@ fn altered(pdu: &Pdu, fields: &Value) -> CanonicalJsonObject {
 #[test]
 fn an_identifier_is_the_hash_of_what_redaction_leaves() {
     let key = key();
-    for version in stable_versions() {
+    for version in STABLE {
         let rules = rules(&version).unwrap();
         let pdu = sign(&key, &version, draft("m.room.topic", Some(""), json!({ "topic": "hello" })));
         let id = pdu.event_id().as_str();
@@ -73,7 +74,7 @@ fn an_identifier_is_the_hash_of_what_redaction_leaves() {
 #[test]
 fn hashes_and_signatures_hold_until_something_is_changed() {
     let key = key();
-    for version in stable_versions() {
+    for version in STABLE {
         let rules = rules(&version).unwrap();
         let verify = |object: &CanonicalJsonObject| verify_event(&keys(&key), object, rules);
         let pdu = sign(&key, &version, draft("m.room.message", None, json!({ "body": "hello" })));
@@ -87,7 +88,7 @@ fn hashes_and_signatures_hold_until_something_is_changed() {
 #[test]
 fn a_room_is_named_by_its_create_event_since_version_12() {
     let key = key();
-    for version in stable_versions() {
+    for version in STABLE {
         let create = sign(&key, &version, draft("m.room.create", Some(""), json!({ "room_version": version })));
         let names_room = create.to_object().unwrap().contains_key("room_id");
         let expected = match number(&version) {
@@ -101,7 +102,7 @@ fn a_room_is_named_by_its_create_event_since_version_12() {
 #[test]
 fn a_redaction_names_its_target_where_its_version_wants_it_and_to_clients_everywhere() {
     let key = key();
-    for version in stable_versions() {
+    for version in STABLE {
         let mut redaction = draft("m.room.redaction", None, json!({ "reason": "typo" }));
         redaction.redacts = Some(OwnedEventId::try_from(TARGET).unwrap());
         let pdu = sign(&key, &version, redaction);
@@ -198,7 +199,7 @@ fn redaction_table() {
         ("m.room.name", json!({ "name": "Kitchen" }), &[(6, json!({}))]),
     ];
     let key = key();
-    for version in stable_versions() {
+    for version in STABLE {
         let because = Arc::new(sign(&key, &version, draft("m.room.redaction", None, json!({}))));
         for (kind, content, kept) in &table {
             let pdu = sign(&key, &version, draft(kind, Some(""), content.clone()));
@@ -215,7 +216,7 @@ fn redaction_keeps_the_fields_that_make_an_event() {
     let key = key();
     let extra =
         json!({ "origin": "here", "membership": "join", "prev_state": [], "unsigned": { "age": 1 }, "other": 1 });
-    for version in stable_versions() {
+    for version in STABLE {
         let pdu = sign(&key, &version, draft("m.room.name", Some(""), json!({ "name": "Kitchen" })));
         let pdu = Pdu::from_canonical(&altered(&pdu, &extra), rules(&version).unwrap()).unwrap();
         let because = Arc::new(sign(&key, &version, draft("m.room.redaction", None, json!({}))));

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Tail,
-    judge::{Judgement, judge},
+    judge::{Judged, Judgement, judge},
     replay,
     write::write,
 };
@@ -216,7 +216,7 @@ impl Committer {
     /// One transaction. Writes that can't be part of it get their verdict, the rest is committed.
     async fn attempt(&self, writes: &[Write]) -> DbResult<Attempted> {
         let mut tx = self.db.begin().await?;
-        let judgements = judge(&mut tx, writes).await?;
+        let Judged { judgements, trunks } = judge(&mut tx, writes).await?;
         store::log::lock(&mut tx).await?;
         let mut last = store::log::last_position(&mut tx).await?;
         let first = last.next();
@@ -240,7 +240,7 @@ impl Committer {
             return Ok((verdicts, None));
         }
         let batch_id = self.random.token(16);
-        let news = write(&mut tx, first, &accepted, &batch_id).await?;
+        let news = write(&mut tx, first, &accepted, trunks, &batch_id).await?;
         self.make_durable(tx, &batch_id).await?;
         Ok((verdicts, Some(Batch { first, last, news })))
     }

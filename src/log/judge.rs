@@ -11,7 +11,7 @@ use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Transaction},
     fact::{AccountData, Fact, NewEvent, Write},
-    position::Position,
+    position::{Lineage, Position},
     store,
 };
 
@@ -25,6 +25,14 @@ pub(super) enum Judgement {
     AliasGone,
     /// Account data has changed since the write was built on it.
     Conflict,
+}
+
+/// What became of a batch's writes.
+pub(super) struct Judged {
+    /// One for each write, in order.
+    pub(super) judgements: Vec<Judgement>,
+    /// The trunks of those touched rooms that the database knows.
+    pub(super) trunks: HashMap<OwnedRoomId, Lineage>,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -66,8 +74,7 @@ impl<'a> TransactionKey<'a> {
     }
 }
 
-/// One judgement for each write, in order.
-pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgement>> {
+pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     let rooms: Vec<&RoomId> =
         events(writes).map(|event| event.pdu.room_id()).collect::<HashSet<_>>().into_iter().collect();
     let locked = if rooms.is_empty() { HashMap::new() } else { store::room::lock_heads(tx, &rooms).await? };
@@ -79,7 +86,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgeme
     let named = if touched.is_empty() { HashMap::new() } else { store::alias::list_named(tx, &touched).await? };
 
     let mut judge = Judge {
-        heads: rooms.iter().map(|room| (*room, locked.get(*room).copied().unwrap_or(0))).collect(),
+        heads: rooms.iter().map(|room| (*room, locked.get(*room).map_or(0, |(head, _)| *head))).collect(),
         sent: HashMap::new(),
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         account_data: expected_data(tx, writes).await?,
@@ -89,7 +96,8 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Vec<Judgeme
             judge.sent.insert(TransactionKey::new(pdu, transaction), event_id);
         }
     }
-    Ok(writes.iter().map(|write| judge.write(write)).collect())
+    let judgements = writes.iter().map(|write| judge.write(write)).collect();
+    Ok(Judged { judgements, trunks: locked.into_iter().map(|(room, (_, trunk))| (room, trunk)).collect() })
 }
 
 fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {

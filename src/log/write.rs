@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ruma::{EventId, OwnedEventId, RoomId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
 
 use crate::{
     db::{DbResult, Tx},
@@ -17,8 +17,15 @@ use crate::{
     },
 };
 
-/// Writes everything and tells what readers are to be told, in the order of positions from `first`.
-pub(super) async fn write(tx: &mut Tx, first: Position, writes: &[&Write], batch_id: &str) -> DbResult<Vec<News>> {
+/// Writes everything and tells what readers are to be told, in the order of positions from `first`. `trunks` are
+/// those of the rooms that the database knows.
+pub(super) async fn write(
+    tx: &mut Tx,
+    first: Position,
+    writes: &[&Write],
+    trunks: HashMap<OwnedRoomId, Lineage>,
+    batch_id: &str,
+) -> DbResult<Vec<News>> {
     let mut at = first;
     let mut events: Vec<(Position, &NewEvent)> = Vec::new();
     let mut facts: Vec<(Position, &Fact)> = Vec::new();
@@ -38,7 +45,7 @@ pub(super) async fn write(tx: &mut Tx, first: Position, writes: &[&Write], batch
     let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
     store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
     if !events.is_empty() {
-        write_events(tx, &events).await?;
+        write_events(tx, &events, trunks).await?;
     }
     if !facts.is_empty() {
         write_facts(tx, &facts).await?;
@@ -67,7 +74,11 @@ async fn drop_receipts_behind(tx: &mut Tx, first: Position, news: &mut [News]) -
     Ok(())
 }
 
-async fn write_events(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<()> {
+async fn write_events(
+    tx: &mut Tx,
+    events: &[(Position, &NewEvent)],
+    mut trunks: HashMap<OwnedRoomId, Lineage>,
+) -> DbResult<()> {
     let rows: Vec<NewRow<'_>> = events.iter().map(|(position, event)| NewRow::new(*position, event)).collect();
     store::event::insert(tx, &rows).await?;
     // The last of each room is the room's head, and carries the trunk for a new room.
@@ -78,7 +89,10 @@ async fn write_events(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult
     }
     let heads: Vec<_> = heads.into_iter().map(|(room, (first, event))| (room, first, &event.head)).collect();
     store::room::upsert_heads(tx, &heads).await?;
-    write_state(tx, events).await?;
+    for (room, first, _) in &heads {
+        trunks.entry((*room).to_owned()).or_insert(Lineage(first.0));
+    }
+    write_state(tx, events, &trunks).await?;
     let highlights: Vec<(Position, &RoomId, &UserId)> = events
         .iter()
         .flat_map(|(at, event)| event.highlights.iter().map(|user| (*at, event.pdu.room_id(), &**user)))
@@ -93,16 +107,14 @@ async fn write_events(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult
 }
 
 /// The trunk's changes, the forks, and the memberships that follow from the trunk.
-async fn write_state(tx: &mut Tx, events: &[(Position, &NewEvent)]) -> DbResult<()> {
-    let rooms: Vec<&RoomId> = events
-        .iter()
-        .filter(|(_, event)| !event.changes.is_empty() || event.fork.is_some())
-        .map(|(_, event)| event.pdu.room_id())
-        .collect();
-    if rooms.is_empty() {
+async fn write_state(
+    tx: &mut Tx,
+    events: &[(Position, &NewEvent)],
+    trunks: &HashMap<OwnedRoomId, Lineage>,
+) -> DbResult<()> {
+    if events.iter().all(|(_, event)| event.changes.is_empty() && event.fork.is_none()) {
         return Ok(());
     }
-    let trunks = store::room::trunks(tx, &rooms).await?;
     let positions = positions_of_changes(tx, events).await?;
     let place = |change: &StateChange| change.event.as_ref().and_then(|pdu| positions.get(pdu.event_id()).copied());
     let mut versions = Vec::new();

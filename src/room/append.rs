@@ -15,10 +15,10 @@ use ruma::{
 use super::{Inner, Room, Rooms, State, auth, highlight};
 use crate::{
     error::{Error, Result},
-    event::{self, Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
+    event::{Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
     fact::{Fact, NewEvent, RoomHead, Write},
     log::{CommitError, Submitted},
-    store,
+    room_version, store,
 };
 
 /// How often a write is built again before the caller is told to try later.
@@ -272,7 +272,7 @@ impl Rooms {
 
     /// Builds the first events of a room and with the very first its identifier.
     fn build_new(&self, Founding { version, proposals }: Founding) -> Result<(OwnedRoomId, Built)> {
-        let rules = event::rules(&version).ok_or_else(|| unsupported(&version))?;
+        let rules = room_version::rules(&version).ok_or_else(|| unsupported(&version))?;
         let room_id = if rules.event_format.require_room_create_room_id { Some(self.new_room_id()?) } else { None };
         let mut head = Head { room: RoomHead::new(version), rules, state: State::default() };
         let built = self.build(&mut head, room_id.as_deref(), Plan { proposals, ..Plan::default() })?;

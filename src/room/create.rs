@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Draft, content, rules},
+    event::{Content, Draft, content},
     fact::Fact,
+    room_version,
 };
 
 /// How many events a room may begin with. They are signed and committed together.
@@ -57,7 +58,7 @@ impl Rooms {
     /// Makes a room and tells its identifier. The room, its alias and its place in the directory come into
     /// being together or not at all.
     pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
-        let version_rules = rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
+        let version_rules = room_version::rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
         let mut known = HashSet::from([room.creator.clone()]);
         room.invite.retain(|user| known.insert(user.clone()));
         self.check_invited(&room.invite).await?;
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn events(room: NewRoom) -> Vec<(String, String, Value)> {
-        let rules = rules(&room.version).unwrap();
+        let rules = room_version::rules(&room.version).unwrap();
         let proposals = room.first_events(rules, &Profiles::default(), "random");
         let draft = |proposal: Proposal| {
             let Draft { kind, state_key, content, .. } = proposal.draft;

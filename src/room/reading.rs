@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#getting-events-for-a-room>
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use ruma::{DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UserId};
 
@@ -21,6 +21,8 @@ pub struct Reading {
     pub sight: Sight,
     /// What came later than this is not part of the reading.
     pub until: Position,
+    /// Whose words the user does not want to read.
+    pub ignored: Arc<HashSet<OwnedUserId>>,
 }
 
 impl Rooms {
@@ -37,7 +39,7 @@ impl Rooms {
                 return Err(not_a_member());
             }
         }
-        Ok(Reading { room, user_id: user_id.to_owned(), sight, until })
+        Ok(Reading { room, user_id: user_id.to_owned(), sight, until, ignored: Arc::default() })
     }
 
     /// An event of the room, if there is one and the user may see it.
@@ -76,6 +78,11 @@ impl Rooms {
 }
 
 impl Reading {
+    /// The same without the words of those whom the user ignores, in pages and surroundings.
+    pub fn ignoring(self, ignored: Arc<HashSet<OwnedUserId>>) -> Self {
+        Self { ignored, ..self }
+    }
+
     /// The moment that is the present to the user.
     pub fn now(&self) -> Position {
         self.sight.left_at().unwrap_or(self.until)
@@ -94,6 +101,14 @@ impl Reading {
             membership: self.sight.membership_at(event.position),
         }
     }
+}
+
+/// Whether somebody who ignores these users is not to be told of an event. State goes to everybody; what an
+/// ignored user says does not.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+pub(crate) fn is_ignored(pdu: &Pdu, ignored: &HashSet<OwnedUserId>) -> bool {
+    !pdu.is_state() && ignored.contains(pdu.sender())
 }
 
 /// The same for a room that is not there and one that is none of the caller's business.

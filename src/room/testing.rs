@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     error::Error,
-    event::{Draft, Pdu, rules},
+    event::{Draft, Pdu},
+    room_version::rules,
 };
 
 impl World {

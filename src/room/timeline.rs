@@ -13,7 +13,11 @@ use ruma::{
     events::TimelineEventType,
 };
 
-use super::{Room, Rooms, State, filter::PduFilter as _, reading::Reading};
+use super::{
+    Room, Rooms, State,
+    filter::PduFilter as _,
+    reading::{Reading, is_ignored},
+};
 use crate::{
     error::Result,
     event::{Pdu, Stored},
@@ -117,7 +121,8 @@ impl Rooms {
             while after < until {
                 // One more than is missing tells whether there is more.
                 let missing = walk.limit - events.len() + 1;
-                let step = if walk.filter.is_empty() { missing } else { missing.max(SEARCH_STEP) };
+                let all_pass = walk.filter.is_empty() && reading.ignored.is_empty();
+                let step = if all_pass { missing } else { missing.max(SEARCH_STEP) };
                 let found = self.list(&reading.room, walk.direction, (after, until), step).await?;
                 let exhausted = found.len() < step;
                 for event in found {
@@ -131,7 +136,7 @@ impl Rooms {
                         Direction::Backward => until = beyond,
                         Direction::Forward => after = here,
                     }
-                    if walk.filter.passes(&event.pdu) {
+                    if walk.filter.passes(&event.pdu) && !is_ignored(&event.pdu, &reading.ignored) {
                         events.push(event);
                     }
                 }

@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Draft, content, rules},
+    event::{Content, Draft, content},
     fact::Fact,
-    store,
+    room_version, store,
 };
 
 /// The state that a room hands on, beside power levels, bans and, in a space, its children.
@@ -61,7 +61,7 @@ pub struct Upgrade {
 impl Rooms {
     /// Founds the successor of a room and closes the old one, in one write. Tells the new identifier.
     pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<OwnedRoomId> {
-        let new_rules = rules(&upgrade.version).ok_or_else(|| unsupported(&upgrade.version))?;
+        let new_rules = room_version::rules(&upgrade.version).ok_or_else(|| unsupported(&upgrade.version))?;
         let profile = self.profile(&upgrade.by).await?;
         let settings = self.settings_in(&upgrade.by, &upgrade.room_id).await?;
         let mut conn = self.0.db.read().await?;

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{
-    OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType, owned_server_name, signatures::Ed25519KeyPair,
-};
+use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType, owned_server_name};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -12,7 +10,7 @@ use super::{Active, Message, NewRoom, Preset, Rooms};
 use crate::{
     clock::Clock,
     db::Db,
-    event::{Content, Transaction},
+    event::{Content, SigningKey, Transaction},
     hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
@@ -84,7 +82,7 @@ async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64) -> Rooms {
     let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
     tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
     let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), tasks).await.unwrap();
-    let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
+    let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
     Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active)
 }
 

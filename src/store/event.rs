@@ -13,8 +13,9 @@ use ruma::{
 
 use crate::{
     db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Statement, Tx, Value, args, statements},
-    event::{Pdu, Standing, Stored, Transaction, rules},
+    event::{Pdu, Standing, Stored, Transaction},
     position::Position,
+    room_version,
 };
 
 statements! {
@@ -308,7 +309,8 @@ async fn read(conn: &mut Conn, statement: &'static Statement, args: &[Value<'_>]
 fn stored(row: &Row) -> DbResult<Stored> {
     let event_id: OwnedEventId = row.get(1)?;
     let version: RoomVersionId = row.get(3)?;
-    let rules = rules(&version).ok_or_else(|| DbError::decode(format!("room version {version} is not supported")))?;
+    let rules = room_version::rules(&version)
+        .ok_or_else(|| DbError::decode(format!("room version {version} is not supported")))?;
     let pdu = Pdu::from_stored(event_id, row.get(2)?, rules).map_err(DbError::decode)?;
     let standing: i64 = row.get(4)?;
     let device_id: Option<String> = row.get(6)?;

@@ -13,9 +13,8 @@ use crate::{
 pub(crate) use crate::position::Lineage;
 
 statements! {
-    LOCK_HEADS = "SELECT room_id, head FROM rooms WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
+    LOCK_HEADS = "SELECT room_id, head, trunk FROM rooms WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
-    TRUNKS = "SELECT room_id, trunk FROM rooms WHERE room_id IN LIST($1)";
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_id = $1";
     FIND_PUBLISHED = "SELECT room_id FROM published_rooms WHERE room_id = $1";
@@ -39,11 +38,11 @@ static UPSERT_HEADS: Insert = Insert::new(
 #[cfg(test)]
 pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_HEADS];
 
-/// Locks the rooms' rows in the order of their identifiers and tells how many events each has.
-pub(crate) async fn lock_heads(tx: &mut Tx, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, i64>> {
+/// Locks the rooms' rows in the order of their identifiers and tells how many events each has, and its trunk.
+pub(crate) async fn lock_heads(tx: &mut Tx, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, (i64, Lineage)>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     let rows = tx.list(&LOCK_HEADS, args![&rooms]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.get(0)?, (row.get(1)?, Lineage(row.get(2)?))))).collect()
 }
 
 /// The head of a room and its trunk, if there is such a room.
@@ -67,13 +66,6 @@ pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, Position, &Room
         Column::texts(extremities.iter().map(String::as_str)),
     ];
     tx.insert(&UPSERT_HEADS, &columns).await
-}
-
-/// The trunks of rooms.
-pub(crate) async fn trunks(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, Lineage>> {
-    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
-    let rows = conn.list(&TRUNKS, args![&rooms]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, Lineage(row.get(1)?)))).collect()
 }
 
 /// Shows a room in the directory, or takes it out.

@@ -1,15 +1,15 @@
 //! The timeline of a room as one user may read it: the newest events after a position.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
-use ruma::{OwnedUserId, events::room::member::MembershipState};
+use ruma::events::room::member::MembershipState;
 
 use super::{Request, gather::Sources};
 use crate::{
     error::Result,
     event::Stored,
     position::Position,
-    room::{Room, filter::PduFilter as _, visibility::Sight},
+    room::{Room, filter::PduFilter as _, reading::is_ignored, visibility::Sight},
 };
 
 /// How many events are told where the filter does not say.
@@ -65,10 +65,9 @@ pub(super) async fn gather(
         if let Some(oldest) = page.first() {
             timeline.start = oldest.position.before();
         }
-        let visible = page
-            .into_iter()
-            .rev()
-            .filter(|event| filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(event, &ignored));
+        let visible = page.into_iter().rev().filter(|event| {
+            filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(&event.pdu, &ignored)
+        });
         timeline.events.extend(visible);
         if !more {
             timeline.start = after.max(Position::START);
@@ -95,11 +94,4 @@ pub(super) async fn only(sources: &Sources, request: &Request, room: &Arc<Room>,
     let (events, _) = sources.rooms.newest(room, at.before(), at, 1).await?;
     let sight = sources.rooms.sight(room, &request.user_id).await?;
     Ok(Timeline { events, limited: false, start: at.before(), sight })
-}
-
-/// State goes to everybody; what an ignored user says does not.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
-fn is_ignored(event: &Stored, ignored: &HashSet<OwnedUserId>) -> bool {
-    !event.pdu.is_state() && ignored.contains(event.pdu.sender())
 }

@@ -15,6 +15,10 @@ impl Client {
     }
 }
 
+fn senders_and_types(events: &Value) -> Vec<(&str, &str)> {
+    events.as_array().unwrap().iter().map(|e| (e["sender"].as_str().unwrap(), e["type"].as_str().unwrap())).collect()
+}
+
 fn global(sync: &Value, kind: &str) -> Option<Value> {
     let events = sync["account_data"]["events"].as_array()?;
     events.iter().find(|e| e["type"] == kind).map(|e| e["content"].clone())
@@ -89,6 +93,14 @@ on_both! {
         bob.say(&room, "listen").await;
         alice.say(&room, "to me").await;
         assert_eq!(texts(&alice.sync(Some(&since)).await, &room), ["to me"]);
+
+        // Nor in pages and around an event, while what they do to the room's state is told.
+        let path = format!("/_matrix/client/v3/rooms/{}", escape(&room));
+        let page = alice.get(&format!("{path}/messages?dir=b&limit=2")).await.ok();
+        assert_eq!(senders_and_types(&page["chunk"]), [(&*alice.user_id, "m.room.message"), (&*bob.user_id, "m.room.member")]);
+        let mine = page["chunk"][0]["event_id"].as_str().unwrap();
+        let around = alice.get(&format!("{path}/context/{mine}?limit=2")).await.ok();
+        assert_eq!(senders_and_types(&around["events_before"]), [(&*bob.user_id, "m.room.member")]);
     }
 
     async fn the_first_sync_and_the_endpoint_have_the_default_push_rules(world) {

@@ -61,6 +61,10 @@ on_both! {
         bob.put(&listed, json!({"visibility": "public"})).await.refused(403, "M_FORBIDDEN");
         alice.put(&listed, json!({"visibility": "public"})).await.ok();
         assert_eq!(bob.get(&listed).await.ok(), json!({"visibility": "public"}));
+        alice.put(&listed, json!({"visibility": "private"})).await.ok();
+        alice.put(&listed, json!({})).await.ok();
+        assert_eq!(bob.get(&listed).await.ok(), json!({"visibility": "public"}));
+        alice.put(&listed, json!({"visibility": 1})).await.refused(400, "M_BAD_JSON");
         let nowhere = format!("/_matrix/client/v3/directory/list/room/{}", escape("!nowhere:localhost"));
         bob.get(&nowhere).await.refused(404, "M_NOT_FOUND");
     }

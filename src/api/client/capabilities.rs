@@ -16,7 +16,7 @@ use crate::{
         route::Routes as _,
     },
     app::App,
-    event::stable_versions,
+    room_version::STABLE,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -27,8 +27,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 ///
 /// All of them are said out loud; ruma leaves out those that have their default.
 async fn capabilities(app: App, _: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
-    let versions: BTreeMap<String, &str> =
-        stable_versions().into_iter().map(|version| (version.to_string(), "stable")).collect();
+    let versions: BTreeMap<String, &str> = STABLE.into_iter().map(|version| (version.to_string(), "stable")).collect();
     Ok(Json::from(json!({ "capabilities": {
         "m.room_versions": { "default": app.discovery.default_room_version, "available": versions },
         "m.change_password": { "enabled": true },

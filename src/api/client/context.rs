@@ -19,7 +19,8 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn context(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let ignored = app.account_data.ignored(&caller.user_id).await?;
+    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
     let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
     let context = found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;
 

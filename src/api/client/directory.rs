@@ -4,14 +4,15 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
 
 use axum::Router;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use ruma::api::{
+    IncomingRequest, Metadata,
     client::{
         alias::{create_alias, delete_alias, get_alias},
         directory::{get_room_visibility, set_room_visibility},
         room::{Visibility, aliases},
     },
-    error::ErrorKind,
+    error::{DeserializationError, ErrorKind},
 };
 
 use crate::{
@@ -34,7 +35,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
         .endpoint::<delete_alias::v3::Request, _, _>(delete_alias)
         .endpoint::<aliases::v3::Request, _, _>(list_aliases)
         .endpoint::<get_room_visibility::v3::Request, _, _>(get_visibility)
-        .endpoint::<set_room_visibility::v3::Request, _, _>(set_visibility)
+        .endpoint::<SetVisibility, _, _>(set_visibility)
 }
 
 fn moderator(caller: &Caller) -> Moderator<'_> {
@@ -80,12 +81,41 @@ async fn get_visibility(
     Ok(get_room_visibility::v3::Response::new(visibility))
 }
 
-async fn set_visibility(
-    app: App,
-    call: Call<set_room_visibility::v3::Request>,
-) -> ApiResult<set_room_visibility::v3::Response> {
+/// The request in which `visibility` may be left out, which ruma does not let it be: it is `public` then.
+struct SetVisibility(set_room_visibility::v3::Request);
+
+impl Metadata for SetVisibility {
+    type Authentication = <set_room_visibility::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <set_room_visibility::v3::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = set_room_visibility::v3::Request::METHOD;
+    const RATE_LIMITED: bool = set_room_visibility::v3::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = set_room_visibility::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for SetVisibility {
+    type EndpointError = <set_room_visibility::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = set_room_visibility::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let (parts, body) = request.into_parts();
+        let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
+        body.entry("visibility").or_insert_with(|| "public".into());
+        let body = serde_json::to_vec(&body)?;
+        set_room_visibility::v3::Request::try_from_http_request_inner(
+            http::Request::from_parts(parts, &body),
+            path_args,
+        )
+        .map(Self)
+    }
+}
+
+async fn set_visibility(app: App, call: Call<SetVisibility>) -> ApiResult<set_room_visibility::v3::Response> {
     refuse_guest(&call.caller)?;
-    let set_room_visibility::v3::Request { room_id, visibility, .. } = call.request;
+    let set_room_visibility::v3::Request { room_id, visibility, .. } = call.request.0;
     let listed = match visibility {
         Visibility::Public => true,
         Visibility::Private => false,

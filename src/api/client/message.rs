@@ -24,7 +24,8 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
     let between = (place(request.from.as_deref())?, place(request.to.as_deref())?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let ignored = app.account_data.ignored(&caller.user_id).await?;
+    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
     let walk = Walk::new(&reading, request.dir, between, limit, &request.filter);
     let page = app.rooms.page(&mut reading, &walk).await?;
 

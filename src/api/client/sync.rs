@@ -66,7 +66,8 @@ async fn wait(app: &App, asked: &sync::Request, device_id: &DeviceId, patience: 
     loop {
         let last = *wakes.borrow_and_update();
         if at_once || last > seen {
-            let gathered = app.syncs.gather(asked, &watcher).await?;
+            // On the heap only while it runs: whoever waits afterwards holds a small future.
+            let gathered = Box::pin(app.syncs.gather(asked, &watcher)).await?;
             if at_once || !gathered.is_empty() {
                 return Ok(gathered);
             }

@@ -1,7 +1,7 @@
 //! Remote events against replay: every state that is stored is the one that the specification gives.
 
 use proptest::prelude::*;
-use ruma::{OwnedRoomId, RoomVersionId, events::room::member::MembershipState, signatures::Ed25519KeyPair};
+use ruma::{OwnedRoomId, RoomVersionId, events::room::member::MembershipState};
 use serde_json::{Value, json};
 
 use super::{
@@ -9,12 +9,13 @@ use super::{
     *,
 };
 use crate::{
-    event::{Draft, Place, rules, stable_versions},
+    event::{Draft, Place, SigningKey},
     position::{Lineage, Position},
     room::{
         View,
         world::{World, json as content, user},
     },
+    room_version::{STABLE, rules},
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
@@ -25,7 +26,7 @@ struct Stage {
     room_id: OwnedRoomId,
     rules: &'static ruma::room_version_rules::RoomVersionRules,
     model: Model,
-    key: Ed25519KeyPair,
+    key: SigningKey,
     count: u64,
 }
 
@@ -41,7 +42,7 @@ impl Stage {
         for event in first {
             assert_eq!(model.add(event.pdu), Standing::Accepted);
         }
-        let key = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "a".to_owned()).unwrap();
+        let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
         Self { world, room_id, rules, model, key, count: 0 }
     }
 
@@ -239,7 +240,7 @@ proptest! {
 
     #[test]
     fn state_at_every_event_is_what_replay_gives(
-        version in prop::sample::select(stable_versions().to_vec()),
+        version in prop::sample::select(STABLE.to_vec()),
         steps in prop::collection::vec(step(), 1..28),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

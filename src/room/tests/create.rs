@@ -6,17 +6,17 @@ use serde_json::json;
 
 use super::errcode;
 use crate::{
-    event::stable_versions,
     room::{
         InitialState, NewRoom, Preset,
         world::{World, json as content, new_room, user},
     },
+    room_version::{STABLE, rules},
 };
 
 #[tokio::test]
 async fn every_preset_makes_a_room_of_every_version() {
     let world = World::new().await;
-    for version in stable_versions() {
+    for version in STABLE {
         for preset in [Preset::PrivateChat, Preset::TrustedPrivateChat, Preset::PublicChat] {
             let invite = vec![user("bob"), user("alice"), user("bob")];
             let room = NewRoom { version: version.clone(), invite, ..new_room("alice", preset) };
@@ -25,7 +25,7 @@ async fn every_preset_makes_a_room_of_every_version() {
             assert_eq!(world.state(&room_id, "m.room.member", "@alice:here").await["membership"], "join");
             assert_eq!(world.state(&room_id, "m.room.member", "@bob:here").await["membership"], "invite");
             let state = world.rooms.get(&room_id).await.unwrap().state();
-            let power = state.power_levels(crate::event::rules(&version).unwrap());
+            let power = state.power_levels(rules(&version).unwrap());
             let equal = preset == Preset::TrustedPrivateChat;
             assert_eq!(power.for_user(&user("bob")) == power.for_user(&user("alice")), equal, "{version} {preset:?}");
         }

@@ -26,20 +26,25 @@ pub fn rules(version: &RoomVersionId) -> Option<&'static RoomVersionRules> {
     })
 }
 
-/// Whether rooms of this version can be created and joined.
-pub fn is_supported(version: &RoomVersionId) -> bool {
-    rules(version).is_some()
-}
+/// Every version that rooms can be created in and upgraded to; all of them are stable.
+pub const STABLE: [RoomVersionId; 7] = [
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
 
-/// Every supported version; all of them are stable.
-pub fn stable_versions() -> [RoomVersionId; 7] {
-    [
-        RoomVersionId::V6,
-        RoomVersionId::V7,
-        RoomVersionId::V8,
-        RoomVersionId::V9,
-        RoomVersionId::V10,
-        RoomVersionId::V11,
-        RoomVersionId::V12,
-    ]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stable_version_has_rules() {
+        for version in STABLE {
+            assert!(rules(&version).is_some(), "{version}");
+        }
+    }
 }
