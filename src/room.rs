@@ -67,7 +67,7 @@ use crate::{
 /// How many events are read into a new view.
 const LOADED_TIMELINE: usize = 24;
 /// How many rooms are kept in memory; beyond it those that nobody uses are dropped.
-const KEPT_ROOMS: usize = 4_000;
+const KEPT_ROOMS: usize = 2_500;
 
 /// Every room of this server. Cheap to clone.
 #[derive(Clone)]

@@ -56,7 +56,8 @@ impl Routes for Router<App> {
         for path in <R as Metadata>::PATH_BUILDER.all_paths().flat_map(spellings) {
             let handler = handler.clone();
             let answer = move |State(app): State<App>, request: http::Request<Body>| async move {
-                let answered = match Call::<R>::read(&app, request, body_limit).await {
+                // On the heap, so that a call that waits for long does not keep the room that reading it took.
+                let answered = match Box::pin(Call::<R>::read(&app, request, body_limit)).await {
                     Ok(call) => handler(app, call).await,
                     Err(error) => Err(error),
                 };

@@ -22,7 +22,7 @@ pub trait Reader: Send + Sync {
 }
 
 /// How many entries are kept for readers that load while the log moves on.
-const KEPT_ENTRIES: usize = 8_192;
+const KEPT_ENTRIES: usize = 4_096;
 
 /// The followed end of the log.
 #[derive(Default)]

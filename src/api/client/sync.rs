@@ -31,13 +31,13 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
     let Call { request: Written(request), caller, .. } = call;
     let filter = match request.filter {
-        Some(v3::Filter::FilterId(id)) => app.filters.definition(&caller.user_id, &id).await?,
+        Some(v3::Filter::FilterId(id)) => Box::pin(app.filters.definition(&caller.user_id, &id)).await?,
         Some(v3::Filter::FilterDefinition(definition)) => Arc::new(definition),
         _ => Arc::default(),
     };
     let since = request.since.as_deref().map(str::parse::<Position>).transpose();
     let since = since.map_err(|e| Error::invalid_param(e.to_string()))?;
-    let _connected = app.presence.seen(&caller.user_id, &request.set_presence).await;
+    let _connected = Box::pin(app.presence.seen(&caller.user_id, &request.set_presence)).await;
     let writer = Writer {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),
@@ -57,22 +57,23 @@ async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
 }
 
 /// Gathers as soon as something concerns the user, and tells what there is when time is up.
+///
+/// Everything but the waiting itself is on the heap only while it runs: ten thousand clients wait at once.
 async fn wait(app: &App, asked: &sync::Request, device_id: &DeviceId, patience: Duration) -> ApiResult<sync::Gathered> {
     let deadline = Instant::now() + patience;
-    let watcher = app.syncs.watcher(&asked.user_id).await?;
+    let watcher = Box::pin(app.syncs.watcher(&asked.user_id)).await?;
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();
     let mut seen = asked.since.unwrap_or_default();
     loop {
         let last = *wakes.borrow_and_update();
         if at_once || last > seen {
-            // On the heap only while it runs: whoever waits afterwards holds a small future.
             let gathered = Box::pin(app.syncs.gather(asked, &watcher)).await?;
             if at_once || !gathered.is_empty() {
                 return Ok(gathered);
             }
             // What woke this user is not for them, not in their filter, or the end of their device.
-            app.accounts.check_logged_in(&asked.user_id, device_id).await?;
+            Box::pin(app.accounts.check_logged_in(&asked.user_id, device_id)).await?;
             seen = gathered.until;
         }
         let _waiting = app.metrics.waiting_sync();
