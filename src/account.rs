@@ -22,6 +22,7 @@ pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
 
 use self::{last_seen::LastSeen, password::Passwords};
@@ -67,8 +68,9 @@ pub(crate) struct AccountSettings {
     pub(crate) password_cost: PasswordCost,
 }
 
-/// Called after each commit that changed who is logged in as a user, so that other nodes hear of it.
-pub(crate) type OnDevicesChanged = Arc<dyn Fn(OwnedUserId) + Send + Sync>;
+/// Called after each commit that changed who is logged in as a user, and waited for, so that every node knows it
+/// before whoever did it is answered.
+pub(crate) type OnDevicesChanged = Arc<dyn Fn(OwnedUserId) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The accounts of this server. Cheap to clone.
 #[derive(Clone)]
@@ -123,9 +125,9 @@ impl Accounts {
         Arc::clone(&self.0.bearers)
     }
 
-    fn devices_changed(&self, user_id: &UserId) {
+    async fn devices_changed(&self, user_id: &UserId) {
         self.0.bearers.forget(user_id);
-        (self.0.on_devices_changed)(user_id.to_owned());
+        (self.0.on_devices_changed)(user_id.to_owned()).await;
     }
 
     /// Milliseconds since the Unix epoch.

@@ -161,6 +161,8 @@ impl AccountDataBook {
                 .into_iter()
                 .map(|(at, data)| (at, Arc::new(data)))
                 .collect();
+            drop(snapshot);
+            self.0.log.tail().reach(position).await;
             let remember = |missed: &[_]| self.0.book.remember(user_id, position, &rows, missed);
             if let Some(page) = self.0.log.tail().catch_up(position, remember) {
                 return Ok(page);

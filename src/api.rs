@@ -5,12 +5,13 @@ mod client;
 pub(crate) mod content;
 pub(crate) mod error;
 pub(crate) mod extract;
+pub(crate) mod forward;
 mod health;
 pub(crate) mod interactive;
 pub(crate) mod json;
 pub(crate) mod route;
 
-use axum::Router;
+use axum::{Router, middleware};
 use http::{HeaderName, Method, StatusCode, header};
 use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
@@ -20,7 +21,8 @@ use crate::app::App;
 
 /// Everything that the server answers.
 pub fn router(app: App) -> Router {
-    let router = health::routes(client::routes(Router::new()));
+    let forward = middleware::from_fn_with_state(app.clone(), forward::forward);
+    let router = health::routes(client::routes(Router::new()).layer(forward));
     router.fallback(unrecognized).method_not_allowed_fallback(wrong_method).layer(cors()).with_state(app)
 }
 

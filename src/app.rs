@@ -2,6 +2,7 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
+use futures_util::future::ready;
 use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     hub::Hub,
     log::{Log, Reader, Tail},
     metrics::Metrics,
+    node::{Courier, Nodes, Seal},
     presence::{self, PresenceBook},
     profile::Profiles,
     random::Random,
@@ -50,6 +52,9 @@ pub struct House {
     pub tasks: Tasks,
     pub metrics: Metrics,
     pub log: Log,
+    pub(crate) nodes: Nodes,
+    pub(crate) seal: Seal,
+    pub(crate) courier: Courier,
     pub(crate) rooms: Rooms,
     pub(crate) accounts: Accounts,
     pub(crate) uia: Uia,
@@ -90,10 +95,17 @@ impl App {
         }
         let server_name = config.server_name.clone();
         let key = signing::load_or_create(&db, &clock, &random).await?;
+        let seal = Seal::new(key.shared_secret());
         let hub = match &config.redis.url {
-            Some(url) => Hub::over_redis(url.expose(), &server_name, &tasks).map_err(Error::broken)?,
+            Some(url) => {
+                Hub::over_redis(url.expose(), &format!("{server_name}:{}", key.id()), &tasks).map_err(Error::broken)?
+            }
             None => Hub::silent(),
         };
+        let board = hub.board().clone();
+        let address = config.cluster.advertise.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+        let nodes =
+            Nodes::enter(db.clone(), clock.clone(), &random, hub.clone(), address, metrics.clone(), &tasks).await?;
         let tail = Arc::new(Tail::default());
         let log = Log::start(db.clone(), Arc::clone(&tail), random.clone(), metrics.clone(), hub, &tasks).await?;
         let books = Books::default();
@@ -109,13 +121,23 @@ impl App {
         let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
         books.follow(&tail, accounts.bearers());
-        tasks.spawn("upkeep", upkeep::run(accounts.clone(), uia.clone(), tasks.shutdown().clone()));
+        tasks.spawn(
+            "upkeep",
+            upkeep::run(accounts.clone(), uia.clone(), nodes.duty("upkeep").await?, tasks.shutdown().clone()),
+        );
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
-        let typists = Typists::start(db.clone(), rooms.clone(), clock.clone(), books.typing, &tasks).await?;
+        let typists = Typists::start((db.clone(), rooms.clone(), clock.clone()), books.typing, &nodes, &tasks).await?;
         let enabled = config.presence.enabled;
-        let presence =
-            PresenceBook::start(db.clone(), log.clone(), clock.clone(), enabled, books.presence, &tasks).await?;
+        let presence = PresenceBook::start(
+            (db.clone(), log.clone(), clock.clone()),
+            enabled,
+            books.presence,
+            nodes.clone(),
+            board.clone(),
+            &tasks,
+        )
+        .await?;
         let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), books.unread);
         let syncs = Syncs::new(Sources {
             rooms: rooms.clone(),
@@ -131,7 +153,7 @@ impl App {
             devices: Devices::new(db.clone()),
             profiles: Profiles::new(db.clone(), server_name.clone()),
             filters: Filters::new(db.clone()),
-            rate_limits: RateLimits::new(rate_limits(&config)),
+            rate_limits: RateLimits::new(rate_limits(&config), board),
             discovery: discovery(&config),
             config,
             server_name,
@@ -141,6 +163,9 @@ impl App {
             tasks,
             metrics,
             log,
+            nodes,
+            seal,
+            courier: Courier::new().map_err(Error::broken)?,
             rooms,
             accounts,
             uia,
@@ -172,7 +197,7 @@ impl Administration {
     pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
         db.migrate().await?;
         // Nobody is logged in or out by these commands, so there is nobody to tell.
-        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| ()))?;
+        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(()))))?;
         Ok(Self { accounts, clock })
     }
 
@@ -221,8 +246,13 @@ impl Books {
 /// Writes into the log that a user's devices have changed, so that every node forgets their tokens.
 fn tell_of_devices(log: Log) -> OnDevicesChanged {
     Arc::new(move |user_id| {
-        // Nobody waits for this: whoever changed the devices has been answered by their own commit.
-        drop(log.submit(Write::fact(Fact::Devices { user_id })));
+        let log = log.clone();
+        Box::pin(async move {
+            // What changed is committed already. Nodes that don't hear of it look tokens up again after a while.
+            if let Err(error) = log.append(Write::fact(Fact::Devices { user_id })).await {
+                tracing::warn!(%error, "other nodes could not be told that somebody's devices have changed");
+            }
+        })
     })
 }
 

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -19,7 +19,8 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System,
+    /// How far this machine's clock is behind the time that the nodes have agreed on, in milliseconds.
+    System { behind: Arc<AtomicI64>, error: i64 },
     /// Milliseconds since the Unix epoch.
     Manual(Arc<AtomicU64>),
 }
@@ -27,7 +28,25 @@ enum Source {
 impl Clock {
     /// The clock of the machine.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self::wrong_by(0)
+    }
+
+    /// The clock of a machine that is ahead of the true time by so many milliseconds. For tests.
+    pub fn wrong_by(error: i64) -> Self {
+        Self(Source::System { behind: Arc::default(), error })
+    }
+
+    /// Takes over a time (milliseconds since the Unix epoch) that others go by as well. Tells by how much that moved
+    /// this clock. A small difference is not worth a step, and a manual clock goes its own way.
+    pub fn agree_with(&self, theirs: i64) -> i64 {
+        let Source::System { behind, error } = &self.0 else { return 0 };
+        let wanted = theirs.saturating_sub(machine_time().saturating_add(*error));
+        let moved = wanted.saturating_sub(behind.load(Ordering::Relaxed));
+        if moved.abs() < SMALL {
+            return 0;
+        }
+        behind.store(wanted, Ordering::Relaxed);
+        moved
     }
 
     /// A clock that stands at `start` (milliseconds since the Unix epoch) until it is advanced.
@@ -45,11 +64,21 @@ impl Clock {
     /// The time now, never before 1970 and never beyond what canonical JSON can carry.
     pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
         let milliseconds = match &self.0 {
-            Source::System => milliseconds_in(since_epoch()),
+            Source::System { behind, error } => {
+                let time = machine_time().saturating_add(*error).saturating_add(behind.load(Ordering::Relaxed));
+                u64::try_from(time).unwrap_or(0)
+            }
             Source::Manual(milliseconds) => milliseconds.load(Ordering::SeqCst),
         };
         MilliSecondsSinceUnixEpoch(UInt::try_from(milliseconds).unwrap_or(UInt::MAX))
     }
+}
+
+/// Differences below so many milliseconds are left alone: as much may be on the way.
+const SMALL: i64 = 100;
+
+fn machine_time() -> i64 {
+    i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
@@ -73,6 +102,16 @@ mod tests {
 
         clock.advance(Duration::from_secs(2));
         assert_eq!(u64::from(clone.now().get()), 3_000);
+    }
+
+    #[test]
+    fn a_wrong_clock_agrees_with_the_others() {
+        let (right, wrong) = (Clock::system(), Clock::wrong_by(3_600_000));
+        let time = |clock: &Clock| i64::from(clock.now().get());
+        assert!(time(&wrong) - time(&right) > 3_599_000);
+        assert!(wrong.clone().agree_with(time(&right)) < -3_599_000);
+        assert!((time(&wrong) - time(&right)).abs() < 1_000);
+        assert_eq!(wrong.agree_with(time(&wrong) + 5), 0, "a small step is none");
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub struct Config {
     pub tls: Tls,
     pub database: Database,
     pub redis: Redis,
+    pub cluster: Cluster,
     pub registration: Registration,
     pub rate_limits: RateLimits,
     pub rooms: Rooms,
@@ -69,6 +70,12 @@ pub struct Database {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Redis {
     pub url: Option<RedisUrl>,
+}
+
+/// What the nodes of one database tell each other.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Cluster {
+    pub advertise: Option<HttpUrl>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -170,6 +177,7 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Timeouts {
+    pub shutdown_notice_seconds: u64,
     pub shutdown_seconds: u64,
 }
 
@@ -183,6 +191,7 @@ impl Default for Config {
             tls: Tls::default(),
             database: Database { url: None, max_connections: 16 },
             redis: Redis::default(),
+            cluster: Cluster::default(),
             registration: Registration::default(),
             rate_limits: RateLimits::default(),
             rooms: Rooms { default_version: RoomVersionId::V12 },
@@ -191,7 +200,7 @@ impl Default for Config {
             well_known: WellKnown::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Human },
             metrics: Metrics::default(),
-            timeouts: Timeouts { shutdown_seconds: 10 },
+            timeouts: Timeouts { shutdown_notice_seconds: 0, shutdown_seconds: 10 },
         }
     }
 }
@@ -214,6 +223,11 @@ impl Config {
     pub fn database_url(&self) -> DatabaseUrl {
         let embedded = || DatabaseUrl::Sqlite(self.data_dir.join("hearth.sqlite3"));
         self.database.url.clone().unwrap_or_else(embedded)
+    }
+
+    /// How long load balancers are given to notice that this node is about to stop.
+    pub fn shutdown_notice(&self) -> Duration {
+        Duration::from_secs(self.timeouts.shutdown_notice_seconds)
     }
 
     /// How long requests in flight may take to finish once shutdown has started.

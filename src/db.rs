@@ -42,6 +42,9 @@ pub enum Engine {
     Postgres,
 }
 
+/// A connection that has not been used for so long may be broken without knowing.
+const RESTED: Duration = Duration::from_millis(500);
+
 /// What went wrong in the database, and in which statement.
 #[derive(Debug, thiserror::Error)]
 #[error("database: {context}: {source}")]
@@ -99,8 +102,15 @@ pub struct Db(Pools);
 
 #[derive(Clone, Debug)]
 enum Pools {
-    Sqlite { write: sqlx::SqlitePool, read: sqlx::SqlitePool },
-    Postgres(sqlx::PgPool),
+    Sqlite {
+        write: sqlx::SqlitePool,
+        read: sqlx::SqlitePool,
+    },
+    /// `spare` is for signs of life, which must not wait behind requests.
+    Postgres {
+        pool: sqlx::PgPool,
+        spare: sqlx::PgPool,
+    },
 }
 
 /// A connection on which statements run: alone, each by itself, or within a [`Tx`].
@@ -122,6 +132,30 @@ enum Held {
 enum EngineRef<'a> {
     Sqlite(&'a mut SqliteConnection),
     Postgres(&'a mut PgConnection),
+}
+
+/// Connections that have rested are tried before they are used again; those in constant use need no round trip for
+/// that. Who gets none within five seconds is told that the database is not there.
+fn pool_of(max_connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .test_before_acquire(false)
+        .before_acquire(|connection, rested| {
+            Box::pin(async move {
+                if rested.idle_for > RESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+/// The machine that a `postgres://` URL leads to, unless that is a unix socket.
+pub fn find_host(url: &str) -> Option<(String, u16)> {
+    let options = PgConnectOptions::from_str(url).ok().filter(|_| url.starts_with("postgres"))?;
+    let host = options.get_host().to_owned();
+    (options.get_socket().is_none() && !host.starts_with('/')).then(|| (host, options.get_port()))
 }
 
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back.
@@ -152,13 +186,9 @@ impl Db {
             .map_err(|e| DbError::new("reading database.url", e))?
             .application_name("hearth")
             .statement_cache_capacity(500);
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_with(options)
-            .await
-            .map_err(|e| DbError::new("connecting", e))?;
-        Ok(Self(Pools::Postgres(pool)))
+        let pool =
+            pool_of(max_connections).connect_with(options.clone()).await.map_err(|e| DbError::new("connecting", e))?;
+        Ok(Self(Pools::Postgres { pool, spare: pool_of(1).connect_lazy_with(options) }))
     }
 
     async fn open_sqlite(path: &Path) -> DbResult<Self> {
@@ -177,6 +207,7 @@ impl Db {
             .pragma("journal_size_limit", "33554432");
         let write = SqlitePoolOptions::new()
             .max_connections(1)
+            .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(30))
             .idle_timeout(None)
             .max_lifetime(None)
@@ -186,6 +217,7 @@ impl Db {
         let read = SqlitePoolOptions::new()
             .max_connections(4)
             .min_connections(1)
+            .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(30))
             .max_lifetime(None)
             .connect_with(options.pragma("query_only", "ON"))
@@ -197,7 +229,7 @@ impl Db {
     pub fn engine(&self) -> Engine {
         match self.0 {
             Pools::Sqlite { .. } => Engine::Sqlite,
-            Pools::Postgres(_) => Engine::Postgres,
+            Pools::Postgres { .. } => Engine::Postgres,
         }
     }
 
@@ -205,17 +237,25 @@ impl Db {
     pub async fn read(&self) -> DbResult<Conn> {
         match &self.0 {
             Pools::Sqlite { read, .. } => read.acquire().await.map(Held::Sqlite),
-            Pools::Postgres(pool) => pool.acquire().await.map(Held::Postgres),
+            Pools::Postgres { pool, .. } => pool.acquire().await.map(Held::Postgres),
         }
         .map(Conn::new)
         .map_err(|e| DbError::new("taking a connection", e))
+    }
+
+    /// A connection that is kept for signs of life, however many requests wait for the others.
+    pub(crate) async fn spare(&self) -> DbResult<Conn> {
+        let Pools::Postgres { spare, .. } = &self.0 else { return self.read().await };
+        let held =
+            spare.acquire().await.map(Held::Postgres).map_err(|e| DbError::new("taking the spare connection", e))?;
+        Ok(Conn::new(held))
     }
 
     /// A transaction for reading: all its statements see one state of the data.
     pub async fn snapshot(&self) -> DbResult<Tx> {
         match &self.0 {
             Pools::Sqlite { read, .. } => read.begin().await.map(Held::SqliteTx),
-            Pools::Postgres(pool) => {
+            Pools::Postgres { pool, .. } => {
                 pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Held::PostgresTx)
             }
         }
@@ -227,7 +267,7 @@ impl Db {
     pub async fn begin(&self) -> DbResult<Tx> {
         match &self.0 {
             Pools::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(Held::SqliteTx),
-            Pools::Postgres(pool) => pool.begin().await.map(Held::PostgresTx),
+            Pools::Postgres { pool, .. } => pool.begin().await.map(Held::PostgresTx),
         }
         .map(|held| Tx(Conn::new(held)))
         .map_err(|e| DbError::new("beginning to write", e))
@@ -240,7 +280,10 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            Pools::Postgres(pool) => pool.close().await,
+            Pools::Postgres { pool, spare } => {
+                spare.close().await;
+                pool.close().await;
+            }
         }
     }
 }

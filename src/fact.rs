@@ -74,6 +74,23 @@ pub enum ForkBase {
     Nothing,
 }
 
+/// A node in the cluster: a name that it gave itself when it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
 /// Everything in the log that is not an event.
 #[derive(Clone, Debug)]
 pub enum Fact {
@@ -148,6 +165,8 @@ pub struct Presence {
     pub state: PresenceState,
     pub status_msg: Option<String>,
     pub last_active: MilliSecondsSinceUnixEpoch,
+    /// Who says so: their clients are connected there.
+    pub node: NodeId,
 }
 
 /// One entry of the log as readers get it: complete, whether this node wrote it or another.

@@ -3,13 +3,15 @@
 //! A wake-up is a hint. Whoever misses one notices by the next, or by looking at the log now and then; so
 //! losing Redis costs latency and nothing else. Alone, a node needs no hub: its committer tells its readers.
 
-use std::time::Duration;
+mod board;
+
+use std::{future::Future, time::Duration};
 
 use futures_util::StreamExt as _;
-use redis::{AsyncCommands as _, Client, RedisError};
-use ruma::ServerName;
+use redis::{AsyncCommands as _, Client, ErrorKind, RedisError};
 use tokio::sync::watch;
 
+pub(crate) use self::board::Board;
 use crate::{
     position::Position,
     tasks::{Shutdown, Tasks},
@@ -17,15 +19,20 @@ use crate::{
 
 /// How long a broken connection to Redis is left alone before the next try.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a node says something that has nothing to say, so that it hears at least itself.
+const MURMUR: Duration = Duration::from_secs(1);
+/// After so much silence a connection is taken for dead, however open it looks.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Tells the other nodes, and hears them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hub {
     /// What this node announces. Announcements that come faster than Redis takes them become one.
     said: watch::Sender<Position>,
     heard: watch::Receiver<Position>,
     /// Whether hints of other nodes arrive at present.
     connected: watch::Receiver<bool>,
+    board: Board,
 }
 
 impl Hub {
@@ -35,20 +42,26 @@ impl Hub {
             said: watch::Sender::default(),
             heard: watch::channel(Position::START).1,
             connected: watch::channel(false).1,
+            board: Board::none(),
         }
     }
 
-    /// A hub over Redis, for the nodes of one server name. It connects in the background, again and again.
-    pub fn over_redis(url: &str, server_name: &ServerName, tasks: &Tasks) -> Result<Self, RedisError> {
+    /// A hub over Redis, for the nodes of one database, whose name is theirs alone. It connects in the background, again and again.
+    pub fn over_redis(url: &str, name: &str, tasks: &Tasks) -> Result<Self, RedisError> {
         let client = Client::open(url)?;
-        let channel = format!("hearth:{server_name}:log");
+        let channel = format!("hearth:{name}:log");
         let (said, to_say) = watch::channel(Position::START);
         let (hears, heard) = watch::channel(Position::START);
         let (connects, connected) = watch::channel(false);
         let shutdown = tasks.shutdown();
         tasks.spawn("hub speaker", speak(client.clone(), channel.clone(), to_say, shutdown.clone()));
-        tasks.spawn("hub listener", listen(client, channel, hears, connects, shutdown.clone()));
-        Ok(Self { said, heard, connected })
+        tasks.spawn("hub listener", listen(client.clone(), channel, hears, connects, shutdown.clone()));
+        Ok(Self { said, heard, connected, board: Board::new(client, name) })
+    }
+
+    /// What nodes share beside wake-ups.
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Tells the other nodes that the log has grown. Never waits.
@@ -77,13 +90,14 @@ async fn speak(client: Client, channel: String, mut to_say: watch::Receiver<Posi
         tokio::select! {
             () = shutdown.requests_done() => return,
             changed = to_say.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(MURMUR) => {}
         }
         let last = *to_say.borrow_and_update();
         if connection.is_none() {
-            connection = client.get_multiplexed_async_connection().await.inspect_err(complain).ok();
+            connection = in_time(client.get_multiplexed_async_connection()).await.inspect_err(complain).ok();
         }
         if let Some(open) = &mut connection
-            && let Err(error) = open.publish::<_, _, ()>(&channel, last.0).await
+            && let Err(error) = in_time(open.publish::<_, _, ()>(&channel, last.0)).await
         {
             complain(&error);
             connection = None;
@@ -117,14 +131,24 @@ async fn listen_once(
     hears: &watch::Sender<Position>,
     connects: &watch::Sender<bool>,
 ) -> Result<(), RedisError> {
-    let mut subscription = client.get_async_pubsub().await?;
-    subscription.subscribe(channel).await?;
+    let mut subscription = in_time(client.get_async_pubsub()).await?;
+    in_time(subscription.subscribe(channel)).await?;
     connects.send_replace(true);
     let mut messages = subscription.on_message();
-    while let Some(message) = messages.next().await {
+    while let Ok(message) = tokio::time::timeout(SILENCE, messages.next()).await {
+        let Some(message) = message else { return Ok(()) };
         hears.send_replace(Position(message.get_payload()?));
     }
-    Ok(())
+    Err(silent())
+}
+
+/// Redis may be paused or cut off without a word.
+async fn in_time<T>(asked: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    tokio::time::timeout(SILENCE, asked).await.unwrap_or_else(|_elapsed| Err(silent()))
+}
+
+fn silent() -> RedisError {
+    RedisError::from((ErrorKind::Io, "no answer in time"))
 }
 
 fn complain(error: &RedisError) {

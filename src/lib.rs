@@ -17,6 +17,7 @@ mod filter;
 mod hub;
 pub mod log;
 pub mod metrics;
+mod node;
 pub mod position;
 pub mod presence;
 mod profile;

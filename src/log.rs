@@ -5,6 +5,7 @@
 
 mod commit;
 mod judge;
+mod refresh;
 mod replay;
 mod tail;
 mod write;

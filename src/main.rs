@@ -13,7 +13,7 @@ use hearth::{
     cli::{self, AdminCommand, Cli, Command, CreateUser},
     clock::Clock,
     config::{self, Config, RegistrationMode},
-    db::Db,
+    db::{self, Db},
     metrics::Metrics,
     random::Random,
     serve::{self, Listeners},
@@ -97,10 +97,16 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let (tasks, metrics, random) = (Tasks::new(), Metrics::new(), Random::system());
-    serve::stop_on_signals(&tasks)?;
+    serve::stop_on_signals(&tasks, config.shutdown_notice())?;
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
     let db = open(&config).await?;
+    let mut config = config;
+    if config.cluster.advertise.is_none() {
+        let database = db::find_host(&config.database_url().to_connect());
+        let reachable = listeners.find_reachable(database.as_ref().map(|(host, port)| (host.as_str(), *port)));
+        config.cluster.advertise = reachable.and_then(|url| url.try_into().ok());
+    }
     let app =
         App::start(config.clone(), db.clone(), Clock::system(), random.clone(), tasks.clone(), metrics.clone()).await?;
     for url in listeners.urls() {

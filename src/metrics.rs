@@ -43,6 +43,8 @@ struct Inner {
     http: Http,
     log: Log,
     waiting_syncs: Gauge,
+    nodes: Gauge,
+    forwarded: Counter,
 }
 
 #[derive(Default)]
@@ -94,7 +96,11 @@ impl Metrics {
         let log = Log::register(ours);
         let waiting_syncs = Gauge::default();
         ours.register("waiting_syncs", "Syncs that wait for something new", waiting_syncs.clone());
-        Self(Arc::new(Inner { registry, http, log, waiting_syncs }))
+        let nodes = Gauge::default();
+        ours.register("nodes", "Living nodes on this database, as this one sees them", nodes.clone());
+        let forwarded = Counter::default();
+        ours.register("forwarded_requests", "Requests that the room's preferred node answered", forwarded.clone());
+        Self(Arc::new(Inner { registry, http, log, waiting_syncs, nodes, forwarded }))
     }
 
     /// Counts one committed batch of the log.
@@ -103,6 +109,16 @@ impl Metrics {
         log.commits.inc();
         log.batch_entries.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
         log.commit_duration.observe(took.as_secs_f64());
+    }
+
+    /// Tells how many nodes there are.
+    pub fn set_nodes(&self, living: usize) {
+        self.0.nodes.set(i64::try_from(living).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a request that another node has answered.
+    pub fn request_forwarded(&self) {
+        self.0.forwarded.inc();
     }
 
     /// Counts a sync as waiting until the result is dropped.

@@ -5,10 +5,15 @@
 //! the node that serves them; what everybody else sees is a fact in the log, written when it changes, and once a
 //! minute for as long as somebody goes on doing things.
 //!
+//! Each fact names the node that speaks for the user. Another one takes over when that node is gone. A client whose
+//! requests go to several nodes is seen by each of them now and then; they tell each other through Redis whom they
+//! have seen, so that none says too early that somebody has left. Without Redis, who saw the user last speaks.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#presence>
 
 mod attendance;
 mod book;
+mod pulse;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +32,10 @@ use crate::{
     clock::Clock,
     db::Db,
     error::{Error, Result},
-    fact::{Fact, Presence, Write},
+    fact::{Fact, NodeId, Presence, Write},
+    hub::Board,
     log::Log,
+    node::{Duty, Nodes},
     position::Position,
     store,
     tasks::{Shutdown, Tasks},
@@ -63,15 +70,27 @@ struct Inner {
     started: MilliSecondsSinceUnixEpoch,
     attendance: Attendance,
     book: Arc<Book>,
+    nodes: Nodes,
+    board: Board,
+    /// To speak for those whose node is gone.
+    duty: Duty,
 }
 
 impl PresenceBook {
     /// Reads who was there when the server stopped, and starts the task that notices who falls idle and who goes.
     /// `book` has to follow the log.
-    pub async fn start(db: Db, log: Log, clock: Clock, enabled: bool, book: Arc<Book>, tasks: &Tasks) -> Result<Self> {
+    pub(crate) async fn start(
+        (db, log, clock): (Db, Log, Clock),
+        enabled: bool,
+        book: Arc<Book>,
+        nodes: Nodes,
+        board: Board,
+        tasks: &Tasks,
+    ) -> Result<Self> {
+        let duty = nodes.duty("presence").await?;
         let attendance = Attendance::new(clock.clone());
         let started = clock.now();
-        let presence = Self(Arc::new(Inner { db, log, clock, enabled, started, attendance, book }));
+        let presence = Self(Arc::new(Inner { db, log, clock, enabled, started, attendance, book, nodes, board, duty }));
         presence.load().await?;
         if enabled {
             tasks.spawn("presence", presence.clone().watch(tasks.shutdown().clone()));
@@ -84,6 +103,8 @@ impl PresenceBook {
             let mut snapshot = self.0.db.snapshot().await?;
             let position = store::log::last_position(&mut snapshot).await?;
             let present = store::ephemeral::list_present(&mut snapshot).await?;
+            drop(snapshot);
+            self.0.log.tail().reach(position).await;
             let load = |missed: &[_]| self.0.book.load(position, present, missed);
             if self.0.log.tail().catch_up(position, load).is_some() {
                 return Ok(());
@@ -132,7 +153,8 @@ impl PresenceBook {
         }
         self.recall(user_id).await?;
         self.0.attendance.claim(user_id, &state);
-        let presence = Presence { user_id: user_id.to_owned(), state, status_msg, last_active: self.0.clock.now() };
+        let (node, last_active) = (self.0.nodes.id().clone(), self.0.clock.now());
+        let presence = Presence { user_id: user_id.to_owned(), state, status_msg, last_active, node };
         let stored = self.stored(user_id);
         if presence.state == stored.state
             && presence.status_msg == stored.status_msg
@@ -199,7 +221,6 @@ impl PresenceBook {
 
     /// Looks now and then whose time is up, until the server stops.
     async fn watch(self, shutdown: Shutdown) {
-        let mut returned = false;
         loop {
             tokio::select! {
                 () = shutdown.started() => return,
@@ -207,8 +228,7 @@ impl PresenceBook {
             }
             self.look().await;
             let waited = u128::from(millis_between(self.0.started, self.0.clock.now()));
-            if !returned && waited >= RETURN.as_millis() {
-                returned = true;
+            if waited >= RETURN.as_millis() && self.0.duty.is_mine() {
                 self.tell_of_lost().await;
             }
         }
@@ -216,6 +236,7 @@ impl PresenceBook {
 
     /// Tells what has changed about those who are connected here or were.
     async fn look(&self) {
+        pulse::show(&self.0.board, self.0.nodes.id(), &self.0.attendance.list_seen_within(LOOK)).await;
         let here = self.0.attendance.list();
         self.tell(&here).await;
         for user_id in &here {
@@ -225,28 +246,55 @@ impl PresenceBook {
         }
     }
 
-    /// Those who were online when the server stopped and have not come back are offline. Where another node speaks
-    /// for them, it says so again at its next look.
+    /// Those whose node is gone, and who have not come to another one, are offline.
     async fn tell_of_lost(&self) {
-        let lost = self.0.book.list_present().into_iter().filter(|presence| {
-            presence.last_active <= self.0.started && self.0.attendance.find_due(&presence.user_id, None).is_none()
-        });
-        let lost = lost.map(|presence| Presence { state: PresenceState::Offline, ..Presence::clone(&presence) });
-        self.write(lost.collect()).await;
+        let mut lost = Vec::new();
+        for presence in self.0.book.list_present() {
+            let is_gone = !self.0.nodes.remembers(&presence.node)
+                && self.0.attendance.find_due(&presence.user_id, None).is_none()
+                && !self.is_elsewhere(&presence.user_id).await;
+            if is_gone {
+                let node = self.0.nodes.id().clone();
+                lost.push(Presence { state: PresenceState::Offline, node, ..Presence::clone(&presence) });
+            }
+        }
+        self.write(lost).await;
     }
 
     /// Writes what has changed about these users, as far as this node can tell.
     async fn tell(&self, users: &[OwnedUserId]) {
-        let changed = users.iter().filter_map(|user_id| {
+        let mut changed = Vec::new();
+        for user_id in users {
             let stored = self.stored(user_id);
-            let due = self.0.attendance.find_due(user_id, Some(stored.last_active))?;
+            let Some(due) = self.0.attendance.find_due(user_id, Some(stored.last_active)) else { continue };
+            let (nodes, mine) = (&self.0.nodes, stored.node == *self.0.nodes.id());
+            let node = nodes.id().clone();
             let last_active = due.active.unwrap_or(stored.last_active);
             let status_msg = stored.status_msg.clone();
-            let presence = Presence { user_id: user_id.clone(), state: due.state, status_msg, last_active };
-            let is_online = presence.state == PresenceState::Online;
-            (presence.state != stored.state || (is_online && is_refreshed(&stored, &presence))).then_some(presence)
-        });
-        self.write(changed.collect()).await;
+            let presence = Presence { user_id: user_id.clone(), state: due.state, status_msg, last_active, node };
+            let is_news = match presence.state {
+                // Whoever speaks for the user says that they have gone; others may see them still.
+                PresenceState::Offline => {
+                    stored.state != PresenceState::Offline
+                        && (mine || !nodes.remembers(&stored.node))
+                        && !self.is_elsewhere(user_id).await
+                }
+                _ => {
+                    presence.state != stored.state
+                        || (presence.state == PresenceState::Online && is_refreshed(&stored, &presence))
+                        || !(mine || (nodes.remembers(&stored.node) && self.0.board.is_there()))
+                }
+            };
+            if is_news {
+                changed.push(presence);
+            }
+        }
+        self.write(changed).await;
+    }
+
+    /// Whether another node has said that it serves the user.
+    async fn is_elsewhere(&self, user_id: &OwnedUserId) -> bool {
+        pulse::is_elsewhere(&self.0.board, self.0.nodes.id(), user_id).await.unwrap_or(false)
     }
 
     /// Nobody waits for this: what could not be written is found again at the next look.
@@ -283,6 +331,7 @@ fn offline(user_id: &UserId) -> Presence {
         state: PresenceState::Offline,
         status_msg: None,
         last_active: MilliSecondsSinceUnixEpoch(UInt::MIN),
+        node: NodeId::default(),
     }
 }
 

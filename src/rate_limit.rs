@@ -1,9 +1,11 @@
 //! Rate limits: how often the same user or address may do the same thing.
 //!
-//! A bucket for each of them, in the memory of this node: N nodes allow up to N times as much, which bounds
-//! abuse just as well and needs no round trip.
+//! A bucket for each of them: shared by all nodes where there is a Redis, else in the memory of this node. When Redis
+//! fails, each node counts by itself: N nodes then allow up to N times as much, which still bounds abuse.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#rate-limiting>
+
+mod shared;
 
 use std::{
     collections::HashSet,
@@ -27,10 +29,14 @@ use ruma::{
 use crate::{
     account::Caller,
     error::{Error, Result},
+    hub::Board,
 };
 
 /// Every so many acts the buckets that are full again are thrown away.
 const PRUNE_EVERY: u32 = 4096;
+
+/// The lowest rate is one of these.
+const SLOWEST: Duration = Duration::from_hours(24);
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +78,7 @@ pub(crate) struct RateLimitSettings {
 pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
     enabled: bool,
     exempt_users: HashSet<OwnedUserId>,
+    board: Board,
     login: Buckets<C>,
     registration: Buckets<C>,
     challenge: Buckets<C>,
@@ -85,18 +92,28 @@ enum Key {
     User(OwnedUserId),
 }
 
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::User(user_id) => user_id.fmt(f),
+        }
+    }
+}
+
 impl RateLimits {
-    pub(crate) fn new(settings: RateLimitSettings) -> Self {
-        Self::with_clock(settings, &MonotonicClock)
+    pub(crate) fn new(settings: RateLimitSettings, board: Board) -> Self {
+        Self::with_clock(settings, board, &MonotonicClock)
     }
 }
 
 impl<C: Clock + Clone> RateLimits<C> {
-    fn with_clock(settings: RateLimitSettings, clock: &C) -> Self {
+    fn with_clock(settings: RateLimitSettings, board: Board, clock: &C) -> Self {
         let buckets = |rate| Buckets::new(rate, clock.clone());
         Self {
             enabled: settings.enabled,
             exempt_users: settings.exempt_users,
+            board,
             login: buckets(settings.login),
             registration: buckets(settings.registration),
             challenge: buckets(settings.registration.times(CHALLENGES_PER_REGISTRATION)),
@@ -106,23 +123,23 @@ impl<C: Clock + Clone> RateLimits<C> {
     }
 
     /// Counts an act by somebody who is logged in.
-    pub(crate) fn check(&self, limit: Limit, caller: &Caller) -> Result<()> {
+    pub(crate) async fn check(&self, limit: Limit, caller: &Caller) -> Result<()> {
         if !caller.rate_limited {
             return Ok(());
         }
-        self.check_user(limit, &caller.user_id)
+        self.check_user(limit, &caller.user_id).await
     }
 
     /// Counts an act in a user's name, theirs or not.
-    pub(crate) fn check_user(&self, limit: Limit, user_id: &UserId) -> Result<()> {
+    pub(crate) async fn check_user(&self, limit: Limit, user_id: &UserId) -> Result<()> {
         if !self.enabled || self.exempt_users.contains(user_id) {
             return Ok(());
         }
-        self.buckets(limit).check(&Key::User(user_id.to_owned()))
+        self.check_key(limit, &Key::User(user_id.to_owned())).await
     }
 
     /// Counts an act by whoever is at this address. An IPv6 network counts as one: it belongs to one customer.
-    pub(crate) fn check_address(&self, limit: Limit, address: IpAddr) -> Result<()> {
+    pub(crate) async fn check_address(&self, limit: Limit, address: IpAddr) -> Result<()> {
         if !self.enabled {
             return Ok(());
         }
@@ -130,7 +147,15 @@ impl<C: Clock + Clone> RateLimits<C> {
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
             address @ IpAddr::V4(_) => address,
         };
-        self.buckets(limit).check(&Key::Address(network))
+        self.check_key(limit, &Key::Address(network)).await
+    }
+
+    async fn check_key(&self, limit: Limit, key: &Key) -> Result<()> {
+        let buckets = self.buckets(limit);
+        match shared::check(&self.board, limit, &key.to_string(), buckets.rate).await {
+            Some(checked) => checked.map_err(too_fast),
+            None => buckets.check(key),
+        }
     }
 
     fn buckets(&self, limit: Limit) -> &Buckets<C> {
@@ -145,6 +170,7 @@ impl<C: Clock + Clone> RateLimits<C> {
 }
 
 struct Buckets<C: Clock> {
+    rate: Rate,
     limiter: RateLimiter<Key, HashMapStateStore<Key>, C, NoOpMiddleware<C::Instant>>,
     checks: AtomicU32,
 }
@@ -152,7 +178,7 @@ struct Buckets<C: Clock> {
 impl<C: Clock> Buckets<C> {
     fn new(rate: Rate, clock: C) -> Self {
         let limiter = RateLimiter::hashmap_with_clock(quota(rate), clock);
-        Self { limiter, checks: AtomicU32::new(0) }
+        Self { rate, limiter, checks: AtomicU32::new(0) }
     }
 
     fn check(&self, key: &Key) -> Result<()> {
@@ -165,10 +191,9 @@ impl<C: Clock> Buckets<C> {
 
 /// Rates that make no sense are brought to the nearest that does: one a day at least, a billion a second at most.
 fn quota(rate: Rate) -> Quota {
-    let slowest = Duration::from_hours(24);
-    let period = Duration::try_from_secs_f64(rate.per_second.recip()).unwrap_or(slowest);
+    let period = Duration::try_from_secs_f64(rate.per_second.recip()).unwrap_or(SLOWEST);
     let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(period.clamp(Duration::from_nanos(1), slowest));
+    let quota = Quota::with_period(period.clamp(Duration::from_nanos(1), SLOWEST));
     quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
 }
 
@@ -199,7 +224,7 @@ mod tests {
             join: rate,
         };
         let clock = FakeRelativeClock::default();
-        (RateLimits::with_clock(settings, &clock), clock)
+        (RateLimits::with_clock(settings, Board::none(), &clock), clock)
     }
 
     fn caller(user_id: &UserId, rate_limited: bool) -> Caller {
@@ -207,66 +232,67 @@ mod tests {
         Caller { user_id: user_id.to_owned(), device_id, admin: false, guest: false, rate_limited }
     }
 
-    #[test]
-    fn a_bucket_empties_and_fills_again() {
+    #[tokio::test]
+    async fn a_bucket_empties_and_fills_again() {
         let (limits, clock) = limits(true);
         let alice = caller(user_id!("@alice:example.org"), true);
-        limits.check(Limit::Message, &alice).unwrap();
-        limits.check(Limit::Message, &alice).unwrap();
-        let Err(Error::Refused { kind: ErrorKind::LimitExceeded(data), .. }) = limits.check(Limit::Message, &alice)
+        limits.check(Limit::Message, &alice).await.unwrap();
+        limits.check(Limit::Message, &alice).await.unwrap();
+        let Err(Error::Refused { kind: ErrorKind::LimitExceeded(data), .. }) =
+            limits.check(Limit::Message, &alice).await
         else {
             panic!("three of two were allowed")
         };
         assert_eq!(data.retry_after, Some(RetryAfter::Delay(Duration::from_secs(2))));
 
-        limits.check(Limit::Join, &alice).unwrap();
-        limits.check(Limit::Message, &caller(user_id!("@bob:example.org"), true)).unwrap();
+        limits.check(Limit::Join, &alice).await.unwrap();
+        limits.check(Limit::Message, &caller(user_id!("@bob:example.org"), true)).await.unwrap();
 
         clock.advance(Duration::from_secs(2));
-        limits.check(Limit::Message, &alice).unwrap();
-        assert!(limits.check(Limit::Message, &alice).is_err());
+        limits.check(Limit::Message, &alice).await.unwrap();
+        assert!(limits.check(Limit::Message, &alice).await.is_err());
     }
 
-    #[test]
-    fn an_ipv6_network_counts_as_one_address() {
+    #[tokio::test]
+    async fn an_ipv6_network_counts_as_one_address() {
         let (limits, _) = limits(true);
-        let check = |address: &str| limits.check_address(Limit::Login, address.parse().unwrap());
-        check("2001:db8::1").unwrap();
-        check("2001:db8::2:0:0:1").unwrap();
-        assert!(check("2001:db8::3").is_err());
-        check("2001:db8:0:1::1").unwrap();
+        let check = async |address: &str| limits.check_address(Limit::Login, address.parse().unwrap()).await;
+        check("2001:db8::1").await.unwrap();
+        check("2001:db8::2:0:0:1").await.unwrap();
+        assert!(check("2001:db8::3").await.is_err());
+        check("2001:db8:0:1::1").await.unwrap();
 
-        check("192.0.2.1").unwrap();
-        check("::ffff:192.0.2.1").unwrap();
-        assert!(check("192.0.2.1").is_err());
-        check("192.0.2.2").unwrap();
+        check("192.0.2.1").await.unwrap();
+        check("::ffff:192.0.2.1").await.unwrap();
+        assert!(check("192.0.2.1").await.is_err());
+        check("192.0.2.2").await.unwrap();
     }
 
-    #[test]
-    fn some_are_not_limited() {
+    #[tokio::test]
+    async fn some_are_not_limited() {
         let bot = caller(user_id!("@bot:example.org"), true);
         let bridge = caller(user_id!("@bridge:example.org"), false);
         let alice = caller(user_id!("@alice:example.org"), true);
         let (limits_on, _) = limits(true);
         let (limits_off, _) = limits(false);
         for _ in 0..10 {
-            limits_on.check(Limit::Message, &bot).unwrap();
-            limits_on.check(Limit::Message, &bridge).unwrap();
-            limits_off.check(Limit::Message, &alice).unwrap();
-            limits_off.check_address(Limit::Login, "192.0.2.1".parse().unwrap()).unwrap();
+            limits_on.check(Limit::Message, &bot).await.unwrap();
+            limits_on.check(Limit::Message, &bridge).await.unwrap();
+            limits_off.check(Limit::Message, &alice).await.unwrap();
+            limits_off.check_address(Limit::Login, "192.0.2.1".parse().unwrap()).await.unwrap();
         }
     }
 
-    #[test]
-    fn buckets_of_the_past_take_no_memory() {
+    #[tokio::test]
+    async fn buckets_of_the_past_take_no_memory() {
         let (limits, clock) = limits(true);
         for number in 0..PRUNE_EVERY {
-            limits.check_address(Limit::Login, IpAddr::V4(number.into())).unwrap();
+            limits.check_address(Limit::Login, IpAddr::V4(number.into())).await.unwrap();
         }
         clock.advance(Duration::from_mins(1));
         for _ in 0..PRUNE_EVERY {
             // Whether it was allowed doesn't matter here.
-            limits.check_address(Limit::Login, IpAddr::V4(0.into())).unwrap_or_default();
+            limits.check_address(Limit::Login, IpAddr::V4(0.into())).await.unwrap_or_default();
         }
         assert_eq!(limits.login.limiter.len(), 1);
     }

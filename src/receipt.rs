@@ -184,6 +184,8 @@ impl Receipts {
                 .map(|(at, receipt)| (at, Arc::new(receipt)))
                 .collect();
             receipts.sort_unstable_by_key(|(at, _)| *at);
+            drop(snapshot);
+            self.0.rooms.log().tail().reach(position).await;
             let remember = |missed: &[_]| self.0.book.remember(room_id, &receipts, missed);
             if self.0.rooms.log().tail().catch_up(position, remember).is_some() {
                 return Ok(receipts);

@@ -207,6 +207,7 @@ impl Rooms {
             let Some(view) = self.load(room_id).await? else { return Ok(None) };
             // While nothing can be applied: bring the view to where the log is, and let it follow.
             let position = view.position;
+            self.0.log.tail().reach(position).await;
             let followed = self.0.log.tail().catch_up(position, |missed| {
                 let mut view = view;
                 for (_, news) in missed.iter().flat_map(|batch| batch.entries()) {

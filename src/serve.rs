@@ -118,6 +118,17 @@ impl Listeners {
         self.bound.iter().map(Bound::url).collect()
     }
 
+    /// Where other machines reach the first plain TCP listener: its address, or where it listens on all of them, the
+    /// one that leads `towards` another machine.
+    pub fn find_reachable(&self, towards: Option<(&str, u16)>) -> Option<String> {
+        let local = self.bound.iter().find_map(|bound| match bound {
+            Bound::Tcp(_, local) => Some(*local),
+            Bound::Tls(..) | Bound::Unix(..) => None,
+        })?;
+        let ip = if local.ip().is_unspecified() { tcp::find_own_address(towards?)? } else { local.ip() };
+        Some(format!("http://{}", SocketAddr::new(ip, local.port())))
+    }
+
     /// Serves `router` until shutdown has started and the last request has been answered, or has used
     /// up its grace. [`ClientAddress`] is in the extensions of every request.
     pub async fn serve(self, router: Router, tasks: &Tasks) {

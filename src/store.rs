@@ -9,6 +9,7 @@ pub(crate) mod event;
 pub(crate) mod filter;
 pub(crate) mod log;
 pub(crate) mod membership;
+pub(crate) mod node;
 pub(crate) mod profile;
 pub(crate) mod registration;
 pub(crate) mod room;

@@ -153,6 +153,7 @@ pub struct Shutdown(Arc<watch::Sender<State>>);
 
 #[derive(Clone, Debug, Default)]
 struct State {
+    leaving: bool,
     reason: Option<Reason>,
     requests_done: bool,
 }
@@ -170,6 +171,17 @@ impl Shutdown {
     /// Begins to shut down because somebody asked, for instance by a signal.
     pub fn start(&self, because: impl Into<String>) {
         self.begin(Reason::Asked(because.into()));
+    }
+
+    /// Tells load balancers to send nobody here any more; whoever comes is still served.
+    pub fn leave(&self) {
+        self.0.send_modify(|state| state.leaving = true);
+    }
+
+    /// Whether nobody new should come.
+    pub fn is_leaving(&self) -> bool {
+        let state = self.0.borrow();
+        state.leaving || state.reason.is_some()
     }
 
     /// Begins to shut down because the server cannot go on.

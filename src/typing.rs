@@ -1,7 +1,7 @@
 //! Typing notifications: who is writing something right now.
 //!
 //! Whoever types does so until a time, after which the server says that they have stopped. That is a fact in the
-//! log like any other, written by a task; two nodes that write it both do no harm.
+//! log like any other, written by the node whose duty it is; two that write it both do no harm.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
 
@@ -28,6 +28,7 @@ use crate::{
     db::Db,
     error::{Error, Result},
     fact::{Fact, Typing, Write},
+    node::{Duty, Nodes},
     position::Position,
     room::Rooms,
     store,
@@ -40,6 +41,8 @@ const USUAL: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_mins(2);
 /// How often the clock is looked at while somebody is typing.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often a node looks whether the duty has become its own.
+const OTHERS: Duration = Duration::from_secs(1);
 /// How long to wait after the database has failed.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -52,13 +55,21 @@ struct Inner {
     rooms: Rooms,
     clock: Clock,
     book: Arc<Book>,
+    /// To say that somebody has stopped who does not say so themselves.
+    duty: Duty,
 }
 
 impl Typists {
     /// Reads who was typing when the server stopped, and starts the task that tells who has stopped since. `book`
     /// has to follow the log.
-    pub async fn start(db: Db, rooms: Rooms, clock: Clock, book: Arc<Book>, tasks: &Tasks) -> Result<Self> {
-        let typists = Self(Arc::new(Inner { db, rooms, clock, book }));
+    pub(crate) async fn start(
+        (db, rooms, clock): (Db, Rooms, Clock),
+        book: Arc<Book>,
+        nodes: &Nodes,
+        tasks: &Tasks,
+    ) -> Result<Self> {
+        let duty = nodes.duty("typing").await?;
+        let typists = Self(Arc::new(Inner { db, rooms, clock, book, duty }));
         typists.load().await?;
         tasks.spawn("typing expiry", typists.clone().expire(tasks.shutdown().clone()));
         Ok(typists)
@@ -69,6 +80,8 @@ impl Typists {
             let mut snapshot = self.0.db.snapshot().await?;
             let position = store::log::last_position(&mut snapshot).await?;
             let typists = store::ephemeral::list_typists(&mut snapshot).await?;
+            drop(snapshot);
+            self.0.rooms.log().tail().reach(position).await;
             let load = |missed: &[_]| self.0.book.load(position, &typists, missed);
             if self.0.rooms.log().tail().catch_up(position, load).is_some() {
                 return Ok(());
@@ -119,7 +132,8 @@ impl Typists {
     /// Tells of everybody whose time is up that they have stopped, until the server itself stops.
     async fn expire(self, shutdown: Shutdown) {
         loop {
-            let expired = self.0.book.list_expired(self.0.clock.now());
+            let mine = self.0.duty.is_mine();
+            let expired = if mine { self.0.book.list_expired(self.0.clock.now()) } else { Vec::new() };
             let mut pause = None;
             if !expired.is_empty() {
                 let facts = expired.into_iter().map(Fact::Typing).collect();
@@ -128,7 +142,7 @@ impl Typists {
                     pause = Some(PAUSE);
                 }
             }
-            let pause = pause.or_else(|| self.time_to_next());
+            let pause = pause.or_else(|| if mine { self.time_to_next() } else { Some(OTHERS) });
             tokio::select! {
                 () = shutdown.started() => return,
                 () = self.0.book.begun() => {}

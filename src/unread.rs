@@ -95,6 +95,8 @@ impl Unread {
             let mut snapshot = self.0.db.snapshot().await?;
             let position = store::log::last_position(&mut snapshot).await?;
             let Some(tally) = count(&mut snapshot, user_id, room_id, room, position).await? else { return Ok(()) };
+            drop(snapshot);
+            self.0.rooms.log().tail().reach(position).await;
             let keep = |missed: &[_]| self.0.book.keep(user_id, room_id, tally, missed);
             if self.0.rooms.log().tail().catch_up(position, keep).is_some() {
                 return Ok(());

@@ -1,24 +1,27 @@
-//! What is done now and then so that nothing piles up. Every duty may run on several nodes at once.
+//! What is done now and then so that nothing piles up. What concerns everybody is one node's duty.
 
 use std::time::Duration;
 
-use crate::{account::Accounts, error::Result, tasks::Shutdown, uia::Uia};
+use crate::{account::Accounts, error::Result, node::Duty, tasks::Shutdown, uia::Uia};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Tidies until the server stops, and once more then.
-pub(crate) async fn run(accounts: Accounts, uia: Uia, shutdown: Shutdown) {
+pub(crate) async fn run(accounts: Accounts, uia: Uia, duty: Duty, shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = shutdown.requests_done() => break,
-            () = tokio::time::sleep(INTERVAL) => tidy(&accounts, &uia).await,
+            () = tokio::time::sleep(INTERVAL) => tidy(&accounts, &uia, &duty).await,
         }
     }
-    tidy(&accounts, &uia).await;
+    tidy(&accounts, &uia, &duty).await;
 }
 
-async fn tidy(accounts: &Accounts, uia: &Uia) {
+async fn tidy(accounts: &Accounts, uia: &Uia, duty: &Duty) {
     report("writing when devices were last seen", accounts.flush_last_seen().await);
+    if !duty.is_mine() {
+        return;
+    }
     report("removing expired login tokens", accounts.clear_expired().await);
     report("removing abandoned authentication sessions", uia.clear_expired().await);
 }

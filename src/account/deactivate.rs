@@ -33,7 +33,7 @@ impl Accounts {
             profile::delete_all(&mut tx, user_id).await?;
         }
         tx.commit().await?;
-        self.devices_changed(user_id);
+        self.devices_changed(user_id).await;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl Accounts {
         }
         let session = self.open_session(&mut tx, &account.user_id, new).await?;
         tx.commit().await?;
-        self.devices_changed(&account.user_id);
+        self.devices_changed(&account.user_id).await;
         Ok(session)
     }
 
@@ -99,7 +99,7 @@ impl Accounts {
         }
         let session = self.open_session(&mut tx, &user_id, new).await?;
         tx.commit().await?;
-        self.devices_changed(&user_id);
+        self.devices_changed(&user_id).await;
         Ok(session)
     }
 
@@ -119,7 +119,7 @@ impl Accounts {
         device::delete(&mut tx, user_id, which).await?;
         token::delete_orphans(&mut tx, user_id).await?;
         tx.commit().await?;
-        self.devices_changed(user_id);
+        self.devices_changed(user_id).await;
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Accounts {
             token::delete_login_tokens(&mut tx, user_id).await?;
         }
         tx.commit().await?;
-        self.devices_changed(user_id);
+        self.devices_changed(user_id).await;
         Ok(())
     }
 }

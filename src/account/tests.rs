@@ -40,7 +40,10 @@ pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> 
         Random::system(),
         server_name!("example.org").to_owned(),
         settings,
-        Arc::new(move |user_id| told.lock().push(user_id)),
+        Arc::new(move |user_id| {
+            told.lock().push(user_id);
+            Box::pin(std::future::ready(()))
+        }),
     );
     House { accounts: accounts.unwrap(), clock, changed }
 }

@@ -44,6 +44,7 @@ impl Authenticate for AccessToken {
 
     async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Caller> {
         let token = find_token(parts)?.ok_or_else(missing_token)?;
+        app.present(parts).await?;
         Ok(app.accounts.caller(&token, address).await?)
     }
 }
@@ -53,7 +54,10 @@ impl Authenticate for AccessTokenOptional {
 
     async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Option<Caller>> {
         match find_token(parts)? {
-            Some(token) => Ok(Some(app.accounts.caller(&token, address).await?)),
+            Some(token) => {
+                app.present(parts).await?;
+                Ok(Some(app.accounts.caller(&token, address).await?))
+            }
             None => Ok(None),
         }
     }
@@ -66,6 +70,28 @@ impl Authenticate for AppserviceTokenOptional {
     async fn authenticate(_: &App, _: &Parts, _: IpAddr) -> ApiResult<()> {
         Ok(())
     }
+}
+
+impl App {
+    /// Makes sure that this node knows what its caller knows: another node may have answered them a moment ago.
+    ///
+    /// A sync that waits for news is told of everything as it comes, and is to cost the database nothing.
+    async fn present(&self, parts: &Parts) -> ApiResult<()> {
+        let waits = || parts.uri.path().ends_with("/sync") && parts.uri.query().is_some_and(waits_for_news);
+        if !self.nodes.is_alone() && !waits() {
+            self.log.refresh().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether these are the parameters of a `/sync` that goes on from a token and does not want an answer at once.
+fn waits_for_news(query: &str) -> bool {
+    let is_set = |name: &str, at_once: &str| {
+        let mut values = query.split('&').filter_map(|part| part.split_once('=')).filter(|(key, _)| *key == name);
+        values.next().is_some_and(|(_, value)| value != at_once)
+    };
+    is_set("since", "") && is_set("timeout", "0") && !is_set("full_state", "false")
 }
 
 /// For endpoints that take a token or something in its place, which this server does not know yet.
@@ -84,4 +110,19 @@ fn find_token(parts: &Parts) -> ApiResult<Option<String>> {
     extract_bearer_or_query_token(&request).map_err(|e| {
         Error::refused(ErrorKind::MissingToken, format!("The Authorization header can't be read: {e}")).into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_waits_if_it_has_something_to_go_on_from_and_time() {
+        for query in ["since=s7&timeout=30000", "timeout=1&since=s7&filter=0", "since=s7&timeout=1&full_state=false"] {
+            assert!(waits_for_news(query), "{query}");
+        }
+        for query in ["", "since=s7", "since=s7&timeout=0", "timeout=30000", "since=s7&timeout=30000&full_state=true"] {
+            assert!(!waits_for_news(query), "{query}");
+        }
+    }
 }

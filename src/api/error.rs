@@ -63,8 +63,8 @@ fn matrix(status: StatusCode, kind: ErrorKind, message: String) -> Response {
 }
 
 fn unavailable(error: &dyn std::fmt::Display) -> Response {
-    tracing::warn!(%error, "the database does not answer");
-    let message = "The server can't reach its database. Try again in a moment".to_owned();
+    tracing::warn!(%error, "a request could not be served now");
+    let message = "The server can't do this at the moment. Try again soon".to_owned();
     let mut response = matrix(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     response

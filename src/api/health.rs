@@ -28,10 +28,14 @@ async fn health() -> Response {
 
 /// The process can do what clients ask of it: its database answers and it is not stopping.
 async fn ready(State(app): State<App>) -> Response {
-    if app.tasks.shutdown().is_started() {
+    if app.tasks.shutdown().is_leaving() {
         return answer(StatusCode::SERVICE_UNAVAILABLE, "stopping");
     }
-    let asked = async { app.db.read().await?.ping().await };
+    if let Some(trouble) = app.nodes.find_trouble() {
+        tracing::warn!("not ready: {trouble}");
+        return answer(StatusCode::SERVICE_UNAVAILABLE, trouble);
+    }
+    let asked = async { app.db.spare().await?.ping().await };
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(())) => return answer(StatusCode::OK, "ready"),
         Ok(Err(error)) => tracing::warn!(%error, "not ready"),

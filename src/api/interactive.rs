@@ -80,7 +80,7 @@ impl<R> Interactive<R> {
     /// Lets a user of this server go on who gives their password again.
     pub(crate) async fn confirm_password(&self, app: &App, operation: &'static str, caller: &Caller) -> ApiResult<()> {
         if let Some(AuthData::Password(_)) = self.auth {
-            app.rate_limits.check(Limit::Login, caller)?;
+            app.rate_limits.check(Limit::Login, caller).await?;
         }
         self.authenticate(app, operation, Some(&caller.user_id), &self.params, &[AuthType::Password]).await.map(drop)
     }

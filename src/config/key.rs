@@ -79,6 +79,12 @@ pub(super) static KEYS: &[Key] = &[
         parse: parses::<RedisUrl>,
     },
     Key {
+        path: "cluster.advertise",
+        kind: Text,
+        expects: "a URL such as \"http://10.0.0.5:8008\"",
+        parse: parses::<HttpUrl>,
+    },
+    Key {
         path: "registration.mode",
         kind: Text,
         expects: "\"open\", \"token\" or \"closed\"",
@@ -138,6 +144,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Text,
         expects: "an address such as \"127.0.0.1:9100\" or \"unix:/run/hearth-metrics.sock\"",
         parse: parses::<Listen>,
+    },
+    Key {
+        path: "timeouts.shutdown_notice_seconds",
+        kind: Integer,
+        expects: "a whole number from 0 to 3600",
+        parse: between::<0, 3_600>,
     },
     Key {
         path: "timeouts.shutdown_seconds",

@@ -26,7 +26,7 @@ macro_rules! migrations {
     };
 }
 
-static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light"];
+static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light", 2 "0002_nodes"];
 
 statements! {
     CREATE_MIGRATIONS = "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL)";

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use aws_lc_rs::{
+    digest,
     error::KeyRejected,
     signature::{Ed25519KeyPair, KeyPair as _},
 };
@@ -19,6 +20,7 @@ use ruma::{
 /// An ed25519 key with the identifier that others find it by.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
+    secret: digest::Digest,
     id: OwnedSigningKeyId<AnyKeyName>,
 }
 
@@ -40,11 +42,17 @@ impl SigningKey {
     /// Reads a PKCS#8 document. `id` is the algorithm and a name: `ed25519:a_1`.
     pub fn from_pkcs8(document: &[u8], id: &str) -> Result<Self, SigningKeyError> {
         let id = SigningKeyId::parse(id).map_err(|e| SigningKeyError::Id(id.to_owned(), e))?;
-        Ok(Self { pair: Ed25519KeyPair::from_pkcs8(document)?, id })
+        let secret = digest::digest(&digest::SHA256, document);
+        Ok(Self { pair: Ed25519KeyPair::from_pkcs8(document)?, secret, id })
     }
 
     pub fn id(&self) -> &SigningKeyId<AnyKeyName> {
         &self.id
+    }
+
+    /// A secret that whoever has the key has, and nobody else. Not the key itself.
+    pub fn shared_secret(&self) -> &[u8] {
+        self.secret.as_ref()
     }
 
     /// The 32 bytes that others verify with.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Tail,
     judge::{Judged, Judgement, judge},
+    refresh::Refresher,
     replay,
     write::write,
 };
@@ -38,6 +39,7 @@ const QUEUE: usize = 16_384;
 pub struct Log {
     queue: mpsc::Sender<Job>,
     tail: Arc<Tail>,
+    refresher: Arc<Refresher>,
 }
 
 type Verdict = Result<Committed, CommitError>;
@@ -125,12 +127,18 @@ impl Log {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics, hub: hub.clone() };
         tasks.spawn_essential("log committer", committer.run(jobs));
-        tasks.spawn("log follower", replay::follow(db, Arc::clone(&tail), hub, tasks.shutdown().clone()));
-        Ok(Self { queue, tail })
+        tasks.spawn("log follower", replay::follow(db.clone(), Arc::clone(&tail), hub, tasks.shutdown().clone()));
+        let refresher = Arc::new(Refresher::new(db, Arc::clone(&tail)));
+        Ok(Self { queue, tail, refresher })
     }
 
     pub fn tail(&self) -> &Arc<Tail> {
         &self.tail
+    }
+
+    /// Waits until this node has read whatever has been committed before now, on whichever node.
+    pub async fn refresh(&self) -> Result<(), crate::error::Error> {
+        self.refresher.refresh().await
     }
 
     /// Queues a write. Its place among other writes is decided here, not when the answer is awaited.

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use ruma::RoomId;
+
 use super::Tail;
 use crate::{
     db::{Conn, Db, DbResult, Engine},
@@ -99,8 +101,9 @@ async fn read_events(conn: &mut Conn, row: &BatchRow) -> DbResult<HashMap<Positi
         return Ok(HashMap::new());
     }
     let stored = store::event::list_between(conn, row.first, row.last).await?;
-    let positions: Vec<i64> = stored.iter().map(|event| event.position.0).collect();
-    let changes = store::state::changes_at(conn, &positions).await?;
+    let rooms: HashSet<&RoomId> = stored.iter().map(|event| event.pdu.room_id()).collect();
+    let rooms: Vec<&RoomId> = rooms.into_iter().collect();
+    let changes = store::state::changes_of(conn, &rooms, row.first, row.last).await?;
     let mut highlights = store::event::highlights_between(conn, row.first, row.last).await?;
     let known: HashMap<Position, &Stored> = stored.iter().map(|event| (event.position, event)).collect();
     let older: HashSet<i64> =

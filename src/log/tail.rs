@@ -85,6 +85,17 @@ impl Tail {
         }
     }
 
+    /// Waits until this node has read up to a place that the database has told of. Whoever puts what they have read
+    /// there beside what follows the log needs both to be of one time.
+    ///
+    /// No connection may be held meanwhile: the follower needs one.
+    pub async fn reach(&self, position: Position) {
+        if self.reached() < position {
+            self.look();
+            self.wait_for(position).await;
+        }
+    }
+
     /// Told of every step that this node makes.
     pub fn watch(&self) -> watch::Receiver<Position> {
         self.reached.subscribe()

@@ -139,6 +139,15 @@ impl Attendance {
         self.users.lock().get(user_id)?.active
     }
 
+    /// Everybody who has been connected within this time.
+    pub(super) fn list_seen_within(&self, time: Duration) -> Vec<OwnedUserId> {
+        let now = self.clock.now();
+        let seen = |polls: &Polls| polls.open > 0 || polls.seen.is_some_and(|seen| !has_passed(seen, now, time));
+        let users = self.users.lock();
+        let recent = users.iter().filter(|(_, user)| seen(&user.online) || seen(&user.unavailable));
+        recent.map(|(user_id, _)| user_id.clone()).collect()
+    }
+
     /// Everybody here.
     pub(super) fn list(&self) -> Vec<OwnedUserId> {
         self.users.lock().keys().cloned().collect()

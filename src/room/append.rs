@@ -18,11 +18,14 @@ use crate::{
     event::{Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
     fact::{Fact, NewEvent, RoomHead, Write},
     log::{CommitError, Submitted},
-    room_version, store,
+    room_version,
 };
 
-/// How often a write is built again before the caller is told to try later.
-pub(super) const ATTEMPTS: usize = 16;
+/// How often a write is built again before the caller is told to try later. Where several nodes write to one room, only
+/// one of them wins each time.
+pub(super) const ATTEMPTS: u32 = 64;
+/// How long to step back at most before a write is built again.
+const STEP_BACK: Duration = Duration::from_millis(40);
 /// How long to wait for a write that may have failed before looking again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -177,7 +180,7 @@ impl Rooms {
         build: impl Fn(&mut Head) -> Result<Result<Built, OwnedEventId>>,
     ) -> Result<Appended> {
         let mut looked = false;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let room = self.get(room_id).await?;
             match self.attempt(&room, &build).await {
                 Attempt::Submitted(submitted, pdus, generation) => match submitted.committed().await {
@@ -185,7 +188,10 @@ impl Rooms {
                     Err(error) => {
                         forget_pending(&room, generation).await;
                         match error {
-                            CommitError::Stale(_) => self.reach_the_database().await?,
+                            CommitError::Stale(_) => {
+                                self.0.log.refresh().await?;
+                                self.step_back(attempt).await;
+                            }
                             CommitError::Duplicate(event_id) => return Ok(Appended::Before(event_id)),
                             error => return Err(error.into()),
                         }
@@ -195,7 +201,7 @@ impl Rooms {
                 Attempt::Verdict { verdict, events, generation } => {
                     let settled = self.has_settled(&room, events, generation).await;
                     let known = looked || {
-                        self.reach_the_database().await?;
+                        self.0.log.refresh().await?;
                         room.view(|view| view.head.head) == events
                     };
                     if settled && known {
@@ -206,6 +212,14 @@ impl Rooms {
             }
         }
         Err(Error::Unavailable(format!("room {room_id} moves faster than this server can write to it")))
+    }
+
+    /// Lets another node go first: after the first attempts for a random time, that grows.
+    async fn step_back(&self, attempt: u32) {
+        let most = Duration::from_millis(attempt.saturating_sub(2).into()).min(STEP_BACK);
+        let mut chance = [0];
+        self.0.random.fill(&mut chance);
+        tokio::time::sleep(most.mul_f64(f64::from(chance[0]) / 255.0)).await;
     }
 
     /// Builds on the room's pending head and queues the write, both under the room's lock.
@@ -244,17 +258,6 @@ impl Rooms {
             true
         };
         tokio::time::timeout(PATIENCE, committed).await.unwrap_or(false)
-    }
-
-    /// Waits until this node has read what the database holds now.
-    pub(super) async fn reach_the_database(&self) -> Result<()> {
-        let last = store::log::last_position(&mut self.0.db.read().await?).await?;
-        let tail = self.0.log.tail();
-        if tail.reached() < last {
-            tail.look();
-            tail.wait_for(last).await;
-        }
-        Ok(())
     }
 
     /// Builds a plan's events on `head`, each on the one before. After an error `head` is of no use.

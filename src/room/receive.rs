@@ -157,7 +157,7 @@ impl Rooms {
         let Err(error) = submitted.committed().await else { return Ok(Some(standing)) };
         forget_pending(room, generation).await;
         match error {
-            CommitError::Stale(_) => self.reach_the_database().await.map(|()| None),
+            CommitError::Stale(_) => self.0.log.refresh().await.map(|()| None),
             // Somebody else was told of it, too, and was faster.
             CommitError::Unavailable(error) if error.is_conflict() => self.find_standing(incoming.pdu.event_id()).await,
             error => Err(error.into()),

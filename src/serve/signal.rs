@@ -1,14 +1,14 @@
 //! The signals of the operating system: SIGTERM and SIGINT end the server, gracefully the first time
 //! and at once the second; SIGHUP ends nothing.
 
-use std::{io, process};
+use std::{io, process, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::tasks::Tasks;
 
-/// Starts shutdown on SIGTERM or SIGINT.
-pub fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
+/// Starts shutdown on SIGTERM or SIGINT, after telling load balancers so for a time.
+pub fn stop_on_signals(tasks: &Tasks, notice: Duration) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Certificates listen for themselves; without any, SIGHUP would kill the process.
@@ -18,8 +18,16 @@ pub fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
         let second = async {
             let name = first_of(&mut terminate, &mut interrupt).await;
             tracing::info!("{name}: answering the requests in flight; a second {name} stops at once");
-            shutdown.start(name);
-            first_of(&mut terminate, &mut interrupt).await
+            shutdown.leave();
+            let start = async {
+                tokio::time::sleep(notice).await;
+                shutdown.start(name);
+                std::future::pending().await
+            };
+            tokio::select! {
+                again = first_of(&mut terminate, &mut interrupt) => again,
+                never = start => never,
+            }
         };
         tokio::select! {
             name = second => {

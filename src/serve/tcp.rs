@@ -1,6 +1,9 @@
 //! Binding a TCP address.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket},
+};
 
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -16,4 +19,13 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)>
     let listener = socket.listen(BACKLOG)?;
     let local = listener.local_addr()?;
     Ok((listener, local))
+}
+
+/// This machine's address as another one sees it. Nothing is sent.
+pub(super) fn find_own_address((host, port): (&str, u16)) -> Option<IpAddr> {
+    let there = (host, port).to_socket_addrs().ok()?.next()?;
+    let any: IpAddr = if there.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(there).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }

@@ -6,7 +6,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId, presen
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
-    fact::{Presence, Receipt, Typing},
+    fact::{NodeId, Presence, Receipt, Typing},
     position::Position,
 };
 
@@ -22,10 +22,10 @@ statements! {
     LIST_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1";
     FIND_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1 AND user_id = $2";
     LIST_TYPISTS = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0";
-    FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence WHERE user_id = $1";
-    PRESENCE_BETWEEN = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
+    FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence WHERE user_id = $1";
+    PRESENCE_BETWEEN = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence
         WHERE position > $1 AND position <= $2 ORDER BY position";
-    LIST_PRESENT = "SELECT user_id, presence, status_msg, last_active_ts, position FROM presence
+    LIST_PRESENT = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence
         WHERE presence <> 'offline'";
 }
 
@@ -64,9 +64,10 @@ static UPSERT_PRESENCE: Insert = Insert::new(
         ("status_msg", Kind::Text),
         ("last_active_ts", Kind::Int),
         ("position", Kind::Int),
+        ("node_id", Kind::Text),
     ],
     "ON CONFLICT (user_id) DO UPDATE SET presence = excluded.presence, status_msg = excluded.status_msg,
-        last_active_ts = excluded.last_active_ts, position = excluded.position",
+        last_active_ts = excluded.last_active_ts, position = excluded.position, node_id = excluded.node_id",
 );
 
 #[cfg(test)]
@@ -103,6 +104,7 @@ pub(crate) async fn upsert_presence(tx: &mut Tx, rows: &[(Position, &Presence)])
         Column::Texts(rows.iter().map(|(_, p)| p.status_msg.as_deref()).collect()),
         Column::ints(rows.iter().map(|(_, p)| i64::from(p.last_active.get()))),
         Column::ints(rows.iter().map(|(at, _)| at.0)),
+        Column::texts(rows.iter().map(|(_, p)| p.node.as_str())),
     ];
     tx.insert(&UPSERT_PRESENCE, &columns).await
 }
@@ -208,6 +210,7 @@ fn presence(row: &Row) -> DbResult<(Position, Presence)> {
         state: PresenceState::from(row.get::<String>(1)?),
         status_msg: row.get(2)?,
         last_active: time(row.get(3)?),
+        node: NodeId::from(row.get::<String>(5)?),
     };
     Ok((Position(row.get(4)?), presence))
 }

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use ruma::RoomId;
+
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
     event::StateChange,
@@ -32,9 +34,10 @@ statements! {
         WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
         WHERE lineage = $1 AND from_position > $2 AND from_position <= $3 ORDER BY from_position";
-    /// Of any room, for the readers of a stretch of the log.
-    CHANGES_AT = "SELECT type, state_key, from_position, event_position FROM state_versions
-        WHERE from_position IN LIST($1)";
+    /// Of the trunks of these rooms, for the readers of a stretch of the log.
+    CHANGES_AT = "SELECT v.type, v.state_key, v.from_position, v.event_position FROM rooms r
+        JOIN state_versions v ON v.lineage = r.trunk AND v.from_position >= $2 AND v.from_position <= $3
+        WHERE r.room_id IN LIST($1)";
     FIND_FORK = "SELECT lineage, base_position FROM state_forks WHERE fork = $1";
     LIST_FORK_CHANGES = "SELECT type, state_key, event_position FROM state_fork_changes WHERE fork = $1";
 }
@@ -173,9 +176,15 @@ pub(crate) async fn changes_between(
     conn.list(&CHANGES_BETWEEN, args![line.0, after.0, until.0]).await?.iter().map(change_at).collect()
 }
 
-/// The changes that the events at these places made, in whatever rooms.
-pub(crate) async fn changes_at(conn: &mut Conn, positions: &[i64]) -> DbResult<Vec<(Position, KeyAt)>> {
-    conn.list(&CHANGES_AT, args![positions]).await?.iter().map(change_at).collect()
+/// What a stretch of the log changed in the resolved state of these rooms.
+pub(crate) async fn changes_of(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+    first: Position,
+    last: Position,
+) -> DbResult<Vec<(Position, KeyAt)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&CHANGES_AT, args![&rooms, first.0, last.0]).await?.iter().map(change_at).collect()
 }
 
 /// The base of a fork and how it differs from it.

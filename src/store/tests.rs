@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, device, ephemeral, event, filter, log, membership, profile, registration, room,
+    account, account_data, alias, device, ephemeral, event, filter, log, membership, node, profile, registration, room,
     signing_key, state, token, uia,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
@@ -21,6 +21,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     filter::STATEMENTS,
     log::STATEMENTS,
     membership::STATEMENTS,
+    node::STATEMENTS,
     profile::STATEMENTS,
     registration::STATEMENTS,
     room::STATEMENTS,

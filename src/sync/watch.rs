@@ -135,6 +135,7 @@ impl Watchers {
             let position = store::log::last_position(&mut snapshot).await?;
             let memberships = store::membership::list_of_user(&mut snapshot, user_id).await?;
             drop(snapshot);
+            self.tail.reach(position).await;
             let registered = self.tail.catch_up(position, |missed| {
                 let watcher = self.registry.0.write().register(user_id, memberships, position);
                 for batch in missed {

@@ -12,9 +12,11 @@
 
 mod account_data;
 mod bad_input;
+mod cluster;
 mod durable;
 mod floors;
 mod presence;
+mod proxy;
 mod reading;
 mod receipt;
 mod rooms;

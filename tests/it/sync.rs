@@ -109,7 +109,7 @@ on_both! {
         assert_eq!(told, [&alice.user_id, &members[1].user_id]);
         members[2].say(&room, "me too").await;
         let sync = alice.sync_with(Some(&next(&sync)), &format!("&filter={filter}")).await;
-        let state = sync["rooms"]["join"][&room]["state"]["events"].as_array().unwrap().clone();
+        let state = sync["rooms"]["join"][&room]["state"]["events"].as_array().unwrap_or_else(|| panic!("{sync}")).clone();
         assert!(state.iter().any(|e| e["state_key"] == members[2].user_id.as_str()), "{state:?}");
     }
 
@@ -204,7 +204,7 @@ on_both! {
             while !world.metrics().contains("hearth_waiting_syncs 1") {
                 tokio::task::yield_now().await;
             }
-            world.app.tasks.shutdown().start("the test says so");
+            world.app().tasks.shutdown().start("the test says so");
         };
         let (sync, ()) = tokio::join!(waiting, stop);
         assert!(sync["next_batch"].is_string());

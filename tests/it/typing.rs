@@ -31,7 +31,7 @@ on_both! {
         let typing = alice.type_as(&alice.user_id, &room, json!({ "typing": true }));
         let (sync, typed) = tokio::join!(bob.sync(Some(&since)), typing);
         typed.ok();
-        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])));
+        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])), "{sync} after {since}");
 
         let token = next(&sync);
         let late = async {
@@ -43,7 +43,7 @@ on_both! {
 
         alice.type_as(&alice.user_id, &room, json!({ "typing": true, "timeout": 20_000 })).await.ok();
         let sync = bob.sync(Some(&next(&sync))).await;
-        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])));
+        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])), "{sync}");
         alice.type_as(&alice.user_id, &room, json!({ "typing": false })).await.ok();
         assert_eq!(typists(&bob.sync(Some(&next(&sync))).await, &room), Some(json!([])));
         assert_eq!(typists(&bob.sync(None).await, &room), None);

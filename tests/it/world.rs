@@ -15,24 +15,35 @@ use hearth::{
 };
 use serde_json::{Value, json};
 
+use crate::proxy::Proxy;
+
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     Sqlite,
     Postgres,
+    /// Three nodes over PostgreSQL and Redis, and a proxy that sends every request to the next of them.
+    Cluster,
 }
 
-/// A running server.
+/// A running server: one node, or several behind a proxy.
 pub(crate) struct World {
     pub(crate) url: String,
     pub(crate) clock: Clock,
-    pub(crate) app: App,
+    pub(crate) nodes: Vec<Node>,
     pub(crate) config: Config,
     database: String,
-    tasks: Tasks,
+    proxy: Option<Proxy>,
     http: reqwest::Client,
     /// Gone with the last world that uses it.
     dir: Arc<tempfile::TempDir>,
+}
+
+/// One process of a server, so to say.
+pub(crate) struct Node {
+    pub(crate) url: String,
+    pub(crate) app: App,
+    tasks: Tasks,
 }
 
 /// A user who is logged in.
@@ -55,7 +66,7 @@ pub(crate) struct Reply {
 /// 2026-01-01, in milliseconds: far from every edge.
 const START: u64 = 1_767_225_600_000;
 
-/// Declares tests that run on both engines: `on_both! { async fn name(world) { … } }`.
+/// Declares tests that run on both engines and on a cluster: `on_both! { async fn name(world) { … } }`.
 #[macro_export]
 macro_rules! on_both {
     ($($(#[$doc:meta])* async fn $name:ident($world:ident $(, $config:ident => $configure:block)?) $body:block)*) => {$(
@@ -85,50 +96,98 @@ macro_rules! on_both {
                     None => eprintln!("skipped: ./test starts a PostgreSQL for this"),
                 }
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn cluster() {
+                match $crate::world::World::on($crate::world::Engine::Cluster, configure()).await {
+                    Some(world) => run(world).await,
+                    None => eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this"),
+                }
+            }
         }
     )*};
 }
 
 impl World {
-    /// A server on an empty database. None where there is no PostgreSQL to make one in.
+    /// A server on an empty database. None where there is no PostgreSQL to make one in, or no Redis.
     pub(crate) async fn on(engine: Engine, configure: impl FnOnce(&mut Config)) -> Option<Self> {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let url = match engine {
             Engine::Sqlite => format!("sqlite:{}", dir.path().join("hearth.sqlite3").display()),
-            Engine::Postgres => new_postgres_database().await?,
+            Engine::Postgres | Engine::Cluster => new_postgres_database().await?,
         };
         let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
         config.registration.mode = hearth::config::RegistrationMode::Open;
         config.rate_limits.enabled = false;
         config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut nodes = 1;
+        if engine == Engine::Cluster {
+            config.redis.url = Some(std::env::var("HEARTH_TEST_REDIS").ok()?.try_into().unwrap());
+            nodes = 3;
+        }
         configure(&mut config);
-        Some(Self::start(config, &url, Clock::manual(START), dir).await)
+        let clock = Clock::manual(START);
+        Some(Self::start(config, &url, &vec![clock; nodes], dir).await)
     }
 
-    async fn start(config: Config, database: &str, clock: Clock, dir: Arc<tempfile::TempDir>) -> Self {
-        let db = Db::connect(database, 8).await.unwrap();
-        let (tasks, random, metrics) = (Tasks::new(), Random::system(), Metrics::new());
-        let app = App::start(config.clone(), db, clock.clone(), random.clone(), tasks.clone(), metrics.clone())
-            .await
-            .unwrap();
-        let listeners = Listeners::bind(&config.listen, &config).unwrap();
-        let url = listeners.urls().first().unwrap().trim_end_matches('/').to_owned();
-        let router = serve::layer(api::router(app.clone()), &metrics, &random);
-        let serving = tasks.clone();
-        tasks.spawn("listeners", async move { listeners.serve(router, &serving).await });
+    /// A cluster in which each node has a clock of its own.
+    pub(crate) async fn with_clocks(clocks: Vec<Clock>) -> Option<Self> {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let url = new_postgres_database().await?;
+        let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
+        config.registration.mode = hearth::config::RegistrationMode::Open;
+        config.rate_limits.enabled = false;
+        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.redis.url = Some(std::env::var("HEARTH_TEST_REDIS").ok()?.try_into().unwrap());
+        Some(Self::start(config, &url, &clocks, dir).await)
+    }
+
+    async fn start(config: Config, database: &str, clocks: &[Clock], dir: Arc<tempfile::TempDir>) -> Self {
+        let starting = clocks.iter().map(|clock| Node::start(&config, database, clock.clone()));
+        let nodes = futures_util::future::join_all(starting).await;
+        let clock = clocks[0].clone();
+        let urls: Vec<String> = nodes.iter().map(|node| node.url.clone()).collect();
+        let proxy = if nodes.len() > 1 { Some(Proxy::start(urls.clone()).await) } else { None };
+        let url = proxy.as_ref().map_or(urls[0].clone(), |proxy| proxy.url.clone());
         let http = http_client(Duration::from_mins(1));
-        Self { url, clock, app, config, database: database.to_owned(), tasks, http, dir }
+        Self { url, clock, nodes, config, database: database.to_owned(), proxy, http, dir }
     }
 
     /// Stops the server and starts it again on the same database. Clients of before speak to the old address.
-    pub(crate) async fn restarted(self) -> Self {
-        self.tasks.shutdown().start("the test restarts it");
+    pub(crate) async fn restarted(mut self) -> Self {
+        let nodes = std::mem::take(&mut self.nodes);
+        let count = nodes.len();
+        for node in nodes {
+            node.stop().await;
+        }
         let (config, clock, database, dir) =
             (self.config.clone(), self.clock.clone(), self.database.clone(), Arc::clone(&self.dir));
-        let tasks = self.tasks.clone();
         drop(self);
-        tasks.join_all(Duration::from_secs(10)).await;
-        Self::start(config, &database, clock, dir).await
+        Self::start(config, &database, &vec![clock; count], dir).await
+    }
+
+    /// Starts one more node, with a clock of its own if need be.
+    pub(crate) async fn add_node(&mut self, clock: Clock) {
+        self.nodes.push(Node::start(&self.config, &self.database, clock).await);
+        self.tell_proxy();
+    }
+
+    /// Stops a node: the others go on.
+    pub(crate) async fn remove_node(&mut self, index: usize) {
+        let node = self.nodes.remove(index);
+        self.tell_proxy();
+        node.stop().await;
+    }
+
+    fn tell_proxy(&self) {
+        if let Some(proxy) = &self.proxy {
+            proxy.set_nodes(self.nodes.iter().map(|node| node.url.clone()).collect());
+        }
+    }
+
+    /// The first node's rooms.
+    pub(crate) fn app(&self) -> &App {
+        &self.nodes[0].app
     }
 
     /// Registers a user and logs in.
@@ -156,9 +215,9 @@ impl World {
         Client { token: reply["access_token"].as_str().unwrap().to_owned(), ..user.clone() }
     }
 
-    /// The server's metrics as an operator's Prometheus reads them.
+    /// The metrics of all nodes as an operator's Prometheus reads them.
     pub(crate) fn metrics(&self) -> String {
-        self.app.metrics.render().unwrap()
+        self.nodes.iter().map(|node| node.app.metrics.render().unwrap()).collect()
     }
 
     /// A call by nobody in particular, or with a token.
@@ -172,7 +231,32 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Node {
+    async fn start(config: &Config, database: &str, clock: Clock) -> Self {
+        let db = Db::connect(database, 8).await.unwrap();
+        let (tasks, random, metrics) = (Tasks::new(), Random::system(), Metrics::new());
+        let listeners = Listeners::bind(&config.listen, config).unwrap();
+        let mut config = config.clone();
+        if config.cluster.advertise.is_none() {
+            config.cluster.advertise = listeners.find_reachable(None).map(|url| url.try_into().unwrap());
+        }
+        let app = App::start(config, db, clock, random.clone(), tasks.clone(), metrics.clone()).await.unwrap();
+        let url = listeners.urls().first().unwrap().trim_end_matches('/').to_owned();
+        let router = serve::layer(api::router(app.clone()), &metrics, &random);
+        let serving = tasks.clone();
+        tasks.spawn("listeners", async move { listeners.serve(router, &serving).await });
+        Self { url, app, tasks }
+    }
+
+    async fn stop(self) {
+        self.tasks.shutdown().start("the test stops it");
+        let tasks = self.tasks.clone();
+        drop(self);
+        tasks.join_all(Duration::from_secs(10)).await;
+    }
+}
+
+impl Drop for Node {
     fn drop(&mut self) {
         self.tasks.shutdown().start("the test is over");
     }
@@ -220,6 +304,11 @@ impl Client {
     /// The same user, speaking to another server on the same data.
     pub(crate) fn at(self, world: &World) -> Self {
         Self { url: world.url.clone(), http: world.http.clone(), ..self }
+    }
+
+    /// The same user, speaking to one node instead of the proxy.
+    pub(crate) fn at_node(self, world: &World, index: usize) -> Self {
+        Self { url: world.nodes[index].url.clone(), ..self }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -279,8 +368,8 @@ impl Client {
 
 /// An HTTP client that gives up after `patience`.
 pub(crate) fn http_client(patience: Duration) -> reqwest::Client {
-    static PROVIDER: std::sync::Once = std::sync::Once::new();
-    PROVIDER.call_once(|| rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap());
+    // The server may have done so before.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
     reqwest::Client::builder().timeout(patience).build().unwrap()
 }
 

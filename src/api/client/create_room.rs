@@ -36,7 +36,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller)?;
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
     refuse_guest(&call.caller)?;
     let room = new_room(call.caller.user_id, call.request, &app.config.rooms.default_version, &app.server_name)?;
     Ok(Response::new(app.rooms.create(room).await?))

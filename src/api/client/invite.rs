@@ -20,7 +20,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn invite(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller)?;
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
     refuse_guest(&call.caller)?;
     let Request { room_id, recipient, .. } = call.request;
     let InvitationRecipient::UserId(invited) = recipient else {

@@ -48,7 +48,7 @@ async fn join(
     signed: Option<&ThirdPartySigned>,
     reason: Option<String>,
 ) -> Result<()> {
-    app.rate_limits.check(Limit::Join, caller)?;
+    app.rate_limits.check(Limit::Join, caller).await?;
     if signed.is_some() {
         let message = "This server asks no identity server and takes no invitations that one has signed";
         return Err(Error::refused(ErrorKind::ServerNotTrusted, message));

@@ -17,7 +17,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// Other servers that could help (`via`) can't be asked.
 async fn knock(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller)?;
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
     refuse_guest(&call.caller)?;
     let room_id = app.rooms.resolve(&call.request.room_id_or_alias).await?;
     app.rooms.knock(&room_id, &call.caller.user_id, call.request.reason).await?;

@@ -87,7 +87,7 @@ async fn flows(_: App, _: Call<get_login_types::v3::Request>) -> ApiResult<get_l
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>
 async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
-    app.rate_limits.check_address(Limit::Login, call.address)?;
+    app.rate_limits.check_address(Limit::Login, call.address).await?;
     let request = call.request.0;
     let new = NewSession {
         device_id: request.device_id,
@@ -99,7 +99,7 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
         LoginInfo::Password(password) => {
             let name = name_of(&password)?;
             if let Some(user_id) = app.accounts.meant(name) {
-                app.rate_limits.check_user(Limit::Login, &user_id)?;
+                app.rate_limits.check_user(Limit::Login, &user_id).await?;
             }
             app.accounts.login_with_password(name, &password.password, new).await?
         }

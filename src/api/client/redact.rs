@@ -21,7 +21,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn redact(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller)?;
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
     refuse_guest(&call.caller)?;
     let Request { room_id, event_id, txn_id, reason, .. } = call.request;
     let mut content = content([("redacts", event_id.as_str().into())]);

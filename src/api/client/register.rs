@@ -50,7 +50,7 @@ async fn register(app: App, call: Call<Written<Interactive<register::v3::Request
     }
     app.accounts.check_registration_enabled()?;
     let limit = if interactive.auth.is_some() { Limit::Registration } else { Limit::Challenge };
-    app.rate_limits.check_address(limit, call.address)?;
+    app.rate_limits.check_address(limit, call.address).await?;
     let user_id = match &request.username {
         Some(username) => app.accounts.check_username(username).await?,
         None => app.accounts.generate_user_id()?,
@@ -107,7 +107,7 @@ async fn available(
     call: Call<get_username_availability::v3::Request>,
 ) -> ApiResult<get_username_availability::v3::Response> {
     app.accounts.check_registration_enabled()?;
-    app.rate_limits.check_address(Limit::Challenge, call.address)?;
+    app.rate_limits.check_address(Limit::Challenge, call.address).await?;
     app.accounts.check_username(&call.request.username).await?;
     Ok(get_username_availability::v3::Response::new(true))
 }
@@ -118,7 +118,7 @@ async fn token_validity(
     call: Call<check_registration_token_validity::v1::Request>,
 ) -> ApiResult<check_registration_token_validity::v1::Response> {
     app.accounts.check_registration_enabled()?;
-    app.rate_limits.check_address(Limit::Registration, call.address)?;
+    app.rate_limits.check_address(Limit::Registration, call.address).await?;
     let valid = app.accounts.is_registration_token_usable(&call.request.token).await?;
     Ok(check_registration_token_validity::v1::Response::new(valid))
 }

@@ -20,7 +20,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// The time in `ts` is for application services, of which there are none: it is as if it were not there.
 async fn send_state(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller)?;
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let Request { room_id, event_type, state_key, body, .. } = call.request;
     let (content, kind) = (read_content(&body)?, TimelineEventType::from(event_type.to_string()));
     let (sender, guest) = (&call.caller.user_id, call.caller.guest);

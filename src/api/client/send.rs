@@ -22,7 +22,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// The time in `ts` is for application services, of which there are none: it is as if it were not there.
 async fn send(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller)?;
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let Request { room_id, event_type, txn_id, body, .. } = call.request;
     let message = Message {
         room_id,

@@ -1,0 +1,102 @@
+//! What nodes write up for each other in Redis: values that expire, and that nothing correct depends on.
+//!
+//! Whoever asks gets an answer within a few milliseconds or none at all. After a failure Redis is left alone for a
+//! moment, so that an outage does not slow every request down.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use redis::{Client, FromRedisValue, Pipeline, RedisError, aio::MultiplexedConnection};
+use tokio::time::{Instant, timeout};
+
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How long Redis is left alone after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The values that the nodes of one database share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Board(Option<Arc<Inner>>);
+
+struct Inner {
+    client: Client,
+    prefix: String,
+    line: tokio::sync::Mutex<Line>,
+    down_until: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Line(Option<MultiplexedConnection>);
+
+impl Board {
+    /// A board on which nobody writes.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn new(client: Client, name: &str) -> Self {
+        let (line, down_until) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self(Some(Arc::new(Inner { client, prefix: format!("hearth:{name}:"), line, down_until })))
+    }
+
+    /// Whether there is a Redis that has not just failed.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| !inner.is_down())
+    }
+
+    /// The name under which this server keeps something.
+    pub(crate) fn key(&self, name: &str) -> String {
+        self.0.as_ref().map_or_else(String::new, |inner| format!("{}{name}", inner.prefix))
+    }
+
+    /// Runs commands, all in one go. None if there is no Redis, or none that answers.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Option<T> {
+        let inner = self.0.as_ref()?;
+        if inner.is_down() {
+            return None;
+        }
+        let error = match timeout(PATIENCE, inner.run(commands)).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => "no answer in time".to_owned(),
+        };
+        let mut down_until = inner.down_until.lock();
+        if down_until.is_none() {
+            tracing::warn!(%error, "Redis does not answer: each node goes by what it knows itself until it does");
+        }
+        *down_until = Some(Instant::now() + PAUSE);
+        None
+    }
+}
+
+impl Inner {
+    fn is_down(&self) -> bool {
+        self.down_until.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
+        let mut connection = self.connection().await?;
+        match commands.query_async(&mut connection).await {
+            Ok(answer) => {
+                self.down_until.lock().take();
+                Ok(answer)
+            }
+            Err(error) => {
+                if error.is_unrecoverable_error() {
+                    self.line.lock().await.0 = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut line = self.line.lock().await;
+        if let Some(connection) = &line.0 {
+            return Ok(connection.clone());
+        }
+        let connection = self.client.get_multiplexed_async_connection().await?;
+        line.0 = Some(connection.clone());
+        Ok(connection)
+    }
+}

@@ -1,0 +1,89 @@
+//! Carries requests to other nodes.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::Peer;
+use crate::fact::NodeId;
+
+pub(crate) const SEAL: HeaderName = HeaderName::from_static("hearth-forwarded");
+/// What the other node needs of a request, beside its path and body.
+const SENT_ON: [HeaderName; 2] = [header::AUTHORIZATION, header::CONTENT_TYPE];
+/// What the client needs of the answer, beside its body.
+const SENT_BACK: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+/// Another node in the same network is there at once or not at all.
+const CONNECT: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(10);
+/// A node that has not answered is left alone for so long.
+const REST: Duration = Duration::from_secs(2);
+
+/// The way to the other nodes.
+pub(crate) struct Courier {
+    http: reqwest::Client,
+    /// Who has not answered, until when they are left alone.
+    resting: Mutex<HashMap<NodeId, Instant>>,
+}
+
+/// A request on its way.
+pub(crate) struct Parcel<'a> {
+    pub(crate) seal: String,
+    pub(crate) method: &'a Method,
+    pub(crate) path_and_query: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Courier {
+    pub(crate) fn new() -> reqwest::Result<Self> {
+        // Whoever comes second finds the same one in its place.
+        rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ANSWER).no_proxy();
+        Ok(Self { http: http.redirect(reqwest::redirect::Policy::none()).build()?, resting: Mutex::default() })
+    }
+
+    /// Whether a node has not answered a moment ago.
+    pub(crate) fn rests(&self, peer: &Peer) -> bool {
+        self.resting.lock().get(&peer.id).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// The other node's answer. None if it has none of its own: then it may or may not have done what was asked.
+    pub(crate) async fn deliver(&self, peer: &Peer, parcel: Parcel<'_>) -> Option<Response<Bytes>> {
+        match self.try_to_deliver(peer, parcel).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::debug!(node = peer.id.as_str(), %error, "a node did not answer; its work is done here");
+                let mut resting = self.resting.lock();
+                resting.retain(|_, until| Instant::now() < *until);
+                resting.insert(peer.id.clone(), Instant::now() + REST);
+                None
+            }
+        }
+    }
+
+    async fn try_to_deliver(&self, peer: &Peer, parcel: Parcel<'_>) -> Result<Response<Bytes>, String> {
+        let url = format!("{}{}", peer.address, parcel.path_and_query);
+        let mut request = self.http.request(parcel.method.clone(), url).header(SEAL, parcel.seal).body(parcel.body);
+        for name in SENT_ON {
+            if let Some(value) = parcel.headers.get(&name) {
+                request = request.header(name, value);
+            }
+        }
+        let answered = request.send().await.map_err(|e| e.without_url().to_string())?;
+        let status = answered.status();
+        if status == StatusCode::MISDIRECTED_REQUEST || status.is_server_error() {
+            return Err(format!("it answered {status}"));
+        }
+        let mut response = Response::builder().status(status);
+        for name in SENT_BACK {
+            if let Some(value) = answered.headers().get(&name) {
+                response = response.header(name, value);
+            }
+        }
+        let body = answered.bytes().await.map_err(|e| e.without_url().to_string())?;
+        response.body(body).map_err(|e| e.to_string())
+    }
+}

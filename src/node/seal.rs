@@ -1,0 +1,96 @@
+//! How a node knows that a request was forwarded by another one: a seal that only they can make.
+//!
+//! It vouches for the client's address and says which node is meant; who the client is, its own token tells.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::hmac;
+
+use crate::fact::NodeId;
+
+/// A seal is good for so many milliseconds, by the time that the nodes have agreed on.
+const LIFETIME: i64 = 30_000;
+
+/// Makes seals and opens them. All nodes of a database have the same.
+pub(crate) struct Seal(hmac::Key);
+
+/// What a seal says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// The request is meant for this node, and comes from a client at this address.
+    Ours(IpAddr),
+    /// It is meant for another node: whoever sent it has the wrong address.
+    Astray,
+}
+
+impl Seal {
+    /// `secret` is known to every node and to nobody else.
+    pub(crate) fn new(secret: &[u8]) -> Self {
+        let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Self(hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, b"requests between nodes").as_ref()))
+    }
+
+    pub(crate) fn close(&self, to: &NodeId, call: &str, address: IpAddr, now: i64) -> String {
+        let said = format!("{now} {to} {address}", to = to.as_str());
+        format!("{said} {}", hex(self.sign(&said, call).as_ref()))
+    }
+
+    /// None if no node of this database has sealed this call within the last moments.
+    pub(crate) fn open(&self, seal: &str, here: &NodeId, call: &str, now: i64) -> Option<Opened> {
+        let (said, tag) = seal.rsplit_once(' ')?;
+        hmac::verify(&self.0, &message(said, call), &unhex(tag)?).ok()?;
+        let mut words = said.split(' ');
+        let (sent, to, address) = (words.next()?.parse::<i64>().ok()?, words.next()?, words.next()?.parse().ok()?);
+        if now.saturating_sub(sent).abs() > LIFETIME {
+            return None;
+        }
+        Some(if to == here.as_str() { Opened::Ours(address) } else { Opened::Astray })
+    }
+
+    fn sign(&self, said: &str, call: &str) -> hmac::Tag {
+        hmac::sign(&self.0, &message(said, call))
+    }
+}
+
+fn message(said: &str, call: &str) -> Vec<u8> {
+    format!("{said}\n{call}").into_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.as_chunks().0.iter().map(|[high, low]| (high << 4) | low).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: &str = "PUT /_matrix/client/v3/rooms/!r/send/m.room.message/1";
+
+    #[test]
+    fn a_seal_opens_where_it_is_meant_to_and_only_there_and_then() {
+        let seal = Seal::new(b"secret");
+        let (here, there) = (NodeId::from("here".to_owned()), NodeId::from("there".to_owned()));
+        let address: IpAddr = "2001:db8::7".parse().unwrap();
+        let closed = seal.close(&here, CALL, address, 1_000_000);
+        let open = |seal: &Seal, text: &str, call: &str, now| seal.open(text, &here, call, now);
+        assert_eq!(open(&seal, &closed, CALL, 1_000_000), Some(Opened::Ours(address)));
+        assert_eq!(open(&seal, &closed, CALL, 1_000_000 - LIFETIME), Some(Opened::Ours(address)), "clocks differ");
+        assert_eq!(seal.open(&closed, &there, CALL, 1_000_000), Some(Opened::Astray));
+        assert_eq!(open(&seal, &closed, CALL, 1_000_001 + LIFETIME), None, "it is too old");
+        assert_eq!(open(&seal, &closed, "PUT /elsewhere", 1_000_000), None, "it was made for another call");
+        assert_eq!(open(&Seal::new(b"other"), &closed, CALL, 1_000_000), None, "somebody else made it");
+        for forged in
+            ["", " ", "a b c d", &closed.replace("db8", "db9"), closed.trim_end_matches(char::is_alphanumeric)]
+        {
+            assert_eq!(open(&seal, forged, CALL, 1_000_000), None, "{forged}");
+        }
+    }
+}
