@@ -39,6 +39,8 @@ use crate::{
 
 /// How often a node gives a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
+/// Who has been silent for so long has missed a beat.
+const MISSED: Duration = Duration::from_millis(1_500);
 /// Who has been silent for so long is dead: others take their duties, and nobody forwards to them.
 const DEAD: Duration = Duration::from_secs(5);
 /// For how long after a beat the node relies on what it saw then. Shorter than [`DEAD`], so that it has stopped
@@ -214,6 +216,9 @@ impl Nodes {
         node::bury(&mut conn, millis(BURIED)).await?;
         let mut others = node::list(&mut conn).await?;
         others.retain(|row| row.id != *id);
+        for past in others.extract_if(.., |row| self.is_past_life(row)) {
+            node::leave(&mut conn, &past.id).await?;
+        }
         let strangers = others.iter().any(|row| is_alive(row) && !row.knows.contains(id));
         let heard_elsewhere = others.iter().any(|row| is_alive(row) && row.hears_redis);
         let alive = others.iter().filter(|row| is_alive(row)).count() + 1;
@@ -229,6 +234,12 @@ impl Nodes {
         self.0.metrics.set_nodes(alive);
         self.renew_duties(&mut conn).await?;
         Ok(self.0.view.read().acquainted)
+    }
+
+    /// Whether a row is what a crash has left of this very node: only one process listens at an address, and whoever
+    /// lives does not miss a beat.
+    fn is_past_life(&self, row: &NodeRow) -> bool {
+        row.address.is_some() && row.address == self.0.address && row.silent > millis(MISSED)
     }
 
     /// Sets this node's clock by the database's.

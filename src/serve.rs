@@ -13,7 +13,13 @@ mod unix;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, middleware};
 use axum_server::{
@@ -118,14 +124,20 @@ impl Listeners {
         self.bound.iter().map(Bound::url).collect()
     }
 
-    /// Where other machines reach the first plain TCP listener: its address, or where it listens on all of them, the
-    /// one that leads `towards` another machine.
+    /// Where other nodes reach the first plain TCP listener: its address, or where it listens on all of them, the one
+    /// that leads `towards` the machine of the database. Whoever listens to this machine alone is reached by nodes
+    /// of this machine, which they all are if the database is here; it has no `towards` then.
     pub fn find_reachable(&self, towards: Option<(&str, u16)>) -> Option<String> {
         let local = self.bound.iter().find_map(|bound| match bound {
             Bound::Tcp(_, local) => Some(*local),
             Bound::Tls(..) | Bound::Unix(..) => None,
         })?;
-        let ip = if local.ip().is_unspecified() { tcp::find_own_address(towards?)? } else { local.ip() };
+        let ip = match (local.ip(), towards.and_then(tcp::find_own_address)) {
+            (ip, None) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (ip, Some(own)) if ip.is_unspecified() => own,
+            (ip, Some(own)) if ip.is_loopback() && !own.is_loopback() => return None,
+            (ip, _) => ip,
+        };
         Some(format!("http://{}", SocketAddr::new(ip, local.port())))
     }
 

@@ -4,12 +4,16 @@
 //! that was acknowledged is missing, no transaction happened twice, every sender's order holds, and each
 //! reader has seen exactly what the room's history holds.
 //!
-//! `HEARTH_KILL_CYCLES` sets how often it is killed; `./test --durability 100` is the long run.
+//! A cluster is disturbed in more ways: its nodes are killed, its PostgreSQL crashes, its Redis is killed, paused and
+//! emptied, while the clients' requests go to one node after the other.
+//!
+//! `HEARTH_KILL_CYCLES` sets how often that happens; `./test --durability 100` is the long run.
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Write as _,
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -20,7 +24,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::world::{escape, http_client, new_postgres_database};
+use crate::{
+    proxy::Proxy,
+    world::{escape, http_client, new_postgres_database},
+};
 
 const ROOMS: usize = 8;
 const SENDERS_PER_ROOM: usize = 6;
@@ -34,15 +41,87 @@ const SENDS_PER_CYCLE: u64 = 600;
 async fn sqlite() {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", dir.path().join("hearth.sqlite3").display());
-    survives_being_killed(dir.path(), &url).await;
+    survives(Fleet::single(dir.path(), &url)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres() {
     let dir = tempfile::tempdir().unwrap();
     match new_postgres_database().await {
-        Some(url) => survives_being_killed(dir.path(), &url).await,
+        Some(url) => survives(Fleet::single(dir.path(), &url)).await,
         None => eprintln!("skipped: ./test starts a PostgreSQL for this"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    match std::env::var("HEARTH_TEST_VICTIMS") {
+        Ok(victims) => survives(Fleet::cluster(dir.path(), Path::new(&victims)).await).await,
+        Err(_) => eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this"),
+    }
+}
+
+/// What the clients speak to, and what is done to it.
+struct Fleet {
+    servers: Vec<Server>,
+    url: String,
+    /// The folder of the PostgreSQL and the Redis that may be disturbed.
+    victims: Option<PathBuf>,
+    /// Gone with the fleet.
+    _proxy: Option<Proxy>,
+}
+
+impl Fleet {
+    fn single(dir: &Path, database: &str) -> Self {
+        let server = Server::start(dir, &[("HEARTH_DATABASE__URL", database)]);
+        Self { url: server.url.clone(), servers: vec![server], victims: None, _proxy: None }
+    }
+
+    async fn cluster(dir: &Path, victims: &Path) -> Self {
+        let read = |name: &str| std::fs::read_to_string(victims.join(name)).unwrap().trim().to_owned();
+        let (database, redis) = (read("postgres-url"), read("redis-url"));
+        let settings = [("HEARTH_DATABASE__URL", database.as_str()), ("HEARTH_REDIS__URL", redis.as_str())];
+        let servers: Vec<_> = (0..3)
+            .map(|node| {
+                let dir = dir.join(format!("node{node}"));
+                std::fs::create_dir(&dir).unwrap();
+                Server::start(&dir, &settings)
+            })
+            .collect();
+        let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
+        Self { url: proxy.url.clone(), servers, victims: Some(victims.to_owned()), _proxy: Some(proxy) }
+    }
+
+    async fn disturb(&mut self, cycle: u64) {
+        let count = u64::try_from(self.servers.len()).unwrap();
+        match (cycle % 8, self.victims.is_some()) {
+            (3, true) => self.run("restart-postgres"),
+            (4, true) => {
+                self.run("kill-redis");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                self.run("start-redis");
+            }
+            (6, true) => {
+                self.run("pause-redis");
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+                self.run("wake-redis");
+            }
+            (7, true) => {
+                let socket = self.victims.as_ref().unwrap().join("redis/socket");
+                let mut redis = std::os::unix::net::UnixStream::connect(socket).unwrap();
+                redis.write_all(b"FLUSHALL\r\n").unwrap();
+            }
+            _ => {
+                let server = usize::try_from((cycle * 7 + cycle / 3) % count).unwrap();
+                self.servers[server].kill_and_restart();
+            }
+        }
+    }
+
+    fn run(&self, what: &str) {
+        let script = self.victims.as_ref().unwrap().join("disturb");
+        assert!(Command::new(script).arg(what).status().unwrap().success(), "{what}");
     }
 }
 
@@ -51,22 +130,23 @@ struct Server {
     child: Child,
     url: String,
     port: u16,
-    dir: std::path::PathBuf,
-    database: String,
+    dir: PathBuf,
+    settings: Vec<(String, String)>,
 }
 
 impl Server {
-    fn start(dir: &Path, database: &str) -> Self {
+    fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = spawn(port, dir, database);
-        Self { child, url: format!("http://127.0.0.1:{port}"), port, dir: dir.into(), database: database.to_owned() }
+        let settings: Vec<_> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let child = spawn(port, dir, &settings);
+        Self { child, url: format!("http://127.0.0.1:{port}"), port, dir: dir.into(), settings }
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
     fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = spawn(self.port, &self.dir, &self.database);
+        self.child = spawn(self.port, &self.dir, &self.settings);
     }
 }
 
@@ -77,16 +157,16 @@ impl Drop for Server {
     }
 }
 
-fn spawn(port: u16, dir: &Path, database: &str) -> Child {
+fn spawn(port: u16, dir: &Path, settings: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_hearth"))
         .arg("serve")
         .env_clear()
         .env("HEARTH_DATA_DIR", dir)
         .env("HEARTH_LISTEN", format!("127.0.0.1:{port}"))
-        .env("HEARTH_DATABASE__URL", database)
         .env("HEARTH_REGISTRATION__MODE", "open")
         .env("HEARTH_RATE_LIMITS__ENABLED", "false")
+        .envs(settings.iter().cloned())
         .stdout(Stdio::from(log.try_clone().unwrap()))
         .stderr(Stdio::from(log))
         .spawn()
@@ -117,7 +197,8 @@ impl Stubborn {
                         return body;
                     }
                 }
-                Ok(response) if response.status().as_u16() != 503 => {
+                // 502 is the proxy's: the node died over the request.
+                Ok(response) if ![502, 503].contains(&response.status().as_u16()) => {
                     panic!("{method} {path}: {} {}", response.status(), response.text().await.unwrap())
                 }
                 // It is starting, or gone at this moment.
@@ -132,13 +213,12 @@ impl Stubborn {
 /// What one sender was told: the event of each of its messages, in order.
 type Acknowledged = Vec<(String, String)>;
 
-async fn survives_being_killed(dir: &Path, database: &str) {
+async fn survives(mut fleet: Fleet) {
     let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(3, |cycles| cycles.parse().unwrap());
-    let mut server = Server::start(dir, database);
     let http = http_client(Duration::from_secs(20));
     let mut users = Vec::new();
     for name in 0..ROOMS {
-        users.push(register(&http, &server.url, &format!("user{name}")).await);
+        users.push(register(&http, &fleet.url, &format!("user{name}")).await);
     }
     let mut rooms = Vec::new();
     for user in &users {
@@ -170,7 +250,7 @@ async fn survives_being_killed(dir: &Path, database: &str) {
             assert!(Instant::now() < patience, "sends are no longer acknowledged in cycle {cycle}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        server.kill_and_restart();
+        fleet.disturb(cycle).await;
     }
     stop.store(true, Ordering::SeqCst);
     let mut told: HashMap<String, Vec<Acknowledged>> = HashMap::new();

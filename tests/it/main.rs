@@ -13,6 +13,7 @@
 mod account_data;
 mod bad_input;
 mod cluster;
+mod cut;
 mod durable;
 mod floors;
 mod presence;

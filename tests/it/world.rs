@@ -111,15 +111,11 @@ macro_rules! on_both {
 impl World {
     /// A server on an empty database. None where there is no PostgreSQL to make one in, or no Redis.
     pub(crate) async fn on(engine: Engine, configure: impl FnOnce(&mut Config)) -> Option<Self> {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let (mut config, dir) = plain_config();
         let url = match engine {
             Engine::Sqlite => format!("sqlite:{}", dir.path().join("hearth.sqlite3").display()),
             Engine::Postgres | Engine::Cluster => new_postgres_database().await?,
         };
-        let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-        config.registration.mode = hearth::config::RegistrationMode::Open;
-        config.rate_limits.enabled = false;
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
         let mut nodes = 1;
         if engine == Engine::Cluster {
             config.redis.url = Some(std::env::var("HEARTH_TEST_REDIS").ok()?.try_into().unwrap());
@@ -132,14 +128,16 @@ impl World {
 
     /// A cluster in which each node has a clock of its own.
     pub(crate) async fn with_clocks(clocks: Vec<Clock>) -> Option<Self> {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
         let url = new_postgres_database().await?;
-        let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-        config.registration.mode = hearth::config::RegistrationMode::Open;
-        config.rate_limits.enabled = false;
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let (mut config, dir) = plain_config();
         config.redis.url = Some(std::env::var("HEARTH_TEST_REDIS").ok()?.try_into().unwrap());
         Some(Self::start(config, &url, &clocks, dir).await)
+    }
+
+    /// One node on a database that is there already.
+    pub(crate) async fn on_database(url: &str) -> Self {
+        let (config, dir) = plain_config();
+        Self::start(config, url, &[Clock::manual(START)], dir).await
     }
 
     async fn start(config: Config, database: &str, clocks: &[Clock], dir: Arc<tempfile::TempDir>) -> Self {
@@ -229,6 +227,16 @@ impl World {
     pub(crate) async fn call_raw(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Reply {
         call(&self.http, &self.url, method, path, token, Some(body.to_owned())).await
     }
+}
+
+/// Anybody may register, nobody is slowed down.
+fn plain_config() -> (Config, Arc<tempfile::TempDir>) {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
+    config.registration.mode = hearth::config::RegistrationMode::Open;
+    config.rate_limits.enabled = false;
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    (config, dir)
 }
 
 impl Node {
