@@ -76,19 +76,16 @@ pub(crate) struct Client {
 impl Client {
     /// A client that has not logged in.
     pub(crate) fn anonymous(target: &Arc<Target>) -> Self {
-        Self { connection: Connection::new(Arc::clone(target)), authorization: None }
+        Self { connection: Connection::new(target), authorization: None }
     }
 
     pub(crate) fn new(target: &Arc<Target>, user: &User) -> Self {
-        Self { connection: Connection::new(Arc::clone(target)), authorization: Some(user.authorization.clone()) }
+        Self { connection: Connection::new(target), authorization: Some(user.authorization.clone()) }
     }
 
     /// The same, connecting from a chosen local address.
     pub(crate) fn with_source(target: &Arc<Target>, user: &User, source: Ipv4Addr) -> Self {
-        Self {
-            connection: Connection::with_source(Arc::clone(target), source),
-            authorization: Some(user.authorization.clone()),
-        }
+        Self { connection: Connection::with_source(target, source), authorization: Some(user.authorization.clone()) }
     }
 
     /// One request; the caller looks at the status.

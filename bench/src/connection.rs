@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use anyhow::{Context as _, Result, bail};
@@ -20,9 +21,15 @@ use tokio::net::{TcpSocket, TcpStream};
 
 type Wire = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
-/// The server under test, resolved once.
+/// The server under test, resolved once: its nodes, of which each new connection gets the next.
 #[derive(Debug)]
 pub(crate) struct Target {
+    nodes: Vec<Arc<Node>>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Node {
     address: SocketAddr,
     host: HeaderValue,
     /// What the base URL has before `/_matrix`; mostly nothing.
@@ -30,8 +37,28 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Reads and resolves a base URL such as `http://127.0.0.1:8008`.
-    pub(crate) async fn resolve(url: &str) -> Result<Self> {
+    /// Reads and resolves base URLs such as `http://127.0.0.1:8008`.
+    pub(crate) async fn resolve(urls: &[String]) -> Result<Self> {
+        let mut nodes = Vec::new();
+        for url in urls {
+            nodes.push(Arc::new(Node::resolve(url).await?));
+        }
+        Ok(Self { nodes, next: AtomicUsize::new(0) })
+    }
+
+    /// Whether the server listens on this machine's loopback, where every 127.0.0.0/8 address may be a source.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.nodes.iter().all(|node| matches!(node.address.ip(), IpAddr::V4(address) if address.is_loopback()))
+    }
+
+    fn next_node(&self) -> Option<Arc<Node>> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.nodes.get(next.checked_rem(self.nodes.len())?).map(Arc::clone)
+    }
+}
+
+impl Node {
+    async fn resolve(url: &str) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("--url {url:?} is not a URL"))?;
         if uri.scheme_str() != Some("http") {
             bail!("--url {url:?} must start with http:// (the generator does not speak TLS)");
@@ -46,11 +73,6 @@ impl Target {
         let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Self { address, host, prefix })
     }
-
-    /// Whether the server listens on this machine's loopback, where every 127.0.0.0/8 address may be a source.
-    pub(crate) fn is_loopback(&self) -> bool {
-        matches!(self.address.ip(), IpAddr::V4(address) if address.is_loopback())
-    }
 }
 
 /// What the server answered, whatever the status.
@@ -63,7 +85,7 @@ pub(crate) struct Answer {
 /// A connection that opens itself when it is first used, and again when the server closed it while idle.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    target: Arc<Target>,
+    node: Option<Arc<Node>>,
     source: Option<Ipv4Addr>,
     open: Option<Open>,
 }
@@ -84,13 +106,13 @@ enum Broken {
 }
 
 impl Connection {
-    pub(crate) fn new(target: Arc<Target>) -> Self {
-        Self { target, source: None, open: None }
+    pub(crate) fn new(target: &Target) -> Self {
+        Self { node: target.next_node(), source: None, open: None }
     }
 
     /// The same, from a chosen local address: each has its own 28 thousand ports.
-    pub(crate) fn with_source(target: Arc<Target>, source: Ipv4Addr) -> Self {
-        Self { target, source: Some(source), open: None }
+    pub(crate) fn with_source(target: &Target, source: Ipv4Addr) -> Self {
+        Self { node: target.next_node(), source: Some(source), open: None }
     }
 
     /// Sends one request and reads the whole answer.
@@ -101,8 +123,9 @@ impl Connection {
         authorization: Option<&HeaderValue>,
         body: Bytes,
     ) -> Result<Answer> {
-        let uri: Uri = format!("{}{path}", self.target.prefix).parse().with_context(|| format!("bad path {path:?}"))?;
-        let mut request = Request::builder().method(method).uri(uri).header(HOST, &self.target.host);
+        let node = self.node.clone().context("there is no server: give a --url")?;
+        let uri: Uri = format!("{}{path}", node.prefix).parse().with_context(|| format!("bad path {path:?}"))?;
+        let mut request = Request::builder().method(method).uri(uri).header(HOST, &node.host);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -111,13 +134,13 @@ impl Connection {
         }
         let request = request.body(Full::new(body)).context("the request cannot be built")?;
 
-        let open = self.ready().await?;
+        let open = self.ready(&node).await?;
         let reused = std::mem::replace(&mut open.used, true);
         match open.exchange(request.clone()).await {
             Ok(answer) => Ok(answer),
             Err(broken) if reused && broken.may_repeat(method) => {
                 self.open = None;
-                let answer = self.ready().await?.exchange(request).await;
+                let answer = self.ready(&node).await?.exchange(request).await;
                 answer.map_err(|broken| broken.into_error(method, path))
             }
             Err(broken) => {
@@ -128,18 +151,18 @@ impl Connection {
     }
 
     /// The open connection, opened now if need be.
-    async fn ready(&mut self) -> Result<&mut Open> {
+    async fn ready(&mut self, node: &Node) -> Result<&mut Open> {
         if self.open.as_ref().is_some_and(|open| open.finished || open.sender.is_closed()) {
             self.open = None;
         }
         if self.open.is_none() {
-            self.open = Some(open(&self.target, self.source).await?);
+            self.open = Some(open(node, self.source).await?);
         }
         self.open.as_mut().context("the connection was just opened")
     }
 }
 
-async fn open(target: &Target, source: Option<Ipv4Addr>) -> Result<Open> {
+async fn open(target: &Node, source: Option<Ipv4Addr>) -> Result<Open> {
     let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.context("no socket: is `ulimit -n` high enough?")?;
     if let Some(source) = source {

@@ -13,9 +13,10 @@ use crate::scenario::Scenario;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "hearth-bench", version)]
 pub(crate) struct Options {
-    /// Base URL of the client API (plain http), such as `http://127.0.0.1:8008`
-    #[arg(long, required_unless_present = "list", default_value = "", hide_default_value = true)]
-    pub(crate) url: String,
+    /// Base URL of the client API (plain http), such as `http://127.0.0.1:8008`. Repeat it for the nodes of a
+    /// cluster: connections go to one after the other, so that whoever reads is on another node than whoever sends
+    #[arg(long = "url", value_name = "URL", required_unless_present = "list")]
+    pub(crate) urls: Vec<String>,
 
     /// Process of the server (repeat it for its database); its children count too. Without it no server cost
     /// is reported

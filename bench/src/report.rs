@@ -144,7 +144,7 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         generator: concat!("hearth-bench ", env!("CARGO_PKG_VERSION")),
         date: options.date.clone(),
         note: options.note.clone(),
-        url: options.url.clone(),
+        url: options.urls.join(", "),
         server: own.or(federation),
         versions: listed.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
         cores: std::thread::available_parallelism()?.get(),

@@ -49,7 +49,7 @@ impl Stage {
         let seed = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("no random number")?;
         let tag = seed.split('-').next().unwrap_or_default().into();
         Ok(Self {
-            target: Arc::new(Target::resolve(&options.url).await?),
+            target: Arc::new(Target::resolve(&options.urls).await?),
             clock: Clock::start(),
             memory_at_start: meter::server_memory(&options.pids)?,
             roomy: None,

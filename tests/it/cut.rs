@@ -1,4 +1,5 @@
-//! A connection to PostgreSQL that is cut exactly at COMMIT: the commit took place, or it did not, and nobody says.
+//! A wire between a node and PostgreSQL that is cut: exactly at COMMIT, so that nobody says whether it took place, or
+//! for as long as it pleases.
 
 use std::{
     path::PathBuf,
@@ -6,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::json;
@@ -13,6 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
 };
 
 use crate::world::{World, escape, new_postgres_database};
@@ -29,6 +32,8 @@ struct Wire {
     socket: PathBuf,
     /// Where the next COMMIT is cut.
     cut: Arc<AtomicU8>,
+    /// Whether nothing gets through at all.
+    down: watch::Sender<bool>,
 }
 
 impl Wire {
@@ -36,7 +41,7 @@ impl Wire {
     async fn start(url: &str) -> (Self, String) {
         let options: PgConnectOptions = url.parse().unwrap();
         let folder = options.get_socket().unwrap();
-        let wire = Self { socket: folder.join(".s.PGSQL.5432"), cut: Arc::default() };
+        let wire = Self { socket: folder.join(".s.PGSQL.5432"), cut: Arc::default(), down: watch::Sender::new(false) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here =
             format!("postgres://postgres@{}/{}", listener.local_addr().unwrap(), options.get_database().unwrap());
@@ -50,10 +55,15 @@ impl Wire {
     }
 
     async fn carry(self, mut node: TcpStream) {
+        let mut down = self.down.subscribe();
+        if *down.borrow() {
+            return;
+        }
         let mut server = UnixStream::connect(&self.socket).await.unwrap();
         let (mut from_node, mut from_server) = (vec![0; 65_536], vec![0; 65_536]);
         loop {
             let carried = tokio::select! {
+                _ = down.changed() => return,
                 read = node.read(&mut from_node) => match read {
                     Ok(length) if length > 0 => {
                         let said = &from_node[..length];
@@ -124,4 +134,38 @@ async fn a_commit_that_nobody_heard_of_happens_once_or_not_at_all() {
     let messages = page["chunk"].as_array().unwrap().iter().filter(|event| event["type"] == "m.room.message");
     let found: Vec<_> = messages.map(|event| event["event_id"].clone()).collect();
     assert_eq!(found, told);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_is_not_ready_and_says_nothing_stale() {
+    let Some(database) = new_postgres_database().await else {
+        eprintln!("skipped: ./test starts a PostgreSQL for this");
+        return;
+    };
+    let (wire, url) = Wire::start(&database).await;
+    let mut world = World::on_database(&database).await;
+    world.add_node_on(&url).await;
+    let alice = world.user("alice").await.at_node(&world, 0);
+    let room = alice.create_room(json!({ "name": "Kitchen" })).await;
+    let name = format!("/_matrix/client/v3/rooms/{}/state/m.room.name/", escape(&room));
+    let there = alice.clone().at_node(&world, 1);
+    assert_eq!(there.get(&name).await.ok()["name"], "Kitchen");
+    let ready = async || reqwest::get(format!("{}/ready", world.nodes[1].url)).await.unwrap().status().as_u16();
+    let until = async |status: u16| {
+        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+            while ready().await != status {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(waited.await.is_ok(), "/ready never says {status}");
+    };
+
+    wire.down.send_replace(true);
+    alice.put(&name, json!({ "name": "Bath" })).await.ok();
+    // It remembers the room well, and knows that it may have changed.
+    there.get(&name).await.refused(503, "M_UNKNOWN");
+    until(503).await;
+    wire.down.send_replace(false);
+    until(200).await;
+    assert_eq!(there.get(&name).await.ok()["name"], "Bath");
 }

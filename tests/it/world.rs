@@ -164,6 +164,11 @@ impl World {
         Self::start(config, &database, &vec![clock; count], dir).await
     }
 
+    /// Starts one more node, which reaches the database in its own way.
+    pub(crate) async fn add_node_on(&mut self, database: &str) {
+        self.nodes.push(Node::start(&self.config, database, self.clock.clone()).await);
+    }
+
     /// Starts one more node, with a clock of its own if need be.
     pub(crate) async fn add_node(&mut self, clock: Clock) {
         self.nodes.push(Node::start(&self.config, &self.database, clock).await);
