@@ -18,7 +18,7 @@ mod value;
 use std::{borrow::Cow, path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
-    Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection,
+    Connection as _, Executor as _, PgConnection, Postgres, Sqlite, SqliteConnection,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -136,11 +136,23 @@ enum EngineRef<'a> {
 
 /// Connections that have rested are tried before they are used again; those in constant use need no round trip for
 /// that. Who gets none within five seconds is told that the database is not there.
+///
+/// Statements are planned once, for any values. Planned for their values, those that ask for the newest events of a
+/// room were read from the index of all positions: the newest lie beyond what statistics know, where `PostgreSQL`
+/// expects next to nothing.
 fn pool_of(max_connections: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(Duration::from_secs(5))
         .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                if let Err(error) = connection.execute("SET plan_cache_mode = force_generic_plan").await {
+                    tracing::warn!(%error, "statements are planned for their values, which may be slow");
+                }
+                Ok(())
+            })
+        })
         .before_acquire(|connection, rested| {
             Box::pin(async move {
                 if rested.idle_for > RESTED {
