@@ -1,6 +1,6 @@
 //! The key that a server signs its events with.
 //!
-//! Signing is the most expensive thing that happens between a request and the log: AWS-LC does it in a third of
+//! Signing is the most expensive thing that happens between a request and the log: AWS-LC does it in half
 //! the time that ed25519-dalek takes, with which ruma verifies what others have signed.
 //!
 //! <https://spec.matrix.org/v1.19/appendices/#signing-json>
