@@ -46,7 +46,8 @@ impl Hub {
         }
     }
 
-    /// A hub over Redis, for the nodes of one database, whose name is theirs alone. It connects in the background, again and again.
+    /// A hub over Redis, for the nodes of one database, whose name is theirs alone. It connects in the background,
+    /// again and again.
     pub fn over_redis(url: &str, name: &str, tasks: &Tasks) -> Result<Self, RedisError> {
         let client = Client::open(url)?;
         let channel = format!("hearth:{name}:log");

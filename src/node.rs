@@ -111,7 +111,6 @@ impl Nodes {
         if nodes.is_embedded() {
             return Ok(nodes);
         }
-        nodes.agree_on_time(&mut nodes.0.db.spare().await?).await?;
         while !nodes.beat().await? {
             tokio::time::sleep(BEAT / 4).await;
         }
@@ -173,10 +172,7 @@ impl Nodes {
     }
 
     /// Tells the others that this node is gone, once it has answered everybody.
-    pub(crate) async fn leave(&self) -> DbResult<()> {
-        if self.is_embedded() {
-            return Ok(());
-        }
+    async fn leave(&self) -> DbResult<()> {
         node::leave(&mut self.0.db.spare().await?, &self.0.id).await
     }
 

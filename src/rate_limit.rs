@@ -60,6 +60,13 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
+    /// The time that one act takes to be made good. Rates that make no sense are brought to the nearest that does: one
+    /// a day at least, a billion a second at most.
+    fn interval(self) -> Duration {
+        let interval = Duration::try_from_secs_f64(self.per_second.recip()).unwrap_or(SLOWEST);
+        interval.clamp(Duration::from_nanos(1), SLOWEST)
+    }
+
     fn times(self, factor: u32) -> Self {
         Self { per_second: self.per_second * f64::from(factor), burst: self.burst.saturating_mul(factor) }
     }
@@ -189,11 +196,9 @@ impl<C: Clock> Buckets<C> {
     }
 }
 
-/// Rates that make no sense are brought to the nearest that does: one a day at least, a billion a second at most.
 fn quota(rate: Rate) -> Quota {
-    let period = Duration::try_from_secs_f64(rate.per_second.recip()).unwrap_or(SLOWEST);
     let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(period.clamp(Duration::from_nanos(1), SLOWEST));
+    let quota = Quota::with_period(rate.interval());
     quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
 }
 

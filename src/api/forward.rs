@@ -32,6 +32,10 @@ pub(super) async fn forward(State(app): State<App>, request: Request, next: Next
     if app.nodes.is_alone() && !request.headers().contains_key(SEAL) {
         return next.run(request).await;
     }
+    if !app.nodes.is_member() {
+        let message = "This node has lost touch with the database: try again".to_owned();
+        return ApiError::from(Error::Unavailable(message)).into_response();
+    }
     let (mut parts, body) = request.into_parts();
     let call = format!("{} {}", parts.method, path_and_query(&parts));
     let now = i64::from(app.clock.now().get());
@@ -44,10 +48,6 @@ pub(super) async fn forward(State(app): State<App>, request: Request, next: Next
             return next.run(Request::from_parts(parts, body)).await;
         }
         None => {}
-    }
-    if !app.nodes.is_member() {
-        let message = "This node has lost touch with the database: try again".to_owned();
-        return ApiError::from(Error::Unavailable(message)).into_response();
     }
     let Some(peer) = find_peer(&app, &mut parts).await else {
         return next.run(Request::from_parts(parts, body)).await;

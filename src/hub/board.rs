@@ -21,12 +21,9 @@ pub(crate) struct Board(Option<Arc<Inner>>);
 struct Inner {
     client: Client,
     prefix: String,
-    line: tokio::sync::Mutex<Line>,
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
     down_until: Mutex<Option<Instant>>,
 }
-
-#[derive(Default)]
-struct Line(Option<MultiplexedConnection>);
 
 impl Board {
     /// A board on which nobody writes.
@@ -35,8 +32,8 @@ impl Board {
     }
 
     pub(super) fn new(client: Client, name: &str) -> Self {
-        let (line, down_until) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self(Some(Arc::new(Inner { client, prefix: format!("hearth:{name}:"), line, down_until })))
+        let (connection, down_until) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self(Some(Arc::new(Inner { client, prefix: format!("hearth:{name}:"), connection, down_until })))
     }
 
     /// Whether there is a Redis that has not just failed.
@@ -58,7 +55,11 @@ impl Board {
         let error = match timeout(PATIENCE, inner.run(commands)).await {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => "no answer in time".to_owned(),
+            Err(_elapsed) => {
+                // It may be open on this side only, and never fail by itself.
+                *inner.connection.lock().await = None;
+                "no answer in time".to_owned()
+            }
         };
         let mut down_until = inner.down_until.lock();
         if down_until.is_none() {
@@ -75,7 +76,7 @@ impl Inner {
     }
 
     async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
-        let mut connection = self.connection().await?;
+        let mut connection = self.connect().await?;
         match commands.query_async(&mut connection).await {
             Ok(answer) => {
                 self.down_until.lock().take();
@@ -83,20 +84,20 @@ impl Inner {
             }
             Err(error) => {
                 if error.is_unrecoverable_error() {
-                    self.line.lock().await.0 = None;
+                    *self.connection.lock().await = None;
                 }
                 Err(error)
             }
         }
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut line = self.line.lock().await;
-        if let Some(connection) = &line.0 {
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut open = self.connection.lock().await;
+        if let Some(connection) = &*open {
             return Ok(connection.clone());
         }
         let connection = self.client.get_multiplexed_async_connection().await?;
-        line.0 = Some(connection.clone());
+        *open = Some(connection.clone());
         Ok(connection)
     }
 }

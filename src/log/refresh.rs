@@ -14,8 +14,9 @@ use tokio::{
 
 use super::Tail;
 use crate::{
-    db::{Db, DbResult},
+    db::{Db, DbError, DbResult},
     error::Error,
+    position::Position,
     store,
 };
 
@@ -31,12 +32,35 @@ pub(super) struct Refresher {
 }
 
 /// The last look at the database.
-#[derive(Default)]
 struct Looked {
     /// How many had asked when it began: all of them are served by it.
     serves: u64,
-    /// That it failed.
-    failed: Option<String>,
+    outcome: Outcome,
+}
+
+type Outcome = Result<(), LookError>;
+
+/// Why a look did not bring this node up to the present.
+#[derive(Clone, Debug)]
+enum LookError {
+    Db(Arc<DbError>),
+    Lagging,
+}
+
+impl Default for Looked {
+    fn default() -> Self {
+        Self { serves: 0, outcome: Ok(()) }
+    }
+}
+
+impl From<LookError> for Error {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Db(error) if error.is_unavailable() => Self::Unavailable(error.to_string()),
+            LookError::Db(error) => Self::broken(error),
+            LookError::Lagging => Self::Unavailable("this node lags behind the database".to_owned()),
+        }
+    }
 }
 
 impl Refresher {
@@ -50,19 +74,17 @@ impl Refresher {
         let mut looked = self.looked.lock().await;
         if looked.serves < number {
             let serves = self.asked.load(Ordering::SeqCst);
-            let failed = self.look().await.err().map(|error| error.to_string());
-            *looked = Looked { serves, failed };
+            *looked = Looked { serves, outcome: self.look().await };
         }
-        looked.failed.clone().map_or(Ok(()), |error| Err(Error::Unavailable(error)))
+        Ok(looked.outcome.clone()?)
     }
 
-    async fn look(&self) -> Result<(), Error> {
-        let last = self.last_position().await?;
-        let reached = timeout(PATIENCE, self.tail.reach(last)).await;
-        reached.map_err(|_elapsed| Error::Unavailable("this node lags behind the database".to_owned()))
+    async fn look(&self) -> Outcome {
+        let last = self.last_position().await.map_err(|error| LookError::Db(Arc::new(error)))?;
+        timeout(PATIENCE, self.tail.reach(last)).await.map_err(|_elapsed| LookError::Lagging)
     }
 
-    async fn last_position(&self) -> DbResult<crate::position::Position> {
+    async fn last_position(&self) -> DbResult<Position> {
         store::log::last_position(&mut self.db.read().await?).await
     }
 }

@@ -24,7 +24,6 @@ pub(super) async fn check(board: &Board, limit: Limit, who: &str, rate: Rate) ->
     if !board.is_there() {
         return None;
     }
-    let interval = Duration::try_from_secs_f64(rate.per_second.recip()).unwrap_or(super::SLOWEST).min(super::SLOWEST);
     let key = board.key(&format!("limit:{limit:?}:{who}"));
     let mut commands = Pipeline::new();
     commands
@@ -32,7 +31,7 @@ pub(super) async fn check(board: &Board, limit: Limit, who: &str, rate: Rate) ->
         .arg(SCRIPT)
         .arg(1)
         .arg(key)
-        .arg(interval.as_micros().max(1).to_string())
+        .arg(rate.interval().as_micros().max(1).to_string())
         .arg(rate.burst.max(1));
     let (wait,): (u64,) = board.ask(&commands).await?;
     Some(if wait == 0 { Ok(()) } else { Err(Duration::from_micros(wait)) })
