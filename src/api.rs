@@ -17,13 +17,19 @@ use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
 
 use self::error::ApiError;
-use crate::app::App;
+use crate::{app::App, error::Error};
 
 /// Everything that the server answers.
 pub fn router(app: App) -> Router {
     let forward = middleware::from_fn_with_state(app.clone(), forward::forward);
     let router = health::routes(client::routes(Router::new()).layer(forward));
     router.fallback(unrecognized).method_not_allowed_fallback(wrong_method).layer(cors()).with_state(app)
+}
+
+/// What is answered while the server starts, which takes a while when there is much to migrate: alive, and not ready.
+pub fn starting() -> Router {
+    let not_yet = || async { ApiError::from(Error::Unavailable("the server is starting".to_owned())) };
+    health::while_starting(Router::new()).fallback(not_yet).layer(cors())
 }
 
 async fn unrecognized() -> ApiError {

@@ -3,6 +3,7 @@
 //! Binding and serving are two steps, so that an address in use is told before anything else starts,
 //! and a server on port 0 knows its port. What is answered is the router's business.
 
+mod door;
 mod panic;
 mod peer;
 mod signal;
@@ -35,7 +36,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 
-pub use self::{peer::ClientAddress, signal::stop_on_signals};
+pub use self::{door::Door, peer::ClientAddress, signal::stop_on_signals};
 use self::{
     peer::{Addressed, Peer},
     tls::Certificate,

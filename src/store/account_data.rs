@@ -18,6 +18,8 @@ statements! {
         WHERE user_id IN LIST($1) AND room_id = '' AND type = $2";
     ACCOUNT_DATA_SINCE = "SELECT room_id, type, content, position FROM account_data
         WHERE user_id = $1 AND position > $2 ORDER BY position";
+    ACCOUNT_DATA_BETWEEN = "SELECT room_id, type, content, position, user_id FROM account_data
+        WHERE user_id IN LIST($1) AND position >= $2 AND position <= $3";
 }
 
 static UPSERT_ACCOUNT_DATA: Insert = Insert::new(
@@ -78,6 +80,18 @@ pub(crate) async fn list_since(
 ) -> DbResult<Vec<(Position, AccountData)>> {
     let rows = conn.list(&ACCOUNT_DATA_SINCE, args![user_id, after.0]).await?;
     rows.iter().map(|row| account_data(row, user_id)).collect()
+}
+
+/// What of these users' account data stands in a stretch of the log.
+pub(crate) async fn list_between(
+    conn: &mut Conn,
+    users: &[&UserId],
+    first: Position,
+    last: Position,
+) -> DbResult<Vec<(Position, AccountData)>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let rows = conn.list(&ACCOUNT_DATA_BETWEEN, args![&users, first.0, last.0]).await?;
+    rows.iter().map(|row| account_data(row, &row.get::<OwnedUserId>(4)?)).collect()
 }
 
 fn account_data(row: &Row, user_id: &UserId) -> DbResult<(Position, AccountData)> {

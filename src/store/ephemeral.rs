@@ -16,11 +16,12 @@ statements! {
     FIND_RECEIPTS = "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_position, ts, position
         FROM receipts WHERE room_id = $1 AND user_id = $2";
     RECEIPTS_BETWEEN = "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_position, ts, position
-        FROM receipts WHERE room_id = $1 AND user_id = $2 AND position >= $3 AND position <= $4";
+        FROM receipts WHERE room_id IN LIST($1) AND position >= $2 AND position <= $3";
     /// Which of the places from $2 on hold a receipt of these rooms.
     RECEIPTS_WRITTEN = "SELECT position FROM receipts WHERE room_id IN LIST($1) AND position >= $2";
     LIST_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1";
-    FIND_TYPING = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE room_id = $1 AND user_id = $2";
+    LIST_TYPING_OF = "SELECT room_id, user_id, expires_ts, position FROM typing
+        WHERE room_id IN LIST($1) AND user_id IN LIST($2)";
     LIST_TYPISTS = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0";
     FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence WHERE user_id = $1";
     PRESENCE_BETWEEN = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence
@@ -138,15 +139,15 @@ pub(crate) async fn receipts_of(
     conn.list(&FIND_RECEIPTS, args![room_id, user_id]).await?.iter().map(receipt).collect()
 }
 
-/// A user's receipts in a room that stand in a stretch of the log.
+/// The receipts in these rooms that stand in a stretch of the log.
 pub(crate) async fn receipts_between(
     conn: &mut Conn,
-    room_id: &RoomId,
-    user_id: &UserId,
+    rooms: &[&RoomId],
     first: Position,
     last: Position,
 ) -> DbResult<Vec<(Position, Receipt)>> {
-    conn.list(&RECEIPTS_BETWEEN, args![room_id, user_id, first.0, last.0]).await?.iter().map(receipt).collect()
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&RECEIPTS_BETWEEN, args![&rooms, first.0, last.0]).await?.iter().map(receipt).collect()
 }
 
 /// Everybody who has typed in a room; `until` may have passed.
@@ -154,12 +155,12 @@ pub(crate) async fn list_typing(conn: &mut Conn, room_id: &RoomId) -> DbResult<V
     conn.list(&LIST_TYPING, args![room_id]).await?.iter().map(typing).collect()
 }
 
-pub(crate) async fn find_typing(
-    conn: &mut Conn,
-    room_id: &RoomId,
-    user_id: &UserId,
-) -> DbResult<Option<(Position, Typing)>> {
-    conn.find(&FIND_TYPING, args![room_id, user_id]).await?.as_ref().map(typing).transpose()
+/// What any of these users has said of typing in any of these rooms.
+pub(crate) async fn list_typing_of(conn: &mut Conn, rooms: &[&RoomId], users: &[&UserId]) -> DbResult<Vec<Typing>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let rows = conn.list(&LIST_TYPING_OF, args![&rooms, &users]).await?;
+    rows.iter().map(|row| typing(row).map(|(_, typing)| typing)).collect()
 }
 
 /// Everybody, in any room, who has not stopped typing; `until` may have passed.

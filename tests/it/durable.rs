@@ -4,14 +4,17 @@
 //! that was acknowledged is missing, no transaction happened twice, every sender's order holds, and each
 //! reader has seen exactly what the room's history holds.
 //!
-//! A cluster is disturbed in more ways: its nodes are killed, its PostgreSQL crashes, its Redis is killed, paused and
-//! emptied, while the clients' requests go to one node after the other.
+//! A cluster is disturbed in more ways: its nodes are killed, its PostgreSQL crashes, its Redis is killed, paused,
+//! emptied, out of memory, and in a long run away for a minute, while the clients' requests go to one node after the
+//! other.
 //!
-//! `HEARTH_KILL_CYCLES` sets how often that happens; `./test --durability 100` is the long run.
+//! `HEARTH_KILL_CYCLES` sets how often that happens and `HEARTH_KILL_SERVER` which server is killed, for those who
+//! want another than the one that was built with the tests; `./test --durability 100` is the long run, on an
+//! optimised server.
 
 use std::{
     collections::{HashMap, HashSet},
-    io::Write as _,
+    io::{Read as _, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -34,8 +37,14 @@ const SENDERS_PER_ROOM: usize = 6;
 const READERS: usize = 4;
 /// How long one call is tried. On a small machine a reader may lose many races against the next kill.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// Sends that must be acknowledged between one kill and the next.
-const SENDS_PER_CYCLE: u64 = 600;
+/// Sends that must be acknowledged between one disturbance and the next, in a short run and in a long one.
+const FEW_SENDS: u64 = 150;
+const MANY_SENDS: u64 = 1_500;
+/// From so many cycles on a run is a long one.
+const LONG_RUN: u64 = 20;
+/// In a long run, the cycle before which Redis is away for [`OUTAGE`].
+const OUTAGE_AT: u64 = 18;
+const OUTAGE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite() {
@@ -96,27 +105,39 @@ impl Fleet {
     async fn disturb(&mut self, cycle: u64) {
         let count = u64::try_from(self.servers.len()).unwrap();
         match (cycle % 8, self.victims.is_some()) {
-            (3, true) => self.run("restart-postgres"),
-            (4, true) => {
+            (2, true) => {
                 self.run("kill-redis");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                let outage = if cycle == OUTAGE_AT { OUTAGE } else { Duration::from_millis(500) };
+                tokio::time::sleep(outage).await;
                 self.run("start-redis");
             }
-            (6, true) => {
+            (3, true) => self.run("restart-postgres"),
+            (4, true) => {
                 self.run("pause-redis");
                 tokio::time::sleep(Duration::from_millis(1_500)).await;
                 self.run("wake-redis");
             }
-            (7, true) => {
-                let socket = self.victims.as_ref().unwrap().join("redis/socket");
-                let mut redis = std::os::unix::net::UnixStream::connect(socket).unwrap();
-                redis.write_all(b"FLUSHALL\r\n").unwrap();
+            (5, true) => self.tell_redis("FLUSHALL"),
+            (6, true) => {
+                // One byte: whatever is to be kept is refused.
+                self.tell_redis("CONFIG SET maxmemory 1");
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+                self.tell_redis("CONFIG SET maxmemory 0");
             }
             _ => {
                 let server = usize::try_from((cycle * 7 + cycle / 3) % count).unwrap();
                 self.servers[server].kill_and_restart();
             }
         }
+    }
+
+    fn tell_redis(&self, command: &str) {
+        let socket = self.victims.as_ref().unwrap().join("redis/socket");
+        let mut redis = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        redis.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut answer = [0; 3];
+        redis.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK", "{command}");
     }
 
     fn run(&self, what: &str) {
@@ -159,7 +180,8 @@ impl Drop for Server {
 
 fn spawn(port: u16, dir: &Path, settings: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_hearth"))
+    let server = std::env::var_os("HEARTH_KILL_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_hearth").into());
+    Command::new(server)
         .arg("serve")
         .env_clear()
         .env("HEARTH_DATA_DIR", dir)
@@ -214,7 +236,10 @@ impl Stubborn {
 type Acknowledged = Vec<(String, String)>;
 
 async fn survives(mut fleet: Fleet) {
-    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(3, |cycles| cycles.parse().unwrap());
+    // By default each kind of disturbance once.
+    let default = if fleet.victims.is_some() { 7 } else { 3 };
+    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(default, |cycles| cycles.parse().unwrap());
+    let sends_per_cycle = if cycles < LONG_RUN { FEW_SENDS } else { MANY_SENDS };
     let http = http_client(Duration::from_secs(20));
     let mut users = Vec::new();
     for name in 0..ROOMS {
@@ -243,14 +268,22 @@ async fn survives(mut fleet: Fleet) {
     let readers: Vec<_> = (0..READERS).map(|n| start(read_until(users[n].clone(), stop.clone()))).collect();
 
     let begun = Instant::now();
+    // Sends, and the time they took, between the disturbances.
+    let (mut undisturbed, mut counted) = (Duration::ZERO, 0);
     for cycle in 1..=cycles {
-        let enough = acknowledged.load(Ordering::SeqCst) + SENDS_PER_CYCLE;
+        let (before, quiet) = (acknowledged.load(Ordering::SeqCst), Instant::now());
+        let enough = before + sends_per_cycle;
         let patience = Instant::now() + Duration::from_mins(2);
         while acknowledged.load(Ordering::SeqCst) < enough {
             assert!(Instant::now() < patience, "sends are no longer acknowledged in cycle {cycle}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        counted += acknowledged.load(Ordering::SeqCst) - before;
+        undisturbed += quiet.elapsed();
         fleet.disturb(cycle).await;
+        if cycle % 50 == 0 {
+            eprintln!("{cycle} of {cycles} cycles");
+        }
     }
     stop.store(true, Ordering::SeqCst);
     let mut told: HashMap<String, Vec<Acknowledged>> = HashMap::new();
@@ -258,8 +291,12 @@ async fn survives(mut fleet: Fleet) {
         told.entry(room).or_default().push(sender.await.unwrap());
     }
     let sends = acknowledged.load(Ordering::SeqCst);
-    let rate = sends * 1_000 / u64::try_from(begun.elapsed().as_millis()).unwrap().max(1);
-    eprintln!("{sends} sends acknowledged through {cycles} kills, {rate} a second including the restarts");
+    let a_second = |sends: u64, time: Duration| sends * 1_000 / u64::try_from(time.as_millis()).unwrap().max(1);
+    eprintln!(
+        "{sends} sends acknowledged through {cycles} disturbances, {} a second; {} between a disturbance and the next",
+        a_second(sends, begun.elapsed()),
+        a_second(counted, undisturbed),
+    );
 
     let mut histories = HashMap::new();
     for room in &rooms {

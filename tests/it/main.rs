@@ -21,6 +21,7 @@ mod proxy;
 mod reading;
 mod receipt;
 mod rooms;
+mod starting;
 mod sync;
 mod sync_model;
 mod typing;
