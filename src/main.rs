@@ -132,7 +132,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     door.open(serve::layer(api::router(app.clone()), &metrics, &random));
     serving.await;
     // The log's committer ends when nobody can write any more.
-    drop(app);
+    drop((app, door));
     for task in tasks.join_all(TASKS_PATIENCE).await {
         tracing::warn!(%task, "a task did not end in time and was cut off");
     }

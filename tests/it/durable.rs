@@ -8,9 +8,8 @@
 //! emptied, out of memory, and in a long run away for a minute, while the clients' requests go to one node after the
 //! other.
 //!
-//! `HEARTH_KILL_CYCLES` sets how often that happens and `HEARTH_KILL_SERVER` which server is killed, for those who
-//! want another than the one that was built with the tests; `./test --durability 100` is the long run, on an
-//! optimised server.
+//! `HEARTH_KILL_CYCLES` sets how often that happens; `./test --durability 100` is the long run, with an optimised
+//! server.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -180,8 +179,7 @@ impl Drop for Server {
 
 fn spawn(port: u16, dir: &Path, settings: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    let server = std::env::var_os("HEARTH_KILL_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_hearth").into());
-    Command::new(server)
+    Command::new(env!("CARGO_BIN_EXE_hearth"))
         .arg("serve")
         .env_clear()
         .env("HEARTH_DATA_DIR", dir)
