@@ -7,6 +7,7 @@ mod content;
 mod draft;
 mod key;
 mod pdu;
+mod relation;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -17,5 +18,6 @@ pub use self::{
     draft::{Draft, DraftError, Place},
     key::{SigningKey, SigningKeyError},
     pdu::{Pdu, PduError, Standing},
+    relation::Relation,
     stored::{Logged, StateChange, Stored, Transaction},
 };

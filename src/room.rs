@@ -21,6 +21,7 @@ mod preset;
 mod profile_of;
 pub mod reading;
 mod receive;
+pub mod relation;
 pub mod resolve;
 mod send;
 pub mod state;

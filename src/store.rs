@@ -12,6 +12,7 @@ pub(crate) mod membership;
 pub(crate) mod node;
 pub(crate) mod profile;
 pub(crate) mod registration;
+pub(crate) mod relation;
 pub(crate) mod room;
 pub(crate) mod signing_key;
 pub(crate) mod state;

@@ -26,6 +26,7 @@ mod read_marker;
 mod receipt;
 mod redact;
 mod register;
+mod relation;
 mod room_event;
 mod room_state;
 mod room_state_send;
@@ -35,6 +36,7 @@ mod sync;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod typing;
 mod upgrade;
 mod versions;
@@ -72,6 +74,7 @@ const SECTIONS: &[Section] = &[
     receipt::routes,
     redact::routes,
     register::routes,
+    relation::routes,
     room_event::routes,
     room_state::routes,
     room_state_send::routes,
@@ -79,6 +82,7 @@ const SECTIONS: &[Section] = &[
     shared_secret::routes,
     sync::routes,
     tag::routes,
+    thread::routes,
     typing::routes,
     upgrade::routes,
     versions::routes,

@@ -26,7 +26,7 @@ macro_rules! migrations {
     };
 }
 
-static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light", 2 "0002_nodes"];
+static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light", 2 "0002_nodes", 3 "0003_relations"];
 
 statements! {
     CREATE_MIGRATIONS = "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL)";
@@ -131,6 +131,70 @@ mod tests {
             }
             let rows = db.read().await.unwrap().list(&LIST_MIGRATIONS, args![]).await.unwrap();
             assert_eq!(rows.len(), MIGRATIONS.len() + 1);
+            database.close().await;
+        }
+    }
+
+    statements! {
+        DROP_RELATIONS = "DROP TABLE relations";
+        FORGET_RELATIONS = "DELETE FROM migrations WHERE name = '0003_relations'";
+        INSERT_EVENT = "INSERT INTO events (position, event_id, room_id, sender, standing, notifies, json)
+            VALUES ($1, $2, '!room:example.org', '@alice:example.org', $3, FALSE, $4)";
+        LIST_RELATIONS = "SELECT position, parent, rel_type, type, origin_server_ts, is_edit FROM relations ORDER BY position";
+    }
+
+    /// What was said before there was a table for it is in the table afterwards, whatever else clients have written.
+    #[tokio::test]
+    async fn relations_of_old_events_are_found() {
+        let event = |kind: &str, content: serde_json::Value| serde_json::json!({ "type": kind, "origin_server_ts": 5, "content": content });
+        let to = |rel_type: &str| serde_json::json!({ "rel_type": rel_type, "event_id": "$root" });
+        let related = |rel_type: &str| event("m.room.message", serde_json::json!({ "m.relates_to": to(rel_type) }));
+        let mut state =
+            event("m.room.topic", serde_json::json!({ "m.relates_to": to("m.replace"), "m.new_content": {} }));
+        state["state_key"] = "".into();
+        let events = [
+            (0, related("m.thread")),
+            (1, related("m.thread")),
+            (0, related("m.replace")),
+            (0, event("m.room.message", serde_json::json!({ "m.relates_to": to("m.replace"), "m.new_content": {} }))),
+            (0, event("m.room.encrypted", serde_json::json!({ "m.relates_to": to("m.replace") }))),
+            (0, state),
+            (0, event("m.room.message", serde_json::json!({ "body": "say \"m.relates_to\" to me" }))),
+            (0, event("m.room.message", serde_json::json!({ "m.relates_to": "m.thread" }))),
+            (0, event("m.room.message", serde_json::json!({ "m.relates_to": { "rel_type": 1, "event_id": "$root" } }))),
+            (0, related(&"x".repeat(256))),
+            (0, event("m.room.message", serde_json::json!({ "body": "\u{0}", "m.relates_to": to("m.thread") }))),
+        ];
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            tx.execute(&DROP_RELATIONS, args![]).await.unwrap();
+            tx.execute(&FORGET_RELATIONS, args![]).await.unwrap();
+            for (at, (standing, json)) in (1_i64..).zip(&events) {
+                let (id, json) = (format!("${at}"), json.to_string());
+                tx.execute(&INSERT_EVENT, args![at, &id, *standing, &json]).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            assert_eq!(db.migrate().await.unwrap(), ["0003_relations"]);
+            let rows = db.read().await.unwrap().list(&LIST_RELATIONS, args![]).await.unwrap();
+            let found: Vec<(i64, String, String, String, i64, bool)> = rows
+                .iter()
+                .map(|row| {
+                    let get = |column| row.get::<String>(column).unwrap();
+                    (row.get(0).unwrap(), get(1), get(2), get(3), row.get(4).unwrap(), row.get(5).unwrap())
+                })
+                .collect();
+            let row = |at, rel_type: &str, kind: &str, is_edit| {
+                (at, "$root".to_owned(), rel_type.to_owned(), kind.to_owned(), 5, is_edit)
+            };
+            let expected = [
+                row(1, "m.thread", "m.room.message", false),
+                row(3, "m.replace", "m.room.message", false),
+                row(4, "m.replace", "m.room.message", true),
+                row(5, "m.replace", "m.room.encrypted", true),
+                row(6, "m.replace", "m.room.topic", false),
+            ];
+            assert_eq!(found, expected);
             database.close().await;
         }
     }

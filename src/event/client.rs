@@ -25,6 +25,8 @@ pub struct ClientFormat {
     pub replaces: Option<Arc<Pdu>>,
     /// The reader's membership when the event was sent.
     pub membership: Option<MembershipState>,
+    /// What relates to the event, as `m.relations`.
+    pub relations: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +51,8 @@ struct ClientEvent<'a> {
 struct Unsigned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     age: Option<u64>,
+    #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
+    relations: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     membership: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +74,7 @@ impl Unsigned<'_> {
             && self.prev_content.is_none()
             && self.redacted_because.is_none()
             && self.transaction_id.is_none()
+            && self.relations.is_none()
     }
 }
 
@@ -94,6 +99,7 @@ fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
         kind: pdu.kind(),
         unsigned: Unsigned {
             age: format.now.map(|now| u64::from(now.get()).saturating_sub(pdu.origin_server_ts().get().into())),
+            relations: format.relations.as_deref(),
             membership: format.membership.as_ref().map(MembershipState::as_str),
             prev_content: format.replaces.as_ref().map(|old| old.content()),
             prev_sender: format.replaces.as_ref().map(|old| old.sender()),

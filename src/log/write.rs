@@ -6,7 +6,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
 
 use crate::{
     db::{DbResult, Tx},
-    event::{Pdu, Standing, StateChange},
+    event::{Pdu, Relation, Standing, StateChange},
     fact::{Fact, ForkBase, NewEvent, News, Write},
     position::{Lineage, Position},
     store::{
@@ -98,9 +98,16 @@ async fn write_events(
         .flat_map(|(at, event)| event.highlights.iter().map(|user| (*at, event.pdu.room_id(), &**user)))
         .collect();
     store::event::insert_highlights(tx, &highlights).await?;
+    let relations: Vec<_> = events
+        .iter()
+        .filter(|(_, event)| event.standing == Standing::Accepted)
+        .filter_map(|(at, event)| Some((*at, &*event.pdu, Relation::of(&event.pdu)?)))
+        .collect();
+    store::relation::insert(tx, &relations).await?;
     for (_, event) in events {
         if let Some(redacted) = &event.redacted {
             store::event::replace_redacted(tx, redacted, event.pdu.event_id()).await?;
+            store::relation::delete(tx, redacted.event_id()).await?;
         }
     }
     Ok(())

@@ -99,6 +99,7 @@ impl Reading {
             transaction_id: event.transaction_for(&self.user_id, device_id),
             replaces: event.replaces.clone(),
             membership: self.sight.membership_at(event.position),
+            relations: None,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Draft, Pdu, Standing, Transaction},
+    event::{Content, Draft, Pdu, Relation, Standing, Transaction},
     store,
 };
 
@@ -54,6 +54,9 @@ impl Rooms {
 
     async fn send_plain(&self, message: &Message) -> Result<OwnedEventId> {
         let Message { room_id, sender, kind, content, transaction, .. } = message;
+        if let Some(relation) = Relation::of_content(kind, content) {
+            self.check_relation(room_id, sender, &kind.to_string(), &relation).await?;
+        }
         let appended = self.append(room_id, |head| {
             check_joined(&head.state, sender)?;
             let draft = Draft::message(sender.clone(), kind.clone(), content.clone());

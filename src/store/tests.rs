@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, device, ephemeral, event, filter, log, membership, node, profile, registration, room,
-    signing_key, state, token, uia,
+    account, account_data, alias, device, ephemeral, event, filter, log, membership, node, profile, registration,
+    relation, room, signing_key, state, token, uia,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -24,6 +24,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     node::STATEMENTS,
     profile::STATEMENTS,
     registration::STATEMENTS,
+    relation::STATEMENTS,
     room::STATEMENTS,
     signing_key::STATEMENTS,
     state::STATEMENTS,
@@ -37,6 +38,7 @@ const INSERTS: &[&[&Insert]] = &[
     event::INSERTS,
     log::INSERTS,
     membership::INSERTS,
+    relation::INSERTS,
     room::INSERTS,
     state::INSERTS,
 ];

@@ -9,7 +9,13 @@ use crate::{
     error::Result,
     event::Stored,
     position::Position,
-    room::{Room, filter::PduFilter as _, reading::is_ignored, visibility::Sight},
+    room::{
+        Room,
+        filter::PduFilter as _,
+        reading::is_ignored,
+        relation::{Bundles, Reader},
+        visibility::Sight,
+    },
 };
 
 /// How many events are told where the filter does not say.
@@ -28,6 +34,8 @@ pub(crate) struct Timeline {
     pub(crate) limited: bool,
     /// Everything after this position has been looked at.
     pub(crate) start: Position,
+    /// What relates to the events, where older ones were left out: whoever has the older ones relates them alone.
+    pub(crate) bundles: Bundles,
     /// What the user may see.
     sight: Sight,
 }
@@ -56,7 +64,8 @@ pub(super) async fn gather(
     let limit = limit.min(MAX_LIMIT);
     let ignored = inner.account_data.ignored(&request.user_id).await?;
     let sight = inner.rooms.sight(room, &request.user_id).await?;
-    let mut timeline = Timeline { events: Vec::new(), limited: false, start: until, sight };
+    let mut timeline =
+        Timeline { events: Vec::new(), limited: false, start: until, bundles: Bundles::default(), sight };
     let mut scanned = 0;
     loop {
         let wanted = limit.saturating_sub(timeline.events.len());
@@ -86,6 +95,12 @@ pub(super) async fn gather(
         timeline.start = newest.position.before();
     }
     timeline.events.reverse();
+    if timeline.limited {
+        let room_id = room.view(|view| view.room_id.clone());
+        let reader = Reader { user_id: &request.user_id, sight: &timeline.sight, ignored: &ignored, until };
+        let events = timeline.events.iter().map(|event| &**event);
+        timeline.bundles = inner.rooms.bundles(&room_id, &reader, events).await?;
+    }
     Ok(timeline)
 }
 
@@ -93,5 +108,5 @@ pub(super) async fn gather(
 pub(super) async fn only(sources: &Sources, request: &Request, room: &Arc<Room>, at: Position) -> Result<Timeline> {
     let (events, _) = sources.rooms.newest(room, at.before(), at, 1).await?;
     let sight = sources.rooms.sight(room, &request.user_id).await?;
-    Ok(Timeline { events, limited: false, start: at.before(), sight })
+    Ok(Timeline { events, limited: false, start: at.before(), bundles: Bundles::default(), sight })
 }

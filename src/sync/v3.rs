@@ -167,14 +167,16 @@ impl Page<'_> {
     }
 
     fn timeline_event<T>(&self, event: &Stored, timeline: &Timeline) -> Result<Raw<T>> {
-        let format = ClientFormat {
+        let format = |event: &Stored| ClientFormat {
             with_room_id: false,
             now: Some(self.now),
             transaction_id: event.transaction_for(&self.writer.user_id, &self.writer.device_id),
             replaces: event.replaces.clone(),
             membership: timeline.membership_at(event),
+            relations: None,
         };
-        self.event(&event.pdu, &format)
+        let relations = timeline.bundles.write(event.pdu.event_id(), &format);
+        self.event(&event.pdu, &ClientFormat { relations, ..format(event) })
     }
 
     fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<Vec<Raw<AnySyncStateEvent>>> {

@@ -20,6 +20,7 @@ mod presence;
 mod proxy;
 mod reading;
 mod receipt;
+mod relations;
 mod rooms;
 mod starting;
 mod sync;

@@ -9,7 +9,7 @@ use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
-    event::{ClientFormat, Stored, client_event},
+    event::{ClientFormat, client_event},
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -25,13 +25,14 @@ async fn context(app: App, call: Call<Request>) -> ApiResult<Response> {
     let context = found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;
 
     let now = app.clock.now();
-    let write = |event: &Stored| client_event(&event.pdu, &reading.format(event, &caller.device_id, now));
+    let events = context.before.iter().chain(&context.after).map(|event| &**event).chain([&context.event]);
+    let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
     let mut response = Response::new();
     response.start = Some(context.start.to_string());
     response.end = Some(context.end.to_string());
-    response.events_before = context.before.iter().map(|event| write(event)).collect();
-    response.event = Some(write(&context.event));
-    response.events_after = context.after.iter().map(|event| write(event)).collect();
+    response.events_before = context.before.iter().map(|event| writer.write(event)).collect();
+    response.event = Some(writer.write(&context.event));
+    response.events_after = context.after.iter().map(|event| writer.write(event)).collect();
     let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
     response.state = context.state.iter().map(|event| client_event(event, &format)).collect();
     Ok(response)

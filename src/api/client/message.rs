@@ -2,8 +2,6 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
-use std::sync::Arc;
-
 use axum::Router;
 use ruma::api::client::message::get_message_events::v3::{Request, Response};
 
@@ -11,7 +9,7 @@ use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
-    event::{ClientFormat, Stored, client_event},
+    event::{ClientFormat, client_event},
     position::Position,
     room::timeline::Walk,
 };
@@ -33,8 +31,9 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
     let mut response = Response::default();
     response.start = request.from.unwrap_or_else(|| walk.from.to_string());
     response.end = page.end.map(|end| end.to_string());
-    let write = |event: &Arc<Stored>| client_event(&event.pdu, &reading.format(event, &caller.device_id, now));
-    response.chunk = page.events.iter().map(write).collect();
+    let events = page.events.iter().map(|event| &**event);
+    let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
+    response.chunk = page.events.iter().map(|event| writer.write(event)).collect();
     if !request.filter.lazy_load_options.is_disabled() {
         let senders = app.rooms.list_senders(&reading.room, &page.events).await?;
         let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };

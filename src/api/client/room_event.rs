@@ -12,7 +12,6 @@ use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
-    event::client_event,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -28,6 +27,7 @@ async fn event(app: App, call: Call<Request>) -> ApiResult<Response> {
         opened => opened?,
     };
     let event = app.rooms.find_event(&mut reading, &request.event_id).await?.ok_or_else(not_found)?;
-    let format = reading.format(&event, &caller.device_id, app.clock.now());
-    Ok(Response::new(client_event(&event.pdu, &format)))
+    let reading = reading.ignoring(app.account_data.ignored(&caller.user_id).await?);
+    let writer = app.rooms.writer(&reading, [&event], &caller.device_id, app.clock.now()).await?;
+    Ok(Response::new(writer.write(&event)))
 }

@@ -1,0 +1,149 @@
+//! What relates to an event.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#relationships-api>
+
+use axum::Router;
+use ruma::{
+    EventId, RoomId, UInt,
+    api::{
+        Direction,
+        client::relations::{
+            get_relating_events, get_relating_events_with_rel_type as with_rel_type,
+            get_relating_events_with_rel_type_and_event_type as with_both,
+        },
+        error::ErrorKind,
+    },
+    serde::Raw,
+};
+
+use crate::{
+    account::Caller,
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+    position::Position,
+    room::relation::{Children, MAX_DEPTH},
+};
+
+/// How many events come in a page where the client does not say.
+const DEFAULT_LIMIT: usize = 50;
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(all).endpoint(of_type).endpoint(of_type_and_kind)
+}
+
+/// What the three endpoints have in common.
+struct Asked<'a> {
+    room_id: &'a RoomId,
+    parent: &'a EventId,
+    rel_type: &'a str,
+    kind: &'a str,
+    direction: Direction,
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+    limit: Option<UInt>,
+    recurse: bool,
+}
+
+struct Found<T> {
+    chunk: Vec<Raw<T>>,
+    next_batch: Option<String>,
+    prev_batch: Option<String>,
+    recursion_depth: Option<UInt>,
+}
+
+async fn all(app: App, call: Call<get_relating_events::v1::Request>) -> ApiResult<get_relating_events::v1::Response> {
+    let request = &call.request;
+    let asked = Asked {
+        room_id: &request.room_id,
+        parent: &request.event_id,
+        rel_type: "",
+        kind: "",
+        direction: request.dir,
+        from: request.from.as_deref(),
+        to: request.to.as_deref(),
+        limit: request.limit,
+        recurse: request.recurse,
+    };
+    let found = find(&app, &call.caller, asked).await?;
+    let mut response = get_relating_events::v1::Response::new(found.chunk);
+    response.next_batch = found.next_batch;
+    response.prev_batch = found.prev_batch;
+    response.recursion_depth = found.recursion_depth;
+    Ok(response)
+}
+
+async fn of_type(app: App, call: Call<with_rel_type::v1::Request>) -> ApiResult<with_rel_type::v1::Response> {
+    let request = &call.request;
+    let asked = Asked {
+        room_id: &request.room_id,
+        parent: &request.event_id,
+        rel_type: request.rel_type.as_ref(),
+        kind: "",
+        direction: request.dir,
+        from: request.from.as_deref(),
+        to: request.to.as_deref(),
+        limit: request.limit,
+        recurse: request.recurse,
+    };
+    let found = find(&app, &call.caller, asked).await?;
+    let mut response = with_rel_type::v1::Response::new(found.chunk);
+    response.next_batch = found.next_batch;
+    response.prev_batch = found.prev_batch;
+    response.recursion_depth = found.recursion_depth;
+    Ok(response)
+}
+
+async fn of_type_and_kind(app: App, call: Call<with_both::v1::Request>) -> ApiResult<with_both::v1::Response> {
+    let request = &call.request;
+    let asked = Asked {
+        room_id: &request.room_id,
+        parent: &request.event_id,
+        rel_type: request.rel_type.as_ref(),
+        kind: &request.event_type.to_string(),
+        direction: request.dir,
+        from: request.from.as_deref(),
+        to: request.to.as_deref(),
+        limit: request.limit,
+        recurse: request.recurse,
+    };
+    let found = find(&app, &call.caller, asked).await?;
+    let mut response = with_both::v1::Response::new(found.chunk);
+    response.next_batch = found.next_batch;
+    response.prev_batch = found.prev_batch;
+    response.recursion_depth = found.recursion_depth;
+    Ok(response)
+}
+
+/// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see.
+async fn find<T>(app: &App, caller: &Caller, asked: Asked<'_>) -> ApiResult<Found<T>> {
+    let not_found = || Error::not_found("There is no such event in this room, or you can't see it");
+    let wanted = Children {
+        parent: asked.parent,
+        rel_type: asked.rel_type,
+        kind: asked.kind,
+        direction: asked.direction,
+        from: place(asked.from)?,
+        to: place(asked.to)?,
+        limit: asked.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        recurse: asked.recurse,
+    };
+    let ignored = app.account_data.ignored(&caller.user_id).await?;
+    let mut reading = match app.rooms.open(asked.room_id, &caller.user_id).await {
+        Err(Error::Refused { kind: ErrorKind::Forbidden, .. }) => return Err(not_found().into()),
+        opened => opened?.ignoring(ignored),
+    };
+    let page = app.rooms.children(&mut reading, &wanted).await?.ok_or_else(not_found)?;
+    let events = page.events.iter().map(|event| &**event);
+    let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;
+    Ok(Found {
+        chunk: page.events.iter().map(|event| writer.write(event)).collect(),
+        next_batch: page.end.map(|end| end.to_string()),
+        prev_batch: asked.from.map(ToOwned::to_owned),
+        recursion_depth: asked.recurse.then(|| MAX_DEPTH.into()),
+    })
+}
+
+fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
+    Ok(token.map(str::parse).transpose()?)
+}

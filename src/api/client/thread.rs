@@ -1,0 +1,42 @@
+//! The threads of a room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#querying-threads-in-a-room>
+
+use axum::Router;
+use ruma::api::client::threads::get_threads::v1::{IncludeThreads, Request, Response};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+    position::Position,
+};
+
+/// How many threads come in a page where the client does not say.
+const DEFAULT_LIMIT: usize = 20;
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(threads)
+}
+
+async fn threads(app: App, call: Call<Request>) -> ApiResult<Response> {
+    let Call { request, caller, .. } = call;
+    let participated = match request.include {
+        IncludeThreads::All => false,
+        IncludeThreads::Participated => true,
+        _ => return Err(Error::invalid_param("`include` is `all` or `participated`").into()),
+    };
+    let limit = match request.limit.map(u64::from) {
+        Some(0) => return Err(Error::invalid_param("`limit` is greater than zero").into()),
+        limit => limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+    };
+    let from: Option<Position> = request.from.as_deref().map(str::parse).transpose().map_err(Error::from)?;
+    let ignored = app.account_data.ignored(&caller.user_id).await?;
+    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
+    let (roots, next) = app.rooms.threads(&mut reading, participated, from, limit).await?;
+    let events = roots.iter().map(|root| &root.event);
+    let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;
+    let mut response = Response::new(roots.iter().map(|root| writer.write(&root.event)).collect());
+    response.next_batch = next.map(|next| next.to_string());
+    Ok(response)
+}

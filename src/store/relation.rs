@@ -1,0 +1,221 @@
+//! `relations`: what relates to what.
+
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
+
+use crate::{
+    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
+    event::{Pdu, Relation},
+    position::Position,
+};
+
+statements! {
+    DELETE_RELATION = "DELETE FROM relations WHERE event_id = $1";
+    /// What bundles are made of: how many, the last of them, and how many are $4's, of those not sent by $5.
+    SUMMARISE_RELATIONS = "SELECT parent, rel_type, COUNT(*), MAX(position), COUNT(CASE WHEN sender = $4 THEN 1 END)
+        FROM relations WHERE parent IN LIST($6) AND room_id = $1 AND position > $2 AND position <= $3
+            AND rel_type IN ('m.thread', 'm.replace', 'm.reference') AND NOT (sender IN LIST($5))
+        GROUP BY parent, rel_type";
+    /// The latest edit of each parent by each sender and of each type.
+    LATEST_EDITS = "SELECT parent, position, sender, type, origin_server_ts, event_id FROM (
+            SELECT parent, position, sender, type, origin_server_ts, event_id,
+                ROW_NUMBER() OVER (PARTITION BY parent, sender, type ORDER BY origin_server_ts DESC, event_id DESC) AS age
+            FROM relations WHERE parent IN LIST($4) AND room_id = $1 AND position > $2 AND position <= $3 AND is_edit
+        ) ranked WHERE age = 1";
+    LIST_REFERENCES = "SELECT parent, event_id FROM relations
+        WHERE parent IN LIST($5) AND room_id = $1 AND position > $2 AND position <= $3 AND rel_type = 'm.reference'
+            AND NOT (sender IN LIST($4))
+        ORDER BY position LIMIT $6";
+    /// What relates to $2, or to what relates to it, $7 times at most.
+    CHILDREN_BACKWARD = "WITH RECURSIVE tree(event_id, position, depth) AS (
+            SELECT event_id, position, CAST(1 AS BIGINT) FROM relations
+            WHERE parent = $2 AND room_id = $1 AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6)
+            UNION
+            SELECT r.event_id, r.position, tree.depth + 1 FROM tree JOIN relations r ON r.parent = tree.event_id
+            WHERE tree.depth < $7 AND r.room_id = $1 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.type = $6)
+        ) SELECT DISTINCT position FROM tree WHERE position > $3 AND position <= $4 ORDER BY position DESC LIMIT $8";
+    CHILDREN_FORWARD = "WITH RECURSIVE tree(event_id, position, depth) AS (
+            SELECT event_id, position, CAST(1 AS BIGINT) FROM relations
+            WHERE parent = $2 AND room_id = $1 AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6)
+            UNION
+            SELECT r.event_id, r.position, tree.depth + 1 FROM tree JOIN relations r ON r.parent = tree.event_id
+            WHERE tree.depth < $7 AND r.room_id = $1 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.type = $6)
+        ) SELECT DISTINCT position FROM tree WHERE position > $3 AND position <= $4 ORDER BY position LIMIT $8";
+    /// Threads by their last words, newest first: all of them, or those in which $4 has taken part.
+    LIST_THREADS = "SELECT r.parent, r.position FROM relations r
+        WHERE r.room_id = $1 AND r.rel_type = 'm.thread' AND r.position <= $2
+            AND NOT EXISTS (SELECT 1 FROM relations later WHERE later.parent = r.parent AND later.position > r.position
+                AND later.position <= $3 AND later.room_id = $1 AND later.rel_type = 'm.thread')
+            AND ($4 = ''
+                OR EXISTS (SELECT 1 FROM events root WHERE root.event_id = r.parent AND root.sender = $4)
+                OR EXISTS (SELECT 1 FROM relations own WHERE own.parent = r.parent AND own.rel_type = 'm.thread'
+                    AND own.room_id = $1 AND own.sender = $4))
+        ORDER BY r.position DESC LIMIT $5";
+    LIST_ANNOTATIONS = "SELECT position FROM relations
+        WHERE parent = $1 AND rel_type = 'm.annotation' AND type = $2 AND sender = $3 AND room_id = $4";
+}
+
+static INSERT_RELATIONS: Insert = Insert::new(
+    "INSERT_RELATIONS",
+    "relations",
+    &[
+        ("parent", Kind::Text),
+        ("position", Kind::Int),
+        ("event_id", Kind::Text),
+        ("room_id", Kind::Text),
+        ("sender", Kind::Text),
+        ("rel_type", Kind::Text),
+        ("type", Kind::Text),
+        ("origin_server_ts", Kind::Int),
+        ("is_edit", Kind::Bool),
+    ],
+    "",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&INSERT_RELATIONS];
+
+/// Writes down to what events relate.
+pub(crate) async fn insert(tx: &mut Tx, rows: &[(Position, &Pdu, Relation)]) -> DbResult<()> {
+    let kinds: Vec<String> = rows.iter().map(|(_, pdu, _)| pdu.kind().to_string()).collect();
+    let columns = [
+        Column::texts(rows.iter().map(|(_, _, relation)| relation.parent.as_str())),
+        Column::ints(rows.iter().map(|(at, ..)| at.0)),
+        Column::texts(rows.iter().map(|(_, pdu, _)| pdu.event_id().as_str())),
+        Column::texts(rows.iter().map(|(_, pdu, _)| pdu.room_id().as_str())),
+        Column::texts(rows.iter().map(|(_, pdu, _)| pdu.sender().as_str())),
+        Column::texts(rows.iter().map(|(_, _, relation)| relation.kind.as_str())),
+        Column::texts(kinds.iter().map(String::as_str)),
+        Column::ints(rows.iter().map(|(_, pdu, _)| i64::from(pdu.origin_server_ts().get()))),
+        Column::Bools(rows.iter().map(|(_, _, relation)| relation.is_edit).collect()),
+    ];
+    tx.insert(&INSERT_RELATIONS, &columns).await
+}
+
+/// What has been redacted relates to nothing any more.
+pub(crate) async fn delete(conn: &mut Conn, event_id: &EventId) -> DbResult<()> {
+    conn.execute(&DELETE_RELATION, args![event_id]).await.map(drop)
+}
+
+/// A stretch of a room's log: after the first place, up to the second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch<'a> {
+    pub(crate) room_id: &'a RoomId,
+    pub(crate) after: Position,
+    pub(crate) until: Position,
+}
+
+/// How much of one type relates to one event.
+#[derive(Clone, Debug)]
+pub(crate) struct Summary {
+    pub(crate) parent: OwnedEventId,
+    pub(crate) kind: String,
+    pub(crate) count: i64,
+    pub(crate) last: Position,
+    /// How many of them the reader has sent.
+    pub(crate) own: i64,
+}
+
+/// Threads, edits and references of several events, without those by whom the reader ignores.
+pub(crate) async fn summarise(
+    conn: &mut Conn,
+    Stretch { room_id, after, until }: Stretch<'_>,
+    parents: &[&EventId],
+    reader: &UserId,
+    ignored: &[&str],
+) -> DbResult<Vec<Summary>> {
+    let parents: Vec<&str> = parents.iter().map(|id| id.as_str()).collect();
+    let rows = conn.list(&SUMMARISE_RELATIONS, args![room_id, after.0, until.0, reader, ignored, &parents]).await?;
+    let summary = |row: &Row| {
+        let (count, last, own) = (row.get(2)?, Position(row.get(3)?), row.get(4)?);
+        Ok(Summary { parent: row.get(0)?, kind: row.get(1)?, count, last, own })
+    };
+    rows.iter().map(summary).collect()
+}
+
+/// The latest event with the form of an edit, by one sender and of one type.
+#[derive(Clone, Debug)]
+pub(crate) struct Edit {
+    pub(crate) parent: OwnedEventId,
+    pub(crate) position: Position,
+    pub(crate) sender: OwnedUserId,
+    pub(crate) kind: String,
+    /// Later edits have greater ages: the time at which they were sent, then their identifiers.
+    pub(crate) age: (i64, OwnedEventId),
+}
+
+pub(crate) async fn latest_edits(
+    conn: &mut Conn,
+    Stretch { room_id, after, until }: Stretch<'_>,
+    parents: &[&EventId],
+) -> DbResult<Vec<Edit>> {
+    let parents: Vec<&str> = parents.iter().map(|id| id.as_str()).collect();
+    let rows = conn.list(&LATEST_EDITS, args![room_id, after.0, until.0, &parents]).await?;
+    let edit = |row: &Row| {
+        let (position, age) = (Position(row.get(1)?), (row.get(4)?, row.get(5)?));
+        Ok(Edit { parent: row.get(0)?, position, sender: row.get(2)?, kind: row.get(3)?, age })
+    };
+    rows.iter().map(edit).collect()
+}
+
+/// The events that refer to others, oldest first: what they refer to, and themselves.
+pub(crate) async fn list_references(
+    conn: &mut Conn,
+    Stretch { room_id, after, until }: Stretch<'_>,
+    parents: &[&EventId],
+    ignored: &[&str],
+    limit: i64,
+) -> DbResult<Vec<(OwnedEventId, OwnedEventId)>> {
+    let parents: Vec<&str> = parents.iter().map(|id| id.as_str()).collect();
+    let rows = conn.list(&LIST_REFERENCES, args![room_id, after.0, until.0, ignored, &parents, limit]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Which children of an event are wanted. Empty texts stand for any.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) parent: &'a EventId,
+    pub(crate) rel_type: &'a str,
+    pub(crate) kind: &'a str,
+    /// 1 for the children alone.
+    pub(crate) depth: i64,
+}
+
+/// Where the children of an event stand: newest first, or oldest first.
+pub(crate) async fn list_children(
+    conn: &mut Conn,
+    Stretch { room_id, after, until }: Stretch<'_>,
+    Wanted { parent, rel_type, kind, depth }: Wanted<'_>,
+    backward: bool,
+    limit: i64,
+) -> DbResult<Vec<i64>> {
+    let statement = if backward { &CHILDREN_BACKWARD } else { &CHILDREN_FORWARD };
+    let rows = conn.list(statement, args![room_id, parent, after.0, until.0, rel_type, kind, depth, limit]).await?;
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// The roots of threads with the places of their last words, newest first: those at or before `from`, seen as it was at
+/// `now`. With a participant only those that they have said something in, or begun.
+pub(crate) async fn list_threads(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    from: Position,
+    now: Position,
+    participant: Option<&UserId>,
+    limit: i64,
+) -> DbResult<Vec<(OwnedEventId, Position)>> {
+    let participant = participant.map_or("", UserId::as_str);
+    let rows = conn.list(&LIST_THREADS, args![room_id, from.0, now.0, participant, limit]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, Position(row.get(1)?)))).collect()
+}
+
+/// Where somebody's annotations of an event stand.
+pub(crate) async fn list_annotations(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    parent: &EventId,
+    kind: &str,
+    sender: &UserId,
+) -> DbResult<Vec<i64>> {
+    let rows = conn.list(&LIST_ANNOTATIONS, args![parent, kind, sender, room_id]).await?;
+    rows.iter().map(|row| row.get(0)).collect()
+}
