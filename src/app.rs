@@ -12,6 +12,7 @@ use crate::{
     config::{self, Config, RateLimit},
     db::Db,
     device::Devices,
+    directory::{self, Directory},
     discovery::Discovery,
     error::{Error, Result},
     fact::{Batch, Fact, News, Write},
@@ -59,6 +60,7 @@ pub struct House {
     pub(crate) accounts: Accounts,
     pub(crate) uia: Uia,
     pub(crate) devices: Devices,
+    pub(crate) directory: Directory,
     pub(crate) profiles: Profiles,
     pub(crate) filters: Filters,
     pub(crate) rate_limits: RateLimits,
@@ -150,6 +152,7 @@ impl App {
             clock: clock.clone(),
         });
         Ok(Self(Arc::new(House {
+            directory: Directory::new(db.clone(), log.clone(), books.directory),
             devices: Devices::new(db.clone()),
             profiles: Profiles::new(db.clone(), server_name.clone()),
             filters: Filters::new(db.clone()),
@@ -225,6 +228,7 @@ struct Books {
     presence: Arc<presence::Book>,
     unread: Arc<unread::Book>,
     watchers: Arc<Registry>,
+    directory: Arc<directory::Book>,
 }
 
 impl Books {
@@ -237,6 +241,7 @@ impl Books {
             Arc::clone(&self.presence) as _,
             Arc::clone(&self.unread) as _,
             Arc::new(DeviceReader(bearers)),
+            Arc::clone(&self.directory) as _,
             Arc::clone(&self.watchers) as _,
         ];
         tail.follow_with(readers.into());

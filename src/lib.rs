@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 mod device;
+mod directory;
 mod discovery;
 pub mod error;
 pub mod event;

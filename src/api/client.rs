@@ -19,8 +19,10 @@ mod leave;
 mod login;
 mod members;
 mod message;
+mod mutual_rooms;
 mod presence;
 mod profile;
+mod public_rooms;
 mod push_rule;
 mod read_marker;
 mod receipt;
@@ -30,8 +32,10 @@ mod relation;
 mod room_event;
 mod room_state;
 mod room_state_send;
+mod room_summary;
 mod send;
 mod shared_secret;
+mod space;
 mod sync;
 mod tag;
 #[cfg(test)]
@@ -67,8 +71,10 @@ const SECTIONS: &[Section] = &[
     login::routes,
     members::routes,
     message::routes,
+    mutual_rooms::routes,
     presence::routes,
     profile::routes,
+    public_rooms::routes,
     push_rule::routes,
     read_marker::routes,
     receipt::routes,
@@ -78,8 +84,10 @@ const SECTIONS: &[Section] = &[
     room_event::routes,
     room_state::routes,
     room_state_send::routes,
+    room_summary::routes,
     send::routes,
     shared_secret::routes,
+    space::routes,
     sync::routes,
     tag::routes,
     thread::routes,

@@ -19,6 +19,12 @@ statements! {
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
     LIST_JOINED_AMONG = "SELECT room_id FROM memberships
         WHERE user_id = $1 AND membership = 'join' AND room_id IN LIST($2)";
+    LIST_AMONG = "SELECT room_id, membership FROM memberships WHERE user_id = $1 AND room_id IN LIST($2)";
+    COUNT_JOINED = "SELECT room_id, COUNT(*) FROM memberships
+        WHERE room_id IN LIST($1) AND membership = 'join' GROUP BY room_id";
+    LIST_SHARED = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
+        WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join'
+        ORDER BY a.room_id";
     /// Whoever has come back in the meantime has not forgotten.
     FORGET = "UPDATE memberships SET forgotten = TRUE
         WHERE user_id = $1 AND room_id = $2 AND membership IN ('leave', 'ban')";
@@ -110,6 +116,28 @@ pub(crate) async fn list_joined_among(
 /// Whether both users have joined some room.
 pub(crate) async fn share_room(conn: &mut Conn, one: &UserId, other: &UserId) -> DbResult<bool> {
     Ok(conn.find(&SHARED_ROOM, args![one, other]).await?.is_some())
+}
+
+/// What a user is in those of the rooms that have to do with them.
+pub(crate) async fn list_among(
+    conn: &mut Conn,
+    user_id: &UserId,
+    rooms: &[&RoomId],
+) -> DbResult<Vec<(OwnedRoomId, MembershipState)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let rows = conn.list(&LIST_AMONG, args![user_id, &rooms]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, MembershipState::from(row.get::<String>(1)?)))).collect()
+}
+
+/// How many are in each of the rooms that somebody is in.
+pub(crate) async fn count_joined(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<Vec<(OwnedRoomId, i64)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&COUNT_JOINED, args![&rooms]).await?.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// The rooms that both users are in, in the order of their identifiers.
+pub(crate) async fn list_shared(conn: &mut Conn, one: &UserId, other: &UserId) -> DbResult<Vec<OwnedRoomId>> {
+    conn.list(&LIST_SHARED, args![one, other]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Hides a room that a user has left.

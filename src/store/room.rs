@@ -17,6 +17,7 @@ statements! {
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_id = $1";
+    LIST_PUBLISHED = "SELECT room_id FROM published_rooms";
     FIND_PUBLISHED = "SELECT room_id FROM published_rooms WHERE room_id = $1";
 }
 
@@ -72,6 +73,11 @@ pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, Position, &Room
 pub(crate) async fn publish(conn: &mut Conn, room_id: &RoomId, listed: bool) -> DbResult<()> {
     let statement = if listed { &PUBLISH } else { &UNPUBLISH };
     conn.execute(statement, args![room_id]).await.map(drop)
+}
+
+/// All rooms that the directory shows.
+pub(crate) async fn list_published(conn: &mut Conn) -> DbResult<Vec<OwnedRoomId>> {
+    conn.list(&LIST_PUBLISHED, args![]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 pub(crate) async fn is_published(conn: &mut Conn, room_id: &RoomId) -> DbResult<bool> {

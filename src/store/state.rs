@@ -30,6 +30,12 @@ statements! {
             WHERE lineage = $1 AND type = $2 AND state_key IN LIST($3) AND from_position <= $4 GROUP BY state_key) n
         ON v.state_key = n.state_key AND v.from_position = n.newest
         WHERE v.lineage = $1 AND v.type = $2 AND v.event_position IS NOT NULL";
+    /// What stands now under some types in some rooms.
+    LIST_CURRENT = "SELECT v.event_position FROM rooms r
+        JOIN state_versions v ON v.lineage = r.trunk AND v.type IN LIST($2)
+        WHERE r.room_id IN LIST($1) AND v.event_position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM state_versions later
+            WHERE later.lineage = v.lineage AND later.type = v.type AND later.state_key = v.state_key
+                AND later.from_position > v.from_position)";
     VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
@@ -174,6 +180,12 @@ pub(crate) async fn changes_between(
     until: Position,
 ) -> DbResult<Vec<(Position, KeyAt)>> {
     conn.list(&CHANGES_BETWEEN, args![line.0, after.0, until.0]).await?.iter().map(change_at).collect()
+}
+
+/// The places of the events that hold state of these types in these rooms now.
+pub(crate) async fn list_current(conn: &mut Conn, rooms: &[&RoomId], kinds: &[&str]) -> DbResult<Vec<i64>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_CURRENT, args![&rooms, kinds]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// What a stretch of the log changed in the resolved state of these rooms.

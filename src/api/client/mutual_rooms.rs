@@ -1,0 +1,34 @@
+//! The rooms that two users share.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#mutual-rooms>
+
+use axum::Router;
+use ruma::{
+    UInt,
+    api::client::membership::get_mutual_rooms::v1::{Request, Response},
+};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(mutual_rooms)
+}
+
+async fn mutual_rooms(app: App, call: Call<Request>) -> ApiResult<Response> {
+    let Call { request, caller, .. } = call;
+    if request.user_id == caller.user_id {
+        return Err(Error::invalid_param("You share all your rooms with yourself").into());
+    }
+    if request.from.as_deref().is_some_and(|from| !from.starts_with('!')) {
+        return Err(Error::invalid_param("`from` is no token of this endpoint").into());
+    }
+    let shared = app.directory.shared_rooms(&caller.user_id, &request.user_id, request.from.as_deref()).await?;
+    let count = UInt::try_from(shared.count).unwrap_or(UInt::MAX);
+    let mut response = Response::new(count, shared.rooms);
+    response.next_batch = shared.next;
+    Ok(response)
+}

@@ -1,0 +1,34 @@
+//! What can be told of a room from outside.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-summaries>
+
+use axum::Router;
+use ruma::{
+    OwnedRoomId, RoomAliasId,
+    api::client::room::get_summary::v1::{Request, Response},
+};
+
+use crate::{
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::Error,
+};
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint(summary)
+}
+
+/// `M_NOT_FOUND` alike for a room that is not there and one that is none of the caller's business.
+async fn summary(app: App, call: Call<Request>) -> ApiResult<Response> {
+    let room = call.request.room_id_or_alias;
+    let room_id = match <&RoomAliasId>::try_from(room.as_str()) {
+        Ok(alias) => app.rooms.get_by_alias(alias).await?,
+        Err(_) => OwnedRoomId::try_from(room.as_str()).map_err(|e| Error::invalid_param(e.to_string()))?,
+    };
+    let user_id = call.caller.as_ref().map(|caller| &*caller.user_id);
+    let found = app.directory.summary(&room_id, user_id).await?;
+    let (card, membership) = found.ok_or_else(|| Error::not_found("There is no such room, or you can't know of it"))?;
+    let mut response = Response::new(card.summary.clone());
+    response.membership = membership;
+    Ok(response)
+}
