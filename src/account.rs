@@ -107,6 +107,11 @@ impl Accounts {
         self.0.settings.registration
     }
 
+    /// Whether somebody has or had an account.
+    pub(crate) async fn exists(&self, user_id: &UserId) -> Result<bool> {
+        Ok(crate::store::account::find(&mut self.0.db.read().await?, user_id).await?.is_some())
+    }
+
     /// Whether there is any account.
     pub(crate) async fn any(&self) -> Result<bool> {
         Ok(crate::store::account::any(&mut self.0.db.read().await?).await?)

@@ -17,7 +17,7 @@ use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
 
 use self::error::ApiError;
-use crate::{app::App, error::Error};
+use crate::app::App;
 
 /// Everything that the server answers.
 pub fn router(app: App) -> Router {
@@ -28,8 +28,7 @@ pub fn router(app: App) -> Router {
 
 /// What is answered while the server starts, which takes a while when there is much to migrate: alive, and not ready.
 pub fn starting() -> Router {
-    let not_yet = || async { ApiError::from(Error::Unavailable("the server is starting".to_owned())) };
-    health::while_starting(Router::new()).fallback(not_yet).layer(cors())
+    health::while_starting(Router::new()).fallback(|| async { error::not_now() }).layer(cors())
 }
 
 async fn unrecognized() -> ApiError {

@@ -26,10 +26,12 @@ use crate::{
     random::Random,
     rate_limit::{Rate, RateLimitSettings, RateLimits},
     receipt::{self, Receipts},
+    report::{self, Report, Reports},
     room::{Active, Rooms},
     signing,
     sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
+    turn::Turn,
     typing::{self, Typists},
     uia::Uia,
     unread::{self, Unread},
@@ -67,6 +69,9 @@ pub struct House {
     pub(crate) discovery: Discovery,
     pub(crate) account_data: AccountDataBook,
     pub(crate) receipts: Receipts,
+    pub(crate) reports: Reports,
+    /// None where no TURN server is configured.
+    pub(crate) turn: Option<Turn>,
     pub(crate) typists: Typists,
     pub(crate) syncs: Syncs,
     pub(crate) presence: PresenceBook,
@@ -152,6 +157,8 @@ impl App {
             clock: clock.clone(),
         });
         Ok(Self(Arc::new(House {
+            reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
+            turn: turn(&config.turn),
             directory: Directory::new(db.clone(), log.clone(), books.directory),
             devices: Devices::new(db.clone()),
             profiles: Profiles::new(db.clone(), server_name.clone()),
@@ -191,6 +198,7 @@ impl App {
 /// What an operator does from the command line, beside a server that may be running: accounts only, so that
 /// nothing else of a server starts.
 pub struct Administration {
+    db: Db,
     accounts: Accounts,
     clock: Clock,
 }
@@ -201,12 +209,17 @@ impl Administration {
         db.migrate().await?;
         // Nobody is logged in or out by these commands, so there is nobody to tell.
         let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(()))))?;
-        Ok(Self { accounts, clock })
+        Ok(Self { db, accounts, clock })
     }
 
     /// Makes an account; its rooms and devices come later. `name` may be a localpart or a whole user id.
     pub async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
         self.accounts.create_user(name, password, admin).await
+    }
+
+    /// The newest reports of users, newest first.
+    pub async fn list_reports(&self, limit: u32) -> Result<Vec<Report>> {
+        report::list(&self.db, limit).await
     }
 
     /// Makes a registration token, good for `uses` accounts and for `lifetime`; without limit where there is none.
@@ -269,6 +282,12 @@ fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDe
         password_cost: PasswordCost::default(),
     };
     Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, tell)
+}
+
+fn turn(config: &config::Turn) -> Option<Turn> {
+    let secret = config.shared_secret.as_ref().filter(|_| !config.uris.is_empty())?;
+    let uris = config.uris.iter().map(ToString::to_string).collect();
+    Some(Turn::new(uris, secret.expose(), Duration::from_secs(config.lifetime_seconds)))
 }
 
 fn rate_limits(config: &Config) -> RateLimitSettings {

@@ -72,6 +72,9 @@ pub enum AdminCommand {
 
     /// Make a token with which people can register while `registration.mode` is "token"
     CreateRegistrationToken(CreateRegistrationToken),
+
+    /// Show what users have reported, newest first, as one JSON object a line
+    ListReports(ListReports),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -86,6 +89,13 @@ pub struct CreateUser {
     /// Read the password from standard input, up to the first end of line
     #[arg(long)]
     pub password_stdin: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ListReports {
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u32,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -29,7 +29,7 @@ pub use self::{
     problem::{ConfigError, Problem},
     secret::{Secret, SecretUrl},
     source::environment,
-    url::{DatabaseUrl, HttpUrl, RedisUrl},
+    url::{DatabaseUrl, HttpUrl, RedisUrl, TurnUri},
 };
 
 /// Everything that can be set.
@@ -47,6 +47,7 @@ pub struct Config {
     pub rate_limits: RateLimits,
     pub rooms: Rooms,
     pub presence: Presence,
+    pub turn: Turn,
     pub federation: Federation,
     pub well_known: WellKnown,
     pub log: Log,
@@ -125,6 +126,14 @@ pub struct Presence {
     pub enabled: bool,
 }
 
+/// The TURN server through which calls go that find no direct way.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Turn {
+    pub uris: Vec<TurnUri>,
+    pub shared_secret: Option<Secret>,
+    pub lifetime_seconds: u64,
+}
+
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Federation {
     pub enabled: bool,
@@ -196,6 +205,7 @@ impl Default for Config {
             rate_limits: RateLimits::default(),
             rooms: Rooms { default_version: RoomVersionId::V12 },
             presence: Presence { enabled: true },
+            turn: Turn { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
             federation: Federation { enabled: false },
             well_known: WellKnown::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Human },
@@ -250,6 +260,10 @@ impl Config {
                 "`federation.enabled` is true, but this version of Hearth does not federate yet: it \
                  talks to no other server",
             );
+        }
+        if self.turn.uris.is_empty() != self.turn.shared_secret.is_none() {
+            warnings
+                .push("of `turn.uris` and `turn.shared_secret` only one is set: clients are told of no TURN server");
         }
         if self.registration.mode == RegistrationMode::Open {
             warnings.push(

@@ -25,6 +25,7 @@ mod profile;
 pub mod random;
 mod rate_limit;
 pub mod receipt;
+pub mod report;
 pub mod room;
 pub mod room_version;
 pub mod serve;
@@ -35,6 +36,7 @@ pub mod tasks;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+mod turn;
 pub mod typing;
 mod uia;
 pub mod unread;

@@ -179,11 +179,22 @@ async fn administrate(config: Config, command: AdminCommand) -> anyhow::Result<E
             let token = administration.create_registration_token(create.uses, create.expires_in).await;
             token.map_err(Into::into).map(|token| format!("{token}\n"))
         }
+        AdminCommand::ListReports(list) => list_reports(&administration, list.limit).await,
     };
     drop(administration);
     db.close().await;
     write!(io::stdout(), "{}", done?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The reports, a line of JSON each.
+async fn list_reports(administration: &Administration, limit: u32) -> anyhow::Result<String> {
+    let mut lines = String::new();
+    for report in administration.list_reports(limit).await? {
+        lines.push_str(&serde_json::to_string(&report)?);
+        lines.push('\n');
+    }
+    Ok(lines)
 }
 
 /// Makes an account and tells what its owner needs to know.

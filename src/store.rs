@@ -13,6 +13,7 @@ pub(crate) mod node;
 pub(crate) mod profile;
 pub(crate) mod registration;
 pub(crate) mod relation;
+pub(crate) mod report;
 pub(crate) mod room;
 pub(crate) mod signing_key;
 pub(crate) mod state;

@@ -29,6 +29,7 @@ mod receipt;
 mod redact;
 mod register;
 mod relation;
+mod report;
 mod room_event;
 mod room_state;
 mod room_state_send;
@@ -40,11 +41,14 @@ mod sync;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod third_party;
 mod thread;
 mod typing;
 mod upgrade;
 mod versions;
+mod voip;
 mod well_known;
+mod whois;
 
 use axum::Router;
 
@@ -81,6 +85,7 @@ const SECTIONS: &[Section] = &[
     redact::routes,
     register::routes,
     relation::routes,
+    report::routes,
     room_event::routes,
     room_state::routes,
     room_state_send::routes,
@@ -90,11 +95,14 @@ const SECTIONS: &[Section] = &[
     space::routes,
     sync::routes,
     tag::routes,
+    third_party::routes,
     thread::routes,
     typing::routes,
     upgrade::routes,
     versions::routes,
+    voip::routes,
     well_known::routes,
+    whois::routes,
 ];
 
 /// Every endpoint that clients call.

@@ -5,7 +5,9 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::{Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, RedisUrl, RegistrationMode, Rooms, Secret};
+use super::{
+    Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, RedisUrl, RegistrationMode, Rooms, Secret, TurnUri,
+};
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -113,6 +115,19 @@ pub(super) static KEYS: &[Key] = &[
         parse: room_version,
     },
     Key { path: "presence.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    Key {
+        path: "turn.uris",
+        kind: List,
+        expects: "a list of addresses such as \"turn:turn.example.org?transport=udp\"",
+        parse: parses::<Vec<TurnUri>>,
+    },
+    Key { path: "turn.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
+    Key {
+        path: "turn.lifetime_seconds",
+        kind: Integer,
+        expects: "a whole number from 60 to 2592000",
+        parse: between::<60, 2_592_000>,
+    },
     Key { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {
         path: "well_known.client_base_url",

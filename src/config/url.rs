@@ -124,6 +124,39 @@ fn unknown_scheme(url: &str) -> String {
     }
 }
 
+/// Where a TURN server is: `turn:HOST[:PORT][?transport=udp]`, or `turns:…` over TLS.
+///
+/// <https://www.rfc-editor.org/rfc/rfc7065>
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TurnUri(String);
+
+impl TryFrom<String> for TurnUri {
+    type Error = String;
+
+    fn try_from(uri: String) -> Result<Self, Self::Error> {
+        let Some(host) = uri.strip_prefix("turn:").or_else(|| uri.strip_prefix("turns:")) else {
+            return Err(format!("{uri} does not begin with `turn:` or `turns:`"));
+        };
+        if host.is_empty() || host.starts_with("//") || host.contains(char::is_whitespace) {
+            return Err(format!("{uri} names no host after the colon"));
+        }
+        Ok(Self(uri))
+    }
+}
+
+impl From<TurnUri> for String {
+    fn from(uri: TurnUri) -> Self {
+        uri.0
+    }
+}
+
+impl fmt::Display for TurnUri {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,8 @@ macro_rules! migrations {
     };
 }
 
-static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light", 2 "0002_nodes", 3 "0003_relations"];
+static MIGRATIONS: &[Migration] =
+    migrations![1 "0001_first_light", 2 "0002_nodes", 3 "0003_relations", 4 "0004_reports"];
 
 statements! {
     CREATE_MIGRATIONS = "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL)";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     account, account_data, alias, device, ephemeral, event, filter, log, membership, node, profile, registration,
-    relation, room, signing_key, state, token, uia,
+    relation, report, room, signing_key, state, token, uia,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -25,6 +25,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     profile::STATEMENTS,
     registration::STATEMENTS,
     relation::STATEMENTS,
+    report::STATEMENTS,
     room::STATEMENTS,
     signing_key::STATEMENTS,
     state::STATEMENTS,

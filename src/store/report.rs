@@ -1,0 +1,50 @@
+//! `reports`: what users have told the moderators of.
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+use crate::db::{Conn, DbResult, Row, args, statements};
+
+statements! {
+    INSERT_REPORT = "INSERT INTO reports (report_id, reporter, room_id, event_id, user_id, reason, received_ts)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    LIST_REPORTS = "SELECT report_id, reporter, room_id, event_id, user_id, reason, received_ts FROM reports
+        ORDER BY received_ts DESC, report_id LIMIT $1";
+}
+
+/// A report as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) id: String,
+    pub(crate) reporter: OwnedUserId,
+    pub(crate) room_id: Option<OwnedRoomId>,
+    pub(crate) event_id: Option<OwnedEventId>,
+    pub(crate) user_id: Option<OwnedUserId>,
+    pub(crate) reason: String,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) received_ts: i64,
+}
+
+pub(crate) async fn insert(conn: &mut Conn, report: &Report) -> DbResult<()> {
+    let Report { id, reporter, room_id, event_id, user_id, reason, received_ts } = report;
+    let room_id = room_id.as_deref().map(RoomId::as_str);
+    let event_id = event_id.as_deref().map(EventId::as_str);
+    let user_id = user_id.as_deref().map(UserId::as_str);
+    conn.execute(&INSERT_REPORT, args![id, reporter, room_id, event_id, user_id, reason, *received_ts]).await.map(drop)
+}
+
+/// The newest reports, newest first.
+pub(crate) async fn list(conn: &mut Conn, limit: i64) -> DbResult<Vec<Report>> {
+    conn.list(&LIST_REPORTS, args![limit]).await?.iter().map(report).collect()
+}
+
+fn report(row: &Row) -> DbResult<Report> {
+    Ok(Report {
+        id: row.get(0)?,
+        reporter: row.get(1)?,
+        room_id: row.get(2)?,
+        event_id: row.get(3)?,
+        user_id: row.get(4)?,
+        reason: row.get(5)?,
+        received_ts: row.get(6)?,
+    })
+}
