@@ -137,9 +137,9 @@ enum EngineRef<'a> {
 /// Connections that have rested are tried before they are used again; those in constant use need no round trip for
 /// that. Who gets none within five seconds is told that the database is not there.
 ///
-/// Statements are planned once, for any values. Planned for their values, those that ask for the newest events of a
-/// room were read from the index of all positions: the newest lie beyond what statistics know, where `PostgreSQL`
-/// expects next to nothing.
+/// Statements are planned once, for any values. Measured on a database that grew faster than its statistics, an initial
+/// sync took 85 ms with statements planned for their values and 5.8 ms so. Which of them was planned badly is not known:
+/// an imitation of that database shows the same plans either way.
 fn pool_of(max_connections: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(max_connections)
