@@ -11,6 +11,7 @@ mod deactivate;
 mod last_seen;
 mod localpart;
 mod login;
+mod openid;
 mod password;
 mod refresh;
 mod register;
@@ -38,6 +39,7 @@ use crate::{
 pub(crate) use self::{
     bearer::Bearers,
     login::LOGIN_TOKEN_LIFETIME,
+    openid::OPENID_TOKEN_LIFETIME,
     password::{PasswordCost, check_password},
     register::Registration,
     session::{NewSession, Session},
@@ -121,6 +123,7 @@ impl Accounts {
     pub(crate) async fn clear_expired(&self) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
         token::delete_expired_login_tokens(&mut tx, self.now()).await?;
+        token::delete_expired_openid_tokens(&mut tx, self.now()).await?;
         Ok(tx.commit().await?)
     }
 

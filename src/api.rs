@@ -5,6 +5,7 @@ mod client;
 pub(crate) mod content;
 pub(crate) mod error;
 pub(crate) mod extract;
+mod federation;
 pub(crate) mod forward;
 mod health;
 pub(crate) mod interactive;
@@ -22,7 +23,7 @@ use crate::app::App;
 /// Everything that the server answers.
 pub fn router(app: App) -> Router {
     let forward = middleware::from_fn_with_state(app.clone(), forward::forward);
-    let router = health::routes(client::routes(Router::new()).layer(forward));
+    let router = health::routes(federation::routes(client::routes(Router::new()).layer(forward)));
     router.fallback(unrecognized).method_not_allowed_fallback(wrong_method).layer(cors()).with_state(app)
 }
 

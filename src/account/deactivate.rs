@@ -26,6 +26,7 @@ impl Accounts {
         device::delete(&mut tx, user_id, Which::All).await?;
         token::delete_orphans(&mut tx, user_id).await?;
         token::delete_login_tokens(&mut tx, user_id).await?;
+        token::delete_openid_tokens(&mut tx, user_id).await?;
         uia::delete_of_user(&mut tx, user_id).await?;
         filter::delete_all(&mut tx, user_id).await?;
         if erase {

@@ -78,7 +78,12 @@ impl App {
     /// A sync that waits for news is told of everything as it comes, and is to cost the database nothing.
     async fn present(&self, parts: &Parts) -> ApiResult<()> {
         let waits = || parts.uri.path().ends_with("/sync") && parts.uri.query().is_some_and(waits_for_news);
-        if !self.nodes.is_alone() && !waits() {
+        if waits() { Ok(()) } else { self.catch_up().await }
+    }
+
+    /// The same for what anybody may ask, and is answered from memory.
+    pub(crate) async fn catch_up(&self) -> ApiResult<()> {
+        if !self.nodes.is_alone() {
             self.log.refresh().await?;
         }
         Ok(())
@@ -104,7 +109,7 @@ fn missing_token() -> Error {
 }
 
 /// The token in the header or, as old clients send it, in the query.
-fn find_token(parts: &Parts) -> ApiResult<Option<String>> {
+pub(super) fn find_token(parts: &Parts) -> ApiResult<Option<String>> {
     let mut request = http::Request::builder().uri(parts.uri.clone()).body(()).map_err(Error::broken)?;
     request.headers_mut().clone_from(&parts.headers);
     extract_bearer_or_query_token(&request).map_err(|e| {

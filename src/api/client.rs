@@ -20,6 +20,7 @@ mod login;
 mod members;
 mod message;
 mod mutual_rooms;
+mod openid;
 mod presence;
 mod profile;
 mod public_rooms;
@@ -76,6 +77,7 @@ const SECTIONS: &[Section] = &[
     members::routes,
     message::routes,
     mutual_rooms::routes,
+    openid::routes,
     presence::routes,
     profile::routes,
     public_rooms::routes,

@@ -41,8 +41,20 @@ impl Courier {
     pub(crate) fn new() -> reqwest::Result<Self> {
         // Whoever comes second finds the same one in its place.
         rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ANSWER).no_proxy();
-        Ok(Self { http: http.redirect(reqwest::redirect::Policy::none()).build()?, resting: Mutex::default() })
+        let builder = || {
+            let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ANSWER).no_proxy();
+            http.redirect(reqwest::redirect::Policy::none())
+        };
+        let http = builder().build().or_else(|error| {
+            // Small images have none, and most nodes speak plain HTTP with each other.
+            tracing::warn!(
+                %error,
+                "this machine has no certificates of authorities (the package is often called ca-certificates): \
+                 other nodes are reached by http:// only"
+            );
+            builder().tls_certs_only([]).build()
+        });
+        Ok(Self { http: http?, resting: Mutex::default() })
     }
 
     /// Whether a node has not answered a moment ago.

@@ -39,6 +39,10 @@ statements! {
     DELETE_ORPHANED_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1 AND NOT EXISTS
         (SELECT 1 FROM devices d WHERE d.user_id = refresh_tokens.user_id AND d.device_id = refresh_tokens.device_id)";
 
+    INSERT_OPENID_TOKEN = "INSERT INTO openid_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
+    FIND_OPENID_USER = "SELECT user_id FROM openid_tokens WHERE token_hash = $1 AND expires_ts > $2";
+    DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1";
+    DELETE_EXPIRED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE expires_ts <= $1";
     INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
     TAKE_LOGIN_TOKEN = "DELETE FROM login_tokens WHERE token_hash = $1 RETURNING user_id, expires_ts";
     DELETE_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1";
@@ -195,6 +199,28 @@ pub(crate) async fn delete_login_tokens(conn: &mut Conn, user_id: &UserId) -> Db
 
 pub(crate) async fn delete_expired_login_tokens(conn: &mut Conn, now: i64) -> DbResult<()> {
     conn.execute(&DELETE_EXPIRED_LOGIN_TOKENS, args![now]).await.map(drop)
+}
+
+pub(crate) async fn insert_openid_token(
+    conn: &mut Conn,
+    token: &TokenHash,
+    user_id: &UserId,
+    expires_ts: i64,
+) -> DbResult<()> {
+    conn.execute(&INSERT_OPENID_TOKEN, args![token.bytes(), user_id, expires_ts]).await.map(drop)
+}
+
+/// Whose `OpenID` token this is, if it has not expired.
+pub(crate) async fn find_openid_user(conn: &mut Conn, token: &TokenHash, now: i64) -> DbResult<Option<OwnedUserId>> {
+    conn.find(&FIND_OPENID_USER, args![token.bytes(), now]).await?.map(|row| row.get(0)).transpose()
+}
+
+pub(crate) async fn delete_openid_tokens(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&DELETE_OPENID_TOKENS, args![user_id]).await.map(drop)
+}
+
+pub(crate) async fn delete_expired_openid_tokens(conn: &mut Conn, now: i64) -> DbResult<()> {
+    conn.execute(&DELETE_EXPIRED_OPENID_TOKENS, args![now]).await.map(drop)
 }
 
 fn refresh_token(row: &Row) -> DbResult<RefreshToken> {

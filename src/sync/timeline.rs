@@ -7,7 +7,7 @@ use ruma::events::room::member::MembershipState;
 use super::{Request, gather::Sources};
 use crate::{
     error::Result,
-    event::Stored,
+    event::{Relation, Stored},
     position::Position,
     room::{
         Room,
@@ -66,11 +66,12 @@ pub(super) async fn gather(
     let sight = inner.rooms.sight(room, &request.user_id).await?;
     let mut timeline =
         Timeline { events: Vec::new(), limited: false, start: until, bundles: Bundles::default(), sight };
-    let mut scanned = 0;
+    let (mut scanned, mut related) = (0, false);
     loop {
         let wanted = limit.saturating_sub(timeline.events.len());
         let (page, more) = inner.rooms.newest(room, after, timeline.start, wanted).await?;
         scanned += page.len();
+        related = related || page.iter().any(|event| Relation::of(&event.pdu).is_some());
         if let Some(oldest) = page.first() {
             timeline.start = oldest.position.before();
         }
@@ -95,7 +96,10 @@ pub(super) async fn gather(
         timeline.start = newest.position.before();
     }
     timeline.events.reverse();
-    if timeline.limited {
+    // What relates to an event comes after it, and everything since the first of these has just been looked at: in most
+    // rooms there is nothing to ask the database for. (Where another server sends things in another order, a bundle is
+    // left out here; it is there on every other way to read the event.)
+    if timeline.limited && related {
         let room_id = room.view(|view| view.room_id.clone());
         let reader = Reader { user_id: &request.user_id, sight: &timeline.sight, ignored: &ignored, until };
         let events = timeline.events.iter().map(|event| &**event);

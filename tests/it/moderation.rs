@@ -79,6 +79,24 @@ on_both! {
         world.call("GET", "/_matrix/client/v3/voip/turnServer", None, None).await.refused(401, "M_MISSING_TOKEN");
     }
 
+    async fn somebody_proves_to_others_who_they_are_for_an_hour(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let path = |user: &str| format!("/_matrix/client/v3/user/{}/openid/request_token", escape(user));
+        let proof = alice.post(&path(&alice.user_id), json!({})).await.ok();
+        assert_eq!((&proof["token_type"], &proof["expires_in"]), (&json!("Bearer"), &json!(3_600)));
+        assert_eq!(proof["matrix_server_name"], "localhost");
+        let token = proof["access_token"].as_str().unwrap();
+        let ask = |token: &str| format!("/_matrix/federation/v1/openid/userinfo?access_token={token}");
+        assert_eq!(world.call("GET", &ask(token), None, None).await.ok(), json!({ "sub": alice.user_id }));
+        world.call("GET", &ask("nonsense"), None, None).await.refused(401, "M_UNKNOWN_TOKEN");
+        world.call("GET", &ask(&alice.token), None, None).await.refused(401, "M_UNKNOWN_TOKEN");
+        world.call("GET", "/_matrix/federation/v1/openid/userinfo", None, None).await.refused(401, "M_MISSING_TOKEN");
+        world.call("GET", "/_matrix/client/v3/account/whoami", Some(token), None).await.refused(401, "M_UNKNOWN_TOKEN");
+        bob.post(&path(&alice.user_id), json!({})).await.refused(403, "M_FORBIDDEN");
+        world.clock.advance(std::time::Duration::from_mins(61));
+        world.call("GET", &ask(token), None, None).await.refused(401, "M_UNKNOWN_TOKEN");
+    }
+
     async fn what_is_not_configured_is_not_there(world) {
         let alice = world.user("alice").await;
         alice.get("/_matrix/client/v3/voip/turnServer").await.refused(404, "M_NOT_FOUND");

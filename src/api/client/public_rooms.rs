@@ -32,6 +32,7 @@ struct Found {
 }
 
 async fn all(app: App, call: Call<get_public_rooms::v3::Request>) -> ApiResult<get_public_rooms::v3::Response> {
+    app.catch_up().await?;
     let get_public_rooms::v3::Request { limit, since, server, .. } = call.request;
     let found = find(&app, server.as_deref(), limit, since.as_deref(), Filter::default()).await?;
     let mut response = get_public_rooms::v3::Response::new(found.chunk);

@@ -20,6 +20,9 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// `M_NOT_FOUND` alike for a room that is not there and one that is none of the caller's business.
 async fn summary(app: App, call: Call<Request>) -> ApiResult<Response> {
+    if call.caller.is_none() {
+        app.catch_up().await?;
+    }
     let room = call.request.room_id_or_alias;
     let room_id = match <&RoomAliasId>::try_from(room.as_str()) {
         Ok(alias) => app.rooms.get_by_alias(alias).await?,
