@@ -27,11 +27,6 @@ pub fn router(app: App) -> Router {
     router.fallback(unrecognized).method_not_allowed_fallback(wrong_method).layer(cors()).with_state(app)
 }
 
-/// What is answered while the server starts, which takes a while when there is much to migrate: alive, and not ready.
-pub fn starting() -> Router {
-    health::while_starting(Router::new()).fallback(|| async { error::not_now() }).layer(cors())
-}
-
 async fn unrecognized() -> ApiError {
     let message = "There is no such endpoint on this server: check the path and its version".to_owned();
     ApiError::Status(StatusCode::NOT_FOUND, ErrorKind::Unrecognized, message)

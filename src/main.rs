@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, BufRead as _, Write as _},
-    pin::pin,
     process::ExitCode,
     time::Duration,
 };
@@ -17,7 +16,7 @@ use hearth::{
     db::{self, Db},
     metrics::Metrics,
     random::Random,
-    serve::{self, Door, Listeners},
+    serve::{self, Listeners},
     tasks::{Reason, Tasks},
     telemetry,
 };
@@ -101,47 +100,29 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     serve::stop_on_signals(&tasks, config.shutdown_notice())?;
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
-    let urls = listeners.urls();
-    for url in &urls {
-        tracing::info!("listening on {url}");
-    }
+    let db = open(&config).await?;
     let mut config = config;
     if config.cluster.advertise.is_none() {
         let database = db::find_host(&config.database_url().to_connect());
         let reachable = listeners.find_reachable(database.as_ref().map(|(host, port)| (host.as_str(), *port)));
         config.cluster.advertise = reachable.and_then(|url| url.try_into().ok());
     }
+    let app =
+        App::start(config.clone(), db.clone(), Clock::system(), random.clone(), tasks.clone(), metrics.clone()).await?;
+    for url in listeners.urls() {
+        tracing::info!("listening on {url}");
+    }
+    welcome(&app, &listeners.urls()).await?;
 
-    let door = Door::default();
-    let router = door.router(serve::layer(api::starting(), &metrics, &random));
-    let serving =
-        async { tokio::join!(listeners.serve(router, &tasks), metrics_listener.serve(metrics.router(), &tasks)) };
-    let mut serving = pin!(serving);
-    let starting = async {
-        let db = open(&config).await?;
-        let (clock, random) = (Clock::system(), random.clone());
-        let app = App::start(config.clone(), db.clone(), clock, random, tasks.clone(), metrics.clone()).await?;
-        welcome(&app, &urls).await?;
-        anyhow::Ok((app, db))
-    };
-    let (app, db) = tokio::select! {
-        started = starting => started?,
-        // Told to stop before it had begun.
-        _ = &mut serving => return end(&tasks),
-    };
-    door.open(serve::layer(api::router(app.clone()), &metrics, &random));
-    serving.await;
+    let router = serve::layer(api::router(app.clone()), &metrics, &random);
+    tokio::join!(listeners.serve(router, &tasks), metrics_listener.serve(metrics.router(), &tasks));
+
     // The log's committer ends when nobody can write any more.
-    drop((app, door));
+    drop(app);
     for task in tasks.join_all(TASKS_PATIENCE).await {
         tracing::warn!(%task, "a task did not end in time and was cut off");
     }
     db.close().await;
-    end(&tasks)
-}
-
-/// Whether it was an end as it should be.
-fn end(tasks: &Tasks) -> anyhow::Result<ExitCode> {
     match tasks.shutdown().find_reason() {
         Some(Reason::Failed(why)) => anyhow::bail!("{why}"),
         _ => Ok(ExitCode::SUCCESS),

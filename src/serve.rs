@@ -1,9 +1,9 @@
 //! The listeners: HTTP/1.1 and HTTP/2 on TCP, TLS and unix sockets, until shutdown has drained them.
 //!
 //! Binding and serving are two steps, so that an address in use is told before anything else starts,
-//! and a server on port 0 knows its port. What is answered is the router's business.
+//! and a server on port 0 knows its port. Until it is served, an address refuses connections: a load balancer then goes
+//! on to the next node, where one that kept it waiting would slow everybody down. What is answered is the router's business.
 
-mod door;
 mod panic;
 mod peer;
 mod signal;
@@ -33,10 +33,10 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all, ready};
 use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpSocket, UnixListener},
 };
 
-pub use self::{door::Door, peer::ClientAddress, signal::stop_on_signals};
+pub use self::{peer::ClientAddress, signal::stop_on_signals};
 use self::{
     peer::{Addressed, Peer},
     tls::Certificate,
@@ -101,8 +101,8 @@ pub struct Listeners {
 }
 
 enum Bound {
-    Tcp(TcpListener, SocketAddr),
-    Tls(TcpListener, SocketAddr),
+    Tcp(TcpSocket, SocketAddr),
+    Tls(TcpSocket, SocketAddr),
     Unix(SocketFile, UnixListener),
 }
 
@@ -144,21 +144,27 @@ impl Listeners {
 
     /// Serves `router` until shutdown has started and the last request has been answered, or has used
     /// up its grace. [`ClientAddress`] is in the extensions of every request.
-    pub async fn serve(self, router: Router, tasks: &Tasks) {
+    ///
+    /// Connections are taken from this call on, also before what it returns is first polled.
+    pub fn serve(self, router: Router, tasks: &Tasks) -> impl Future<Output = ()> + use<> {
         if let Some(certificate) = &self.certificate {
             tasks.spawn("certificate", certificate.clone().keep_fresh(tls::CHECK_INTERVAL, tasks.shutdown().clone()));
         }
         let connections = Connections { router, trusted: self.trusted };
+        let shutdown = tasks.shutdown().clone();
         let listeners = self.bound.into_iter().map(|bound| {
             let url = bound.url();
-            let ending = Ending { shutdown: tasks.shutdown().clone(), grace: self.grace, socket: None };
+            let ending = Ending { shutdown: shutdown.clone(), grace: self.grace, socket: None };
             let serving = bound.serve(self.certificate.as_ref(), connections.clone(), ending);
             serving.map(move |ended| (url, ended))
         });
-        for (url, ended) in join_all(listeners).await {
-            if let Err(error) = ended {
-                tracing::error!(%url, %error, "a listener has failed");
-                tasks.shutdown().fail(format!("the listener {url} has failed"));
+        let listeners: Vec<_> = listeners.collect();
+        async move {
+            for (url, ended) in join_all(listeners).await {
+                if let Err(error) = ended {
+                    tracing::error!(%url, %error, "a listener has failed");
+                    shutdown.fail(format!("the listener {url} has failed: {error}"));
+                }
             }
         }
     }
@@ -177,12 +183,12 @@ impl Bound {
     fn bind(address: &Listen) -> Result<Self, BindError> {
         match address {
             Listen::Tcp(socket) => {
-                let (listener, local) = tcp::bind(*socket).map_err(|error| BindError::new(address, error))?;
-                Ok(Self::Tcp(listener, local))
+                let (socket, local) = tcp::bind(*socket).map_err(|error| BindError::new(address, error))?;
+                Ok(Self::Tcp(socket, local))
             }
             Listen::Tls(socket) => {
-                let (listener, local) = tcp::bind(*socket).map_err(|error| BindError::new(address, error))?;
-                Ok(Self::Tls(listener, local))
+                let (socket, local) = tcp::bind(*socket).map_err(|error| BindError::new(address, error))?;
+                Ok(Self::Tls(socket, local))
             }
             Listen::Unix(path) => {
                 let (file, listener) = unix::bind(path)?;
@@ -199,6 +205,7 @@ impl Bound {
         }
     }
 
+    /// Takes connections from this call on.
     fn serve(
         self,
         certificate: Option<&Certificate>,
@@ -212,17 +219,26 @@ impl Bound {
                 let ending = Ending { socket: Some(file), ..ending };
                 serve(server, connections, ending, |_: &unix::Address| Peer::SameMachine).boxed()
             }
-            (Self::Tls(listener, _), Some(certificate)) => {
+            (Self::Tls(socket, _), Some(certificate)) => {
                 let acceptor = RustlsAcceptor::new(certificate.tls_config()).acceptor(NoDelayAcceptor::new());
-                serve(Server::from_listener(listener).acceptor(acceptor), connections, ending, peer).boxed()
+                match tcp::listen(socket) {
+                    Ok(listener) => {
+                        let server = Server::from_listener(listener).acceptor(acceptor);
+                        serve(server, connections, ending, peer).boxed()
+                    }
+                    Err(error) => ready(Err(error)).boxed(),
+                }
             }
             (Self::Tls(..), None) => {
                 ready(Err(io::Error::other("a `tls:` address without `tls.certificate` and `tls.key`"))).boxed()
             }
-            (Self::Tcp(listener, _), _) => {
-                let server = Server::from_listener(listener).acceptor(NoDelayAcceptor::new());
-                serve(server, connections, ending, peer).boxed()
-            }
+            (Self::Tcp(socket, _), _) => match tcp::listen(socket) {
+                Ok(listener) => {
+                    let server = Server::from_listener(listener).acceptor(NoDelayAcceptor::new());
+                    serve(server, connections, ending, peer).boxed()
+                }
+                Err(error) => ready(Err(error)).boxed(),
+            },
         }
     }
 }

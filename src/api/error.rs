@@ -64,11 +64,6 @@ fn matrix(status: StatusCode, kind: ErrorKind, message: String) -> Response {
 
 fn unavailable(error: &dyn std::fmt::Display) -> Response {
     tracing::warn!(%error, "a request could not be served now");
-    not_now()
-}
-
-/// 503, and when to try again.
-pub(crate) fn not_now() -> Response {
     let message = "The server can't do this at the moment. Try again soon".to_owned();
     let mut response = matrix(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));

@@ -21,11 +21,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
     router.route("/health", get(health)).route("/ready", get(ready))
 }
 
-pub(super) fn while_starting(router: Router) -> Router {
-    let starting = || async { answer(StatusCode::SERVICE_UNAVAILABLE, "starting") };
-    router.route("/health", get(health)).route("/ready", get(starting))
-}
-
 /// The process runs and answers.
 async fn health() -> Response {
     answer(StatusCode::OK, "alive")

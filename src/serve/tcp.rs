@@ -10,15 +10,19 @@ use tokio::net::{TcpListener, TcpSocket};
 /// How many connections may wait to be accepted: after a restart all clients come back at once.
 const BACKLOG: u32 = 4096;
 
-/// Binds `address`; the second value is the address with its actual port.
-pub(super) fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+/// Binds `address`, which refuses connections still; the second value is the address with its actual port.
+pub(super) fn bind(address: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Else a restart would have to wait until the old connections are forgotten.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    let listener = socket.listen(BACKLOG)?;
-    let local = listener.local_addr()?;
-    Ok((listener, local))
+    let local = socket.local_addr()?;
+    Ok((socket, local))
+}
+
+/// Takes connections from now on.
+pub(super) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)
 }
 
 /// This machine's address as another one sees it. Nothing is sent.

@@ -41,7 +41,7 @@ impl World {
         let urls = listeners.urls();
         let router = layer(router, &Metrics::new(), &Random::system());
         let (served, of_server) = (Tasks::new(), tasks.clone());
-        served.spawn("server", async move { listeners.serve(router, &of_server).await });
+        served.spawn("server", listeners.serve(router, &of_server));
         Self { tasks, urls, served }
     }
 
@@ -114,6 +114,18 @@ async fn a_unix_socket_serves_and_its_file_goes_with_the_server() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("198.51.100.7"), "{answer}");
     world.stop().await;
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn connections_are_refused_until_there_is_somebody_to_serve_them() {
+    let config = listening_on(&["127.0.0.1:0"]);
+    let listeners = Listeners::bind(&config.listen, &config).unwrap();
+    let address = listeners.urls()[0].strip_prefix("http://").unwrap().to_owned();
+    assert_eq!(TcpStream::connect(&address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    let tasks = Tasks::new();
+    let serving = listeners.serve(Router::new(), &tasks);
+    TcpStream::connect(&address).await.unwrap();
+    drop(serving);
 }
 
 #[tokio::test]

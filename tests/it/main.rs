@@ -24,7 +24,6 @@ mod reading;
 mod receipt;
 mod relations;
 mod rooms;
-mod starting;
 mod sync;
 mod sync_model;
 mod typing;

@@ -256,8 +256,7 @@ impl Node {
         let app = App::start(config, db, clock, random.clone(), tasks.clone(), metrics.clone()).await.unwrap();
         let url = listeners.urls().first().unwrap().trim_end_matches('/').to_owned();
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
-        let serving = tasks.clone();
-        tasks.spawn("listeners", async move { listeners.serve(router, &serving).await });
+        tasks.spawn("listeners", listeners.serve(router, &tasks));
         Self { url, app, tasks }
     }
 
