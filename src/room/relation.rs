@@ -289,7 +289,7 @@ impl Rooms {
             let step = limit + 1;
             let depth = if wanted.recurse { i64::from(MAX_DEPTH) } else { 1 };
             let Children { parent, rel_type, kind, .. } = *wanted;
-            let places = {
+            let mut events = {
                 let stretch = Stretch { room_id: &room_id, after, until };
                 let wanted = Wanted { parent, rel_type, kind, depth };
                 let most = i64::try_from(step).unwrap_or(i64::MAX);
@@ -297,8 +297,7 @@ impl Rooms {
                 let places = store::relation::list_children(&mut snapshot, stretch, wanted, backward, most).await?;
                 store::event::list_at(&mut snapshot, &places).await?
             };
-            let exhausted = places.len() < step;
-            let mut events = places;
+            let exhausted = events.len() < step;
             events.sort_unstable_by_key(|event| if backward { -event.position.0 } else { event.position.0 });
             for event in events {
                 let here = event.position;

@@ -15,15 +15,16 @@ use crate::{
 /// Versions whose requests and answers this server understands, each by its exact name: clients look for the
 /// one that they were written against and don't compare numbers. Element Web wants v1.1 or later before it
 /// logs in; r0.6.1 is for clients from before there was a v1.1. A version may be listed although an optional
-/// module is missing, whose endpoints then answer `M_UNRECOGNIZED`. v1.19 is not: its one new endpoint, the rooms
-/// that two users share, has no capability that would tell clients to do without it.
-const VERSIONS: [&str; 21] = [
+/// module is missing, whose endpoints then answer `M_UNRECOGNIZED`.
+const VERSIONS: [&str; 22] = [
     "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
-    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18",
+    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
 /// Proposals that clients ask for by name, and that are all here.
-const UNSTABLE_FEATURES: [&str; 2] = [
+const UNSTABLE_FEATURES: [&str; 3] = [
+    // The rooms that two users share, for clients that ask before they trust v1.19.
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // Profile fields of one's own, before and after they were specified.
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
