@@ -208,6 +208,31 @@ async fn a_clock_that_is_an_hour_off_breaks_nothing() {
     }
 }
 
+/// Load balancers leave it alone, and whoever asks it all the same is told nothing old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_alone_cannot_hear_redis_is_not_ready_and_says_nothing_stale() {
+    let Some(mut world) = cluster(|_| {}).await else { return };
+    world.config.redis.url = Some("redis+unix:///nowhere/redis.sock".to_owned().try_into().unwrap());
+    world.add_node(world.clock.clone()).await;
+    let ready =
+        async |node: usize| reqwest::get(format!("{}/ready", world.nodes[node].url)).await.unwrap().status().as_u16();
+    let noticed = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        while ready(3).await != 503 {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(noticed.await.is_ok(), "it goes on as if nothing were the matter");
+    assert_eq!(ready(0).await, 200, "the others have nothing to do with it");
+
+    let alice = world.user("alice").await.at_node(&world, 0);
+    let room = alice.create_room(json!({ "name": "Kitchen" })).await;
+    let name = format!("/_matrix/client/v3/rooms/{}/state/m.room.name/", escape(&room));
+    let there = alice.clone().at_node(&world, 3);
+    assert_eq!(there.get(&name).await.ok()["name"], "Kitchen");
+    alice.put(&name, json!({ "name": "Bath" })).await.ok();
+    assert_eq!(there.get(&name).await.ok()["name"], "Bath");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_for_all_nodes_together() {
     let limits = |config: &mut hearth::config::Config| {
