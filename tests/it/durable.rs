@@ -37,7 +37,7 @@ const READERS: usize = 4;
 /// How long one call is tried. On a small machine a reader may lose many races against the next kill.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// Sends that must be acknowledged between one disturbance and the next, in a short run and in a long one.
-const FEW_SENDS: u64 = 150;
+const FEW_SENDS: u64 = 600;
 const MANY_SENDS: u64 = 1_500;
 /// From so many cycles on a run is a long one.
 const LONG_RUN: u64 = 20;
