@@ -25,21 +25,14 @@ statements! {
         WHERE parent IN LIST($5) AND room_id = $1 AND position > $2 AND position <= $3 AND rel_type = 'm.reference'
             AND NOT (sender IN LIST($4))
         ORDER BY position LIMIT $6";
-    /// What relates to $2, or to what relates to it, $7 times at most.
-    CHILDREN_BACKWARD = "WITH RECURSIVE tree(event_id, position, depth) AS (
+    /// What relates to $2, or to what relates to it, $7 times at most; oldest first, or newest first where $9 is negative.
+    LIST_CHILDREN = "WITH RECURSIVE tree(event_id, position, depth) AS (
             SELECT event_id, position, CAST(1 AS BIGINT) FROM relations
             WHERE parent = $2 AND room_id = $1 AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6)
             UNION
             SELECT r.event_id, r.position, tree.depth + 1 FROM tree JOIN relations r ON r.parent = tree.event_id
             WHERE tree.depth < $7 AND r.room_id = $1 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.type = $6)
-        ) SELECT DISTINCT position FROM tree WHERE position > $3 AND position <= $4 ORDER BY position DESC LIMIT $8";
-    CHILDREN_FORWARD = "WITH RECURSIVE tree(event_id, position, depth) AS (
-            SELECT event_id, position, CAST(1 AS BIGINT) FROM relations
-            WHERE parent = $2 AND room_id = $1 AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6)
-            UNION
-            SELECT r.event_id, r.position, tree.depth + 1 FROM tree JOIN relations r ON r.parent = tree.event_id
-            WHERE tree.depth < $7 AND r.room_id = $1 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.type = $6)
-        ) SELECT DISTINCT position FROM tree WHERE position > $3 AND position <= $4 ORDER BY position LIMIT $8";
+        ) SELECT position FROM tree WHERE position > $3 AND position <= $4 GROUP BY position ORDER BY position * $9 LIMIT $8";
     /// Threads by their last words, newest first: all of them, or those in which $4 has taken part.
     LIST_THREADS = "SELECT r.parent, r.position FROM relations r
         WHERE r.room_id = $1 AND r.rel_type = 'm.thread' AND r.position <= $2
@@ -188,8 +181,9 @@ pub(crate) async fn list_children(
     backward: bool,
     limit: i64,
 ) -> DbResult<Vec<i64>> {
-    let statement = if backward { &CHILDREN_BACKWARD } else { &CHILDREN_FORWARD };
-    let rows = conn.list(statement, args![room_id, parent, after.0, until.0, rel_type, kind, depth, limit]).await?;
+    let order: i64 = if backward { -1 } else { 1 };
+    let args = args![room_id, parent, after.0, until.0, rel_type, kind, depth, limit, order];
+    let rows = conn.list(&LIST_CHILDREN, args).await?;
     rows.iter().map(|row| row.get(0)).collect()
 }
 

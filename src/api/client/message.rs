@@ -42,6 +42,7 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
     Ok(response)
 }
 
-fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
+/// The place that a token names, if there is one.
+pub(super) fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
     Ok(token.map(str::parse).transpose()?)
 }

@@ -16,12 +16,12 @@ use ruma::{
     serde::Raw,
 };
 
+use super::message::place;
 use crate::{
     account::Caller,
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
-    position::Position,
     room::relation::{Children, MAX_DEPTH},
 };
 
@@ -52,67 +52,49 @@ struct Found<T> {
     recursion_depth: Option<UInt>,
 }
 
-async fn all(app: App, call: Call<get_relating_events::v1::Request>) -> ApiResult<get_relating_events::v1::Response> {
-    let request = &call.request;
-    let asked = Asked {
-        room_id: &request.room_id,
-        parent: &request.event_id,
-        rel_type: "",
-        kind: "",
-        direction: request.dir,
-        from: request.from.as_deref(),
-        to: request.to.as_deref(),
-        limit: request.limit,
-        recurse: request.recurse,
+/// What a request to one of them asks for; its path names the type of relation and the kind of event, or not.
+macro_rules! asked {
+    ($request:expr, $rel_type:expr, $kind:expr) => {
+        Asked {
+            room_id: &$request.room_id,
+            parent: &$request.event_id,
+            rel_type: $rel_type,
+            kind: $kind,
+            direction: $request.dir,
+            from: $request.from.as_deref(),
+            to: $request.to.as_deref(),
+            limit: $request.limit,
+            recurse: $request.recurse,
+        }
     };
-    let found = find(&app, &call.caller, asked).await?;
-    let mut response = get_relating_events::v1::Response::new(found.chunk);
-    response.next_batch = found.next_batch;
-    response.prev_batch = found.prev_batch;
-    response.recursion_depth = found.recursion_depth;
-    Ok(response)
+}
+
+/// The response of one of them.
+macro_rules! answer {
+    ($found:expr, $endpoint:ident) => {{
+        let found = $found;
+        let mut response = $endpoint::v1::Response::new(found.chunk);
+        response.next_batch = found.next_batch;
+        response.prev_batch = found.prev_batch;
+        response.recursion_depth = found.recursion_depth;
+        Ok(response)
+    }};
+}
+
+async fn all(app: App, call: Call<get_relating_events::v1::Request>) -> ApiResult<get_relating_events::v1::Response> {
+    let asked = asked!(call.request, "", "");
+    answer!(find(&app, &call.caller, asked).await?, get_relating_events)
 }
 
 async fn of_type(app: App, call: Call<with_rel_type::v1::Request>) -> ApiResult<with_rel_type::v1::Response> {
-    let request = &call.request;
-    let asked = Asked {
-        room_id: &request.room_id,
-        parent: &request.event_id,
-        rel_type: request.rel_type.as_ref(),
-        kind: "",
-        direction: request.dir,
-        from: request.from.as_deref(),
-        to: request.to.as_deref(),
-        limit: request.limit,
-        recurse: request.recurse,
-    };
-    let found = find(&app, &call.caller, asked).await?;
-    let mut response = with_rel_type::v1::Response::new(found.chunk);
-    response.next_batch = found.next_batch;
-    response.prev_batch = found.prev_batch;
-    response.recursion_depth = found.recursion_depth;
-    Ok(response)
+    let asked = asked!(call.request, call.request.rel_type.as_ref(), "");
+    answer!(find(&app, &call.caller, asked).await?, with_rel_type)
 }
 
 async fn of_type_and_kind(app: App, call: Call<with_both::v1::Request>) -> ApiResult<with_both::v1::Response> {
-    let request = &call.request;
-    let asked = Asked {
-        room_id: &request.room_id,
-        parent: &request.event_id,
-        rel_type: request.rel_type.as_ref(),
-        kind: &request.event_type.to_string(),
-        direction: request.dir,
-        from: request.from.as_deref(),
-        to: request.to.as_deref(),
-        limit: request.limit,
-        recurse: request.recurse,
-    };
-    let found = find(&app, &call.caller, asked).await?;
-    let mut response = with_both::v1::Response::new(found.chunk);
-    response.next_batch = found.next_batch;
-    response.prev_batch = found.prev_batch;
-    response.recursion_depth = found.recursion_depth;
-    Ok(response)
+    let kind = call.request.event_type.to_string();
+    let asked = asked!(call.request, call.request.rel_type.as_ref(), &kind);
+    answer!(find(&app, &call.caller, asked).await?, with_both)
 }
 
 /// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see.
@@ -142,8 +124,4 @@ async fn find<T>(app: &App, caller: &Caller, asked: Asked<'_>) -> ApiResult<Foun
         prev_batch: asked.from.map(ToOwned::to_owned),
         recursion_depth: asked.recurse.then(|| MAX_DEPTH.into()),
     })
-}
-
-fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
-    Ok(token.map(str::parse).transpose()?)
 }

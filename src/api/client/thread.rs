@@ -5,11 +5,11 @@
 use axum::Router;
 use ruma::api::client::threads::get_threads::v1::{IncludeThreads, Request, Response};
 
+use super::message::place;
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
-    position::Position,
 };
 
 /// How many threads come in a page where the client does not say.
@@ -30,7 +30,7 @@ async fn threads(app: App, call: Call<Request>) -> ApiResult<Response> {
         Some(0) => return Err(Error::invalid_param("`limit` is greater than zero").into()),
         limit => limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
     };
-    let from: Option<Position> = request.from.as_deref().map(str::parse).transpose().map_err(Error::from)?;
+    let from = place(request.from.as_deref())?;
     let ignored = app.account_data.ignored(&caller.user_id).await?;
     let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
     let (roots, next) = app.rooms.threads(&mut reading, participated, from, limit).await?;
