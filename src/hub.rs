@@ -9,7 +9,7 @@ use std::{future::Future, time::Duration};
 
 use futures_util::StreamExt as _;
 use redis::{AsyncCommands as _, Client, ErrorKind, RedisError};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::board::Board;
 use crate::{
@@ -20,7 +20,9 @@ use crate::{
 /// How long a broken connection to Redis is left alone before the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a node says something that has nothing to say, so that it hears at least itself.
-const MURMUR: Duration = Duration::from_secs(1);
+const MURMUR: Duration = Duration::from_millis(500);
+/// Who has heard nothing for so long, murmurs included, does not count on hearing what comes next.
+const HEARING: Duration = Duration::from_millis(1_250);
 /// After so much silence a connection is taken for dead, however open it looks.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -30,8 +32,8 @@ pub struct Hub {
     /// What this node announces. Announcements that come faster than Redis takes them become one.
     said: watch::Sender<Position>,
     heard: watch::Receiver<Position>,
-    /// Whether hints of other nodes arrive at present.
-    connected: watch::Receiver<bool>,
+    /// When anything was last heard, be it this node itself.
+    last_heard: watch::Receiver<Option<Instant>>,
     board: Board,
 }
 
@@ -41,7 +43,7 @@ impl Hub {
         Self {
             said: watch::Sender::default(),
             heard: watch::channel(Position::START).1,
-            connected: watch::channel(false).1,
+            last_heard: watch::channel(None).1,
             board: Board::none(),
         }
     }
@@ -53,11 +55,11 @@ impl Hub {
         let channel = format!("hearth:{name}:log");
         let (said, to_say) = watch::channel(Position::START);
         let (hears, heard) = watch::channel(Position::START);
-        let (connects, connected) = watch::channel(false);
+        let (ear, last_heard) = watch::channel(None);
         let shutdown = tasks.shutdown();
         tasks.spawn("hub speaker", speak(client.clone(), channel.clone(), to_say, shutdown.clone()));
-        tasks.spawn("hub listener", listen(client.clone(), channel, hears, connects, shutdown.clone()));
-        Ok(Self { said, heard, connected, board: Board::new(client, name) })
+        tasks.spawn("hub listener", listen(client.clone(), channel, hears, ear, shutdown.clone()));
+        Ok(Self { said, heard, last_heard, board: Board::new(client, name) })
     }
 
     /// What nodes share beside wake-ups.
@@ -81,7 +83,12 @@ impl Hub {
 
     /// Whether hints arrive at present, so that looking at the log can be rare.
     pub fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+        self.last_heard().is_some_and(|at| at.elapsed() < HEARING)
+    }
+
+    /// When anything last arrived through Redis. A node hears at least itself, twice a second.
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        *self.last_heard.borrow()
     }
 }
 
@@ -113,15 +120,14 @@ async fn listen(
     client: Client,
     channel: String,
     hears: watch::Sender<Position>,
-    connects: watch::Sender<bool>,
+    ear: watch::Sender<Option<Instant>>,
     shutdown: Shutdown,
 ) {
     loop {
         tokio::select! {
             () = shutdown.requests_done() => return,
-            ended = listen_once(&client, &channel, &hears, &connects) => if let Err(error) = ended { complain(&error) },
+            ended = listen_once(&client, &channel, &hears, &ear) => if let Err(error) = ended { complain(&error) },
         }
-        connects.send_replace(false);
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -130,14 +136,15 @@ async fn listen_once(
     client: &Client,
     channel: &str,
     hears: &watch::Sender<Position>,
-    connects: &watch::Sender<bool>,
+    ear: &watch::Sender<Option<Instant>>,
 ) -> Result<(), RedisError> {
     let mut subscription = in_time(client.get_async_pubsub()).await?;
     in_time(subscription.subscribe(channel)).await?;
-    connects.send_replace(true);
+    ear.send_replace(Some(Instant::now()));
     let mut messages = subscription.on_message();
     while let Ok(message) = tokio::time::timeout(SILENCE, messages.next()).await {
         let Some(message) = message else { return Ok(()) };
+        ear.send_replace(Some(Instant::now()));
         hears.send_replace(Position(message.get_payload()?));
     }
     Err(silent())

@@ -46,8 +46,9 @@ const DEAD: Duration = Duration::from_secs(5);
 /// For how long after a beat the node relies on what it saw then. Shorter than [`DEAD`], so that it has stopped
 /// believing itself alone before others stop waiting for it.
 const FRESH: Duration = Duration::from_secs(4);
-/// Who has not heard Redis for so long while others do is not ready.
-const DEAF: Duration = Duration::from_secs(3);
+/// Who has heard nothing from Redis for so long while others do is not ready. By then the others would have said
+/// that they hear nothing either: an outage for all makes nobody unready.
+const DEAF: Duration = Duration::from_secs(4);
 /// Who has been silent for so long has no row any more.
 const BURIED: Duration = Duration::from_mins(1);
 /// Who has not beaten for so long may be buried soon, and answers nobody until it has beaten again.
@@ -68,6 +69,7 @@ struct Inner {
     metrics: Metrics,
     id: NodeId,
     address: Option<String>,
+    started: Instant,
     view: RwLock<View>,
     duties: Mutex<Vec<Arc<duty::Held>>>,
 }
@@ -80,8 +82,8 @@ struct View {
     /// Whether every living node knew of this one after it last entered.
     acquainted: bool,
     others: Vec<NodeRow>,
-    /// Since when Redis has been silent here while another node hears it.
-    deaf_since: Option<Instant>,
+    /// Whether another node hears Redis.
+    heard_elsewhere: bool,
 }
 
 /// Another node that takes requests.
@@ -106,7 +108,8 @@ impl Nodes {
     ) -> DbResult<Self> {
         let (view, duties) = (RwLock::default(), Mutex::default());
         let id = NodeId::from(random.token(12));
-        let nodes = Self(Arc::new(Inner { db, clock, hub, metrics, id, address, view, duties }));
+        let nodes =
+            Self(Arc::new(Inner { db, clock, hub, metrics, id, address, started: Instant::now(), view, duties }));
         nodes.0.metrics.set_nodes(1);
         if nodes.is_embedded() {
             return Ok(nodes);
@@ -146,7 +149,8 @@ impl Nodes {
         if !view.acquainted || view.sent.is_none_or(|sent| sent.elapsed() >= FRESH) {
             return Some("the database does not answer");
         }
-        let deaf = view.deaf_since.is_some_and(|since| since.elapsed() >= DEAF);
+        let last_heard = self.0.hub.last_heard().unwrap_or(self.0.started);
+        let deaf = view.heard_elsewhere && last_heard.elapsed() >= DEAF;
         deaf.then_some("Redis does not answer here, and does on other nodes")
     }
 
@@ -224,8 +228,7 @@ impl Nodes {
             view.sent = Some(sent);
             view.acquainted |= !strangers;
             view.others = others;
-            let deaf = heard_elsewhere && !hears_redis;
-            view.deaf_since = if deaf { view.deaf_since.or(Some(sent)) } else { None };
+            view.heard_elsewhere = heard_elsewhere;
         }
         self.0.metrics.set_nodes(alive);
         self.renew_duties(&mut conn).await?;

@@ -44,6 +44,7 @@ type Outcome = Result<(), LookError>;
 #[derive(Clone, Debug)]
 enum LookError {
     Db(Arc<DbError>),
+    Silent,
     Lagging,
 }
 
@@ -58,6 +59,7 @@ impl From<LookError> for Error {
         match error {
             LookError::Db(error) if error.is_unavailable() => Self::Unavailable(error.to_string()),
             LookError::Db(error) => Self::broken(error),
+            LookError::Silent => Self::Unavailable("the database does not answer".to_owned()),
             LookError::Lagging => Self::Unavailable("this node lags behind the database".to_owned()),
         }
     }
@@ -80,7 +82,9 @@ impl Refresher {
     }
 
     async fn look(&self) -> Outcome {
-        let last = self.last_position().await.map_err(|error| LookError::Db(Arc::new(error)))?;
+        // A database that is cut off may never say no.
+        let last = timeout(PATIENCE, self.last_position()).await.map_err(|_elapsed| LookError::Silent)?;
+        let last = last.map_err(|error| LookError::Db(Arc::new(error)))?;
         timeout(PATIENCE, self.tail.reach(last)).await.map_err(|_elapsed| LookError::Lagging)
     }
 

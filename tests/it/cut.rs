@@ -1,8 +1,9 @@
-//! A wire between a node and PostgreSQL that is cut: exactly at COMMIT, so that nobody says whether it took place, or
-//! for as long as it pleases.
+//! A wire between a node and PostgreSQL or Redis that is cut: exactly at COMMIT, so that nobody says whether it took
+//! place, or for as long as it pleases, with a word or without.
 
 use std::{
-    path::PathBuf,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -18,7 +19,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::world::{World, escape, new_postgres_database};
+use crate::world::{Engine, World, escape, new_postgres_database};
 
 const NEVER: u8 = 0;
 /// The server never gets to see the COMMIT.
@@ -26,25 +27,45 @@ const BEFORE: u8 = 1;
 /// The server commits, and its answer is lost.
 const AFTER: u8 = 2;
 
-/// Between a node and PostgreSQL.
+/// What a wire lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Open,
+    /// Nothing: connections break, and none can be made.
+    Cut,
+    /// Nothing either, and nobody is told.
+    Silent,
+}
+
+/// Between a node and a server.
 #[derive(Clone)]
 struct Wire {
     socket: PathBuf,
     /// Where the next COMMIT is cut.
     cut: Arc<AtomicU8>,
-    /// Whether nothing gets through at all.
-    down: watch::Sender<bool>,
+    flow: watch::Sender<Flow>,
 }
 
 impl Wire {
-    /// Listens on this machine and carries everything to the server behind `url`. Gives the URL of this end.
-    async fn start(url: &str) -> (Self, String) {
+    /// Listens on this machine and carries everything to PostgreSQL behind `url`. Gives the URL of this end.
+    async fn to_postgres(url: &str) -> (Self, String) {
         let options: PgConnectOptions = url.parse().unwrap();
-        let folder = options.get_socket().unwrap();
-        let wire = Self { socket: folder.join(".s.PGSQL.5432"), cut: Arc::default(), down: watch::Sender::new(false) };
+        let (wire, here) = Self::start(&options.get_socket().unwrap().join(".s.PGSQL.5432")).await;
+        (wire, format!("postgres://postgres@{here}/{}", options.get_database().unwrap()))
+    }
+
+    /// The same to the Redis of the tests, if there is one.
+    async fn to_redis() -> Option<(Self, String)> {
+        let url = std::env::var("HEARTH_TEST_REDIS").ok()?;
+        let (_, socket) = url.split_once("unix://").unwrap();
+        let (wire, here) = Self::start(Path::new(socket)).await;
+        Some((wire, format!("redis://{here}")))
+    }
+
+    async fn start(socket: &Path) -> (Self, SocketAddr) {
+        let wire = Self { socket: socket.to_owned(), cut: Arc::default(), flow: watch::Sender::new(Flow::Open) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let here =
-            format!("postgres://postgres@{}/{}", listener.local_addr().unwrap(), options.get_database().unwrap());
+        let here = listener.local_addr().unwrap();
         let carrier = wire.clone();
         spawn(async move {
             while let Ok((node, _)) = listener.accept().await {
@@ -55,16 +76,18 @@ impl Wire {
     }
 
     async fn carry(self, mut node: TcpStream) {
-        let mut down = self.down.subscribe();
-        if *down.borrow() {
-            return;
-        }
+        let mut flow = self.flow.subscribe();
         let mut server = UnixStream::connect(&self.socket).await.unwrap();
         let (mut from_node, mut from_server) = (vec![0; 65_536], vec![0; 65_536]);
         loop {
+            let now = *flow.borrow_and_update();
             let carried = tokio::select! {
-                _ = down.changed() => return,
-                read = node.read(&mut from_node) => match read {
+                changed = flow.changed(), if now != Flow::Cut => {
+                    changed.unwrap();
+                    continue;
+                }
+                () = std::future::ready(()), if now == Flow::Cut => return,
+                read = node.read(&mut from_node), if now == Flow::Open => match read {
                     Ok(length) if length > 0 => {
                         let said = &from_node[..length];
                         let is_commit = said.windows(6).any(|window| window == b"COMMIT");
@@ -80,7 +103,7 @@ impl Wire {
                     }
                     _ => return,
                 },
-                read = server.read(&mut from_server) => match read {
+                read = server.read(&mut from_server), if now == Flow::Open => match read {
                     Ok(length) if length > 0 => node.write_all(&from_server[..length]).await,
                     _ => return,
                 },
@@ -103,7 +126,7 @@ async fn a_commit_that_nobody_heard_of_happens_once_or_not_at_all() {
         eprintln!("skipped: ./test starts a PostgreSQL for this");
         return;
     };
-    let (wire, url) = Wire::start(&database).await;
+    let (wire, url) = Wire::to_postgres(&database).await;
     let world = World::on_database(&url).await;
     let alice = world.user("alice").await;
     let room = alice.create_room(json!({})).await;
@@ -136,37 +159,77 @@ async fn a_commit_that_nobody_heard_of_happens_once_or_not_at_all() {
     assert_eq!(found, told);
 }
 
+/// Within so long a node that is cut off tells load balancers so.
+const NOTICED: Duration = Duration::from_secs(5);
+
+impl World {
+    /// Waits until a node's `/ready` answers so.
+    async fn until_ready_says(&self, node: usize, status: u16, at_most: Duration) {
+        let address = format!("{}/ready", self.nodes[node].url);
+        let waited = tokio::time::timeout(at_most, async {
+            while reqwest::get(&address).await.unwrap().status().as_u16() != status {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(waited.await.is_ok(), "/ready did not say {status} within {at_most:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_cut_off_is_not_ready_and_says_nothing_stale() {
+async fn a_node_without_postgres_stops_being_ready_within_five_seconds_and_says_nothing_stale() {
     let Some(database) = new_postgres_database().await else {
         eprintln!("skipped: ./test starts a PostgreSQL for this");
         return;
     };
-    let (wire, url) = Wire::start(&database).await;
+    let (wire, url) = Wire::to_postgres(&database).await;
     let mut world = World::on_database(&database).await;
     world.add_node_on(&url).await;
     let alice = world.user("alice").await.at_node(&world, 0);
     let room = alice.create_room(json!({ "name": "Kitchen" })).await;
     let name = format!("/_matrix/client/v3/rooms/{}/state/m.room.name/", escape(&room));
     let there = alice.clone().at_node(&world, 1);
-    assert_eq!(there.get(&name).await.ok()["name"], "Kitchen");
-    let ready = async || reqwest::get(format!("{}/ready", world.nodes[1].url)).await.unwrap().status().as_u16();
-    let until = async |status: u16| {
-        let waited = tokio::time::timeout(Duration::from_secs(30), async {
-            while ready().await != status {
-                tokio::task::yield_now().await;
-            }
-        });
-        assert!(waited.await.is_ok(), "/ready never says {status}");
-    };
+    for (flow, new) in [(Flow::Cut, "Bath"), (Flow::Silent, "Hall")] {
+        let old = there.get(&name).await.ok()["name"].clone();
+        assert_ne!(old, new, "it remembers the room well");
+        wire.flow.send_replace(flow);
+        let (asked, ()) = tokio::join!(
+            async {
+                alice.put(&name, json!({ "name": new })).await.ok();
+                there.get(&name).await
+            },
+            world.until_ready_says(1, 503, NOTICED),
+        );
+        // It knows that the room may have changed.
+        asked.refused(503, "M_UNKNOWN");
+        wire.flow.send_replace(Flow::Open);
+        world.until_ready_says(1, 200, Duration::from_secs(30)).await;
+        // Connections that died meanwhile are found out before they are used.
+        assert_eq!(there.get(&name).await.ok()["name"], new);
+    }
+}
 
-    wire.down.send_replace(true);
-    alice.put(&name, json!({ "name": "Bath" })).await.ok();
-    // It remembers the room well, and knows that it may have changed.
-    there.get(&name).await.refused(503, "M_UNKNOWN");
-    until(503).await;
-    wire.down.send_replace(false);
-    until(200).await;
-    // Connections that died meanwhile are found out before they are used.
-    assert_eq!(there.get(&name).await.ok()["name"], "Bath");
+/// The others hear it, so load balancers had better go there; whoever asks it all the same is told nothing old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_alone_cannot_hear_redis_stops_being_ready_within_five_seconds_and_says_nothing_stale() {
+    let Some(mut world) = World::on(Engine::Cluster, |_| {}).await else {
+        eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this");
+        return;
+    };
+    let Some((wire, url)) = Wire::to_redis().await else { unreachable!("the cluster has one") };
+    world.config.redis.url = Some(url.try_into().unwrap());
+    world.add_node(world.clock.clone()).await;
+    let alice = world.user("alice").await.at_node(&world, 0);
+    let room = alice.create_room(json!({ "name": "Kitchen" })).await;
+    let name = format!("/_matrix/client/v3/rooms/{}/state/m.room.name/", escape(&room));
+    let there = alice.clone().at_node(&world, 3);
+    assert_eq!(there.get(&name).await.ok()["name"], "Kitchen");
+    for (flow, new) in [(Flow::Cut, "Bath"), (Flow::Silent, "Hall")] {
+        world.until_ready_says(3, 200, Duration::from_secs(30)).await;
+        wire.flow.send_replace(flow);
+        world.until_ready_says(3, 503, NOTICED).await;
+        world.until_ready_says(0, 200, NOTICED).await;
+        alice.put(&name, json!({ "name": new })).await.ok();
+        assert_eq!(there.get(&name).await.ok()["name"], new);
+        wire.flow.send_replace(Flow::Open);
+    }
 }
