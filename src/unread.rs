@@ -17,7 +17,7 @@ use ruma::{
     events::{StateEventType, room::member::MembershipState},
 };
 
-use self::tally::{Said, Tally};
+use self::tally::Tally;
 pub use self::{
     book::Book,
     tally::{Count, Counts},
@@ -28,13 +28,11 @@ use crate::{
     position::Position,
     receipt::Receipts,
     room::{Room, Rooms, state::membership_of},
-    store::{self, event::Attention},
+    store,
 };
 
 /// How often a count is begun again because the user's membership has changed meanwhile.
 const ATTEMPTS: usize = 8;
-/// How many events are read at once.
-const PAGE: usize = if cfg!(test) { 4 } else { 4_096 };
 
 /// Everybody's unread counts. Cheap to clone.
 #[derive(Clone)]
@@ -119,31 +117,13 @@ async fn count(
     for (_, receipt) in store::ephemeral::receipts_of(snapshot, room_id, user_id).await? {
         tally.receipt(&receipt);
     }
-    let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
-    let mut after = tally.read_until();
-    loop {
-        let events = store::event::list_attention(snapshot, room_id, user_id, after, until, limit).await?;
-        for event in &events {
-            let speaks = event.mine && !memberships.iter().any(|(_, place, _)| *place == Some(event.position));
-            tally.say(&said(event, speaks));
-            after = event.position;
-        }
-        if events.len() < PAGE {
-            break;
-        }
+    let silent: Vec<i64> = memberships.iter().filter_map(|(_, place, _)| place.map(|at| at.0)).collect();
+    let stretch = (tally.read_until(), until);
+    for attention in store::event::count_attention(snapshot, room_id, user_id, stretch, &silent).await? {
+        tally.take(&attention);
     }
     tally.counted = until;
     Ok(Some(tally))
-}
-
-fn said(event: &Attention, speaks: bool) -> Said {
-    Said {
-        position: event.position,
-        thread: event.thread_root.clone(),
-        notifies: event.notifies && !event.mine,
-        highlights: event.highlights,
-        mine: speaks,
-    }
 }
 
 /// From where on which event held the user's membership, oldest first, and whether it is a join.

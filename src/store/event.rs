@@ -41,12 +41,25 @@ statements! {
     /// What was redacted no longer asks for attention.
     DELETE_HIGHLIGHTS = "DELETE FROM highlights WHERE position = (SELECT position FROM events WHERE event_id = $1)";
     HIGHLIGHTS_BETWEEN = "SELECT position, user_id FROM highlights WHERE position >= $1 AND position <= $2";
-    /// What asks for $2's attention, and what they have said themselves: after $3, up to $4.
-    LIST_ATTENTION = "SELECT e.position, e.thread_root, e.notifies, e.sender = $2, h.position IS NOT NULL FROM events e
-        LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
-        WHERE e.room_id = $1 AND e.position > $3 AND e.position <= $4 AND e.standing = 0
-            AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)
-        ORDER BY e.position LIMIT $5";
+    /// How far $2 has read each thread of a room, by a receipt or by what they have said there ($5: what does not
+    /// count as that), and what asks for their attention beyond: after $3, up to $4. Counted here, because whoever
+    /// never reads would have the whole history carried over.
+    COUNT_ATTENTION = "WITH said AS (
+            SELECT e.position, coalesce(e.thread_root, '') AS thread, e.notifies AND e.sender <> $2 AS notifies,
+                h.position IS NOT NULL AS highlights, e.sender = $2 AND NOT (e.position IN LIST($5)) AS speaks
+            FROM events e LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
+            WHERE e.room_id = $1 AND e.position > $3 AND e.position <= $4 AND e.standing = 0
+                AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)),
+        heard AS (
+            SELECT thread, max(place) AS until FROM (
+                SELECT thread, position AS place FROM said WHERE speaks
+                UNION ALL SELECT CASE thread_id WHEN 'main' THEN '' ELSE thread_id END, event_position FROM receipts
+                    WHERE room_id = $1 AND user_id = $2 AND thread_id <> '') AS places
+            GROUP BY thread)
+        SELECT thread, until, 0, 0, 0 FROM heard
+        UNION ALL SELECT s.thread, 0, count(*), sum(CASE WHEN s.highlights THEN 1 ELSE 0 END), max(s.position)
+            FROM said s LEFT JOIN heard r ON r.thread = s.thread
+            WHERE (s.notifies OR s.highlights) AND s.position > coalesce(r.until, 0) GROUP BY s.thread";
 }
 
 static INSERT_EVENTS: Insert = Insert::new(
@@ -240,36 +253,38 @@ pub(crate) async fn highlights_between(
     rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
 }
 
-/// An event as it bears on one user's unread counts.
+/// What is known of one thread: how far a user has read it, or what is unread there.
 #[derive(Clone, Debug)]
 pub(crate) struct Attention {
-    pub(crate) position: Position,
+    /// None for the main timeline.
     pub(crate) thread_root: Option<OwnedEventId>,
-    /// Counts as unread for everybody but the sender.
-    pub(crate) notifies: bool,
-    /// The user is the sender.
-    pub(crate) mine: bool,
-    pub(crate) highlights: bool,
+    pub(crate) read: Position,
+    pub(crate) notifications: u64,
+    pub(crate) highlights: u64,
+    /// The newest event that was counted.
+    pub(crate) last: Position,
 }
 
-/// The accepted events in a room that ask for a user's attention, and the user's own: after `after`, up to `until`,
-/// oldest first.
-pub(crate) async fn list_attention(
+/// What a user has read and what is unread for them in a room, after `after`, up to `until`. What they did at the
+/// places of `silent` does not show that they have read. What they have read of a thread comes before what they have
+/// not.
+pub(crate) async fn count_attention(
     conn: &mut Conn,
     room_id: &RoomId,
     user_id: &UserId,
-    after: Position,
-    until: Position,
-    limit: i64,
+    (after, until): (Position, Position),
+    silent: &[i64],
 ) -> DbResult<Vec<Attention>> {
-    let rows = conn.list(&LIST_ATTENTION, args![room_id, user_id, after.0, until.0, limit]).await?;
+    let rows = conn.list(&COUNT_ATTENTION, args![room_id, user_id, after.0, until.0, silent]).await?;
     let attention = rows.iter().map(|row| {
+        let thread: String = row.get(0)?;
+        let count = |column| row.get::<i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
         Ok(Attention {
-            position: Position(row.get(0)?),
-            thread_root: row.get(1)?,
-            notifies: row.get(2)?,
-            mine: row.get(3)?,
-            highlights: row.get(4)?,
+            thread_root: if thread.is_empty() { None } else { Some(row.get(0)?) },
+            read: Position(row.get(1)?),
+            notifications: count(2)?,
+            highlights: count(3)?,
+            last: Position(row.get(4)?),
         })
     });
     attention.collect()

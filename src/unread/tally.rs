@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ruma::OwnedEventId;
 
-use crate::{fact::Receipt, position::Position};
+use crate::{fact::Receipt, position::Position, store::event::Attention};
 
 /// How many events are unread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,6 +158,16 @@ impl Tally {
         {
             slot.count.subtract(said);
         }
+    }
+
+    /// What the database knows of one thread.
+    pub(super) fn take(&mut self, known: &Attention) {
+        let slot = self.slot(known.thread_root.clone());
+        slot.read(known.read);
+        slot.count.notifications += known.notifications;
+        slot.count.highlights += known.highlights;
+        slot.last = slot.last.max(known.last);
+        self.tidy();
     }
 
     /// Up to where nothing is unread, in whatever thread.
