@@ -28,6 +28,7 @@ use crate::{
     receipt::{self, Receipts},
     report::{self, Report, Reports},
     room::{Active, Rooms},
+    search::Searches,
     signing,
     sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
@@ -70,6 +71,7 @@ pub struct House {
     pub(crate) account_data: AccountDataBook,
     pub(crate) receipts: Receipts,
     pub(crate) reports: Reports,
+    pub(crate) searches: Searches,
     /// None where no TURN server is configured.
     pub(crate) turn: Option<Turn>,
     pub(crate) typists: Typists,
@@ -134,7 +136,9 @@ impl App {
         );
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
-        let typists = Typists::start((db.clone(), rooms.clone(), clock.clone()), books.typing, &nodes, &tasks).await?;
+        let typists =
+            Typists::start((db.clone(), rooms.clone(), clock.clone()), books.typing, &nodes, board.clone(), &tasks)
+                .await?;
         let enabled = config.presence.enabled;
         let presence = PresenceBook::start(
             (db.clone(), log.clone(), clock.clone()),
@@ -145,6 +149,7 @@ impl App {
             &tasks,
         )
         .await?;
+        let searches = Searches::start(db.clone(), rooms.clone(), nodes.duty("search index").await?, &tasks);
         let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), books.unread);
         let syncs = Syncs::new(Sources {
             rooms: rooms.clone(),
@@ -158,6 +163,7 @@ impl App {
         });
         Ok(Self(Arc::new(House {
             reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
+            searches,
             turn: turn(&config.turn),
             directory: Directory::new(db.clone(), log.clone(), books.directory),
             devices: Devices::new(db.clone()),

@@ -28,6 +28,7 @@ pub mod receipt;
 pub mod report;
 pub mod room;
 pub mod room_version;
+mod search;
 pub mod serve;
 pub mod signing;
 mod store;

@@ -15,6 +15,7 @@ pub(crate) mod registration;
 pub(crate) mod relation;
 pub(crate) mod report;
 pub(crate) mod room;
+pub(crate) mod search;
 pub(crate) mod signing_key;
 pub(crate) mod state;
 pub(crate) mod token;

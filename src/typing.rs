@@ -1,11 +1,13 @@
 //! Typing notifications: who is writing something right now.
 //!
 //! Whoever types does so until a time, after which the server says that they have stopped. That is a fact in the
-//! log like any other, written by the node whose duty it is; two that write it both do no harm.
+//! log like any other, written by the node whose duty it is; two that write it both do no harm. Clients say every
+//! few seconds that somebody goes on: that goes to Redis, where it expires, and into the log where there is no Redis.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
 
 mod book;
+mod pulse;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ use crate::{
     db::Db,
     error::{Error, Result},
     fact::{Fact, Typing, Write},
+    hub::Board,
     node::{Duty, Nodes},
     position::Position,
     room::Rooms,
@@ -39,6 +42,8 @@ use crate::{
 const USUAL: Duration = Duration::from_secs(30);
 /// For how long somebody types at most.
 const LONGEST: Duration = Duration::from_mins(2);
+/// How long before somebody's time is up it is looked whether they go on.
+const AHEAD: Duration = Duration::from_secs(2);
 /// How often the clock is looked at while somebody is typing.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a node looks whether the duty has become its own.
@@ -55,6 +60,7 @@ struct Inner {
     rooms: Rooms,
     clock: Clock,
     book: Arc<Book>,
+    board: Board,
     /// To say that somebody has stopped who does not say so themselves.
     duty: Duty,
 }
@@ -66,10 +72,11 @@ impl Typists {
         (db, rooms, clock): (Db, Rooms, Clock),
         book: Arc<Book>,
         nodes: &Nodes,
+        board: Board,
         tasks: &Tasks,
     ) -> Result<Self> {
         let duty = nodes.duty("typing").await?;
-        let typists = Self(Arc::new(Inner { db, rooms, clock, book, duty }));
+        let typists = Self(Arc::new(Inner { db, rooms, clock, book, board, duty }));
         typists.load().await?;
         tasks.spawn("typing expiry", typists.clone().expire(tasks.shutdown().clone()));
         Ok(typists)
@@ -91,20 +98,33 @@ impl Typists {
 
     /// A member of the room types for so long, 30 seconds if they don't say and two minutes at most.
     pub async fn begin(&self, user_id: &UserId, room_id: &RoomId, timeout: Option<Duration>) -> Result<()> {
-        let until = later(self.0.clock.now(), timeout.unwrap_or(USUAL).min(LONGEST));
-        self.set(user_id, room_id, Some(until)).await
+        let now = self.0.clock.now();
+        let until = later(now, timeout.unwrap_or(USUAL).min(LONGEST));
+        self.check_member(user_id, room_id).await?;
+        // What ends sooner than everybody believes is news.
+        let goes_on = self.0.book.find(room_id, user_id).is_some_and(|believed| now < believed && believed <= until);
+        if goes_on && pulse::keep(&self.0.board, room_id, user_id, until).await {
+            return Ok(());
+        }
+        self.write(user_id, room_id, Some(until)).await
     }
 
     /// A member of the room has stopped typing.
     pub async fn stop(&self, user_id: &UserId, room_id: &RoomId) -> Result<()> {
-        self.set(user_id, room_id, None).await
+        self.check_member(user_id, room_id).await?;
+        pulse::end(&self.0.board, room_id, user_id).await;
+        self.write(user_id, room_id, None).await
     }
 
-    async fn set(&self, user_id: &UserId, room_id: &RoomId, until: Option<MilliSecondsSinceUnixEpoch>) -> Result<()> {
+    async fn check_member(&self, user_id: &UserId, room_id: &RoomId) -> Result<()> {
         let room = self.0.rooms.find(room_id).await?;
         if room.is_none_or(|room| room.view(|view| view.state.membership(user_id)) != MembershipState::Join) {
             return Err(Error::forbidden(format!("Join {room_id} first: only its members can type there")));
         }
+        Ok(())
+    }
+
+    async fn write(&self, user_id: &UserId, room_id: &RoomId, until: Option<MilliSecondsSinceUnixEpoch>) -> Result<()> {
         let typing = Typing { room_id: room_id.to_owned(), user_id: user_id.to_owned(), until };
         self.0.rooms.log().append(Write::fact(Fact::Typing(typing))).await?;
         Ok(())
@@ -133,14 +153,13 @@ impl Typists {
     async fn expire(self, shutdown: Shutdown) {
         loop {
             let mine = self.0.duty.is_mine();
-            let expired = if mine { self.0.book.list_expired(self.0.clock.now()) } else { Vec::new() };
+            let facts = if mine { self.list_news().await } else { Vec::new() };
             let mut pause = None;
-            if !expired.is_empty() {
-                let facts = expired.into_iter().map(Fact::Typing).collect();
-                if let Err(error) = self.0.rooms.log().append(Write { events: Vec::new(), facts }).await {
-                    tracing::warn!(%error, "could not write that somebody has stopped typing; trying again");
-                    pause = Some(PAUSE);
-                }
+            if !facts.is_empty()
+                && let Err(error) = self.0.rooms.log().append(Write { events: Vec::new(), facts }).await
+            {
+                tracing::warn!(%error, "could not write that somebody has stopped typing; trying again");
+                pause = Some(PAUSE);
             }
             let pause = pause.or_else(|| if mine { self.time_to_next() } else { Some(OTHERS) });
             tokio::select! {
@@ -149,6 +168,19 @@ impl Typists {
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
+    }
+
+    /// What has become of those whose time is up or soon will be: they go on, or they have stopped.
+    async fn list_news(&self) -> Vec<Fact> {
+        let now = self.0.clock.now();
+        let due = self.0.book.list_due(later(now, AHEAD));
+        let said = pulse::read(&self.0.board, &due).await;
+        let news = due.into_iter().zip(said).filter_map(|(typing, said)| {
+            let until = said.filter(|said| Some(*said) > typing.until && *said > now);
+            let is_news = until.is_some() || typing.until.is_none_or(|until| until <= now);
+            is_news.then_some(Fact::Typing(Typing { until, ..typing }))
+        });
+        news.collect()
     }
 
     /// How long to sleep, if anybody is typing. The clock may be moved, so it is looked at now and then.

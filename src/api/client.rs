@@ -35,6 +35,7 @@ mod room_event;
 mod room_state;
 mod room_state_send;
 mod room_summary;
+mod search;
 mod send;
 mod shared_secret;
 mod space;
@@ -92,6 +93,7 @@ const SECTIONS: &[Section] = &[
     room_state::routes,
     room_state_send::routes,
     room_summary::routes,
+    search::routes,
     send::routes,
     shared_secret::routes,
     space::routes,

@@ -26,8 +26,7 @@ macro_rules! migrations {
     };
 }
 
-static MIGRATIONS: &[Migration] =
-    migrations![1 "0001_first_light", 2 "0002_nodes", 3 "0003_relations", 4 "0004_reports", 5 "0005_openid"];
+static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light", 2 "0002_nodes", 3 "0003_relations", 4 "0004_reports", 5 "0005_openid", 6 "0006_search"];
 
 statements! {
     CREATE_MIGRATIONS = "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL)";

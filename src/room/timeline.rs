@@ -187,10 +187,21 @@ impl Rooms {
     ) -> Result<Option<Context>> {
         let Some(event) = self.find_event(reading, event_id).await? else { return Ok(None) };
         let limit = limit.min(MAX_LIMIT);
+        self.surroundings(reading, event, (limit / 2, limit - limit / 2), filter).await.map(Some)
+    }
+
+    /// What was said before and after an event that the user sees, so many events of each.
+    pub async fn surroundings(
+        &self,
+        reading: &mut Reading,
+        event: Stored,
+        (before, after): (usize, usize),
+        filter: &RoomEventFilter,
+    ) -> Result<Context> {
         let here = event.position;
-        let backward = Walk::new(reading, Direction::Backward, (Some(here.before()), None), limit / 2, filter);
+        let backward = Walk::new(reading, Direction::Backward, (Some(here.before()), None), before, filter);
         let before = self.page(reading, &backward).await?;
-        let forward = Walk::new(reading, Direction::Forward, (Some(here), None), limit - limit / 2, filter);
+        let forward = Walk::new(reading, Direction::Forward, (Some(here), None), after, filter);
         let after = self.page(reading, &forward).await?;
         let start = before.end.or_else(|| before.events.last().map(|first| first.position.before()));
         let end = after.end.or_else(|| after.events.last().map(|last| last.position));
@@ -198,14 +209,14 @@ impl Rooms {
         let state = self.state_at(&reading.room, last).await?;
         let events = before.events.iter().chain(&after.events).map(|event| &event.pdu).chain([&event.pdu]);
         let state = wanted_state(&state, filter, events);
-        Ok(Some(Context {
+        Ok(Context {
             event,
             before: before.events,
             after: after.events,
             start: start.unwrap_or(here.before()),
             end: end.unwrap_or(here),
             state,
-        }))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::RwLock;
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::Notify;
 
 use crate::{
@@ -138,14 +138,21 @@ impl Book {
         if typists.is_empty() && after == Position::START { Since::Unchanged } else { Since::Changed(typists) }
     }
 
-    /// Those whose time is up by `now`.
-    pub(super) fn list_expired(&self, now: MilliSecondsSinceUnixEpoch) -> Vec<Typing> {
+    /// Until when somebody types in a room, as the log has it.
+    pub(super) fn find(&self, room_id: &RoomId, user_id: &UserId) -> Option<MilliSecondsSinceUnixEpoch> {
+        self.pages.read().rooms.get(room_id)?.typists.get(user_id).copied()
+    }
+
+    /// Those whose time is up by then.
+    pub(super) fn list_due(&self, by: MilliSecondsSinceUnixEpoch) -> Vec<Typing> {
         let pages = self.pages.read();
         let typists = pages.rooms.iter().flat_map(|(room, page)| page.typists.iter().map(move |entry| (room, entry)));
-        typists
-            .filter(|(_, (_, until))| **until <= now)
-            .map(|(room_id, (user_id, _))| Typing { room_id: room_id.clone(), user_id: user_id.clone(), until: None })
-            .collect()
+        let due = typists.filter(|(_, (_, until))| **until <= by).map(|(room_id, (user_id, until))| Typing {
+            room_id: room_id.clone(),
+            user_id: user_id.clone(),
+            until: Some(*until),
+        });
+        due.collect()
     }
 
     /// When the next one's time is up, if anybody is typing.

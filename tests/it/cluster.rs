@@ -2,7 +2,7 @@
 //!
 //! The rest of the suite runs on a cluster as well (`on_both!`); here is what only a cluster can get wrong.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use hearth::{clock::Clock, config::RateLimit};
 use serde_json::{Value, json};
@@ -208,29 +208,25 @@ async fn a_clock_that_is_an_hour_off_breaks_nothing() {
     }
 }
 
-/// Load balancers leave it alone, and whoever asks it all the same is told nothing old.
+/// What clients say every few seconds is kept in Redis; beginnings and ends are news for the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_alone_cannot_hear_redis_is_not_ready_and_says_nothing_stale() {
-    let Some(mut world) = cluster(|_| {}).await else { return };
-    world.config.redis.url = Some("redis+unix:///nowhere/redis.sock".to_owned().try_into().unwrap());
-    world.add_node(world.clock.clone()).await;
-    let ready =
-        async |node: usize| reqwest::get(format!("{}/ready", world.nodes[node].url)).await.unwrap().status().as_u16();
-    let noticed = tokio::time::timeout(std::time::Duration::from_secs(30), async {
-        while ready(3).await != 503 {
-            tokio::task::yield_now().await;
-        }
-    });
-    assert!(noticed.await.is_ok(), "it goes on as if nothing were the matter");
-    assert_eq!(ready(0).await, 200, "the others have nothing to do with it");
-
-    let alice = world.user("alice").await.at_node(&world, 0);
-    let room = alice.create_room(json!({ "name": "Kitchen" })).await;
-    let name = format!("/_matrix/client/v3/rooms/{}/state/m.room.name/", escape(&room));
-    let there = alice.clone().at_node(&world, 3);
-    assert_eq!(there.get(&name).await.ok()["name"], "Kitchen");
-    alice.put(&name, json!({ "name": "Bath" })).await.ok();
-    assert_eq!(there.get(&name).await.ok()["name"], "Bath");
+async fn to_go_on_typing_costs_the_log_nothing() {
+    let Some(world) = cluster(|config| config.presence.enabled = false).await else { return };
+    let alice = world.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let typing = format!("/_matrix/client/v3/rooms/{}/typing/{}", escape(&room), escape(&alice.user_id));
+    let says = async |body: Value| {
+        alice.put(&typing, body).await.ok();
+        next(&alice.sync_with(None, "&timeout=0").await)
+    };
+    let before = says(json!({ "typing": false })).await;
+    let began = says(json!({ "typing": true })).await;
+    assert_ne!(before, began);
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_secs(4));
+        assert_eq!(says(json!({ "typing": true })).await, began);
+    }
+    assert_ne!(says(json!({ "typing": false })).await, began);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,7 @@ mod reading;
 mod receipt;
 mod relations;
 mod rooms;
+mod search;
 mod sync;
 mod sync_model;
 mod typing;

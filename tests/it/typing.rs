@@ -49,6 +49,29 @@ on_both! {
         assert_eq!(typists(&bob.sync(None).await, &room), None);
     }
 
+    async fn who_goes_on_typing_has_not_stopped(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let begin = json!({ "typing": true, "timeout": 10_000 });
+        alice.type_as(&alice.user_id, &room, begin.clone()).await.ok();
+        let token = next(&bob.sync(None).await);
+        world.clock.advance(Duration::from_secs(6));
+        alice.type_as(&alice.user_id, &room, begin).await.ok();
+        world.clock.advance(Duration::from_secs(6));
+        let still = async {
+            while typists(&bob.sync(None).await, &room) != Some(json!([alice.user_id])) {}
+        };
+        tokio::time::timeout(Duration::from_secs(20), still).await.expect("typing still");
+        alice.say(&room, "still writing").await;
+        let sync = bob.sync(Some(&token)).await;
+        assert_eq!(typists(&sync, &room), None, "nobody was told that it ended: {sync}");
+
+        world.clock.advance(Duration::from_secs(11));
+        let sync = bob.sync(Some(&next(&sync))).await;
+        assert_eq!(typists(&sync, &room), Some(json!([])));
+    }
+
     async fn only_as_oneself_and_where_one_is(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -1,0 +1,272 @@
+//! Messages, names and topics by their words.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search>
+
+use std::collections::{BTreeMap, HashSet};
+
+use axum::Router;
+use http::Method;
+use ruma::{
+    OwnedRoomId, OwnedUserId, UInt,
+    api::{
+        IncomingRequest, Metadata,
+        client::filter::RoomEventFilter,
+        client::search::search_events::v3::{
+            self as search_events, Criteria as Asked, EventContextResult, GroupingKey, OrderBy, ResultCategories,
+            ResultGroup, ResultGroupMap, ResultGroupMapsByGroupingKey, ResultRoomEvents, SearchKeys, SearchResult,
+            UserProfile,
+        },
+        error::DeserializationError,
+    },
+    events::AnyStateEvent,
+    serde::Raw,
+};
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::{
+    account::Caller,
+    api::{error::ApiResult, extract::Call, route::Routes as _},
+    app::App,
+    error::{Error, Result},
+    event::{ClientFormat, Stored, client_event},
+    room::{reading::Reading, timeline::Context},
+    search::{Criteria, Fields, Found, Group, Order, Place},
+};
+
+/// How many results come in a page where the client does not say, and at most.
+const DEFAULT_LIMIT: usize = 10;
+const MAX_LIMIT: usize = 100;
+/// The most events before a result, and after it.
+const MAX_CONTEXT: usize = 25;
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router.endpoint::<Search, _, _>(search)
+}
+
+async fn search(app: App, call: Call<Search>) -> ApiResult<search_events::Response> {
+    let Call { request: Search { request, wants_context }, caller, .. } = call;
+    let mut categories = ResultCategories::new();
+    if let Some(asked) = &request.search_categories.room_events {
+        let from = request.next_batch.as_deref().map(str::parse).transpose()?;
+        categories.room_events = room_events(&app, &caller, asked, wants_context, from).await?;
+    }
+    Ok(search_events::Response::new(categories))
+}
+
+async fn room_events(
+    app: &App,
+    caller: &Caller,
+    asked: &Asked,
+    wants_context: bool,
+    from: Option<Place>,
+) -> Result<ResultRoomEvents> {
+    let limit = asked.filter.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DEFAULT_LIMIT);
+    let criteria = Criteria {
+        reader: &caller.user_id,
+        ignored: app.account_data.ignored(&caller.user_id).await?,
+        term: &asked.search_term,
+        fields: fields(asked)?,
+        filter: &asked.filter,
+        order: order(asked)?,
+        limit: limit.clamp(1, MAX_LIMIT),
+        from,
+    };
+    let groups = groupings(asked)?;
+    let mut found = app.searches.find(&criteria).await?;
+    let mut answer = ResultRoomEvents::new();
+    answer.count = UInt::try_from(found.count).ok();
+    answer.next_batch = found.next.as_ref().map(ToString::to_string);
+    answer.highlights = std::mem::take(&mut found.highlights);
+    answer.groups = groups.into_iter().map(|key| group(&found, &key)).collect::<ResultGroupMapsByGroupingKey>();
+    if asked.include_state == Some(true) {
+        answer.state = state(app, &found).await?;
+    }
+    for result in std::mem::take(&mut found.results) {
+        let Some(reading) = found.readings.get_mut(result.event.pdu.room_id()) else { continue };
+        let context = if wants_context {
+            let limit = |limit: UInt| usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_CONTEXT);
+            let limits = (limit(asked.event_context.before_limit), limit(asked.event_context.after_limit));
+            Some(app.rooms.surroundings(reading, result.event.clone(), limits, &RoomEventFilter::default()).await?)
+        } else {
+            None
+        };
+        answer.results.push(write(app, caller, asked, reading, (&result.event, result.rank), context).await?);
+    }
+    Ok(answer)
+}
+
+/// One result as the client reads it.
+async fn write(
+    app: &App,
+    caller: &Caller,
+    asked: &Asked,
+    reading: &Reading,
+    (event, rank): (&Stored, f64),
+    context: Option<Context>,
+) -> Result<SearchResult> {
+    let around = context.iter().flat_map(|context| context.before.iter().chain(&context.after));
+    let events: Vec<&Stored> = around.map(|event| &**event).chain([event]).collect();
+    let writer = app.rooms.writer(reading, events.iter().copied(), &caller.device_id, app.clock.now()).await?;
+    let mut result = SearchResult::new();
+    result.rank = Some(rank);
+    result.result = Some(writer.write(event));
+    if let Some(context) = &context {
+        let mut written = EventContextResult::new();
+        written.start = Some(context.start.to_string());
+        written.end = Some(context.end.to_string());
+        written.events_before = context.before.iter().map(|event| writer.write(event)).collect();
+        written.events_after = context.after.iter().map(|event| writer.write(event)).collect();
+        if asked.event_context.include_profile {
+            written.profile_info = profiles(app, reading, event, &events).await?;
+        }
+        result.context = written;
+    }
+    Ok(result)
+}
+
+/// What those who sent these events were called when the result was sent.
+async fn profiles(
+    app: &App,
+    reading: &Reading,
+    at: &Stored,
+    events: &[&Stored],
+) -> Result<BTreeMap<OwnedUserId, UserProfile>> {
+    #[derive(Deserialize)]
+    struct Member {
+        displayname: Option<String>,
+        avatar_url: Option<String>,
+    }
+    let senders: HashSet<OwnedUserId> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+    let mut profiles = BTreeMap::new();
+    for sender in senders {
+        let member = app.rooms.state_event_at(&reading.room, at.position, "m.room.member", sender.as_str()).await?;
+        let Some(member) = member.and_then(|pdu| pdu.content_as::<Member>().ok()) else { continue };
+        let mut profile = UserProfile::new();
+        profile.displayname = member.displayname;
+        profile.avatar_url = member.avatar_url.map(Into::into);
+        profiles.insert(sender, profile);
+    }
+    Ok(profiles)
+}
+
+/// The state of each room in the results, as the reader may know it.
+async fn state(app: &App, found: &Found) -> Result<BTreeMap<OwnedRoomId, Vec<Raw<AnyStateEvent>>>> {
+    let format = ClientFormat { with_room_id: true, now: Some(app.clock.now()), ..ClientFormat::default() };
+    let mut rooms = BTreeMap::new();
+    for (room_id, reading) in &found.readings {
+        let state = app.rooms.readable_state(reading).await?;
+        rooms.insert(room_id.clone(), state.iter().map(|pdu| client_event(pdu, &format)).collect());
+    }
+    Ok(rooms)
+}
+
+/// The results by one of their properties. Where there are more results at all, each group says how to go on in it.
+fn group(found: &Found, key: &GroupingKey) -> ResultGroupMap {
+    let add = |groups: &mut BTreeMap<String, ResultGroup>, name: String, group: Group, event: &Stored| {
+        let order = UInt::try_from(groups.len()).ok();
+        let entry = groups.entry(name).or_insert_with(|| {
+            let mut entry = ResultGroup::new();
+            entry.order = order;
+            entry.next_batch = found.next.as_ref().map(|next| next.within(group).to_string());
+            entry
+        });
+        entry.results.push(event.pdu.event_id().to_owned());
+    };
+    let mut groups = BTreeMap::new();
+    for result in &found.results {
+        let (room_id, sender) = (result.event.pdu.room_id(), result.event.pdu.sender());
+        if *key == GroupingKey::RoomId {
+            add(&mut groups, room_id.to_string(), Group::Room(room_id.to_owned()), &result.event);
+        } else {
+            add(&mut groups, sender.to_string(), Group::Sender(sender.to_owned()), &result.event);
+        }
+    }
+    match key {
+        GroupingKey::RoomId => ResultGroupMap::RoomId(
+            groups.into_iter().filter_map(|(room, group)| Some((room.try_into().ok()?, group))).collect(),
+        ),
+        _ => ResultGroupMap::Sender(
+            groups.into_iter().filter_map(|(user, group)| Some((user.try_into().ok()?, group))).collect(),
+        ),
+    }
+}
+
+fn groupings(asked: &Asked) -> Result<Vec<GroupingKey>> {
+    let mut keys = Vec::new();
+    for key in asked.groupings.group_by.iter().filter_map(|grouping| grouping.key.as_ref()) {
+        if !matches!(key, GroupingKey::RoomId | GroupingKey::Sender) {
+            return Err(Error::invalid_param("Results can be grouped by room_id and by sender"));
+        }
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    Ok(keys)
+}
+
+fn order(asked: &Asked) -> Result<Order> {
+    match &asked.order_by {
+        None | Some(OrderBy::Rank) => Ok(Order::Rank),
+        Some(OrderBy::Recent) => Ok(Order::Recent),
+        Some(_) => Err(Error::invalid_param("order_by is rank or recent")),
+    }
+}
+
+fn fields(asked: &Asked) -> Result<Fields> {
+    let Some(keys) = asked.keys.as_deref().filter(|keys| !keys.is_empty()) else {
+        return Ok(Fields { body: true, name: true, topic: true });
+    };
+    let mut fields = Fields { body: false, name: false, topic: false };
+    for key in keys {
+        match key {
+            SearchKeys::ContentBody => fields.body = true,
+            SearchKeys::ContentName => fields.name = true,
+            SearchKeys::ContentTopic => fields.topic = true,
+            _ => return Err(Error::invalid_param("keys may be content.body, content.name and content.topic")),
+        }
+    }
+    Ok(fields)
+}
+
+/// ruma's request, and whether it asks for what was said around the results: there it can't be told from asking for
+/// the usual amount of it.
+struct Search {
+    request: search_events::Request,
+    wants_context: bool,
+}
+
+impl Metadata for Search {
+    type Authentication = <search_events::Request as Metadata>::Authentication;
+    type PathBuilder = <search_events::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = <search_events::Request as Metadata>::METHOD;
+    const RATE_LIMITED: bool = <search_events::Request as Metadata>::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = <search_events::Request as Metadata>::PATH_BUILDER;
+}
+
+impl IncomingRequest for Search {
+    type EndpointError = <search_events::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = search_events::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path: &[&str],
+    ) -> std::result::Result<Self, DeserializationError> {
+        #[derive(Deserialize)]
+        struct Body {
+            search_categories: Categories,
+        }
+        #[derive(Deserialize)]
+        struct Categories {
+            room_events: Option<RoomEvents>,
+        }
+        #[derive(Deserialize)]
+        struct RoomEvents {
+            event_context: Option<IgnoredAny>,
+        }
+        let body: Body = serde_json::from_slice(request.body())?;
+        let wants_context = body.search_categories.room_events.is_some_and(|asked| asked.event_context.is_some());
+        let request = search_events::Request::try_from_http_request_inner(request, path)?;
+        Ok(Self { request, wants_context })
+    }
+}

@@ -1,0 +1,269 @@
+//! `search` and `search_progress`: the full text of messages, names and topics, in the engine's own index. FTS5 on
+//! SQLite, `tsvector` on `PostgreSQL`; what is a word is decided above, so that both find the same.
+//!
+//! A room is a word too: looking for something in some rooms costs no more than looking for one more word. So is, on
+//! `PostgreSQL`, the stretch of the log: its index knows no order, and what is newest is found stretch by stretch.
+//!
+//! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
+
+use crate::{
+    db::{Conn, DbResult, Engine, Row, Tx, args, statements},
+    position::Position,
+};
+
+statements! {
+    FIND_PROGRESS = "SELECT position FROM search_progress";
+    /// Only whoever has read from where the index stands moves it on.
+    MOVE_PROGRESS = "UPDATE search_progress SET position = $2 WHERE position = $1";
+    ADD_DOCUMENTS = "INSERT INTO search (rowid, room, body, name, topic) SELECT value ->> 0, value ->> 1, value ->> 2,
+            value ->> 3, value ->> 4 FROM json_each($1)"
+        | "INSERT INTO search (position, words) SELECT (value ->> 0)::bigint, (value ->> 1)::tsvector
+            FROM jsonb_array_elements(CAST($1 AS jsonb)) ON CONFLICT (position) DO NOTHING";
+    REMOVE_DOCUMENTS = "DELETE FROM search WHERE rowid IN LIST($1)" | "DELETE FROM search WHERE position IN LIST($1)";
+    /// The newest below $2 that match $1, and how well they match: on `PostgreSQL`, $4.
+    FIND_RANKED = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL,
+            CAST(-1000000 * bm25(search, 0.0, 1.0, 3.0, 2.0) AS INTEGER)
+        FROM search CROSS JOIN events e ON e.position = search.rowid
+        WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3"
+        | "WITH hits AS MATERIALIZED (
+            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position < $2),
+        newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
+        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL,
+            CAST(1000000 * ts_rank(s.words, CAST($4 AS tsquery)) AS bigint)
+        FROM newest n JOIN search s ON s.position = n.position JOIN events e ON e.position = n.position
+        ORDER BY n.position DESC";
+    FIND_NEWEST = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL, 0
+        FROM search CROSS JOIN events e ON e.position = search.rowid
+        WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3"
+        | "WITH hits AS MATERIALIZED (
+            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position < $2),
+        newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
+        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL, CAST(0 AS bigint)
+        FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
+}
+
+/// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters.
+const STRETCHES: [(u32, char); 3] = [(14, 'a'), (18, 'b'), (22, 'c')];
+/// How many stretches of one length are looked through before longer ones are.
+const FEW: i64 = 16;
+/// Words at a greater distance from the beginning have no place of their own on `PostgreSQL`.
+const MAX_PLACE: usize = 16_383;
+
+/// What an event says, word by word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text {
+    pub(crate) body: Vec<String>,
+    pub(crate) name: Vec<String>,
+    pub(crate) topic: Vec<String>,
+}
+
+/// An event as it is searched.
+#[derive(Clone, Debug)]
+pub(crate) struct Document<'a> {
+    pub(crate) position: Position,
+    pub(crate) room_id: &'a RoomId,
+    pub(crate) text: Text,
+}
+
+/// Where a search looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fields {
+    pub(crate) body: bool,
+    pub(crate) name: bool,
+    pub(crate) topic: bool,
+}
+
+/// Words that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sequence<'a> {
+    pub(crate) words: &'a [String],
+    /// Whether the last word may be the beginning of a longer one.
+    pub(crate) is_prefix: bool,
+}
+
+/// What is looked for: every one of these sequences.
+pub(crate) struct Wanted<'a> {
+    pub(crate) sequences: &'a [Sequence<'a>],
+    pub(crate) fields: Fields,
+    pub(crate) rooms: &'a [&'a RoomId],
+    /// Only what stands before this place.
+    pub(crate) below: Position,
+    /// Whether it matters how well something matches.
+    pub(crate) ranked: bool,
+    /// How many of the newest are given.
+    pub(crate) most: i64,
+}
+
+/// An event that matches.
+#[derive(Clone, Debug)]
+pub(crate) struct Hit {
+    pub(crate) position: Position,
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) sender: OwnedUserId,
+    /// Whether it has been redacted since.
+    pub(crate) is_gone: bool,
+    /// How well it matches, in millionths; higher is better.
+    pub(crate) rank: i64,
+}
+
+/// Up to where the log has been indexed.
+pub(crate) async fn progress(conn: &mut Conn) -> DbResult<Position> {
+    let row = conn.find(&FIND_PROGRESS, args![]).await?;
+    Ok(row.map(|row| row.get(0)).transpose()?.map_or(Position::START, Position))
+}
+
+/// Notes that the index, which stood at `from`, now holds everything up to `until`. False if it stands elsewhere: then
+/// somebody else has done this.
+pub(crate) async fn move_progress(tx: &mut Tx, from: Position, until: Position) -> DbResult<bool> {
+    Ok(tx.execute(&MOVE_PROGRESS, args![from.0, until.0]).await? == 1)
+}
+
+pub(crate) async fn add(tx: &mut Tx, documents: &[Document<'_>]) -> DbResult<()> {
+    if documents.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<serde_json::Value> = match tx.engine() {
+        Engine::Sqlite => documents.iter().map(fts_row).collect(),
+        Engine::Postgres => {
+            documents.iter().map(|document| serde_json::json!([document.position, vector(document)])).collect()
+        }
+    };
+    let rows = serde_json::Value::Array(rows).to_string();
+    tx.execute(&ADD_DOCUMENTS, args![&rows]).await.map(drop)
+}
+
+pub(crate) async fn remove(tx: &mut Tx, positions: &[i64]) -> DbResult<()> {
+    if positions.is_empty() {
+        return Ok(());
+    }
+    tx.execute(&REMOVE_DOCUMENTS, args![positions]).await.map(drop)
+}
+
+/// The newest that match, newest first.
+pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<Hit>> {
+    if wanted.rooms.is_empty() || wanted.sequences.is_empty() {
+        return Ok(Vec::new());
+    }
+    if conn.engine() == Engine::Sqlite {
+        return run(conn, wanted, &fts_query(wanted), "").await;
+    }
+    let (rooms, words) = (ts_rooms(wanted), ts_words(wanted));
+    let newest = wanted.below.before().0;
+    for (bits, letter) in STRETCHES {
+        let last = newest >> bits;
+        let first = last - FEW + 1;
+        if first <= 0 {
+            break;
+        }
+        let stretches: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
+        let hits = run(conn, wanted, &format!("({rooms}) & ({}) & {words}", stretches.join(" | ")), &words).await?;
+        if i64::try_from(hits.len()).is_ok_and(|count| count >= wanted.most) {
+            return Ok(hits);
+        }
+    }
+    run(conn, wanted, &format!("({rooms}) & {words}"), &words).await
+}
+
+async fn run(conn: &mut Conn, wanted: &Wanted<'_>, query: &str, words: &str) -> DbResult<Vec<Hit>> {
+    let statement = if wanted.ranked { &FIND_RANKED } else { &FIND_NEWEST };
+    let mut arguments = args![query, wanted.below.0, wanted.most].to_vec();
+    if wanted.ranked && conn.engine() == Engine::Postgres {
+        arguments.extend_from_slice(args![words]);
+    }
+    let rows = conn.list(statement, &arguments).await?;
+    rows.iter().map(hit).collect()
+}
+
+fn hit(row: &Row) -> DbResult<Hit> {
+    Ok(Hit {
+        position: Position(row.get(0)?),
+        room_id: row.get(1)?,
+        sender: row.get(2)?,
+        is_gone: !row.get::<bool>(3)?,
+        rank: row.get(4)?,
+    })
+}
+
+/// A row of the FTS5 table: its tokeniser splits at spaces and leaves the words as they are.
+fn fts_row(document: &Document<'_>) -> serde_json::Value {
+    let Text { body, name, topic } = &document.text;
+    let room = room_word(document.room_id);
+    serde_json::json!([document.position, room, body.join(" "), name.join(" "), topic.join(" ")])
+}
+
+/// <https://www.sqlite.org/fts5.html#full_text_query_syntax>
+fn fts_query(wanted: &Wanted<'_>) -> String {
+    let rooms: Vec<String> = wanted.rooms.iter().map(|room| format!("\"{}\"", room_word(room))).collect();
+    let Fields { body, name, topic } = wanted.fields;
+    let fields: Vec<&str> = [("body", body), ("name", name), ("topic", topic)]
+        .iter()
+        .filter(|(_, is_in)| *is_in)
+        .map(|(field, _)| *field)
+        .collect();
+    let sequence = |sequence: &Sequence<'_>| {
+        format!("\"{}\"{}", sequence.words.join(" "), if sequence.is_prefix { " *" } else { "" })
+    };
+    let words: Vec<String> = wanted.sequences.iter().map(sequence).collect();
+    format!("(room : ({})) AND ({{{}}} : ({}))", rooms.join(" OR "), fields.join(" "), words.join(" AND "))
+}
+
+/// A room as a word of letters and digits.
+fn room_word(room_id: &RoomId) -> String {
+    let hash = digest::digest(&digest::SHA256, room_id.as_bytes());
+    hash.as_ref().iter().take(12).fold(String::from("r"), |mut word, byte| {
+        write!(word, "{byte:02x}").unwrap_or_default();
+        word
+    })
+}
+
+/// A document as a `tsvector` is written. No word of a text begins as those of rooms and stretches do.
+///
+/// <https://www.postgresql.org/docs/current/datatype-textsearch.html>
+fn vector(document: &Document<'_>) -> String {
+    let mut vector = ts_quoted(&format!("!{}", document.room_id));
+    for (bits, letter) in STRETCHES {
+        write!(vector, " '#{letter}{}'", document.position.0 >> bits).unwrap_or_default();
+    }
+    let mut place = 0;
+    let Text { body, name, topic } = &document.text;
+    for (words, label) in [(name, "A"), (topic, "B"), (body, "D")] {
+        for word in words {
+            place += 1;
+            write!(vector, " {}:{}{label}", ts_quoted(word), place.min(MAX_PLACE)).unwrap_or_default();
+        }
+        // Nothing follows what is said elsewhere.
+        place += 2;
+    }
+    vector
+}
+
+fn ts_rooms(wanted: &Wanted<'_>) -> String {
+    let rooms: Vec<String> = wanted.rooms.iter().map(|room| ts_quoted(&format!("!{room}"))).collect();
+    rooms.join(" | ")
+}
+
+fn ts_words(wanted: &Wanted<'_>) -> String {
+    let Fields { body, name, topic } = wanted.fields;
+    let labels: String =
+        [('A', name), ('B', topic), ('D', body)].iter().filter(|(_, is_in)| *is_in).map(|(label, _)| *label).collect();
+    let sequence = |sequence: &Sequence<'_>| {
+        let last = sequence.words.len().saturating_sub(1);
+        let word = |(number, word): (usize, &String)| {
+            let prefix = if sequence.is_prefix && number == last { "*" } else { "" };
+            format!("{}:{prefix}{labels}", ts_quoted(word))
+        };
+        let words: Vec<String> = sequence.words.iter().enumerate().map(word).collect();
+        format!("({})", words.join(" <-> "))
+    };
+    let sequences: Vec<String> = wanted.sequences.iter().map(sequence).collect();
+    sequences.join(" & ")
+}
+
+fn ts_quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''"))
+}

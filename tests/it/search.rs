@@ -1,0 +1,278 @@
+//! Server-side search: what is found, in which order and by whom, and what no longer is.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#server-side-search>
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::{
+    on_both,
+    world::{Client, Reply, escape},
+};
+
+fn at(room: &str, rest: &str) -> String {
+    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
+}
+
+async fn try_search(user: &Client, next: Option<&str>, criteria: Value) -> Reply {
+    let next = next.map_or_else(String::new, |token| format!("?next_batch={}", escape(token)));
+    let body = json!({ "search_categories": { "room_events": criteria } });
+    user.post(&format!("/_matrix/client/v3/search{next}"), body).await
+}
+
+async fn search(user: &Client, criteria: Value) -> Value {
+    try_search(user, None, criteria).await.ok()["search_categories"]["room_events"].clone()
+}
+
+/// The bodies, names or topics of the results, in their order.
+fn found(results: &Value) -> Vec<String> {
+    let results = results["results"].as_array().cloned().unwrap_or_default();
+    let said = |result: &Value| {
+        let content = &result["result"]["content"];
+        ["body", "name", "topic"].iter().find_map(|key| content[key].as_str()).unwrap().to_owned()
+    };
+    results.iter().map(said).collect()
+}
+
+/// What a user finds with a term, newest first.
+async fn finds(user: &Client, term: &str) -> Vec<String> {
+    found(&search(user, json!({ "search_term": term, "order_by": "recent" })).await)
+}
+
+on_both! {
+    async fn messages_are_found_by_their_words(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({})).await;
+        for text in ["Martians and men", "Crème brûlée for two", "東京タワーへ行く", "the end of the line"] {
+            alice.say(&room, text).await;
+        }
+        for (term, expected) in [
+            ("martians", vec!["Martians and men"]),
+            ("MEN martians", vec!["Martians and men"]),
+            ("mart", vec!["Martians and men"]),
+            ("mar", vec![]),
+            ("martians women", vec![]),
+            ("creme", vec!["Crème brûlée for two"]),
+            ("タワー", vec!["東京タワーへ行く"]),
+            ("京東", vec![]),
+            ("\"end of the\"", vec!["the end of the line"]),
+            ("\"the of end\"", vec![]),
+            ("end-of", vec!["the end of the line"]),
+            ("' \\ & | ! : * ( ) \" <->", vec![]),
+            ("body : martians OR NEAR(men)", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(finds(&alice, term).await, expected, "{term}");
+        }
+        let results = search(&alice, json!({ "search_term": "Martians \"and men\"" })).await;
+        assert_eq!(results["highlights"], json!(["martians", "and", "men"]));
+        assert_eq!(results["count"], 1);
+        assert!(results.get("next_batch").is_none(), "{results}");
+        let result = &results["results"][0];
+        assert!(result["rank"].as_f64().unwrap() > 0.0, "{result}");
+        assert_eq!(result["result"]["room_id"], room.as_str());
+        assert!(result.get("context").is_none(), "nobody asked for it: {result}");
+    }
+
+    async fn names_and_topics_are_found_and_each_key_by_itself(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({ "name": "Garden club", "topic": "Tulips and gardens" })).await;
+        alice.say(&room, "the garden is wet").await;
+        let all = found(&search(&alice, json!({ "search_term": "garden" })).await);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 3, "{all:?}");
+        for (key, expected) in [
+            ("content.body", "the garden is wet"),
+            ("content.name", "Garden club"),
+            ("content.topic", "Tulips and gardens"),
+        ] {
+            let results = search(&alice, json!({ "search_term": "garden", "keys": [key] })).await;
+            assert_eq!(found(&results), [expected], "{key}");
+        }
+        let plain = json!({ "m.text": [{ "body": "about orchids", "mimetype": "text/plain" }] });
+        alice.put(&at(&room, "/state/m.room.topic/"), json!({ "topic": "Flowers", "m.topic": plain })).await.ok();
+        assert_eq!(finds(&alice, "orchids").await, ["Flowers"]);
+    }
+
+    async fn only_what_the_searcher_may_see(world) {
+        let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
+        let room = alice.create_room(json!({ "preset": "private_chat" })).await;
+        let hidden = json!({ "history_visibility": "joined" });
+        alice.put(&at(&room, "/state/m.room.history_visibility/"), hidden).await.ok();
+        alice.say(&room, "secret before").await;
+        alice.invite(&room, &bob.user_id).await.ok();
+        assert_eq!(finds(&bob, "secret").await, Vec::<String>::new(), "an invitation opens nothing");
+        bob.join(&room).await.ok();
+        alice.say(&room, "secret during").await;
+        bob.leave(&room).await.ok();
+        alice.say(&room, "secret after").await;
+        assert_eq!(finds(&alice, "secret").await, ["secret after", "secret during", "secret before"]);
+        assert_eq!(finds(&bob, "secret").await, ["secret during"], "rooms that one has left are searched as well");
+        assert_eq!(finds(&carol, "secret").await, Vec::<String>::new());
+        bob.post(&at(&room, "/forget"), json!({})).await.ok();
+        assert_eq!(finds(&bob, "secret").await, Vec::<String>::new(), "forgotten rooms are not");
+
+        // A room that somebody names is no more open to them than others.
+        let filter = json!({ "rooms": [room] });
+        assert_eq!(found(&search(&carol, json!({ "search_term": "secret", "filter": filter })).await).len(), 0);
+    }
+
+    async fn redactions_edits_ignored_users_and_encrypted_rooms(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let gone = alice.say(&room, "regret this").await;
+        alice.say(&room, "regret nothing").await;
+        assert_eq!(finds(&bob, "regret").await.len(), 2);
+        alice.put(&at(&room, &format!("/redact/{}/r1", escape(&gone))), json!({})).await.ok();
+        assert_eq!(finds(&bob, "regret").await, ["regret nothing"]);
+
+        let original = alice.say(&room, "teh first").await;
+        let edit = json!({ "msgtype": "m.text", "body": "* the corrected", "m.new_content": { "msgtype": "m.text", "body": "the corrected" }, "m.relates_to": { "rel_type": "m.replace", "event_id": original } });
+        alice.put(&at(&room, "/send/m.room.message/e1"), edit).await.ok();
+        assert_eq!(finds(&bob, "corrected").await, ["* the corrected"]);
+
+        let ignored = json!({ "ignored_users": { &alice.user_id: {} } });
+        let path = format!("/_matrix/client/v3/user/{}/account_data/m.ignored_user_list", escape(&bob.user_id));
+        bob.put(&path, ignored).await.ok();
+        assert_eq!(finds(&bob, "regret").await, Vec::<String>::new());
+
+        let algorithm = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+        alice.put(&at(&room, "/state/m.room.encryption/"), algorithm).await.ok();
+        assert_eq!(finds(&alice, "regret").await, Vec::<String>::new(), "encrypted rooms are not searched");
+    }
+
+    async fn pages_in_both_orders_hold_each_result_once(world) {
+        let alice = world.user("alice").await;
+        let rooms = [alice.create_room(json!({})).await, alice.create_room(json!({})).await];
+        for number in 0..23 {
+            let text = format!("{}number {number}", "number ".repeat(number % 3));
+            alice.say(&rooms[number % 2], &text).await;
+        }
+        for order in ["recent", "rank"] {
+            let criteria = json!({ "search_term": "number", "order_by": order, "filter": { "limit": 5 } });
+            let (mut next, mut all, mut ranks) = (None::<String>, Vec::new(), Vec::new());
+            loop {
+                let page = try_search(&alice, next.as_deref(), criteria.clone()).await.ok();
+                let page = &page["search_categories"]["room_events"];
+                all.extend(found(page));
+                let results = page["results"].as_array().cloned().unwrap_or_default();
+                ranks.extend(results.iter().map(|result| result["rank"].as_f64().unwrap()));
+                assert!(results.len() <= 5);
+                // What comes later is not part of these results.
+                alice.say(&rooms[0], "number late").await;
+                match page["next_batch"].as_str() {
+                    Some(token) => next = Some(token.to_owned()),
+                    None => break,
+                }
+            }
+            all.retain(|text| !text.ends_with("late"));
+            assert_eq!(all.len(), 23, "{order}");
+            assert_eq!(all.iter().collect::<HashSet<_>>().len(), 23, "{order}");
+            if order == "rank" {
+                assert!(ranks.windows(2).all(|pair| pair[0] >= pair[1]), "{ranks:?}");
+            } else {
+                assert_eq!(all[0], "number number 22".replacen("number ", "", 0), "{all:?}");
+            }
+        }
+    }
+
+    async fn groups_and_filters(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let one = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let two = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&one).await.ok();
+        bob.join(&two).await.ok();
+        for number in 0..4 {
+            alice.say(&one, &format!("apple {number}")).await;
+            bob.say(&two, &format!("apple {number} too")).await;
+        }
+        let criteria = json!({
+            "search_term": "apple", "order_by": "recent", "filter": { "limit": 3 },
+            "groupings": { "group_by": [{ "key": "room_id" }, { "key": "sender" }] },
+        });
+        let page = search(&alice, criteria.clone()).await;
+        assert_eq!(found(&page), ["apple 3 too", "apple 3", "apple 2 too"]);
+        let groups = &page["groups"];
+        assert_eq!(groups["room_id"][&two]["results"].as_array().unwrap().len(), 2, "{groups}");
+        assert_eq!(groups["room_id"][&two]["order"], 0);
+        assert_eq!(groups["room_id"][&one]["order"], 1);
+        assert_eq!(groups["sender"][&alice.user_id]["results"].as_array().unwrap().len(), 1, "{groups}");
+        // A group's token gives what is left of it.
+        for (key, name, expected) in [
+            ("room_id", one.as_str(), ["apple 2", "apple 1", "apple 0"].as_slice()),
+            ("sender", bob.user_id.as_str(), &["apple 1 too", "apple 0 too"]),
+        ] {
+            let token = groups[key][name]["next_batch"].as_str().unwrap();
+            let rest = try_search(&alice, Some(token), criteria.clone()).await.ok();
+            assert_eq!(found(&rest["search_categories"]["room_events"]), expected, "{key}");
+        }
+        for (filter, count) in [
+            (json!({ "rooms": [one] }), 4),
+            (json!({ "not_rooms": [one, two] }), 0),
+            (json!({ "senders": [bob.user_id] }), 4),
+            (json!({ "types": ["m.room.name"] }), 0),
+            (json!({ "contains_url": true }), 0),
+        ] {
+            let results = search(&alice, json!({ "search_term": "apple", "filter": filter })).await;
+            assert_eq!(found(&results).len(), count, "{filter}");
+        }
+    }
+
+    async fn what_was_said_around_a_result(world) {
+        let alice = world.user("alice").await;
+        let path = format!("/_matrix/client/v3/profile/{}/displayname", escape(&alice.user_id));
+        alice.put(&path, json!({ "displayname": "Alice" })).await.ok();
+        let room = alice.create_room(json!({ "name": "Kitchen" })).await;
+        for text in ["one", "two", "needle", "three", "four"] {
+            alice.say(&room, text).await;
+        }
+        let asked = json!({ "before_limit": 1, "after_limit": 2, "include_profile": true });
+        let criteria = json!({ "search_term": "needle", "event_context": asked, "include_state": true });
+        let results = search(&alice, criteria).await;
+        let context = &results["results"][0]["context"];
+        let bodies = |events: &Value| -> Vec<String> {
+            events.as_array().unwrap().iter().map(|event| event["content"]["body"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(bodies(&context["events_before"]), ["two"]);
+        assert_eq!(bodies(&context["events_after"]), ["three", "four"]);
+        assert_eq!(context["profile_info"][&alice.user_id]["displayname"], "Alice");
+        let start = context["start"].as_str().unwrap();
+        let before = alice.get(&at(&room, &format!("/messages?dir=b&from={start}&limit=1"))).await.ok();
+        assert_eq!(before["chunk"][0]["content"]["body"], "one", "the tokens go on from there");
+        let state = results["state"][&room].as_array().unwrap();
+        assert!(state.iter().any(|event| event["type"] == "m.room.name"), "{results}");
+
+        let usual = search(&alice, json!({ "search_term": "needle", "event_context": {} })).await;
+        assert_eq!(usual["results"][0]["context"]["events_before"].as_array().unwrap().len(), 5, "{usual}");
+    }
+
+    async fn bad_searches(world) {
+        let alice = world.user("alice").await;
+        alice.create_room(json!({ "name": "Kitchen" })).await;
+        world.call("POST", "/_matrix/client/v3/search", None, Some(json!({}))).await.refused(401, "M_MISSING_TOKEN");
+        alice.post("/_matrix/client/v3/search", json!({})).await.refused(400, "M_MISSING_PARAM");
+        try_search(&alice, None, json!({})).await.refused(400, "M_MISSING_PARAM");
+        try_search(&alice, None, json!({ "search_term": 7 })).await.refused(400, "M_BAD_JSON");
+        for (key, value) in [
+            ("order_by", json!("size")),
+            ("keys", json!(["content.secret"])),
+            ("groupings", json!({ "group_by": [{ "key": "colour" }] })),
+        ] {
+            let criteria = json!({ "search_term": "kitchen", key: value });
+            try_search(&alice, None, criteria).await.refused(400, "M_INVALID_PARAM");
+        }
+        let many = "word ".repeat(65);
+        try_search(&alice, None, json!({ "search_term": many })).await.refused(400, "M_INVALID_PARAM");
+        let long = "w".repeat(20_000);
+        try_search(&alice, None, json!({ "search_term": long })).await.ok();
+        let nul = json!({ "search_term": "kit\u{0}chen" });
+        try_search(&alice, None, nul).await.ok();
+        for token in ["x", "1", "-1.0", "1.-1", "1.0.nobody", "99999999999999999999.0"] {
+            let criteria = json!({ "search_term": "kitchen" });
+            try_search(&alice, Some(token), criteria).await.refused(400, "M_INVALID_PARAM");
+        }
+        let nothing = alice.post("/_matrix/client/v3/search", json!({ "search_categories": {} })).await.ok();
+        assert_eq!(nothing, json!({ "search_categories": {} }));
+    }
+}
