@@ -8,6 +8,7 @@
 
 mod bearer;
 mod deactivate;
+mod guest;
 mod last_seen;
 mod localpart;
 mod login;
@@ -63,6 +64,8 @@ pub(crate) struct Caller {
 #[derive(Clone)]
 pub(crate) struct AccountSettings {
     pub(crate) registration: RegistrationMode,
+    /// Whether strangers may come as guests.
+    pub(crate) guests: bool,
     /// Whoever knows it may make accounts, admins too.
     pub(crate) shared_secret: Option<String>,
     /// How long an access token lasts whose client knows how to refresh it.

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod extract;
 mod federation;
 pub(crate) mod forward;
+mod guest;
 mod health;
 pub(crate) mod interactive;
 pub(crate) mod json;

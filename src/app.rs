@@ -283,6 +283,7 @@ fn tell_of_devices(log: Log) -> OnDevicesChanged {
 fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDevicesChanged) -> Result<Accounts> {
     let settings = AccountSettings {
         registration: config.registration.mode,
+        guests: config.registration.guests,
         shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
         access_token_lifetime: ACCESS_TOKEN_LIFETIME,
         password_cost: PasswordCost::default(),

@@ -82,6 +82,7 @@ pub struct Cluster {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Registration {
     pub mode: RegistrationMode,
+    pub guests: bool,
     pub shared_secret: Option<Secret>,
 }
 

@@ -10,6 +10,7 @@ mod create;
 pub mod fields;
 pub mod filter;
 mod fork;
+mod guest;
 mod highlight;
 mod invite_permission;
 mod join;

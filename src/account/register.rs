@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::RegistrationMode,
+    db::Tx,
     error::{Error, Result},
     store::{account, registration},
 };
@@ -60,17 +61,22 @@ impl Accounts {
         if !account::insert(&mut tx, &new.user_id, Some(&hash), new.admin, self.now()).await? {
             return Err(in_use());
         }
+        let session = self.welcome(&mut tx, new).await?;
+        tx.commit().await?;
+        Ok(session)
+    }
+
+    /// Uses the token and logs in, in the transaction that makes the account.
+    pub(super) async fn welcome(&self, tx: &mut Tx, new: Registration<'_>) -> Result<Option<Session>> {
         if let Some(token) = new.token
-            && !registration::use_token(&mut tx, token, self.now()).await?
+            && !registration::use_token(tx, token, self.now()).await?
         {
             return Err(Error::forbidden("This registration token has been used up or has expired"));
         }
-        let session = match new.session {
-            Some(session) => Some(self.open_session(&mut tx, &new.user_id, session).await?),
-            None => None,
-        };
-        tx.commit().await?;
-        Ok(session)
+        match new.session {
+            Some(session) => Ok(Some(self.open_session(tx, &new.user_id, session).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Makes an account for the operator, who needs nobody's permission. `name`: a user ID or its localpart.
@@ -84,6 +90,6 @@ impl Accounts {
     }
 }
 
-fn in_use() -> Error {
+pub(super) fn in_use() -> Error {
     Error::refused(ErrorKind::UserInUse, "This user name is taken: choose another one")
 }

@@ -1,5 +1,6 @@
 //! Sessions and tokens from their beginning to their end.
 
+mod guest;
 mod takeover;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,6 +29,7 @@ pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> 
     let clock = Clock::manual(1_800_000_000_000);
     let settings = AccountSettings {
         registration,
+        guests: true,
         shared_secret: Some(SECRET.to_owned()),
         access_token_lifetime: Duration::from_mins(1),
         password_cost: PasswordCost { memory_kib: 8, passes: 1 },

@@ -13,7 +13,7 @@ use ruma::api::{
     error::ErrorKind,
 };
 
-use super::error::ApiResult;
+use super::{error::ApiResult, guest};
 use crate::{account::Caller, app::App, error::Error};
 
 /// How an authentication scheme of the specification names its caller.
@@ -44,8 +44,7 @@ impl Authenticate for AccessToken {
 
     async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Caller> {
         let token = find_token(parts)?.ok_or_else(missing_token)?;
-        app.present(parts).await?;
-        Ok(app.accounts.caller(&token, address).await?)
+        app.admit(parts, &token, address).await
     }
 }
 
@@ -54,10 +53,7 @@ impl Authenticate for AccessTokenOptional {
 
     async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Option<Caller>> {
         match find_token(parts)? {
-            Some(token) => {
-                app.present(parts).await?;
-                Ok(Some(app.accounts.caller(&token, address).await?))
-            }
+            Some(token) => app.admit(parts, &token, address).await.map(Some),
             None => Ok(None),
         }
     }
@@ -73,6 +69,14 @@ impl Authenticate for AppserviceTokenOptional {
 }
 
 impl App {
+    /// The holder of a token, if they may make this call at all.
+    async fn admit(&self, parts: &Parts, token: &str, address: IpAddr) -> ApiResult<Caller> {
+        self.present(parts).await?;
+        let caller = self.accounts.caller(token, address).await?;
+        guest::check(&caller, &parts.method, parts.uri.path())?;
+        Ok(caller)
+    }
+
     /// Makes sure that this node knows what its caller knows: another node may have answered them a moment ago.
     ///
     /// A sync that waits for news is told of everything as it comes, and is to cost the database nothing.

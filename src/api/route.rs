@@ -63,6 +63,8 @@ impl Routes for Router<App> {
                 };
                 answered.and_then(write).unwrap_or_else(IntoResponse::into_response)
             };
+            #[cfg(test)]
+            MADE.with_borrow_mut(|made| made.push((R::METHOD, path.clone().into_owned())));
             self = self.route(&path, on(filter(&R::METHOD), answer));
         }
         self
@@ -92,5 +94,59 @@ fn filter(method: &Method) -> MethodFilter {
         Method::DELETE => MethodFilter::DELETE,
         Method::PATCH => MethodFilter::PATCH,
         _ => MethodFilter::GET,
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread has routed.
+    static MADE: std::cell::RefCell<Vec<(Method, String)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Every route of the client-server API, for tests that walk all of them.
+#[cfg(test)]
+pub(super) fn list() -> Vec<(Method, String)> {
+    MADE.take();
+    drop(super::client::routes(Router::new()));
+    MADE.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What came after r0, by its path in v3.
+    const LATER: [&str; 12] = [
+        "DELETE profile/{user_id}/{field}",
+        "GET login/sso/redirect/{idp_id}",
+        "GET room_keys/version/{version}",
+        "POST keys/device_signing/upload",
+        "POST keys/signatures/upload",
+        "POST knock/{room_id_or_alias}",
+        "POST refresh",
+        "POST room_keys/version",
+        "POST rooms/{room_id}/report",
+        "POST users/{user_id}/report",
+        "PUT room_keys/keys",
+        "PUT room_keys/version/{version}",
+    ];
+
+    #[test]
+    fn what_was_there_in_r0_still_is() {
+        let routes: BTreeSet<String> = list().into_iter().map(|(method, path)| format!("{method} {path}")).collect();
+        let mut missing = Vec::new();
+        for line in &routes {
+            let Some((method, rest)) = line.split_once(" /_matrix/client/v3/") else { continue };
+            let was_there = !LATER.contains(&format!("{method} {rest}").as_str());
+            if was_there && !routes.contains(&format!("{method} /_matrix/client/r0/{rest}")) {
+                missing.push(line);
+            }
+        }
+        assert!(missing.is_empty(), "not at r0: {missing:?}");
+        for of_old in ["initialSync", "events", "events/{event_id}", "rooms/{room_id}/initialSync"] {
+            assert!(routes.contains(&format!("GET /_matrix/client/r0/{of_old}")), "{of_old}");
+        }
     }
 }

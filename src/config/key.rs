@@ -92,6 +92,7 @@ pub(super) static KEYS: &[Key] = &[
         expects: "\"open\", \"token\" or \"closed\"",
         parse: is_one_of::<RegistrationMode>,
     },
+    Key { path: "registration.guests", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key { path: "registration.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
     Key { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {

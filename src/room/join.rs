@@ -8,7 +8,6 @@ use ruma::{
     events::{
         StateEventType,
         room::{
-            guest_access::{GuestAccess, RoomGuestAccessEventContent},
             join_rules::{AllowRule, JoinRule, RoomJoinRulesEventContent},
             member::MembershipState,
         },
@@ -41,11 +40,6 @@ impl State {
         };
         let room = |rule| if let AllowRule::RoomMembership(room) = rule { Some(room.room_id) } else { None };
         conditions.allow.into_iter().filter_map(room).collect()
-    }
-
-    fn admits_guests(&self) -> bool {
-        let content: Option<RoomGuestAccessEventContent> = self.content(&StateEventType::RoomGuestAccess);
-        content.is_some_and(|content| content.guest_access == GuestAccess::CanJoin)
     }
 }
 
@@ -84,7 +78,7 @@ impl Rooms {
         };
         fill_in(&mut content, &self.profile(user_id).await?);
         let state = room.state();
-        let is_in = self.joined_among(user_id, &state.allowed_rooms()).await?;
+        let conditions = self.conditions_met(user_id, &state.allowed_rooms()).await?;
         let settings = self.inherited(&state, room_id, user_id).await?;
         let appended = self.append(room_id, |head| {
             let current = head.state.member(user_id);
@@ -95,7 +89,7 @@ impl Rooms {
                     return Ok(Plan::done_by(current.event_id()));
                 }
             } else {
-                if let Some(voucher) = admit(head, user_id, guest, &is_in, self.server_name())? {
+                if let Some(voucher) = admit(head, user_id, guest, &conditions, self.server_name())? {
                     content.insert(AUTHORISED_VIA.to_owned(), voucher.as_str().into());
                 }
                 facts.clone_from(&settings);
@@ -106,24 +100,34 @@ impl Rooms {
         event_id(&appended.await?)
     }
 
-    async fn joined_among(&self, user_id: &UserId, rooms: &[OwnedRoomId]) -> Result<Vec<OwnedRoomId>> {
+    /// Which of the rooms whose members may join the user is in.
+    async fn conditions_met(&self, user_id: &UserId, rooms: &[OwnedRoomId]) -> Result<Conditions> {
         if rooms.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Conditions { is_in: Vec::new(), any_known: true });
         }
         let rooms: Vec<&RoomId> = rooms.iter().map(AsRef::as_ref).collect();
-        Ok(store::membership::list_joined_among(&mut self.0.db.read().await?, user_id, &rooms).await?)
+        let mut conn = self.0.db.read().await?;
+        let is_in = store::membership::list_joined_among(&mut conn, user_id, &rooms).await?;
+        let any_known = !is_in.is_empty() || store::room::any_exists(&mut conn, &rooms).await?;
+        Ok(Conditions { is_in, any_known })
     }
+}
+
+/// What is known of somebody in the rooms whose members may join.
+struct Conditions {
+    is_in: Vec<OwnedRoomId>,
+    /// Whether this server knows any of those rooms, or there are none.
+    any_known: bool,
 }
 
 const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 
-/// Whether somebody may come in who is in the rooms `is_in`, and who of this server's users vouches for them
-/// where the room asks for that.
+/// Whether somebody may come in, and who of this server's users vouches for them where the room asks for that.
 fn admit(
     head: &Head,
     user_id: &UserId,
     guest: bool,
-    is_in: &[OwnedRoomId],
+    conditions: &Conditions,
     here: &ServerName,
 ) -> Result<Option<OwnedUserId>> {
     if guest && !head.state.admits_guests() {
@@ -138,7 +142,12 @@ fn admit(
         JoinRule::Public => Ok(None),
         _ if membership == MembershipState::Invite => Ok(None),
         JoinRule::Restricted(_) | JoinRule::KnockRestricted(_) => {
-            if !head.state.allowed_rooms().iter().any(|room| is_in.contains(room)) {
+            if !head.state.allowed_rooms().iter().any(|room| conditions.is_in.contains(room)) {
+                if !conditions.any_known {
+                    let message = "This room is for members of rooms that this server does not know, so that it can't \
+                                   tell whether you are one: ask for an invitation";
+                    return Err(Error::refused(ErrorKind::UnableToAuthorizeJoin, message));
+                }
                 return Err(Error::forbidden(
                     "This room is for members of certain other rooms: join one of those, or ask for an invitation",
                 ));

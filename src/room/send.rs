@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ruma::{
     CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::error::ErrorKind,
-    events::{TimelineEventType, room::member::MembershipState},
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 
 use super::{
     Rooms, State,
     append::{Head, Plan, Proposal},
+    guest::admits_guests,
     membership::{event_id, says},
 };
 use crate::{
@@ -82,7 +83,7 @@ impl Rooms {
         let target =
             target.map_err(|e| Error::invalid_param(format!("`redacts` is not the identifier of an event: {e}")))?;
         let target = self.get_redactable(room_id, &target).await?;
-        let appended = self.append(room_id, |head| {
+        let plan = |head: &Head| -> Result<Plan> {
             check_joined(&head.state, sender)?;
             check_redaction(head, sender, *admin && target.sender().server_name() == self.server_name(), &target)?;
             let draft = Draft::message(sender.clone(), kind.clone(), content.clone());
@@ -90,8 +91,13 @@ impl Rooms {
             // What has been redacted stays as it is, with the first reason.
             let redacts = target.redacted_because().is_none().then(|| Arc::clone(&target));
             Ok(Plan::of(Proposal { draft, transaction: Some(transaction.clone()), redacts }))
-        });
-        event_id(&appended.await?)
+        };
+        if *target.kind() == TimelineEventType::RoomGuestAccess {
+            let holds = |pdu: &Arc<Pdu>| pdu.event_id() == target.event_id();
+            let ends = |head: &Head| head.state.find(&StateEventType::RoomGuestAccess).is_some_and(holds);
+            return self.append_ending_guest_access(room_id, plan, ends).await;
+        }
+        event_id(&self.append(room_id, plan).await?)
     }
 
     async fn get_redactable(&self, room_id: &RoomId, event_id: &EventId) -> Result<Arc<Pdu>> {
@@ -132,7 +138,7 @@ impl Rooms {
             }
             _ => {}
         }
-        let appended = self.append(room_id, |head| {
+        let plan = |head: &Head| -> Result<Plan> {
             check_joined(&head.state, sender)?;
             match head.state.get(&kind.to_string(), state_key) {
                 Some(current) if current.sender() == sender && says(current, &content) => {
@@ -140,8 +146,13 @@ impl Rooms {
                 }
                 _ => Ok(Plan::of(Draft::state(sender.to_owned(), kind.clone(), state_key, content.clone()))),
             }
-        });
-        event_id(&appended.await?)
+        };
+        if *kind == TimelineEventType::RoomGuestAccess && state_key.is_empty() && !admits_guests(&content) {
+            let plan =
+                |head: &Head| check_may_set(head, sender, &StateEventType::RoomGuestAccess).and_then(|()| plan(head));
+            return self.append_ending_guest_access(room_id, plan, |_| true).await;
+        }
+        event_id(&self.append(room_id, plan).await?)
     }
 }
 
@@ -161,6 +172,15 @@ pub(super) fn check_joined(state: &State, user_id: &UserId) -> Result<()> {
         MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
         _ => Err(Error::forbidden("You are not in this room: join it first")),
     }
+}
+
+/// Refuses whoever lacks the power to set state of this type.
+fn check_may_set(head: &Head, sender: &UserId, kind: &StateEventType) -> Result<()> {
+    check_joined(&head.state, sender)?;
+    if head.state.power_levels(head.rules).user_can_send_state(sender, kind.clone()) {
+        return Ok(());
+    }
+    Err(Error::forbidden(format!("You don't have the power to send {kind} in this room")))
 }
 
 /// Everybody may redact what they said themselves; it takes power, or to administer the server that `target`

@@ -1,6 +1,6 @@
 //! `accounts`: who lives on this server.
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, RoomId, UserId};
 
 use crate::db::{Conn, DbResult, Row, args, statements};
 
@@ -9,6 +9,14 @@ statements! {
     INSERT_ACCOUNT = "INSERT INTO accounts
         (user_id, password_hash, admin, guest, rate_limited, created_ts, deactivated_ts, erased)
         VALUES ($1, $2, $3, FALSE, TRUE, $4, NULL, FALSE) ON CONFLICT (user_id) DO NOTHING";
+    INSERT_GUEST = "INSERT INTO accounts
+        (user_id, password_hash, admin, guest, rate_limited, created_ts, deactivated_ts, erased)
+        VALUES ($1, NULL, FALSE, TRUE, TRUE, $2, NULL, FALSE) ON CONFLICT (user_id) DO NOTHING";
+    /// A guest becomes a user like any other.
+    UPGRADE_GUEST = "UPDATE accounts SET guest = FALSE, password_hash = $2 WHERE user_id = $1 AND guest";
+    /// Whoever is or was in a room and is a guest.
+    LIST_GUESTS_OF_ROOM = "SELECT a.user_id FROM memberships m JOIN accounts a ON a.user_id = m.user_id
+        WHERE m.room_id = $1 AND a.guest ORDER BY a.user_id";
     FIND_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts FROM accounts WHERE user_id = $1";
     LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts FROM accounts WHERE user_id = $1 FOR UPDATE";
     SET_PASSWORD = "UPDATE accounts SET password_hash = $2 WHERE user_id = $1";
@@ -35,6 +43,21 @@ pub(crate) async fn insert(
 ) -> DbResult<bool> {
     let rows = conn.execute(&INSERT_ACCOUNT, args![user_id, password_hash, admin, now]).await?;
     Ok(rows == 1)
+}
+
+/// Adds a guest's account, or says false where the name is taken.
+pub(crate) async fn insert_guest(conn: &mut Conn, user_id: &UserId, now: i64) -> DbResult<bool> {
+    Ok(conn.execute(&INSERT_GUEST, args![user_id, now]).await? == 1)
+}
+
+/// Makes a full account of a guest's, or says false where it is none.
+pub(crate) async fn upgrade_guest(conn: &mut Conn, user_id: &UserId, password_hash: &str) -> DbResult<bool> {
+    Ok(conn.execute(&UPGRADE_GUEST, args![user_id, password_hash]).await? == 1)
+}
+
+/// The guests who have ever had a membership of a room.
+pub(crate) async fn list_guests_of_room(conn: &mut Conn, room_id: &RoomId) -> DbResult<Vec<OwnedUserId>> {
+    conn.list(&LIST_GUESTS_OF_ROOM, args![room_id]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 pub(crate) async fn find(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Account>> {

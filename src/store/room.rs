@@ -15,9 +15,11 @@ pub(crate) use crate::position::Lineage;
 statements! {
     LOCK_HEADS = "SELECT room_id, head, trunk FROM rooms WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
+    ANY_EXISTS = "SELECT room_id FROM rooms WHERE room_id IN LIST($1) LIMIT 1";
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_id = $1";
     LIST_PUBLISHED = "SELECT room_id FROM published_rooms";
+    LIST_PUBLISHED_AMONG = "SELECT room_id FROM published_rooms WHERE room_id IN LIST($1)";
     FIND_PUBLISHED = "SELECT room_id FROM published_rooms WHERE room_id = $1";
 }
 
@@ -54,6 +56,12 @@ pub(crate) async fn find_head(conn: &mut Conn, room_id: &RoomId) -> DbResult<Opt
     Ok(Some((head, Lineage(row.get(4)?))))
 }
 
+/// Whether any of the rooms is known here.
+pub(crate) async fn any_exists(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<bool> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    Ok(conn.find(&ANY_EXISTS, args![&rooms]).await?.is_some())
+}
+
 /// Writes heads; `first` names the trunk of a room that is new.
 pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, Position, &RoomHead)]) -> DbResult<()> {
     let extremities: Vec<String> =
@@ -78,6 +86,12 @@ pub(crate) async fn publish(conn: &mut Conn, room_id: &RoomId, listed: bool) -> 
 /// All rooms that the directory shows.
 pub(crate) async fn list_published(conn: &mut Conn) -> DbResult<Vec<OwnedRoomId>> {
     conn.list(&LIST_PUBLISHED, args![]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Those of the rooms that the directory shows.
+pub(crate) async fn list_published_among(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<Vec<OwnedRoomId>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_PUBLISHED_AMONG, args![&rooms]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 pub(crate) async fn is_published(conn: &mut Conn, room_id: &RoomId) -> DbResult<bool> {

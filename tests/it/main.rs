@@ -17,6 +17,7 @@ mod cut;
 mod directory;
 mod durable;
 mod floors;
+mod guests;
 mod moderation;
 mod presence;
 mod proxy;

@@ -197,10 +197,19 @@ impl World {
     pub(crate) async fn user(&self, name: &str) -> Client {
         let body =
             json!({ "username": name, "password": format!("password of {name}"), "auth": { "type": "m.login.dummy" } });
-        let reply = self.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.ok();
+        self.client(&self.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.ok())
+    }
+
+    /// Comes as a guest, where the configuration has them.
+    pub(crate) async fn guest(&self) -> Client {
+        self.client(&self.call("POST", "/_matrix/client/v3/register?kind=guest", None, Some(json!({}))).await.ok())
+    }
+
+    /// Whoever got this answer when they registered.
+    fn client(&self, registered: &Value) -> Client {
         Client {
-            user_id: reply["user_id"].as_str().unwrap().to_owned(),
-            token: reply["access_token"].as_str().unwrap().to_owned(),
+            user_id: registered["user_id"].as_str().unwrap().to_owned(),
+            token: registered["access_token"].as_str().unwrap().to_owned(),
             http: self.http.clone(),
             url: self.url.clone(),
         }

@@ -9,7 +9,7 @@ use ruma::api::client::membership::{
 };
 
 use crate::{
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
 };
 
@@ -18,14 +18,12 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn ban(app: App, call: Call<Ban>) -> ApiResult<Banned> {
-    refuse_guest(&call.caller)?;
     let Ban { room_id, user_id, reason, .. } = call.request;
     app.rooms.ban(&room_id, &call.caller.user_id, &user_id, reason).await?;
     Ok(Banned::new())
 }
 
 async fn unban(app: App, call: Call<Unban>) -> ApiResult<Unbanned> {
-    refuse_guest(&call.caller)?;
     let Unban { room_id, user_id, reason, .. } = call.request;
     app.rooms.unban(&room_id, &call.caller.user_id, &user_id, reason).await?;
     Ok(Unbanned::new())

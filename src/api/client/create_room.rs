@@ -19,12 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{
-        content::{read_content, refuse_guest},
-        error::ApiResult,
-        extract::Call,
-        route::Routes as _,
-    },
+    api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::{Error, Result},
     rate_limit::Limit,
@@ -37,7 +32,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller).await?;
-    refuse_guest(&call.caller)?;
     let room = new_room(call.caller.user_id, call.request, &app.config.rooms.default_version, &app.server_name)?;
     Ok(Response::new(app.rooms.create(room).await?))
 }

@@ -18,7 +18,6 @@ use ruma::api::{
 use crate::{
     account::Caller,
     api::{
-        content::refuse_guest,
         error::{ApiError, ApiResult},
         extract::Call,
         route::Routes as _,
@@ -43,7 +42,6 @@ fn moderator(caller: &Caller) -> Moderator<'_> {
 }
 
 async fn create_alias(app: App, call: Call<create_alias::v3::Request>) -> ApiResult<create_alias::v3::Response> {
-    refuse_guest(&call.caller)?;
     let create_alias::v3::Request { room_alias, room_id, .. } = call.request;
     match app.rooms.add_alias(moderator(&call.caller), &room_alias, &room_id).await {
         Ok(()) => Ok(create_alias::v3::Response::new()),
@@ -62,13 +60,11 @@ async fn get_alias(app: App, call: Call<get_alias::v3::Request>) -> ApiResult<ge
 }
 
 async fn delete_alias(app: App, call: Call<delete_alias::v3::Request>) -> ApiResult<delete_alias::v3::Response> {
-    refuse_guest(&call.caller)?;
     app.rooms.remove_alias(moderator(&call.caller), &call.request.room_alias).await?;
     Ok(delete_alias::v3::Response::new())
 }
 
 async fn list_aliases(app: App, call: Call<aliases::v3::Request>) -> ApiResult<aliases::v3::Response> {
-    refuse_guest(&call.caller)?;
     Ok(aliases::v3::Response::new(app.rooms.list_aliases(moderator(&call.caller), &call.request.room_id).await?))
 }
 
@@ -114,7 +110,6 @@ impl IncomingRequest for SetVisibility {
 }
 
 async fn set_visibility(app: App, call: Call<SetVisibility>) -> ApiResult<set_room_visibility::v3::Response> {
-    refuse_guest(&call.caller)?;
     let set_room_visibility::v3::Request { room_id, visibility, .. } = call.request.0;
     let listed = match visibility {
         Visibility::Public => true,

@@ -9,7 +9,7 @@ use ruma::api::{
 };
 
 use crate::{
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
     rate_limit::Limit,
@@ -21,7 +21,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn invite(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller).await?;
-    refuse_guest(&call.caller)?;
     let Request { room_id, recipient, .. } = call.request;
     let InvitationRecipient::UserId(invited) = recipient else {
         let message = "This server asks no identity server: invite by `user_id`";

@@ -6,7 +6,7 @@ use axum::Router;
 use ruma::api::client::membership::kick_user::v3::{Request, Response};
 
 use crate::{
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
 };
 
@@ -15,7 +15,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn kick(app: App, call: Call<Request>) -> ApiResult<Response> {
-    refuse_guest(&call.caller)?;
     let Request { room_id, user_id, reason, .. } = call.request;
     app.rooms.kick(&room_id, &call.caller.user_id, &user_id, reason).await?;
     Ok(Response::new())

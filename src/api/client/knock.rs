@@ -6,7 +6,7 @@ use axum::Router;
 use ruma::api::client::knock::knock_room::v3::{Request, Response};
 
 use crate::{
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     rate_limit::Limit,
 };
@@ -18,7 +18,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 /// Other servers that could help (`via`) can't be asked.
 async fn knock(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller).await?;
-    refuse_guest(&call.caller)?;
     let room_id = app.rooms.resolve(&call.request.room_id_or_alias).await?;
     app.rooms.knock(&room_id, &call.caller.user_id, call.request.reason).await?;
     Ok(Response::new(room_id))

@@ -10,7 +10,7 @@ use ruma::{
 
 use crate::{
     account::OPENID_TOKEN_LIFETIME,
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::Error,
     rate_limit::Limit,
@@ -21,7 +21,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn request_token(app: App, call: Call<Request>) -> ApiResult<Response> {
-    refuse_guest(&call.caller)?;
     if call.request.user_id != call.caller.user_id {
         return Err(Error::forbidden("You can't prove to be somebody else").into());
     }

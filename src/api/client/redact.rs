@@ -9,7 +9,7 @@ use ruma::{
 };
 
 use crate::{
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     event::{Transaction, content},
     rate_limit::Limit,
@@ -22,7 +22,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn redact(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller).await?;
-    refuse_guest(&call.caller)?;
     let Request { room_id, event_id, txn_id, reason, .. } = call.request;
     let mut content = content([("redacts", event_id.as_str().into())]);
     content.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));

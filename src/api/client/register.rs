@@ -2,10 +2,14 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#account-registration-and-management>
 
+use std::net::IpAddr;
+
 use axum::Router;
+use http::Method;
 use ruma::{
     UserId,
     api::{
+        IncomingRequest, Metadata,
         client::{
             account::{
                 check_registration_token_validity, get_username_availability,
@@ -13,11 +17,12 @@ use ruma::{
             },
             uiaa::AuthType,
         },
-        error::ErrorKind,
+        error::{DeserializationError, ErrorKind},
     },
     serde::JsonObject,
 };
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::{
     account::{NewSession, Registration, Session, check_password},
@@ -36,24 +41,29 @@ use crate::{
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
     router
-        .endpoint::<Written<Interactive<register::v3::Request>>, _, _>(register)
+        .endpoint::<Written<Register>, _, _>(register)
         .endpoint::<get_username_availability::v3::Request, _, _>(available)
         .endpoint::<check_registration_token_validity::v1::Request, _, _>(token_validity)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register>
-async fn register(app: App, call: Call<Written<Interactive<register::v3::Request>>>) -> ApiResult<Json> {
-    let interactive = call.request.0;
+async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
+    let interactive = match call.request.0 {
+        Register::User(interactive) => interactive,
+        Register::Guest(guest) => return register_guest(&app, guest, call.address).await,
+    };
     let request = &interactive.request;
-    if request.kind == RegistrationKind::Guest {
-        return Err(Error::refused(ErrorKind::GuestAccessForbidden, "This server has no guests: register").into());
-    }
     app.accounts.check_registration_enabled()?;
     let limit = if interactive.auth.is_some() { Limit::Registration } else { Limit::Challenge };
     app.rate_limits.check_address(limit, call.address).await?;
-    let user_id = match &request.username {
-        Some(username) => app.accounts.check_username(username).await?,
-        None => app.accounts.generate_user_id()?,
+    let user_id = match (&request.username, &request.guest_access_token) {
+        (Some(username), Some(token)) => app.accounts.check_guest(username, token).await?,
+        (None, Some(_)) => {
+            let message = "A guest who registers says in `username` how they are called already";
+            return Err(Error::refused(ErrorKind::MissingParam, message).into());
+        }
+        (Some(username), None) => app.accounts.check_username(username).await?,
+        (None, None) => app.accounts.generate_user_id()?,
     };
     // Looked at before a stage is completed, so that nobody has to complete it twice for this.
     if interactive.auth.is_some() {
@@ -76,8 +86,62 @@ async fn register(app: App, call: Call<Written<Interactive<register::v3::Request
         token: passed.registration_token.as_deref(),
         session,
     };
-    let session = app.accounts.register(registration).await?;
-    Ok(Json::from(serde_json::Value::from(answer(&user_id, session))))
+    let session = match &request.guest_access_token {
+        Some(token) => app.accounts.upgrade_guest(token, registration).await?,
+        None => app.accounts.register(registration).await?,
+    };
+    Ok(Json::from(Value::from(answer(&user_id, session))))
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#guest-access>
+async fn register_guest(app: &App, guest: Guest, address: IpAddr) -> ApiResult<Json> {
+    app.accounts.check_guests_welcome()?;
+    app.rate_limits.check_address(Limit::Registration, address).await?;
+    let session =
+        NewSession { device_id: None, display_name: guest.initial_device_display_name, refreshable: false, address };
+    let session = app.accounts.register_guest(session).await?;
+    let user_id = session.user_id.clone();
+    Ok(Json::from(Value::from(answer(&user_id, Some(session)))))
+}
+
+/// A registration of either kind.
+enum Register {
+    User(Box<Interactive<register::v3::Request>>),
+    Guest(Guest),
+}
+
+/// All that is read of a guest's registration: the rest is ignored, whatever it is.
+#[derive(Deserialize)]
+struct Guest {
+    initial_device_display_name: Option<String>,
+}
+
+impl Metadata for Register {
+    type Authentication = <register::v3::Request as Metadata>::Authentication;
+    type PathBuilder = <register::v3::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = register::v3::Request::METHOD;
+    const RATE_LIMITED: bool = register::v3::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = register::v3::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Register {
+    type EndpointError = <register::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = register::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        // Without the body, since of a guest's hardly anything is to be read.
+        let (parts, body) = request.into_parts();
+        let query = http::Request::from_parts(parts.clone(), b"{}".as_slice());
+        match register::v3::Request::try_from_http_request_inner(query, path_args)?.kind {
+            RegistrationKind::Guest => Ok(Self::Guest(serde_json::from_slice(body)?)),
+            _ => Interactive::try_from_http_request_inner(http::Request::from_parts(parts, body), path_args)
+                .map(|user| Self::User(Box::new(user))),
+        }
+    }
 }
 
 fn stages(mode: RegistrationMode) -> &'static [AuthType] {

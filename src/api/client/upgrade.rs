@@ -6,7 +6,7 @@ use axum::Router;
 use ruma::api::client::room::upgrade_room::v3::{Request, Response};
 
 use crate::{
-    api::{content::refuse_guest, error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     room::Upgrade,
 };
@@ -16,7 +16,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn upgrade(app: App, call: Call<Request>) -> ApiResult<Response> {
-    refuse_guest(&call.caller)?;
     let Request { room_id, new_version, additional_creators, .. } = call.request;
     let upgrade = Upgrade { room_id, by: call.caller.user_id, version: new_version, additional_creators };
     Ok(Response::new(app.rooms.upgrade(&upgrade).await?))

@@ -1,13 +1,15 @@
 //! Who may come, who must go, and what their events say.
 
 use futures_util::future::join_all;
-use ruma::{OwnedRoomId, events::room::member::MembershipState, room_id, user_id};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState, room_id, user_id};
 use serde_json::{Value, json};
 
 use super::errcode;
 use crate::{
+    event::Draft,
     room::{
-        InitialState, NewRoom, Preset,
+        InitialState, NewRoom, Preset, View,
+        append::{Head, Plan},
         world::{World, json as content, new_room, user},
     },
     store,
@@ -147,6 +149,63 @@ async fn guests_come_where_they_are_welcome() {
     assert_eq!(errcode(world.rooms.join(&public, &guest, true, None).await), "M_GUEST_ACCESS_FORBIDDEN");
     let welcome = room_with(&world, json!({"join_rule": "public"})).await;
     world.rooms.join(&welcome, &guest, true, None).await.unwrap();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn guests_leave_a_room_that_no_longer_lets_them_in_however_many_they_are() {
+    let world = World::new().await;
+    let room_id = room_with(&world, json!({"join_rule": "public"})).await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    world.rooms.join(&room_id, &bob, false, None).await.unwrap();
+    let guests: Vec<_> = (0..900).map(|number| user(&format!("guest{number}"))).collect();
+    let mut tx = world.db.begin().await.unwrap();
+    for guest in &guests {
+        assert!(store::account::insert_guest(&mut tx, guest, 1).await.unwrap());
+    }
+    tx.commit().await.unwrap();
+    for some in guests.chunks(300) {
+        let join = |guest: &OwnedUserId| {
+            let join = content(json!({"membership": "join"}));
+            Draft::state(guest.clone(), "m.room.member".into(), guest.as_str(), join).into()
+        };
+        let joins = |_: &Head| Ok(Plan { proposals: some.iter().map(join).collect(), ..Plan::default() });
+        world.rooms.append(&room_id, joins).await.unwrap();
+    }
+    let joined = async || world.rooms.get(&room_id).await.unwrap().view(View::joined);
+    assert_eq!(joined().await, 902);
+
+    let set = async |sender: &UserId, access: &str| {
+        let access = content(json!({"guest_access": access}));
+        world.rooms.send_state(&room_id, sender, false, &"m.room.guest_access".into(), "", access).await
+    };
+    assert_eq!(errcode(set(&bob, "forbidden").await), "M_FORBIDDEN");
+    set(&alice, "can_join").await.unwrap();
+    assert_eq!(joined().await, 902);
+    let event_id = set(&alice, "forbidden").await.unwrap();
+    assert_eq!(joined().await, 2);
+    let state = world.rooms.get(&room_id).await.unwrap().state();
+    assert_eq!(state.get("m.room.guest_access", "").unwrap().event_id(), event_id);
+    assert_eq!(state.membership(&guests[0]), MembershipState::Leave);
+    assert_eq!(set(&alice, "forbidden").await.unwrap(), event_id);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_restricted_room_says_why_nobody_can_be_let_in() {
+    let world = World::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let allow = json!([{"type": "m.room_membership", "room_id": "!nowhere:there"}]);
+    let room_id = room_with(&world, json!({"join_rule": "restricted", "allow": allow})).await;
+    assert_eq!(errcode(world.rooms.join(&room_id, &bob, false, None).await), "M_UNABLE_TO_AUTHORISE_JOIN");
+    world.rooms.invite(&room_id, &alice, &bob, None).await.unwrap();
+    world.rooms.join(&room_id, &bob, false, None).await.unwrap();
+    // Without conditions it is for those who are invited.
+    let carol = user("carol");
+    for rules in [json!({"join_rule": "restricted"}), json!({"join_rule": "knock_restricted", "allow": []})] {
+        let room_id = room_with(&world, rules).await;
+        assert_eq!(errcode(world.rooms.join(&room_id, &carol, false, None).await), "M_FORBIDDEN");
+    }
     world.close().await;
 }
 
