@@ -1,19 +1,22 @@
 //! What changed since: the reading side of the log, shaped for clients.
 //!
-//! [`gather`] finds what a user has not seen; [`v3`] writes it as classic `/sync`. [`watch`] knows who is
-//! waiting and wakes them.
+//! [`gather`] finds what a user has not seen; [`v3`] writes it as classic `/sync`, [`initial`] as clients of old
+//! expect it, who go on with [`stream`]. [`watch`] knows who is waiting and wakes them.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
 mod gather;
+mod initial;
 mod membership;
 mod state;
+mod stream;
 mod timeline;
 mod v3;
 mod watch;
 
 pub(crate) use self::{
     gather::{Gathered, Request, Sources, Syncs},
+    stream::{Heard, Listener},
     v3::Writer,
     watch::{Registry, Watchers},
 };

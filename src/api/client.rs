@@ -10,7 +10,9 @@ mod context;
 mod create_room;
 mod device;
 mod directory;
+mod event_stream;
 mod filter;
+mod initial_sync;
 mod invite;
 mod join;
 mod kick;
@@ -68,7 +70,9 @@ const SECTIONS: &[Section] = &[
     create_room::routes,
     device::routes,
     directory::routes,
+    event_stream::routes,
     filter::routes,
+    initial_sync::routes,
     invite::routes,
     join::routes,
     kick::routes,

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-aliases>
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use ruma::{
     CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, UserId,
@@ -127,6 +127,12 @@ impl Rooms {
     pub async fn is_published(&self, room_id: &RoomId) -> Result<bool> {
         self.get(room_id).await?;
         Ok(store::room::is_published(&mut self.0.db.read().await?, room_id).await?)
+    }
+
+    /// Those of the rooms that the directory shows.
+    pub async fn list_published_among(&self, rooms: &[&RoomId]) -> Result<HashSet<OwnedRoomId>> {
+        let published = store::room::list_published_among(&mut self.0.db.read().await?, rooms).await?;
+        Ok(published.into_iter().collect())
     }
 
     /// Shows a room in the directory, or takes it out.

@@ -53,6 +53,17 @@ impl Rooms {
         Ok(Some(event))
     }
 
+    /// An event by its identifier alone, with the room that it is in, if the user may see it.
+    pub async fn find_event_anywhere(&self, event_id: &EventId, user_id: &UserId) -> Result<Option<(Reading, Stored)>> {
+        let Some(event) = store::event::find(&mut self.0.db.read().await?, event_id).await? else { return Ok(None) };
+        let mut reading = match self.open(event.pdu.room_id(), user_id).await {
+            Err(Error::Refused { .. }) => return Ok(None),
+            opened => opened?,
+        };
+        let event = self.find_event(&mut reading, event_id).await?;
+        Ok(event.map(|event| (reading, event)))
+    }
+
     /// The room's state as the user may know it: now, or as it was when they left.
     pub async fn readable_state(&self, reading: &Reading) -> Result<State> {
         self.state_at(&reading.room, reading.now()).await

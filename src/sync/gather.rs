@@ -33,7 +33,7 @@ use crate::{
 
 /// What `/sync` is made of. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Syncs(Arc<Sources>);
+pub(crate) struct Syncs(pub(super) Arc<Sources>);
 
 /// Where the parts of a `/sync` come from.
 pub(crate) struct Sources {

@@ -197,7 +197,7 @@ impl Page<'_> {
 }
 
 /// Where somebody who pages back begins: just before the first event.
-fn prev_batch(timeline: &Timeline) -> Position {
+pub(super) fn prev_batch(timeline: &Timeline) -> Position {
     timeline.events.first().map_or(timeline.start, |first| first.position.before())
 }
 
@@ -205,7 +205,8 @@ fn stripped<T>(room: &StrippedRoom) -> Vec<Raw<T>> {
     room.state.iter().map(|pdu| stripped_state(pdu)).collect()
 }
 
-fn account_data<T>(all: &[Arc<AccountData>]) -> Result<Vec<Raw<T>>> {
+/// Account data as events.
+pub(super) fn account_data<T>(all: &[Arc<AccountData>]) -> Result<Vec<Raw<T>>> {
     all.iter().map(|data| raw(&json!({ "type": data.kind, "content": &*data.content }))).collect()
 }
 

@@ -49,6 +49,8 @@ struct Index {
 struct WatchedRoom {
     pulse: Arc<Pulse>,
     users: Vec<Arc<Watcher>>,
+    /// Wakes those who look on from outside; none before the first of them.
+    onlookers: Option<watch::Sender<Position>>,
 }
 
 /// When something last happened in a room.
@@ -79,6 +81,16 @@ pub(crate) struct Membership {
     pub(crate) position: Position,
     pub(crate) forgotten: bool,
     pub(crate) pulse: Arc<Pulse>,
+}
+
+impl WatchedRoom {
+    fn new(pulse: Arc<Pulse>) -> Self {
+        Self { pulse, users: Vec::new(), onlookers: None }
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.users.is_empty() || self.onlookers.as_ref().is_some_and(|onlookers| onlookers.receiver_count() > 0)
+    }
 }
 
 impl Watcher {
@@ -149,6 +161,23 @@ impl Watchers {
         }
     }
 
+    /// A notice of every event in a room, for somebody who need not be in it.
+    pub(crate) fn onlook(&self, room_id: &RoomId) -> watch::Receiver<Position> {
+        loop {
+            let position = self.tail.reached();
+            // While nothing can be applied: a room's pulse must not miss a beat.
+            let subscribed = self.tail.catch_up(position, |missed| {
+                let now = missed.last().map_or(position, |batch| batch.last);
+                let mut index = self.registry.0.write();
+                let room = index.room(room_id, now);
+                room.onlookers.get_or_insert_with(|| watch::Sender::new(now)).subscribe()
+            });
+            if let Some(subscribed) = subscribed {
+                return subscribed;
+            }
+        }
+    }
+
     /// Whether a watcher shares a room with a user. None where that is not in memory: the user is connected to
     /// another node, or to none.
     pub(crate) fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
@@ -190,6 +219,12 @@ impl Index {
         watcher
     }
 
+    /// A room with its pulse, which starts at `now` if nobody has watched the room yet.
+    fn room(&mut self, room_id: &RoomId, now: Position) -> &mut WatchedRoom {
+        let pulse = || Arc::new(Pulse(AtomicI64::new(now.0)));
+        self.rooms.entry(room_id.to_owned()).or_insert_with(|| WatchedRoom::new(pulse()))
+    }
+
     /// Records a membership. A room's pulse starts at `now`: it may have changed at any time before.
     fn enter(
         &mut self,
@@ -198,10 +233,7 @@ impl Index {
         (membership, position, forgotten): (MembershipState, Position, bool),
         now: Position,
     ) {
-        let room = self
-            .rooms
-            .entry(room_id.to_owned())
-            .or_insert_with(|| WatchedRoom { pulse: Arc::new(Pulse(AtomicI64::new(now.0))), users: Vec::new() });
+        let room = self.room(room_id, now);
         let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
         let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
         match (watches, watching) {
@@ -228,14 +260,13 @@ impl Index {
         let users = &self.users;
         self.rooms.retain(|_, room| {
             room.users.retain(|user| users.contains_key(&user.user_id));
-            !room.users.is_empty()
+            room.is_watched()
         });
         // Whoever stays keeps the pulse that the index keeps; others' rooms get a new one when they return.
         for watcher in self.users.values() {
             for (room_id, membership) in watcher.rooms.read().iter() {
-                self.rooms
-                    .entry(room_id.clone())
-                    .or_insert_with(|| WatchedRoom { pulse: Arc::clone(&membership.pulse), users: Vec::new() });
+                let pulse = || Arc::clone(&membership.pulse);
+                self.rooms.entry(room_id.clone()).or_insert_with(|| WatchedRoom::new(pulse()));
             }
         }
     }
@@ -274,6 +305,9 @@ impl Reader for Registry {
             for watcher in index.concerned(news) {
                 woken.insert(Arc::as_ptr(watcher), (watcher, at));
             }
+            if let News::Event(logged) = news {
+                index.wake_onlookers(logged.stored.pdu.room_id(), at);
+            }
         }
         for (watcher, at) in woken.into_values() {
             watcher.wake(at);
@@ -308,6 +342,13 @@ impl Index {
         }
     }
 
+    /// Wakes whoever looks at a room from outside.
+    fn wake_onlookers(&self, room_id: &RoomId, at: Position) {
+        if let Some(onlookers) = self.rooms.get(room_id).and_then(|room| room.onlookers.as_ref()) {
+            onlookers.send_replace(at);
+        }
+    }
+
     /// Everybody who shares a room with a user, and the user.
     fn neighbours<'a>(&'a self, watcher: &'a Arc<Watcher>) -> Vec<&'a Arc<Watcher>> {
         let rooms = watcher.rooms.read();
@@ -332,9 +373,12 @@ impl Registry {
             let Some(row) = store::membership::Membership::of(change, room_id, at) else { continue };
             let mut index = self.0.write();
             let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
+            let known = watcher.membership(room_id);
             // One that the watcher was registered with is not news.
-            if watcher.membership(room_id).is_none_or(|known| known.position < at) {
-                index.enter(&watcher, room_id, (row.state, at, false), at);
+            if known.as_ref().is_none_or(|known| known.position < at) {
+                let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
+                let forgotten = outside && known.is_some_and(|known| known.forgotten);
+                index.enter(&watcher, room_id, (row.state, at, forgotten), at);
             }
         }
     }

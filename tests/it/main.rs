@@ -14,6 +14,7 @@ mod account_data;
 mod bad_input;
 mod cluster;
 mod cut;
+mod deprecated;
 mod directory;
 mod durable;
 mod floors;

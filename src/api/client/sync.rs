@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A client may wait no longer than this, so that a connection that died without a word is noticed.
-const MAX_PATIENCE: Duration = Duration::from_mins(2);
+pub(super) const MAX_PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
     router.endpoint::<Written<v3::Request>, _, _>(sync)
