@@ -27,6 +27,7 @@ pub mod resolve;
 mod send;
 pub mod state;
 mod state_at;
+mod successor;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::{
     profile_of::Profile,
     send::check_joined,
     state::membership_of,
+    successor::Succession,
 };
 use crate::{
     error::{Error, Result},
@@ -32,7 +33,7 @@ use crate::{
     room_version, store,
 };
 
-/// The state that a room hands on, beside power levels, bans and, in a space, its children.
+/// The state that a room hands on, beside power levels, bans, the spaces that it is in and the rooms that it holds.
 const TRANSFERRED: [&str; 9] = [
     "m.room.server_acl",
     "m.room.encryption",
@@ -45,7 +46,7 @@ const TRANSFERRED: [&str; 9] = [
     "m.room.canonical_alias",
 ];
 
-/// How many bans and children are handed on in one write. The others follow.
+/// How many bans, spaces and children are handed on in one write. The others follow.
 const AT_ONCE: usize = 400;
 
 /// An upgrade that somebody asks for.
@@ -86,6 +87,7 @@ impl Rooms {
         });
         let new = new.await?;
         self.hand_on_the_rest(upgrade, &new).await;
+        self.announce(Succession { by: &upgrade.by, old: &upgrade.room_id, new: &new }).await;
         Ok(new)
     }
 
@@ -99,7 +101,7 @@ impl Rooms {
             };
             let proposals = || some.iter().map(|state| draft(state).into()).collect();
             if let Err(error) = self.append(new, |_| Ok(Plan { proposals: proposals(), ..Plan::default() })).await {
-                tracing::warn!(%error, room_id = %new, "a new room did not get every ban and child of the old one");
+                tracing::warn!(%error, room_id = %new, "a new room did not get every ban, space and child of the old one");
             }
         }
     }
@@ -228,14 +230,16 @@ impl Upgrade {
     }
 }
 
-/// State that there may be much of: the children of a space, and who is banned.
+/// State that there may be much of: the children of a space, the spaces that the room is in, and who is banned.
 fn crowd(old: &State) -> Vec<InitialState> {
     let mut crowd = Vec::new();
-    for (state_key, pdu) in old.of_kind("m.space.child") {
-        let content: Content = pdu.content_as().unwrap_or_default();
-        // One without `via` has been removed.
-        if content.contains_key("via") {
-            crowd.push(InitialState { kind: TimelineEventType::SpaceChild, state_key: state_key.to_owned(), content });
+    for kind in [TimelineEventType::SpaceChild, TimelineEventType::SpaceParent] {
+        for (state_key, pdu) in old.of_kind(&kind.to_string()) {
+            let content: Content = pdu.content_as().unwrap_or_default();
+            // One without `via` has been removed.
+            if content.contains_key("via") {
+                crowd.push(InitialState { kind: kind.clone(), state_key: state_key.to_owned(), content });
+            }
         }
     }
     for (user, pdu) in old.members() {

@@ -40,8 +40,9 @@ static UPSERT_MEMBERSHIPS: Insert = Insert::new(
         ("position", Kind::Int),
         ("forgotten", Kind::Bool),
     ],
-    "ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership,
-        position = excluded.position, forgotten = excluded.forgotten",
+    // Who has forgotten a room hears no more of it until they are in it again, invited or knocking.
+    "ON CONFLICT (user_id, room_id) DO UPDATE SET membership = excluded.membership, position = excluded.position,
+        forgotten = memberships.forgotten AND excluded.membership IN ('leave', 'ban')",
 );
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use ruma::RoomId;
+use ruma::{OwnedRoomId, RoomId, UserId};
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
@@ -36,6 +36,10 @@ statements! {
         WHERE r.room_id IN LIST($1) AND v.event_position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM state_versions later
             WHERE later.lineage = v.lineage AND later.type = v.type AND later.state_key = v.state_key
                 AND later.from_position > v.from_position)";
+    /// The rooms that $1 is in and that have or had something under a key.
+    LIST_ROOMS_WITH = "SELECT DISTINCT r.room_id FROM memberships m JOIN rooms r ON r.room_id = m.room_id
+        JOIN state_versions v ON v.lineage = r.trunk AND v.type = $2 AND v.state_key = $3
+        WHERE m.user_id = $1 AND m.membership = 'join'";
     VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
         WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
@@ -186,6 +190,16 @@ pub(crate) async fn changes_between(
 pub(crate) async fn list_current(conn: &mut Conn, rooms: &[&RoomId], kinds: &[&str]) -> DbResult<Vec<i64>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     conn.list(&LIST_CURRENT, args![&rooms, kinds]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// The rooms that a user is in and whose state has or had something under a key.
+pub(crate) async fn list_rooms_with(
+    conn: &mut Conn,
+    user_id: &UserId,
+    kind: &str,
+    state_key: &str,
+) -> DbResult<Vec<OwnedRoomId>> {
+    conn.list(&LIST_ROOMS_WITH, args![user_id, kind, state_key]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// What a stretch of the log changed in the resolved state of these rooms.

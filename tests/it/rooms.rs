@@ -116,6 +116,92 @@ on_both! {
         bob.post(&format!("/_matrix/client/v3/knock/{}", escape(&closed)), json!({})).await.refused(403, "M_FORBIDDEN");
     }
 
+    async fn a_knock_on_a_room_that_also_takes_members_of_another(world) {
+        let (alice, bob, eve) = (world.user("alice").await, world.user("bob").await, world.user("eve").await);
+        let club = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+        let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock_restricted", "allow": allow } });
+        for version in ["10", "11", "12"] {
+            let room = alice.create_room(json!({ "room_version": version, "initial_state": [rule] })).await;
+            let knock = format!("/_matrix/client/v3/knock/{}", escape(&room));
+            bob.join(&room).await.refused(403, "M_FORBIDDEN");
+            let knocked = bob.post(&knock, json!({ "reason": "let me in" })).await.ok();
+            assert_eq!(knocked, json!({ "room_id": room }));
+            let member = at(&room, &format!("/state/m.room.member/{}", escape(&bob.user_id)));
+            let knocking = alice.get(&member).await.ok();
+            assert_eq!((&knocking["membership"], &knocking["reason"]), (&json!("knock"), &json!("let me in")));
+            bob.get(&at(&room, "/messages?dir=b")).await.refused(403, "M_FORBIDDEN");
+            // Denied, and asked again.
+            alice.post(&at(&room, "/kick"), json!({ "user_id": bob.user_id, "reason": "no" })).await.ok();
+            assert_eq!(alice.get(&member).await.ok()["reason"], "no");
+            bob.post(&knock, json!({})).await.ok();
+            bob.join(&club).await.ok();
+            bob.join(&room).await.ok();
+            let joined = alice.get(&member).await.ok();
+            assert_eq!(joined["join_authorised_via_users_server"], alice.user_id.as_str());
+            bob.post(&knock, json!({})).await.refused(403, "M_FORBIDDEN");
+            bob.leave(&club).await.ok();
+            // The conditions are for coming in: whoever is in stays, and a new name vouches for nobody.
+            let name = format!("/_matrix/client/v3/profile/{}/displayname", escape(&bob.user_id));
+            bob.put(&name, json!({ "displayname": format!("Bob {version}") })).await.ok();
+            let renamed = alice.get(&member).await.ok();
+            assert!(renamed.get("join_authorised_via_users_server").is_none(), "{renamed}");
+            alice.post(&at(&room, "/ban"), json!({ "user_id": eve.user_id })).await.ok();
+            eve.post(&knock, json!({})).await.refused(403, "M_FORBIDDEN");
+        }
+        // Rooms of older versions know no such rule: nobody comes in by it.
+        let old = alice.create_room(json!({ "room_version": "9", "initial_state": [rule] })).await;
+        bob.join(&club).await.ok();
+        bob.join(&old).await.refused(403, "M_FORBIDDEN");
+        bob.post(&format!("/_matrix/client/v3/knock/{}", escape(&old)), json!({})).await.refused(403, "M_FORBIDDEN");
+        bob.post("/_matrix/client/v3/knock/!nowhere:localhost", json!({})).await.refused(404, "M_NOT_FOUND");
+    }
+
+    async fn reasons_are_given_along(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "private_chat" })).await;
+        let (invite, kick) = (at(&room, "/invite"), at(&room, "/kick"));
+        let (join, leave) = (at(&room, "/join"), at(&room, "/leave"));
+        let other = |reason: &str| json!({ "user_id": bob.user_id, "reason": reason });
+        let member = at(&room, &format!("/state/m.room.member/{}", escape(&bob.user_id)));
+        for (client, path, body, membership) in [
+            (&alice, &invite, other("welcome"), "invite"),
+            (&bob, &leave, json!({ "reason": "not now" }), "leave"),
+            (&alice, &invite, other("please"), "invite"),
+            (&bob, &join, json!({ "reason": "well then" }), "join"),
+            (&alice, &kick, other("bye"), "leave"),
+        ] {
+            client.post(path, body.clone()).await.ok();
+            let now = alice.get(&member).await.ok();
+            assert_eq!((&now["membership"], &now["reason"]), (&json!(membership), &body["reason"]));
+        }
+        bob.post(&leave, json!({ "reason": 7 })).await.refused(400, "M_BAD_JSON");
+    }
+
+    /// A room that was forgotten is told of again only when the user is in it again, invited, or knocking.
+    async fn what_is_forgotten_stays_forgotten(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        bob.leave(&room).await.ok();
+        bob.post(&at(&room, "/forget"), json!({})).await.ok();
+        let since = bob.sync_with(None, "&timeout=0").await["next_batch"].as_str().unwrap().to_owned();
+        let (body, filter) = (json!({ "user_id": bob.user_id }), escape(r#"{"room":{"include_leave":true}}"#));
+        for act in ["/ban", "/unban"] {
+            alice.post(&at(&room, act), body.clone()).await.ok();
+            for since in [None, Some(&*since)] {
+                let sync = bob.sync_with(since, &format!("&timeout=0&filter={filter}")).await;
+                assert!(sync["rooms"]["leave"].get(&room).is_none(), "{act} {sync}");
+            }
+            bob.get(&at(&room, "/messages?dir=b")).await.refused(403, "M_FORBIDDEN");
+        }
+        alice.invite(&room, &bob.user_id).await.ok();
+        let sync = bob.sync_with(Some(&since), "&timeout=0").await;
+        assert!(sync["rooms"]["invite"].get(&room).is_some(), "{sync}");
+        bob.leave(&room).await.ok();
+        bob.get(&at(&room, "/messages?dir=b")).await.ok();
+    }
+
     async fn aliases(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat", "room_alias_name": "kitchen" })).await;
@@ -196,6 +282,46 @@ on_both! {
         assert_eq!(state(&alice, new, "m.room.name").await["name"], "Kitchen");
         bob.join("#kitchen:localhost").await.ok();
         assert_eq!(alice.get("/_matrix/client/v3/directory/room/%23kitchen%3Alocalhost").await.ok()["room_id"], new);
+    }
+
+    async fn an_upgraded_room_keeps_its_place_among_others(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let space = alice.create_room(json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } })).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": space }]);
+        let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } });
+        let parent = json!({ "type": "m.space.parent", "state_key": space, "content": { "via": ["localhost"], "canonical": true } });
+        let room = alice.create_room(json!({ "initial_state": [rule, parent] })).await;
+        // Whoever upgrades has no say in this one.
+        let theirs = bob.create_room(json!({ "preset": "public_chat", "initial_state": [rule, parent] })).await;
+        alice.join(&theirs).await.ok();
+        let child = |room: &str| format!("/state/m.space.child/{}", escape(room));
+        alice.put(&at(&space, &child(&room)), json!({ "via": ["localhost"], "order": "a" })).await.ok();
+        let look = async |reader: &Client, room: &str, rest: &str| reader.get(&at(room, rest)).await.body;
+        let upgrade = async |room: &str| {
+            let upgraded = alice.post(&at(room, "/upgrade"), json!({ "new_version": "12" })).await.ok();
+            upgraded["replacement_room"].as_str().unwrap().to_owned()
+        };
+
+        let new_room = upgrade(&room).await;
+        assert_eq!(look(&alice, &space, &child(&new_room)).await, json!({ "via": ["localhost"], "order": "a" }));
+        assert_eq!(look(&alice, &space, &child(&room)).await, json!({}));
+        let parent_of = |space: &str| format!("/state/m.space.parent/{}", escape(space));
+        assert_eq!(look(&alice, &new_room, &parent_of(&space)).await["canonical"], true);
+
+        let new_space = upgrade(&space).await;
+        assert_eq!(look(&alice, &new_space, &child(&new_room)).await["order"], "a");
+        assert_eq!(look(&alice, &new_room, &parent_of(&new_space)).await["canonical"], true);
+        assert_eq!(look(&alice, &new_room, &parent_of(&space)).await, json!({}));
+        let both = json!([
+            { "type": "m.room_membership", "room_id": space }, { "type": "m.room_membership", "room_id": new_space },
+        ]);
+        assert_eq!(look(&alice, &new_room, "/state/m.room.join_rules").await["allow"], both);
+        assert_eq!(look(&bob, &theirs, "/state/m.room.join_rules").await["allow"], allow);
+        assert_eq!(look(&bob, &theirs, &parent_of(&space)).await["canonical"], true);
+        // Who is in the new space only comes in.
+        bob.join(&new_room).await.refused(403, "M_FORBIDDEN");
+        bob.join(&new_space).await.ok();
+        bob.join(&new_room).await.ok();
     }
 
     async fn fifty_at_once_keep_one_order(world) {

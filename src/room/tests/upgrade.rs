@@ -32,6 +32,8 @@ async fn old_room(world: &World, version: RoomVersionId) -> OwnedRoomId {
             state("org.example.mine", "", json!({"a": 1})),
             state("m.space.child", "!child:here", json!({"via": ["here"]})),
             state("m.space.child", "!gone:here", json!({})),
+            state("m.space.parent", "!above:here", json!({"via": ["here"], "canonical": true})),
+            state("m.space.parent", "!left:here", json!({})),
             state("m.room.member", "@troll:there", json!({"membership": "ban", "reason": "trolling"})),
         ],
         ..new_room("alice", Preset::PublicChat)
@@ -65,6 +67,7 @@ async fn an_upgrade_moves_what_belongs_to_the_room_and_closes_the_old_one() {
             ("m.room.history_visibility", ""),
             ("m.room.guest_access", ""),
             ("m.space.child", "!child:here"),
+            ("m.space.parent", "!above:here"),
             ("m.room.member", "@troll:there"),
         ] {
             assert_ne!(world.state(&new, kind, state_key).await, Value::Null, "{kind}");
@@ -72,6 +75,7 @@ async fn an_upgrade_moves_what_belongs_to_the_room_and_closes_the_old_one() {
         }
         assert_eq!(world.state(&new, "org.example.mine", "").await, Value::Null);
         assert_eq!(world.state(&new, "m.space.child", "!gone:here").await, Value::Null);
+        assert_eq!(world.state(&new, "m.space.parent", "!left:here").await, Value::Null);
         let levels = world.state(&new, "m.room.power_levels", "").await;
         assert_eq!(levels["users"].get("@alice:here").is_some(), to != RoomVersionId::V12, "{levels}");
 
