@@ -18,7 +18,7 @@ use self::book::Page;
 use crate::{
     db::Db,
     error::{Error, Result},
-    fact::{AccountData, Fact, Write},
+    fact::{AccountData, Fact, INVITE_PERMISSION, Write, blocks_invites},
     log::{CommitError, Log},
     position::Position,
     store,
@@ -146,6 +146,14 @@ impl AccountDataBook {
     /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
     pub async fn ignored(&self, user_id: &UserId) -> Result<Arc<HashSet<OwnedUserId>>> {
         Ok(self.page(user_id).await?.ignored())
+    }
+
+    /// Whether a user takes no invitations.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+    pub async fn blocks_invites(&self, user_id: &UserId) -> Result<bool> {
+        let data = self.find(user_id, None, INVITE_PERMISSION).await?;
+        Ok(data.is_some_and(|data| blocks_invites(data.content.get())))
     }
 
     /// Everything of a user, from memory where it is there.

@@ -149,6 +149,21 @@ pub struct AccountData {
     pub content: Arc<RawValue>,
 }
 
+/// The account data by which somebody takes no invitations.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+pub const INVITE_PERMISSION: &str = "m.invite_permission_config";
+
+/// Whether somebody takes no invitations who has set this content of [`INVITE_PERMISSION`]. Whatever is not as
+/// specified blocks nothing.
+pub fn blocks_invites(content: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Content {
+        default_action: String,
+    }
+    serde_json::from_str::<Content>(content).is_ok_and(|content| content.default_action == "block")
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
 #[derive(Clone, Debug)]
 pub struct Typing {

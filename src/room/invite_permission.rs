@@ -3,18 +3,13 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
 
 use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
-use serde::Deserialize;
 
 use super::Rooms;
 use crate::{
     error::{Error, Result},
+    fact::{INVITE_PERMISSION, blocks_invites},
     store,
 };
-
-#[derive(Deserialize)]
-struct InvitePermission {
-    default_action: Option<String>,
-}
 
 impl Rooms {
     /// Refuses unless everybody can be invited: they live on this server and take invitations.
@@ -30,9 +25,8 @@ impl Rooms {
         }
         let users: Vec<&UserId> = users.iter().map(AsRef::as_ref).collect();
         let mut conn = self.0.db.read().await?;
-        for (user, json) in store::account_data::list_global(&mut conn, &users, "m.invite_permission_config").await? {
-            let permission = serde_json::from_str::<InvitePermission>(&json).ok();
-            if permission.and_then(|permission| permission.default_action).as_deref() == Some("block") {
+        for (user, json) in store::account_data::list_global(&mut conn, &users, INVITE_PERMISSION).await? {
+            if blocks_invites(&json) {
                 return Err(Error::refused(ErrorKind::InviteBlocked, format!("{user} takes no invitations")));
             }
         }

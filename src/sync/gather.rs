@@ -195,7 +195,8 @@ impl Syncs {
                 let state = room.state();
                 let inviter = state.member(&request.user_id).map(|pdu| pdu.sender().to_owned());
                 let ignored = self.0.account_data.ignored(&request.user_id).await?;
-                if inviter.is_none_or(|inviter| !ignored.contains(&inviter)) {
+                let is_welcome = inviter.is_none_or(|inviter| !ignored.contains(&inviter));
+                if is_welcome && !self.0.account_data.blocks_invites(&request.user_id).await? {
                     let state = state::stripped(&state, &request.user_id);
                     gathered.invited.push(StrippedRoom { room_id: room_id.to_owned(), state });
                 }

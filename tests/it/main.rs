@@ -19,6 +19,7 @@ mod directory;
 mod durable;
 mod floors;
 mod guests;
+mod invite_permission;
 mod moderation;
 mod presence;
 mod proxy;
