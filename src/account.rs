@@ -17,6 +17,7 @@ mod password;
 mod refresh;
 mod register;
 mod registration_token;
+mod restriction;
 mod session;
 mod shared_secret;
 #[cfg(test)]
@@ -34,18 +35,19 @@ use crate::{
     db::Db,
     error::{Error, Result},
     random::Random,
-    store::token,
+    store::{account::Account, registration, token},
 };
 
 pub(crate) use self::{
     bearer::Bearers,
     login::LOGIN_TOKEN_LIFETIME,
     openid::OPENID_TOKEN_LIFETIME,
-    password::{PasswordCost, check_password},
+    password::PasswordCost,
     register::Registration,
     session::{NewSession, Session},
     shared_secret::SharedSecretRegistration,
 };
+pub(crate) use crate::store::account::{Restriction, Restrictions};
 
 /// A user on one of their devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,7 @@ pub(crate) struct Caller {
     pub(crate) guest: bool,
     /// Whether rate limits apply to this account.
     pub(crate) rate_limited: bool,
+    pub(crate) restrictions: Restrictions,
 }
 
 /// What the operator decides.
@@ -71,6 +74,8 @@ pub(crate) struct AccountSettings {
     /// How long an access token lasts whose client knows how to refresh it.
     pub(crate) access_token_lifetime: Duration,
     pub(crate) password_cost: PasswordCost,
+    /// How many characters a password has at least.
+    pub(crate) password_min_length: usize,
 }
 
 /// Called after each commit that changed who is logged in as a user, and waited for, so that every node knows it
@@ -102,7 +107,7 @@ impl Accounts {
         settings: AccountSettings,
         on_devices_changed: OnDevicesChanged,
     ) -> Result<Self> {
-        let passwords = Passwords::new(settings.password_cost, random.clone())?;
+        let passwords = Passwords::new(settings.password_cost, settings.password_min_length, random.clone())?;
         let (bearers, last_seen) = (Arc::default(), LastSeen::default());
         let room = Room { db, clock, random, server_name, settings, passwords, bearers, last_seen, on_devices_changed };
         Ok(Self(Arc::new(room)))
@@ -112,14 +117,26 @@ impl Accounts {
         self.0.settings.registration
     }
 
+    /// Refuses a new password that is not good enough, and says what is wanted.
+    pub(crate) fn check_password(&self, password: &str) -> Result<()> {
+        self.0.passwords.check(password)
+    }
+
     /// Whether somebody has or had an account.
     pub(crate) async fn exists(&self, user_id: &UserId) -> Result<bool> {
         Ok(crate::store::account::find(&mut self.0.db.read().await?, user_id).await?.is_some())
     }
 
-    /// Whether there is any account.
-    pub(crate) async fn any(&self) -> Result<bool> {
-        Ok(crate::store::account::any(&mut self.0.db.read().await?).await?)
+    /// An account by its name, with the documents that were accepted, each with its version.
+    pub(crate) async fn describe(&self, name: &str) -> Result<(Account, Vec<(String, String)>)> {
+        let account = self.find_meant(name).await?.ok_or_else(no_such_user)?;
+        let accepted = registration::list_accepted_terms(&mut self.0.db.read().await?, &account.user_id).await?;
+        Ok((account, accepted))
+    }
+
+    /// Whether there is any account but `except`.
+    pub(crate) async fn any(&self, except: Option<&UserId>) -> Result<bool> {
+        Ok(crate::store::account::any(&mut self.0.db.read().await?, except).await?)
     }
 
     /// Removes what nobody will ask for any more. To be called now and then.

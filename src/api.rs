@@ -11,6 +11,7 @@ mod guest;
 mod health;
 pub(crate) mod interactive;
 pub(crate) mod json;
+pub(crate) mod restriction;
 pub(crate) mod route;
 
 use axum::{Router, middleware};

@@ -1,12 +1,19 @@
 //! The whole house: every room, built once from the lowest floor up, handed to whoever needs it.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 
 use futures_util::future::ready;
-use ruma::{OwnedServerName, OwnedUserId, api::client::discovery::discover_support::Contact};
+use ruma::{
+    OwnedServerName, OwnedUserId,
+    api::client::{
+        discovery::discover_support::Contact,
+        uiaa::{PolicyDefinition, PolicyTranslation},
+    },
+};
+use serde::Serialize;
 
 use crate::{
-    account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost},
+    account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost, Restriction},
     account_data::{self, AccountDataBook},
     clock::Clock,
     config::{self, Config, RateLimit},
@@ -14,6 +21,7 @@ use crate::{
     device::Devices,
     directory::{self, Directory},
     discovery::Discovery,
+    errand::{self, Errands},
     error::{Error, Result},
     fact::{Batch, Fact, News, Write},
     filter::Filters,
@@ -21,17 +29,20 @@ use crate::{
     log::{Log, Reader, Tail},
     metrics::Metrics,
     node::{Courier, Nodes, Seal},
+    notice::Notices,
     presence::{self, PresenceBook},
     profile::Profiles,
     random::Random,
     rate_limit::{Rate, RateLimitSettings, RateLimits},
     receipt::{self, Receipts},
     report::{self, Report, Reports},
-    room::{Active, Rooms},
+    room::{Active, NoticeRoom, Rooms},
     search::Searches,
     signing,
+    store::account::Account,
     sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
+    terms::Terms,
     turn::Turn,
     typing::{self, Typists},
     uia::Uia,
@@ -72,6 +83,9 @@ pub struct House {
     pub(crate) receipts: Receipts,
     pub(crate) reports: Reports,
     pub(crate) searches: Searches,
+    pub(crate) terms: Terms,
+    /// None where the server has no voice of its own.
+    pub(crate) notices: Option<Notices>,
     /// None where no TURN server is configured.
     pub(crate) turn: Option<Turn>,
     pub(crate) typists: Typists,
@@ -91,6 +105,7 @@ impl Deref for App {
 
 impl App {
     /// Brings the schema up to date and builds the rooms.
+    #[expect(clippy::too_many_lines, reason = "one row of rooms, each built of those before it")]
     pub async fn start(
         config: Config,
         db: Db,
@@ -128,12 +143,15 @@ impl App {
             Arc::clone(&books.rooms),
         );
         let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
-        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone());
+        let terms = terms(&config.registration.terms);
+        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone());
         books.follow(&tail, accounts.bearers());
         tasks.spawn(
             "upkeep",
             upkeep::run(accounts.clone(), uia.clone(), nodes.duty("upkeep").await?, tasks.shutdown().clone()),
         );
+        let profiles = Profiles::new(db.clone(), server_name.clone());
+        let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
         let typists =
@@ -161,13 +179,17 @@ impl App {
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
+        let errands = Errands::new(db.clone(), accounts.clone(), notices.clone(), nodes.duty("errands").await?);
+        tasks.spawn("errands", errands.run(tasks.shutdown().clone()));
         Ok(Self(Arc::new(House {
             reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
             searches,
             turn: turn(&config.turn),
             directory: Directory::new(db.clone(), log.clone(), books.directory),
             devices: Devices::new(db.clone()),
-            profiles: Profiles::new(db.clone(), server_name.clone()),
+            profiles,
+            terms,
+            notices,
             filters: Filters::new(db.clone()),
             rate_limits: RateLimits::new(rate_limits(&config), board),
             discovery: discovery(&config),
@@ -197,30 +219,90 @@ impl App {
 
     /// Whether anybody has an account yet.
     pub async fn has_accounts(&self) -> Result<bool> {
-        self.accounts.any().await
+        self.accounts.any(self.config.notices_sender().as_deref()).await
     }
 }
 
 /// What an operator does from the command line, beside a server that may be running: accounts only, so that
-/// nothing else of a server starts.
+/// nothing else of a server starts. What takes more is left as an errand to a running node.
 pub struct Administration {
     db: Db,
     accounts: Accounts,
     clock: Clock,
+    random: Random,
+    notices_sender: Option<OwnedUserId>,
+}
+
+/// An account as its operator sees it.
+#[derive(Debug, Serialize)]
+pub struct AccountSummary {
+    pub user_id: OwnedUserId,
+    pub admin: bool,
+    pub deactivated: bool,
+    #[serde(flatten)]
+    pub restrictions: RestrictionSummary,
+    /// The documents that were accepted at registration, each with its version.
+    pub accepted_terms: BTreeMap<String, String>,
+}
+
+/// What has been done to an account.
+#[derive(Debug, Serialize)]
+pub struct RestrictionSummary {
+    pub locked: bool,
+    pub suspended: bool,
 }
 
 impl Administration {
     /// Brings the schema up to date.
     pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
         db.migrate().await?;
-        // Nobody is logged in or out by these commands, so there is nobody to tell.
+        // Nobody is logged in or out by these commands. Of what else they change, running nodes are told by an errand.
         let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(()))))?;
-        Ok(Self { db, accounts, clock })
+        let (random, notices_sender) = (random.clone(), config.notices_sender());
+        Ok(Self { db, accounts, clock, random, notices_sender })
     }
 
     /// Makes an account; its rooms and devices come later. `name` may be a localpart or a whole user id.
     pub async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
         self.accounts.create_user(name, password, admin).await
+    }
+
+    /// What there is to know of an account.
+    pub async fn show_account(&self, name: &str) -> Result<AccountSummary> {
+        let (account, accepted_terms) = self.accounts.describe(name).await?;
+        let Account { user_id, admin, deactivated, restrictions, .. } = account;
+        let restrictions = RestrictionSummary { locked: restrictions.locked, suspended: restrictions.suspended };
+        let accepted_terms = accepted_terms.into_iter().collect();
+        Ok(AccountSummary { user_id, admin, deactivated, restrictions, accepted_terms })
+    }
+
+    /// Locks an account, or unlocks it.
+    pub async fn set_locked(&self, name: &str, locked: bool) -> Result<OwnedUserId> {
+        self.accounts.restrict_from_outside(name, Restriction::Locked, locked).await
+    }
+
+    /// Suspends an account, or ends its suspension.
+    pub async fn set_suspended(&self, name: &str, suspended: bool) -> Result<OwnedUserId> {
+        self.accounts.restrict_from_outside(name, Restriction::Suspended, suspended).await
+    }
+
+    /// Has a running node tell something to a user, or to everybody who has an account where no name is given. Tells
+    /// to how many that is.
+    pub async fn send_notice(&self, name: Option<&str>, text: &str) -> Result<u64> {
+        let Some(sender) = &self.notices_sender else {
+            let message = "The server has no voice of its own: set server_notices.localpart and start it again";
+            return Err(Error::forbidden(message));
+        };
+        let to = match name {
+            Some(name) => Some(self.accounts.describe(name).await?.0),
+            None => None,
+        };
+        if to.as_ref().is_some_and(|account| account.deactivated) {
+            return Err(Error::forbidden("This account has been deactivated: nobody would read the notice"));
+        }
+        let to = to.as_ref().map(|account| &*account.user_id);
+        let now = self.clock.now().get().into();
+        errand::leave_notice(&self.db, to, sender, text, self.random.token(16), now).await
     }
 
     /// The newest reports of users, newest first.
@@ -287,8 +369,42 @@ fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDe
         shared_secret: config.registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
         access_token_lifetime: ACCESS_TOKEN_LIFETIME,
         password_cost: PasswordCost::default(),
+        password_min_length: usize::try_from(config.passwords.min_length).map_err(Error::broken)?,
     };
     Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, tell)
+}
+
+fn terms(policies: &[config::Policy]) -> Terms {
+    let translated = |(language, text): (&String, &config::Translation)| {
+        (language.clone(), PolicyTranslation::new(text.name.clone(), text.url.clone()))
+    };
+    let policy = |policy: &config::Policy| {
+        let translations = policy.translations.iter().map(translated).collect();
+        (policy.id.clone(), PolicyDefinition::new(policy.version.clone(), translations))
+    };
+    Terms::new(policies.iter().map(policy).collect())
+}
+
+/// The server's own voice, where it is to have one that nobody else has.
+async fn notices(
+    config: &Config,
+    db: &Db,
+    clock: &Clock,
+    rooms: &Rooms,
+    profiles: &Profiles,
+) -> Result<Option<Notices>> {
+    let Some(sender) = config.notices_sender() else { return Ok(None) };
+    let config::ServerNotices { name, avatar_url, .. } = config.server_notices.clone();
+    let room = NoticeRoom { sender, name, avatar_url, version: config.rooms.default_version.clone() };
+    let notices = Notices::new(db.clone(), clock.clone(), rooms.clone(), profiles.clone(), room);
+    match notices.reserve().await {
+        Ok(()) => Ok(Some(notices)),
+        Err(Error::Refused { message, .. }) => {
+            tracing::error!(reason = message, "there are no server notices");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn turn(config: &config::Turn) -> Option<Turn> {

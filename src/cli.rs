@@ -20,7 +20,9 @@ const ADMIN_EXAMPLES: &str = "\
 Examples:
   hearth admin create-user alice --admin
   pass show matrix/bob | hearth admin create-user bob --password-stdin
-  hearth admin create-registration-token --uses 5 --expires-in 7d";
+  hearth admin create-registration-token --uses 5 --expires-in 7d
+  hearth admin suspend-account mallory
+  hearth admin send-notice --all \"We are back at eight.\"";
 
 /// A Matrix homeserver: one binary with an embedded database, or several of them over PostgreSQL.
 #[derive(Debug, Parser)]
@@ -73,8 +75,50 @@ pub enum AdminCommand {
     /// Make a token with which people can register while `registration.mode` is "token"
     CreateRegistrationToken(CreateRegistrationToken),
 
+    /// Show what there is to know of an account, as a JSON object
+    ShowAccount(NamedAccount),
+
+    /// Lock an account: it can only log out until it is unlocked, and keeps its sessions
+    LockAccount(NamedAccount),
+
+    /// Unlock an account
+    UnlockAccount(NamedAccount),
+
+    /// Suspend an account: it can read and leave rooms, but say nothing until the suspension ends
+    SuspendAccount(NamedAccount),
+
+    /// End the suspension of an account
+    UnsuspendAccount(NamedAccount),
+
+    /// Tell a user something in the name of the server, or everybody with --all
+    ///
+    /// A running server sends it within seconds, one that is stopped when it starts. `server_notices.localpart` must
+    /// be set.
+    SendNotice(SendNotice),
+
     /// Show what users have reported, newest first, as one JSON object a line
     ListReports(ListReports),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NamedAccount {
+    /// The name in front of the colon, `alice`, or the whole user id, `@alice:example.org`
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub struct SendNotice {
+    /// Tell everybody who has an account
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
+
+    /// The name in front of the colon, `alice`, or the whole user id, `@alice:example.org`
+    #[arg(required_unless_present = "all")]
+    pub name: Option<String>,
+
+    /// What to tell
+    pub text: String,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -188,6 +232,25 @@ mod tests {
             panic!("not a token");
         };
         assert_eq!((token.uses, token.expires_in), (Some(5), Some(Duration::from_hours(12))));
+    }
+
+    #[test]
+    fn a_notice_is_for_one_or_for_all() {
+        let parse = |words: &[&str]| {
+            let cli = Cli::try_from_arguments(["hearth", "admin", "send-notice"].iter().chain(words)).ok()?;
+            match cli.chosen() {
+                Command::Admin(AdminCommand::SendNotice(notice)) => Some((notice.all, notice.name, notice.text)),
+                _ => None,
+            }
+        };
+        let to_alice = Some((false, Some("alice".to_owned()), "good day".to_owned()));
+        assert_eq!(parse(&["alice", "good day"]), to_alice);
+        let to_all = Some((true, None, "good day".to_owned()));
+        assert_eq!((parse(&["--all", "good day"]), parse(&["good day", "--all"])), (to_all.clone(), to_all));
+        assert_eq!(
+            (parse(&["good day"]), parse(&["--all", "alice", "good day"]), parse(&["--all"])),
+            (None, None, None)
+        );
     }
 
     #[test]

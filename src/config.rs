@@ -16,7 +16,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use ruma::{
     OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::ContactRole,
@@ -44,10 +44,12 @@ pub struct Config {
     pub redis: Redis,
     pub cluster: Cluster,
     pub registration: Registration,
+    pub passwords: Passwords,
     pub rate_limits: RateLimits,
     pub rooms: Rooms,
     pub presence: Presence,
     pub turn: Turn,
+    pub server_notices: ServerNotices,
     pub federation: Federation,
     pub well_known: WellKnown,
     pub log: Log,
@@ -84,6 +86,32 @@ pub struct Registration {
     pub mode: RegistrationMode,
     pub guests: bool,
     pub shared_secret: Option<Secret>,
+    pub terms: Vec<Policy>,
+}
+
+/// A document that whoever registers has to accept
+/// (<https://spec.matrix.org/v1.19/client-server-api/#terms-of-service-at-registration>).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Policy {
+    pub id: String,
+    pub version: String,
+    /// By language, such as `en` or `pt-BR`.
+    #[serde(flatten)]
+    pub translations: BTreeMap<String, Translation>,
+}
+
+/// A document in one language.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Translation {
+    pub name: String,
+    pub url: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Passwords {
+    /// In characters.
+    pub min_length: u32,
 }
 
 /// Who may make an account.
@@ -133,6 +161,15 @@ pub struct Turn {
     pub uris: Vec<TurnUri>,
     pub shared_secret: Option<Secret>,
     pub lifetime_seconds: u64,
+}
+
+/// The user in whose name the server speaks to its users
+/// (<https://spec.matrix.org/v1.19/client-server-api/#server-notices>).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ServerNotices {
+    pub localpart: Option<String>,
+    pub name: String,
+    pub avatar_url: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -203,10 +240,12 @@ impl Default for Config {
             redis: Redis::default(),
             cluster: Cluster::default(),
             registration: Registration::default(),
+            passwords: Passwords { min_length: 8 },
             rate_limits: RateLimits::default(),
             rooms: Rooms { default_version: RoomVersionId::V12 },
             presence: Presence { enabled: true },
             turn: Turn { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
+            server_notices: ServerNotices { localpart: None, name: "Server notices".to_owned(), avatar_url: None },
             federation: Federation { enabled: false },
             well_known: WellKnown::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Human },
@@ -234,6 +273,12 @@ impl Config {
     pub fn database_url(&self) -> DatabaseUrl {
         let embedded = || DatabaseUrl::Sqlite(self.data_dir.join("hearth.sqlite3"));
         self.database.url.clone().unwrap_or_else(embedded)
+    }
+
+    /// The user in whose name the server speaks to its users.
+    pub fn notices_sender(&self) -> Option<OwnedUserId> {
+        let localpart = self.server_notices.localpart.as_ref()?;
+        OwnedUserId::try_from(format!("@{localpart}:{}", self.server_name)).ok()
     }
 
     /// How long load balancers are given to notice that this node is about to stop.
@@ -293,6 +338,11 @@ impl Config {
         } else if self.tls.certificate.is_some() != self.tls.key.is_some() {
             problems.push(Problem::anywhere(
                 "`tls.certificate` and `tls.key` come together: one is set and the other is not",
+            ));
+        }
+        if self.server_notices.localpart.is_some() && self.notices_sender().is_none() {
+            problems.push(Problem::anywhere(
+                "`server_notices.localpart` makes no user id together with `server_name`: choose a shorter one",
             ));
         }
         if self.listen.is_empty() {

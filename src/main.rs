@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use hearth::{
     api,
     app::{Administration, App},
-    cli::{self, AdminCommand, Cli, Command, CreateUser},
+    cli::{self, AdminCommand, Cli, Command, CreateUser, SendNotice},
     clock::Clock,
     config::{self, Config, RegistrationMode},
     db::{self, Db},
@@ -160,12 +160,41 @@ async fn administrate(config: Config, command: AdminCommand) -> anyhow::Result<E
             let token = administration.create_registration_token(create.uses, create.expires_in).await;
             token.map_err(Into::into).map(|token| format!("{token}\n"))
         }
+        AdminCommand::ShowAccount(account) => show_account(&administration, &account.name).await,
+        AdminCommand::LockAccount(account) => set_locked(&administration, &account.name, true).await,
+        AdminCommand::UnlockAccount(account) => set_locked(&administration, &account.name, false).await,
+        AdminCommand::SuspendAccount(account) => set_suspended(&administration, &account.name, true).await,
+        AdminCommand::UnsuspendAccount(account) => set_suspended(&administration, &account.name, false).await,
+        AdminCommand::SendNotice(notice) => send_notice(&administration, &notice).await,
         AdminCommand::ListReports(list) => list_reports(&administration, list.limit).await,
     };
     drop(administration);
     db.close().await;
     write!(io::stdout(), "{}", done?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An account, as one line of JSON.
+async fn show_account(administration: &Administration, name: &str) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string(&administration.show_account(name).await?)?))
+}
+
+async fn set_locked(administration: &Administration, name: &str, locked: bool) -> anyhow::Result<String> {
+    let user_id = administration.set_locked(name, locked).await?;
+    let done = if locked { "Locked" } else { "Unlocked" };
+    Ok(format!("{done} {user_id}. A running server knows it within seconds.\n"))
+}
+
+async fn set_suspended(administration: &Administration, name: &str, suspended: bool) -> anyhow::Result<String> {
+    let user_id = administration.set_suspended(name, suspended).await?;
+    let done = if suspended { "Suspended" } else { "Ended the suspension of" };
+    Ok(format!("{done} {user_id}. A running server knows it within seconds.\n"))
+}
+
+async fn send_notice(administration: &Administration, notice: &SendNotice) -> anyhow::Result<String> {
+    let count = administration.send_notice(notice.name.as_deref(), &notice.text).await?;
+    let whom = if count == 1 { "one user".to_owned() } else { format!("{count} users") };
+    Ok(format!("The notice to {whom} is on its way: a running server sends it within seconds.\n"))
 }
 
 /// The reports, a line of JSON each.

@@ -217,6 +217,7 @@ mod tests {
     use ruma::user_id;
 
     use super::*;
+    use crate::account::Restrictions;
 
     fn limits(enabled: bool) -> (RateLimits<FakeRelativeClock>, FakeRelativeClock) {
         let rate = Rate { per_second: 0.5, burst: 2 };
@@ -234,7 +235,8 @@ mod tests {
 
     fn caller(user_id: &UserId, rate_limited: bool) -> Caller {
         let device_id = "PHONE".into();
-        Caller { user_id: user_id.to_owned(), device_id, admin: false, guest: false, rate_limited }
+        let restrictions = Restrictions::default();
+        Caller { user_id: user_id.to_owned(), device_id, admin: false, guest: false, rate_limited, restrictions }
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod invite_permission;
 mod join;
 pub mod members;
 mod membership;
+mod notice;
 mod power;
 mod predecessor;
 mod preset;
@@ -48,6 +49,7 @@ use self::append::Pending;
 pub use self::{
     alias::Moderator,
     create::{InitialState, NewRoom},
+    notice::NoticeRoom,
     preset::Preset,
     send::Message,
     state::State,

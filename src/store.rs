@@ -5,6 +5,7 @@ pub(crate) mod account_data;
 pub(crate) mod alias;
 pub(crate) mod device;
 pub(crate) mod ephemeral;
+pub(crate) mod errand;
 pub(crate) mod event;
 pub(crate) mod filter;
 pub(crate) mod log;

@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{
     UserId,
@@ -18,7 +18,7 @@ use ruma::{
     },
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::to_raw_value;
 
 use crate::{
     account::Accounts,
@@ -27,6 +27,7 @@ use crate::{
     error::{Error, Result},
     random::Random,
     store::uia::{self, Session},
+    terms::Terms,
 };
 
 const SESSION_ID_LENGTH: usize = 24;
@@ -39,6 +40,7 @@ pub(crate) struct Uia {
     clock: Clock,
     random: Random,
     accounts: Accounts,
+    terms: Terms,
 }
 
 /// What has to be confirmed, and how.
@@ -78,8 +80,8 @@ struct Completed {
 type Refusal = StandardErrorBody;
 
 impl Uia {
-    pub(crate) fn new(db: Db, clock: Clock, random: Random, accounts: Accounts) -> Self {
-        Self { db, clock, random, accounts }
+    pub(crate) fn new(db: Db, clock: Clock, random: Random, accounts: Accounts, terms: Terms) -> Self {
+        Self { db, clock, random, accounts, terms }
     }
 
     /// Judges what a client sent as `auth`. Without a session it is judged all the same: many clients send the
@@ -104,8 +106,8 @@ impl Uia {
                 self.finish(demand, &session, auth.session().is_some(), completed.into_iter().chain([stage])).await
             }
             Ok(Some(stage)) => self.advance(demand, session, auth.session().is_some(), stage).await,
-            Ok(None) => Ok(demand.ask(&session.id, &completed, None)),
-            Err(refusal) if auth.session().is_some() => Ok(demand.ask(&session.id, &completed, Some(refusal))),
+            Ok(None) => self.ask(demand, &session.id, &completed, None),
+            Err(refusal) if auth.session().is_some() => self.ask(demand, &session.id, &completed, Some(refusal)),
             Err(refusal) => self.begin(demand, Some(refusal)).await,
         }
     }
@@ -120,7 +122,27 @@ impl Uia {
     async fn begin(&self, demand: &Demand<'_>, refusal: Option<Refusal>) -> Result<Verdict> {
         let session = self.new_session(demand);
         self.insert(&session).await?;
-        Ok(demand.ask(&session.id, &[], refusal))
+        self.ask(demand, &session.id, &[], refusal)
+    }
+
+    /// Tells what is left to do, and where the documents are that have to be accepted.
+    fn ask(
+        &self,
+        demand: &Demand<'_>,
+        session_id: &str,
+        completed: &[Completed],
+        refusal: Option<Refusal>,
+    ) -> Result<Verdict> {
+        let mut info = UiaaInfo::new(vec![AuthFlow::new(demand.stages.to_vec())]);
+        info.completed = completed.iter().map(|done| done.stage.clone()).collect();
+        // Clients look inside even where no stage needs any.
+        let terms =
+            demand.stages.contains(&AuthType::Terms).then(|| (AuthType::Terms.to_string(), self.terms.params()));
+        let params: BTreeMap<_, _> = terms.into_iter().collect();
+        info.params = Some(to_raw_value(&params).map_err(Error::broken)?);
+        info.session = Some(session_id.to_owned());
+        info.auth_error = refusal.map(Box::new);
+        Ok(Verdict::Continue(Box::new(info)))
     }
 
     /// Records a completed stage that others follow.
@@ -134,7 +156,7 @@ impl Uia {
         if !stored {
             session.completed = to_json(&[&stage])?;
             self.insert(&session).await?;
-            return Ok(demand.ask(&session.id, &[stage], None));
+            return self.ask(demand, &session.id, &[stage], None);
         }
         let mut tx = self.db.begin().await?;
         let Some(current) = uia::lock(&mut tx, &session.id, self.expiry()).await? else {
@@ -147,7 +169,7 @@ impl Uia {
         }
         uia::set_completed(&mut tx, &session.id, &to_json(&completed)?).await?;
         tx.commit().await?;
-        Ok(demand.ask(&session.id, &completed, None))
+        self.ask(demand, &session.id, &completed, None)
     }
 
     /// Ends the session. Of two requests that complete it at once, one passes.
@@ -195,7 +217,11 @@ impl Uia {
                 }
                 Some(given.token.clone())
             }
-            AuthData::Dummy(_) => None,
+            AuthData::Terms(given) if given.session.is_none() => {
+                let message = "Read the documents first: `params` says where they are";
+                return Ok(Err(refusal(ErrorKind::Forbidden, message)));
+            }
+            AuthData::Dummy(_) | AuthData::Terms(_) => None,
             _ => return Ok(Err(refusal(ErrorKind::Unrecognized, "This server has no such stage: see the flows"))),
         };
         Ok(Ok(Some(Completed { stage, registration_token })))
@@ -245,16 +271,6 @@ impl Demand<'_> {
         session.operation == self.operation
             && session.user_id.as_deref() == self.user_id
             && session.params == self.params
-    }
-
-    fn ask(&self, session_id: &str, completed: &[Completed], refusal: Option<Refusal>) -> Verdict {
-        let mut info = UiaaInfo::new(vec![AuthFlow::new(self.stages.to_vec())]);
-        info.completed = completed.iter().map(|done| done.stage.clone()).collect();
-        // None of the stages here needs any, but clients look inside.
-        info.params = RawValue::from_string("{}".to_owned()).ok();
-        info.session = Some(session_id.to_owned());
-        info.auth_error = refusal.map(Box::new);
-        Verdict::Continue(Box::new(info))
     }
 }
 

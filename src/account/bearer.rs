@@ -21,7 +21,10 @@ use ruma::{
 use super::{Accounts, Caller};
 use crate::{
     error::{Error, Result},
-    store::token::{self, TokenHash},
+    store::{
+        account,
+        token::{self, TokenHash},
+    },
 };
 
 const CAPACITY: usize = 50_000;
@@ -72,11 +75,11 @@ impl Bearers {
 
     /// Remembers what was read since `epoch`, unless somebody was forgotten in the meantime.
     fn insert(&self, token: TokenHash, epoch: u64, found: token::Bearer, now: i64) -> Arc<Bearer> {
-        let token::Bearer { user_id, device_id, admin, guest, rate_limited, expires_ts, .. } = found;
+        let token::Bearer { user_id, device_id, admin, guest, rate_limited, restrictions, expires_ts, .. } = found;
         let mut users = self.users.lock();
         let current = users.epoch == epoch;
         let forgotten = if current { users.flag(&user_id) } else { Arc::default() };
-        let caller = Caller { user_id, device_id, admin, guest, rate_limited };
+        let caller = Caller { user_id, device_id, admin, guest, rate_limited, restrictions };
         let bearer =
             Arc::new(Bearer { caller, expires_ts, read_ts: now, noted_ts: AtomicI64::new(i64::MIN), forgotten });
         if current {
@@ -110,7 +113,7 @@ impl Users {
 }
 
 impl Accounts {
-    /// Who holds this access token.
+    /// Who holds this access token, whatever their account may do.
     pub(crate) async fn caller(&self, token: &str, address: IpAddr) -> Result<Caller> {
         let token = TokenHash::of(token);
         let now = self.now();
@@ -139,10 +142,16 @@ impl Accounts {
 }
 
 impl Accounts {
-    /// Refuses as [`Accounts::caller`] would if the device has been logged out in the meantime.
+    /// Refuses as a new request would be if the device was logged out or the account locked in the meantime.
     pub(crate) async fn check_logged_in(&self, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
         let mut conn = self.0.db.read().await?;
-        if token::has_access_token(&mut conn, user_id, device_id).await? { Ok(()) } else { Err(nobodys()) }
+        if !token::has_access_token(&mut conn, user_id, device_id).await? {
+            return Err(nobodys());
+        }
+        match account::find(&mut conn, user_id).await? {
+            Some(account) => account.restrictions.check_unlocked(),
+            None => Err(nobodys()),
+        }
     }
 }
 

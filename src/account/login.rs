@@ -32,15 +32,18 @@ impl Accounts {
     pub(crate) async fn login_with_password(&self, name: &str, password: &str, new: NewSession) -> Result<Session> {
         let account = self.verify_password(name, password).await?.ok_or_else(wrong)?;
         if account.deactivated {
-            let message = "This account has been deactivated";
-            return Err(Error::refused(ErrorKind::UserDeactivated, message));
+            return Err(deactivated());
         }
         let mut tx = self.0.db.begin().await?;
         // While the password was being verified it may have been changed, or the account deactivated.
         let current = account::lock(&mut tx, &account.user_id).await?.ok_or_else(wrong)?;
-        if current.deactivated || current.password_hash != account.password_hash {
+        if current.deactivated {
+            return Err(deactivated());
+        }
+        if current.password_hash != account.password_hash {
             return Err(wrong());
         }
+        current.restrictions.check_unlocked()?;
         let session = self.open_session(&mut tx, &account.user_id, new).await?;
         tx.commit().await?;
         self.devices_changed(&account.user_id).await;
@@ -56,7 +59,7 @@ impl Accounts {
     }
 
     /// As it was typed, else in small letters: nobody is refused for a capital at the start of the name.
-    async fn find_meant(&self, name: &str) -> Result<Option<Account>> {
+    pub(super) async fn find_meant(&self, name: &str) -> Result<Option<Account>> {
         let mut conn = self.0.db.read().await?;
         for user_id in [localpart::meant(name, &self.0.server_name), self.meant(name)].into_iter().flatten() {
             if let Some(account) = account::find(&mut conn, &user_id).await? {
@@ -93,10 +96,11 @@ impl Accounts {
             return Err(invalid());
         }
         let mut tx = self.0.db.begin().await?;
-        let account = account::lock(&mut tx, &user_id).await?;
-        if account.is_none_or(|account| account.deactivated) {
-            return Err(invalid());
+        let account = account::lock(&mut tx, &user_id).await?.ok_or_else(invalid)?;
+        if account.deactivated {
+            return Err(deactivated());
         }
+        account.restrictions.check_unlocked()?;
         let session = self.open_session(&mut tx, &user_id, new).await?;
         tx.commit().await?;
         self.devices_changed(&user_id).await;
@@ -139,6 +143,11 @@ impl Accounts {
         self.devices_changed(user_id).await;
         Ok(())
     }
+}
+
+/// For whoever has proved that the account was theirs.
+pub(super) fn deactivated() -> Error {
+    Error::refused(ErrorKind::UserDeactivated, "This account has been deactivated, for good")
 }
 
 /// The same for an unknown user and for a wrong password, so that neither gives the other away.

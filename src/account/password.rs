@@ -33,30 +33,34 @@ impl Default for PasswordCost {
     }
 }
 
-/// Whether a new password is good enough.
-pub(crate) fn check_password(password: &str) -> Result<()> {
-    if password.is_empty() {
-        return Err(Error::refused(ErrorKind::WeakPassword, "The password is empty: choose a longer one"));
-    }
-    Ok(())
-}
-
 pub(super) struct Passwords {
     argon2: Argon2<'static>,
+    /// In characters.
+    min_length: usize,
     random: Random,
     permits: Arc<Semaphore>,
 }
 
 impl Passwords {
-    pub(super) fn new(cost: PasswordCost, random: Random) -> Result<Self> {
+    pub(super) fn new(cost: PasswordCost, min_length: usize, random: Random) -> Result<Self> {
         let params = Params::new(cost.memory_kib, cost.passes, 1, None).map_err(Error::broken)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        Ok(Self { argon2, random, permits: Arc::new(Semaphore::new(AT_A_TIME)) })
+        Ok(Self { argon2, min_length, random, permits: Arc::new(Semaphore::new(AT_A_TIME)) })
+    }
+
+    /// Refuses a new password that is not good enough.
+    pub(super) fn check(&self, password: &str) -> Result<()> {
+        let (length, wanted) = (password.chars().count(), self.min_length.max(1));
+        if length < wanted {
+            let message = format!("The password has {length} characters: choose one of at least {wanted}");
+            return Err(Error::refused(ErrorKind::WeakPassword, message));
+        }
+        Ok(())
     }
 
     /// The hash of a new password, in the PHC string format.
     pub(super) async fn hash(&self, password: &str) -> Result<String> {
-        check_password(password)?;
+        self.check(password)?;
         let salt: [u8; 16] = self.random.bytes();
         let (argon2, password) = (self.argon2.clone(), password.to_owned());
         self.run(move || argon2.hash_password_with_salt(password.as_bytes(), &salt).map(|hash| hash.to_string()))
@@ -102,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn the_right_password_and_no_other() {
         let cost = PasswordCost { memory_kib: 8, passes: 1 };
-        let passwords = Passwords::new(cost, Random::system()).unwrap();
+        let passwords = Passwords::new(cost, 8, Random::system()).unwrap();
         let hash = passwords.hash("ilovebananas").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
         assert_ne!(passwords.hash("ilovebananas").await.unwrap(), hash);
@@ -111,6 +115,11 @@ mod tests {
         assert!(!passwords.verify("ilovebanana", Some(&hash)).await.unwrap());
         assert!(!passwords.verify("ilovebananas", None).await.unwrap());
         assert!(passwords.verify("ilovebananas", Some("nonsense")).await.is_err());
-        assert!(passwords.hash("").await.is_err());
+        for weak in ["", "bananas", "äöüäöüä"] {
+            let Err(Error::Refused { kind, message }) = passwords.hash(weak).await else { panic!("{weak}") };
+            assert_eq!(kind, ErrorKind::WeakPassword);
+            assert!(message.contains("at least 8"), "{message}");
+        }
+        passwords.hash("äöüäöüäö").await.unwrap();
     }
 }

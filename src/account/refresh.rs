@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     store::{
-        device,
+        account, device,
         token::{self, TokenHash},
     },
 };
@@ -25,6 +25,8 @@ impl Accounts {
         let hash = TokenHash::of(refresh_token);
         let mut tx = self.0.db.begin().await?;
         let known = token::find_refresh_token(&mut tx, &hash).await?.ok_or_else(unknown_refresh_token)?;
+        let account = account::find(&mut tx, &known.user_id).await?.ok_or_else(unknown_refresh_token)?;
+        account.restrictions.check_unlocked()?;
         device::lock(&mut tx, &known.user_id, &known.device_id).await?;
         // Again, now that nobody else is changing this device's tokens.
         let current = token::find_refresh_token(&mut tx, &hash).await?.ok_or_else(unknown_refresh_token)?;

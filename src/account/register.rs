@@ -13,6 +13,7 @@ use crate::{
     db::Tx,
     error::{Error, Result},
     store::{account, registration},
+    terms::Terms,
 };
 
 const GENERATED_LENGTH: usize = 12;
@@ -24,6 +25,8 @@ pub(crate) struct Registration<'a> {
     pub(crate) admin: bool,
     /// The registration token that permits it, where one is needed.
     pub(crate) token: Option<&'a str>,
+    /// The documents that they have accepted.
+    pub(crate) terms: Option<&'a Terms>,
     /// None to make the account without logging in.
     pub(crate) session: Option<NewSession>,
 }
@@ -54,7 +57,7 @@ impl Accounts {
         localpart::new_user_id(&self.0.random.token(GENERATED_LENGTH), &self.0.server_name)
     }
 
-    /// Makes the account, uses the token and logs in: all of it or nothing.
+    /// Makes the account, uses the token, notes what was accepted and logs in: all of it or nothing.
     pub(crate) async fn register(&self, new: Registration<'_>) -> Result<Option<Session>> {
         let hash = self.0.passwords.hash(new.password).await?;
         let mut tx = self.0.db.begin().await?;
@@ -73,6 +76,9 @@ impl Accounts {
         {
             return Err(Error::forbidden("This registration token has been used up or has expired"));
         }
+        for (policy_id, version) in new.terms.into_iter().flat_map(Terms::versions) {
+            registration::accept_terms(tx, &new.user_id, policy_id, version, self.now()).await?;
+        }
         match new.session {
             Some(session) => Ok(Some(self.open_session(tx, &new.user_id, session).await?)),
             None => Ok(None),
@@ -84,7 +90,8 @@ impl Accounts {
         let whole = |name: &str| Some(name.strip_prefix('@')?.split_once(':')?.0.to_owned());
         let localpart = self.meant(name).and_then(|_| whole(name)).unwrap_or_else(|| name.to_owned());
         let user_id = self.check_username(&localpart).await?;
-        let registration = Registration { user_id: user_id.clone(), password, admin, token: None, session: None };
+        let registration =
+            Registration { user_id: user_id.clone(), password, admin, token: None, terms: None, session: None };
         self.register(registration).await?;
         Ok(user_id)
     }

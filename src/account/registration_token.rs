@@ -7,6 +7,9 @@ use crate::{error::Result, store::registration};
 
 const LENGTH: usize = 16;
 
+/// What the specification allows.
+const MAX_LENGTH: usize = 64;
+
 impl Accounts {
     /// A new token for so many accounts, until a time in milliseconds since the Unix epoch.
     pub(crate) async fn create_registration_token(&self, uses: Option<i64>, expires_ts: Option<i64>) -> Result<String> {
@@ -19,6 +22,10 @@ impl Accounts {
 
     /// Whether the token would let somebody register now. Only registering uses it.
     pub(crate) async fn is_registration_token_usable(&self, token: &str) -> Result<bool> {
+        let opaque = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        if token.is_empty() || token.len() > MAX_LENGTH || !token.bytes().all(opaque) {
+            return Ok(false);
+        }
         let mut conn = self.0.db.read().await?;
         Ok(registration::is_usable(&mut conn, token, self.now()).await?)
     }

@@ -63,7 +63,8 @@ impl Accounts {
         }
         let SharedSecretRegistration { password, admin, session, .. } = new;
         let user_id = self.check_username(new.username).await?;
-        let registration = Registration { user_id: user_id.clone(), password, admin, token: None, session };
+        let registration =
+            Registration { user_id: user_id.clone(), password, admin, token: None, terms: None, session };
         Ok((user_id, self.register(registration).await?))
     }
 

@@ -33,6 +33,7 @@ pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> 
         shared_secret: Some(SECRET.to_owned()),
         access_token_lifetime: Duration::from_mins(1),
         password_cost: PasswordCost { memory_kib: 8, passes: 1 },
+        password_min_length: 1,
     };
     let changed: Arc<Mutex<Vec<OwnedUserId>>> = Arc::default();
     let told = Arc::clone(&changed);
@@ -62,7 +63,7 @@ impl House {
     pub(crate) async fn register(&self, name: &str, password: &str) -> Session {
         let user_id = self.accounts.check_username(name).await.unwrap();
         let session = Some(on("PHONE"));
-        let registration = Registration { user_id, password, admin: false, token: None, session };
+        let registration = Registration { user_id, password, admin: false, token: None, terms: None, session };
         self.accounts.register(registration).await.unwrap().unwrap()
     }
 
@@ -178,7 +179,8 @@ async fn a_registration_token_lets_in_as_many_as_it_says() {
             async move {
                 let user_id = accounts.check_username(&format!("user{number}")).await?;
                 let token = Some(token.as_str());
-                let new = Registration { user_id, password: "secret", admin: false, token, session: Some(on("A")) };
+                let session = Some(on("A"));
+                let new = Registration { user_id, password: "secret", admin: false, token, terms: None, session };
                 accounts.register(new).await
             }
         };
@@ -205,7 +207,9 @@ async fn a_registration_token_lets_in_as_many_as_it_says() {
         assert!(house.accounts.is_registration_token_usable(&token).await.unwrap());
         house.clock.advance(Duration::from_secs(1));
         assert!(!house.accounts.is_registration_token_usable(&token).await.unwrap());
-        assert!(!house.accounts.is_registration_token_usable("").await.unwrap());
+        for never in ["", "\0", "a b", &"x".repeat(65)] {
+            assert!(!house.accounts.is_registration_token_usable(never).await.unwrap(), "{never:?}");
+        }
         database.close().await;
     }
 }

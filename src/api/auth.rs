@@ -13,7 +13,7 @@ use ruma::api::{
     error::ErrorKind,
 };
 
-use super::{error::ApiResult, guest};
+use super::{error::ApiResult, guest, restriction::OpenTo};
 use crate::{account::Caller, app::App, error::Error};
 
 /// How an authentication scheme of the specification names its caller.
@@ -69,11 +69,12 @@ impl Authenticate for AppserviceTokenOptional {
 }
 
 impl App {
-    /// The holder of a token, if they may make this call at all.
+    /// The holder of a token, if the endpoint is open to their account as it stands.
     async fn admit(&self, parts: &Parts, token: &str, address: IpAddr) -> ApiResult<Caller> {
         self.present(parts).await?;
         let caller = self.accounts.caller(token, address).await?;
         guest::check(&caller, &parts.method, parts.uri.path())?;
+        OpenTo::check(parts, &caller)?;
         Ok(caller)
     }
 

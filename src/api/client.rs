@@ -4,6 +4,7 @@
 
 mod account;
 mod account_data;
+mod account_moderation;
 mod ban;
 mod capabilities;
 mod context;
@@ -64,6 +65,7 @@ type Section = fn(Router<App>) -> Router<App>;
 const SECTIONS: &[Section] = &[
     account::routes,
     account_data::routes,
+    account_moderation::routes,
     ban::routes,
     capabilities::routes,
     context::routes,

@@ -5,6 +5,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-api-in-the-rest-api>
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::digest;
 use http::Method;
 use ruma::{
@@ -86,9 +88,12 @@ impl<R> Interactive<R> {
     }
 
     /// Lets somebody go on who has completed the stages, whatever they ask for this time: clients register after
-    /// they have asked for the flows with an empty body.
+    /// they have asked for the flows with an empty body. Only the documents to accept stay those that they were shown
+    /// at the beginning.
     pub(crate) async fn complete(&self, app: &App, operation: &'static str, stages: &[AuthType]) -> ApiResult<Passed> {
-        self.authenticate(app, operation, None, "", stages).await
+        let shown = if stages.contains(&AuthType::Terms) { app.terms.versions().collect() } else { BTreeMap::new() };
+        let params = if shown.is_empty() { String::new() } else { json!(shown).to_string() };
+        self.authenticate(app, operation, None, &params, stages).await
     }
 
     async fn authenticate(

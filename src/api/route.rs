@@ -17,6 +17,7 @@ use super::{
     auth::Authenticate,
     error::{ApiError, ApiResult},
     extract::Call,
+    restriction::OpenTo,
 };
 use crate::{app::App, error::Error};
 
@@ -53,9 +54,13 @@ impl Routes for Router<App> {
         F: Fn(App, Call<R>) -> A + Clone + Send + Sync + 'static,
         A: Future<Output = ApiResult<R::OutgoingResponse>> + Send + 'static,
     {
+        let open_to = OpenTo::of::<R>();
+        #[cfg(test)]
+        super::restriction::routed::note::<R>();
         for path in <R as Metadata>::PATH_BUILDER.all_paths().flat_map(spellings) {
             let handler = handler.clone();
-            let answer = move |State(app): State<App>, request: http::Request<Body>| async move {
+            let answer = move |State(app): State<App>, mut request: http::Request<Body>| async move {
+                request.extensions_mut().insert(open_to);
                 // On the heap, so that a call that waits for long does not keep the room that reading it took.
                 let answered = match Box::pin(Call::<R>::read(&app, request, body_limit)).await {
                     Ok(call) => handler(app, call).await,

@@ -1,12 +1,15 @@
 //! The list of keys: what each may hold, said so that the one who got it wrong can mend it.
 
-use ruma::{OwnedServerName, OwnedUserId};
+use std::collections::BTreeSet;
+
+use ruma::{MxcUri, OwnedServerName, OwnedUserId};
 use serde::de::DeserializeOwned;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, RedisUrl, RegistrationMode, Rooms, Secret, TurnUri,
+    Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, Policy, RedisUrl, RegistrationMode, Rooms, Secret,
+    TurnUri,
 };
 
 /// One key of the configuration.
@@ -94,6 +97,19 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key { path: "registration.guests", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key { path: "registration.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
+    Key {
+        path: "registration.terms",
+        kind: List,
+        expects: "a list of documents such as { id = \"privacy_policy\", version = \"1.0\", \
+                  en = { name = \"Privacy policy\", url = \"https://example.org/privacy\" } }",
+        parse: terms,
+    },
+    Key {
+        path: "passwords.min_length",
+        kind: Integer,
+        expects: "a whole number from 1 to 128",
+        parse: between::<1, 128>,
+    },
     Key { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {
         path: "rate_limits.exempt_users",
@@ -128,6 +144,19 @@ pub(super) static KEYS: &[Key] = &[
         kind: Integer,
         expects: "a whole number from 60 to 2592000",
         parse: between::<60, 2_592_000>,
+    },
+    Key {
+        path: "server_notices.localpart",
+        kind: Text,
+        expects: "the part of a user id between @ and :, such as \"notices\"",
+        parse: localpart,
+    },
+    Key { path: "server_notices.name", kind: Text, expects: "a name such as \"Server notices\"", parse: not_empty },
+    Key {
+        path: "server_notices.avatar_url",
+        kind: Text,
+        expects: "the address of a picture on a Matrix server such as \"mxc://example.org/abc\"",
+        parse: mxc_uri,
     },
     Key { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {
@@ -300,6 +329,46 @@ fn contacts(value: &Value) -> Result<(), String> {
     } else {
         Err("each needs a `matrix_id` or an `email_address`".to_owned())
     }
+}
+
+/// What the specification asks of identifiers, and that nothing is listed without a place to read it.
+fn terms(value: &Value) -> Result<(), String> {
+    let policies: Vec<Policy> =
+        serde::Deserialize::deserialize(value.clone()).map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let opaque = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let identifies = |text: &str| (1..=255).contains(&text.len()) && text.bytes().all(opaque);
+    let mut ids = BTreeSet::new();
+    for Policy { id, version, translations } in &policies {
+        if !identifies(id) || !identifies(version) {
+            return Err(format!("`{id}` and its `version` are made of the characters A-Z, a-z, 0-9 and -._~"));
+        }
+        if !ids.insert(id) {
+            return Err(format!("`{id}` is there twice"));
+        }
+        if translations.is_empty() {
+            return Err(format!("`{id}` is there in no language"));
+        }
+        let is_readable = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        if translations
+            .iter()
+            .any(|(language, text)| language.is_empty() || text.name.is_empty() || !is_readable(&text.url))
+        {
+            return Err(format!("`{id}` needs for each language a `name` and a `url` that begins with `https://`"));
+        }
+    }
+    Ok(())
+}
+
+fn localpart(value: &Value) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._=-/+".contains(&b);
+    match value.as_str() {
+        Some(text) if !text.is_empty() && text.bytes().all(allowed) => Ok(()),
+        _ => Err("it is made of the characters a-z, 0-9 and ._=-/+".to_owned()),
+    }
+}
+
+fn mxc_uri(value: &Value) -> Result<(), String> {
+    if <&MxcUri>::from(value.as_str().unwrap_or_default()).is_valid() { Ok(()) } else { Err(String::new()) }
 }
 
 /// A bare word that is no level would be taken for the name of a module and switch everything on.

@@ -155,6 +155,44 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn documents_to_accept_are_in_some_language_and_somewhere() {
+    let config = load(
+        "[[registration.terms]]\nid = 'terms'\nversion = '1.2'\n\
+         en = { name = 'Terms', url = 'https://example.org/terms/en/' }\n\
+         de = { name = 'Bedingungen', url = 'https://example.org/terms/de/' }",
+        &[],
+    )
+    .unwrap();
+    let [terms] = &*config.registration.terms else { panic!("{:?}", config.registration.terms) };
+    assert_eq!((terms.id.as_str(), terms.version.as_str(), terms.translations.len()), ("terms", "1.2", 2));
+    assert_eq!(terms.translations["de"].url, "https://example.org/terms/de/");
+    let text = "en = { name = 'T', url = 'https://example.org' }";
+    let from_variable = format!("[{{ id = 'terms', version = '1', {text} }}]");
+    assert_eq!(load("", &[("HEARTH_REGISTRATION__TERMS", &from_variable)]).unwrap().registration.terms.len(), 1);
+    for wrong in [
+        "{ id = 'terms', version = '1' }".to_owned(),
+        format!("{{ id = 'terms', {text} }}"),
+        format!("{{ id = 'terms', version = '1', {text} }}, {{ id = 'terms', version = '2', {text} }}"),
+        "{ id = 'terms', version = '1', en = { name = 'T', url = 'ftp://example.org' } }".to_owned(),
+        "{ id = 'terms', version = '1', en = { name = '', url = 'https://example.org' } }".to_owned(),
+        "{ id = 'terms', version = '1', en = 'https://example.org' }".to_owned(),
+    ] {
+        assert_eq!(load(&format!("registration.terms = [{wrong}]"), &[]).unwrap_err().len(), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn the_user_who_speaks_for_the_server_has_a_name_that_users_can_have() {
+    let config = load("server_name = 'example.org'\nserver_notices.localpart = 'notices'", &[]).unwrap();
+    assert_eq!(config.notices_sender().unwrap(), "@notices:example.org");
+    assert_eq!(load("", &[]).unwrap().notices_sender(), None);
+    for wrong in ["", "@notices", "Notices", "a:b", &"x".repeat(250)] {
+        assert_eq!(load(&format!("server_notices.localpart = '{wrong}'"), &[]).unwrap_err().len(), 1, "{wrong}");
+    }
+    assert_eq!(load("server_notices.avatar_url = 'https://example.org/a.png'", &[]).unwrap_err().len(), 1);
+}
+
+#[test]
 fn an_empty_variable_restores_the_default() {
     let config = load("server_name = 'file.example.org'", &[("HEARTH_SERVER_NAME", "")]).unwrap();
     assert_eq!(config.server_name, "localhost");
@@ -246,6 +284,12 @@ fn a_wrong_value_is_told_with_what_was_expected() {
             "rooms.default_version = '5'",
             "`rooms.default_version` must be a room version from \"6\" to \"12\"; rooms of version `5` \
              cannot be created here",
+        ),
+        (
+            "registration.terms = [{ id = 'a b', version = '1', en = { name = 'A', url = 'https://example.org' } }]",
+            "`registration.terms` must be a list of documents such as { id = \"privacy_policy\", version = \"1.0\", \
+             en = { name = \"Privacy policy\", url = \"https://example.org/privacy\" } }; `a b` and its `version` are \
+             made of the characters A-Z, a-z, 0-9 and -._~",
         ),
         (
             "listen = []",

@@ -26,7 +26,15 @@ macro_rules! migrations {
     };
 }
 
-static MIGRATIONS: &[Migration] = migrations![1 "0001_first_light", 2 "0002_nodes", 3 "0003_relations", 4 "0004_reports", 5 "0005_openid", 6 "0006_search"];
+static MIGRATIONS: &[Migration] = migrations![
+    1 "0001_first_light",
+    2 "0002_nodes",
+    3 "0003_relations",
+    4 "0004_reports",
+    5 "0005_openid",
+    6 "0006_search",
+    10 "0010_moderation",
+];
 
 statements! {
     CREATE_MIGRATIONS = "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL)";

@@ -144,8 +144,17 @@ impl Rooms {
 
     /// Founds a room, with facts that hold if and only if the room is there, and tells its identifier.
     pub async fn found(&self, founding: Founding, facts: impl FnOnce(&RoomId) -> Vec<Fact>) -> Result<OwnedRoomId> {
+        self.try_found(founding, |room_id| Ok(facts(room_id))).await
+    }
+
+    /// The same with facts that may turn out to be impossible.
+    pub(super) async fn try_found(
+        &self,
+        founding: Founding,
+        facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
+    ) -> Result<OwnedRoomId> {
         let (room_id, (mut write, _)) = self.build_new(founding)?;
-        write.facts.extend(facts(&room_id));
+        write.facts.extend(facts(&room_id)?);
         self.0.log.append(write).await?;
         Ok(room_id)
     }

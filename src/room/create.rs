@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use ruma::{
-    CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomVersionId,
+    CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
     api::error::ErrorKind,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
@@ -58,10 +58,20 @@ impl Rooms {
     /// Makes a room and tells its identifier. The room, its alias and its place in the directory come into
     /// being together or not at all.
     pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
-        let version_rules = room_version::rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
         let mut known = HashSet::from([room.creator.clone()]);
         room.invite.retain(|user| known.insert(user.clone()));
         self.check_invited(&room.invite).await?;
+        self.create_with(room, |_| Ok(Vec::new())).await
+    }
+
+    /// The same for a room that is the server's own, whoever is invited, with facts that hold if and only if it is
+    /// there.
+    pub(super) async fn create_with(
+        &self,
+        room: NewRoom,
+        more: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
+    ) -> Result<OwnedRoomId> {
+        let version_rules = room_version::rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
         let people: Vec<_> = room.invite.iter().chain([&room.creator]).map(AsRef::as_ref).collect();
         let profiles = self.profiles(&people).await?;
         let (creator, version, alias) = (room.creator.clone(), room.version.clone(), room.alias.clone());
@@ -72,12 +82,14 @@ impl Rooms {
                 format!("A room begins with at most {MAX_FIRST_EVENTS} events: send and invite the rest later");
             return Err(Error::invalid_param(message));
         }
-        let facts = |room_id: &ruma::RoomId| {
+        let facts = |room_id: &RoomId| -> Result<Vec<Fact>> {
+            let mut facts = more(room_id)?;
             let room_id = room_id.to_owned();
-            let alias = alias.map(|alias| Fact::AliasAdded { alias, room_id: room_id.clone(), creator });
-            alias.into_iter().chain(published.then_some(Fact::Published { room_id, listed: true })).collect()
+            facts.extend(alias.map(|alias| Fact::AliasAdded { alias, room_id: room_id.clone(), creator }));
+            facts.extend(published.then_some(Fact::Published { room_id, listed: true }));
+            Ok(facts)
         };
-        self.found(Founding { version, proposals }, facts).await.map_err(invalid_room_state)
+        self.try_found(Founding { version, proposals }, facts).await.map_err(invalid_room_state)
     }
 }
 

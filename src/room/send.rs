@@ -110,6 +110,12 @@ impl Rooms {
         Ok(event.pdu)
     }
 
+    /// Who has sent an event, if there is such an event.
+    pub async fn find_sender(&self, event_id: &EventId) -> Result<Option<OwnedUserId>> {
+        let found = store::event::find(&mut self.0.db.read().await?, event_id).await?;
+        Ok(found.map(|event| event.pdu.sender().to_owned()))
+    }
+
     async fn find_sent(&self, message: &Message) -> Result<Option<OwnedEventId>> {
         let Message { room_id, sender, kind, transaction, .. } = message;
         let mut conn = self.0.db.read().await?;

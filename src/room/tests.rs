@@ -4,6 +4,7 @@ mod alias;
 mod create;
 mod membership;
 mod nodes;
+mod notice;
 mod send;
 mod upgrade;
 

@@ -5,7 +5,7 @@ use ruma::{OwnedUserId, RoomId, UserId};
 use crate::db::{Conn, DbResult, Row, args, statements};
 
 statements! {
-    ANY_ACCOUNT = "SELECT user_id FROM accounts LIMIT 1";
+    ANY_ACCOUNT = "SELECT user_id FROM accounts WHERE user_id <> $1 LIMIT 1";
     INSERT_ACCOUNT = "INSERT INTO accounts
         (user_id, password_hash, admin, guest, rate_limited, created_ts, deactivated_ts, erased)
         VALUES ($1, $2, $3, FALSE, TRUE, $4, NULL, FALSE) ON CONFLICT (user_id) DO NOTHING";
@@ -17,10 +17,14 @@ statements! {
     /// Whoever is or was in a room and is a guest.
     LIST_GUESTS_OF_ROOM = "SELECT a.user_id FROM memberships m JOIN accounts a ON a.user_id = m.user_id
         WHERE m.room_id = $1 AND a.guest ORDER BY a.user_id";
-    FIND_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts FROM accounts WHERE user_id = $1";
-    LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts FROM accounts WHERE user_id = $1 FOR UPDATE";
+    FIND_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, locked_ts, suspended_ts FROM accounts
+        WHERE user_id = $1";
+    LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, locked_ts, suspended_ts FROM accounts
+        WHERE user_id = $1 FOR UPDATE";
     SET_PASSWORD = "UPDATE accounts SET password_hash = $2 WHERE user_id = $1";
     DEACTIVATE = "UPDATE accounts SET deactivated_ts = $2 WHERE user_id = $1";
+    SET_LOCKED = "UPDATE accounts SET locked_ts = $2 WHERE user_id = $1";
+    SET_SUSPENDED = "UPDATE accounts SET suspended_ts = $2 WHERE user_id = $1";
     ERASE = "UPDATE accounts SET erased = TRUE, password_hash = NULL WHERE user_id = $1";
 }
 
@@ -31,6 +35,39 @@ pub(crate) struct Account {
     /// In the PHC string format. None for accounts that nobody logs in to with a password.
     pub(crate) password_hash: Option<String>,
     pub(crate) deactivated: bool,
+    pub(crate) admin: bool,
+    pub(crate) restrictions: Restrictions,
+}
+
+/// What administrators have done to an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Restrictions {
+    /// It can only log out.
+    pub(crate) locked: bool,
+    /// It can do little but read.
+    pub(crate) suspended: bool,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restriction {
+    Locked,
+    Suspended,
+}
+
+impl Restrictions {
+    pub(crate) fn has(self, restriction: Restriction) -> bool {
+        match restriction {
+            Restriction::Locked => self.locked,
+            Restriction::Suspended => self.suspended,
+        }
+    }
+
+    /// From two columns that follow each other: since when an account is locked, and since when suspended.
+    pub(super) fn read(row: &Row, first: usize) -> DbResult<Self> {
+        let is_set = |index| Ok(row.get::<Option<i64>>(index)?.is_some());
+        Ok(Self { locked: is_set(first)?, suspended: is_set(first + 1)? })
+    }
 }
 
 /// Adds an account, or says false where the name is taken.
@@ -77,16 +114,36 @@ pub(crate) async fn deactivate(conn: &mut Conn, user_id: &UserId, now: i64) -> D
     conn.execute(&DEACTIVATE, args![user_id, now]).await.map(drop)
 }
 
+/// Restricts an account since a time, or frees it.
+pub(crate) async fn restrict(
+    conn: &mut Conn,
+    user_id: &UserId,
+    restriction: Restriction,
+    since: Option<i64>,
+) -> DbResult<()> {
+    let statement = match restriction {
+        Restriction::Locked => &SET_LOCKED,
+        Restriction::Suspended => &SET_SUSPENDED,
+    };
+    conn.execute(statement, args![user_id, since]).await.map(drop)
+}
+
 pub(crate) async fn erase(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&ERASE, args![user_id]).await.map(drop)
 }
 
 fn account(row: &Row) -> DbResult<Account> {
     let deactivated_ts: Option<i64> = row.get(2)?;
-    Ok(Account { user_id: row.get(0)?, password_hash: row.get(1)?, deactivated: deactivated_ts.is_some() })
+    Ok(Account {
+        user_id: row.get(0)?,
+        password_hash: row.get(1)?,
+        deactivated: deactivated_ts.is_some(),
+        admin: row.get(3)?,
+        restrictions: Restrictions::read(row, 4)?,
+    })
 }
 
-/// Whether there is any account.
-pub(crate) async fn any(conn: &mut Conn) -> DbResult<bool> {
-    Ok(conn.find(&ANY_ACCOUNT, args![]).await?.is_some())
+/// Whether there is any account but `except`.
+pub(crate) async fn any(conn: &mut Conn, except: Option<&UserId>) -> DbResult<bool> {
+    Ok(conn.find(&ANY_ACCOUNT, args![except.map_or("", UserId::as_str)]).await?.is_some())
 }

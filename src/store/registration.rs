@@ -1,4 +1,7 @@
-//! `registration_tokens` and `registration_nonces`: permission to make an account.
+//! `registration_tokens` and `registration_nonces`: permission to make an account. `accepted_terms`: what was agreed
+//! to.
+
+use ruma::UserId;
 
 use crate::db::{Conn, DbResult, args, statements};
 
@@ -9,6 +12,10 @@ statements! {
         AND (uses_allowed IS NULL OR completed < uses_allowed) AND (expires_ts IS NULL OR expires_ts > $2)";
     USE_REGISTRATION_TOKEN = "UPDATE registration_tokens SET completed = completed + 1 WHERE token = $1
         AND (uses_allowed IS NULL OR completed < uses_allowed) AND (expires_ts IS NULL OR expires_ts > $2)";
+    INSERT_ACCEPTED_TERMS = "INSERT INTO accepted_terms (user_id, policy_id, version, accepted_ts)
+        VALUES ($1, $2, $3, $4)";
+    LIST_ACCEPTED_TERMS = "SELECT policy_id, version FROM accepted_terms WHERE user_id = $1
+        ORDER BY policy_id, version";
     INSERT_NONCE = "INSERT INTO registration_nonces (nonce, expires_ts) VALUES ($1, $2)";
     TAKE_NONCE = "DELETE FROM registration_nonces WHERE nonce = $1 AND expires_ts > $2";
     DELETE_EXPIRED_NONCES = "DELETE FROM registration_nonces WHERE expires_ts <= $1";
@@ -32,6 +39,23 @@ pub(crate) async fn is_usable(conn: &mut Conn, token: &str, now: i64) -> DbResul
 /// Uses the token once, or says false where it has no use left.
 pub(crate) async fn use_token(conn: &mut Conn, token: &str, now: i64) -> DbResult<bool> {
     Ok(conn.execute(&USE_REGISTRATION_TOKEN, args![token, now]).await? == 1)
+}
+
+/// Somebody has accepted a version of a document.
+pub(crate) async fn accept_terms(
+    conn: &mut Conn,
+    user_id: &UserId,
+    policy_id: &str,
+    version: &str,
+    now: i64,
+) -> DbResult<()> {
+    conn.execute(&INSERT_ACCEPTED_TERMS, args![user_id, policy_id, version, now]).await.map(drop)
+}
+
+/// The documents that somebody has accepted, each with its version.
+pub(crate) async fn list_accepted_terms(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<(String, String)>> {
+    let rows = conn.list(&LIST_ACCEPTED_TERMS, args![user_id]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
 /// Adds a nonce and clears away those that nobody came back with.

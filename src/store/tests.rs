@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, device, ephemeral, event, filter, log, membership, node, profile, registration,
-    relation, report, room, search, signing_key, state, token, uia,
+    account, account_data, alias, device, ephemeral, errand, event, filter, log, membership, node, profile,
+    registration, relation, report, room, search, signing_key, state, token, uia,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -17,6 +17,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     alias::STATEMENTS,
     device::STATEMENTS,
     ephemeral::STATEMENTS,
+    errand::STATEMENTS,
     event::STATEMENTS,
     filter::STATEMENTS,
     log::STATEMENTS,

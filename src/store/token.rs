@@ -4,16 +4,18 @@
 use aws_lc_rs::digest;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
+use super::account::Restrictions;
 use crate::db::{Conn, DbError, DbResult, Row, args, statements};
 
 statements! {
-    /// The last column: whether a refresh token waits for this access token to be used, and then ends.
+    /// With whether a refresh token waits for this access token to be used, and then ends.
     FIND_BEARER = "SELECT a.user_id, t.device_id, a.admin, a.guest, a.rate_limited, t.expires_ts,
             EXISTS (SELECT 1 FROM refresh_tokens newer JOIN refresh_tokens older
                 ON older.user_id = newer.user_id AND older.device_id = newer.device_id
                     AND older.next_hash = newer.token_hash
                 WHERE newer.user_id = t.user_id AND newer.device_id = t.device_id
-                    AND newer.access_token_hash = t.token_hash)
+                    AND newer.access_token_hash = t.token_hash),
+            a.locked_ts, a.suspended_ts
         FROM access_tokens t JOIN accounts a ON a.user_id = t.user_id
         WHERE t.token_hash = $1 AND a.deactivated_ts IS NULL";
     FIND_ACCESS_TOKEN_OF_DEVICE = "SELECT device_id FROM access_tokens WHERE user_id = $1 AND device_id = $2 LIMIT 1";
@@ -40,7 +42,8 @@ statements! {
         (SELECT 1 FROM devices d WHERE d.user_id = refresh_tokens.user_id AND d.device_id = refresh_tokens.device_id)";
 
     INSERT_OPENID_TOKEN = "INSERT INTO openid_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
-    FIND_OPENID_USER = "SELECT user_id FROM openid_tokens WHERE token_hash = $1 AND expires_ts > $2";
+    FIND_OPENID_USER = "SELECT t.user_id FROM openid_tokens t JOIN accounts a ON a.user_id = t.user_id
+        WHERE t.token_hash = $1 AND t.expires_ts > $2 AND a.locked_ts IS NULL";
     DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1";
     DELETE_EXPIRED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE expires_ts <= $1";
     INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
@@ -84,6 +87,7 @@ pub(crate) struct Bearer {
     pub(crate) expires_ts: Option<i64>,
     /// Whether the refresh token that gave rise to this access token is still valid.
     pub(crate) has_predecessor: bool,
+    pub(crate) restrictions: Restrictions,
 }
 
 #[derive(Debug)]
@@ -108,6 +112,7 @@ pub(crate) async fn find_bearer(conn: &mut Conn, token: &TokenHash) -> DbResult<
         rate_limited: row.get(4)?,
         expires_ts: row.get(5)?,
         has_predecessor: row.get(6)?,
+        restrictions: Restrictions::read(&row, 7)?,
     }))
 }
 
@@ -210,7 +215,7 @@ pub(crate) async fn insert_openid_token(
     conn.execute(&INSERT_OPENID_TOKEN, args![token.bytes(), user_id, expires_ts]).await.map(drop)
 }
 
-/// Whose `OpenID` token this is, if it has not expired.
+/// Whose `OpenID` token this is, if it has not expired and the account is not locked.
 pub(crate) async fn find_openid_user(conn: &mut Conn, token: &TokenHash, now: i64) -> DbResult<Option<OwnedUserId>> {
     conn.find(&FIND_OPENID_USER, args![token.bytes(), now]).await?.map(|row| row.get(0)).transpose()
 }

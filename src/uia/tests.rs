@@ -16,7 +16,7 @@ use crate::{
 const PASSWORD: &[AuthType] = &[AuthType::Password];
 
 fn uia(house: &House, db: &Db) -> Uia {
-    Uia::new(db.clone(), house.clock.clone(), Random::system(), house.accounts.clone())
+    Uia::new(db.clone(), house.clock.clone(), Random::system(), house.accounts.clone(), Terms::default())
 }
 
 fn demand<'a>(operation: &'static str, user_id: &'a OwnedUserId, params: &'a str) -> Demand<'a> {

@@ -11,6 +11,7 @@
 )]
 
 mod account_data;
+mod account_moderation;
 mod bad_input;
 mod cluster;
 mod cut;
@@ -21,6 +22,7 @@ mod floors;
 mod guests;
 mod invite_permission;
 mod moderation;
+mod notices;
 mod presence;
 mod proxy;
 mod reading;
@@ -30,6 +32,7 @@ mod rooms;
 mod search;
 mod sync;
 mod sync_model;
+mod terms;
 mod typing;
 mod world;
 mod writing;

@@ -10,7 +10,6 @@ use ruma::{
 use serde_json::json;
 
 use crate::{
-    account::check_password,
     api::{
         auth::required,
         error::ApiResult,
@@ -44,7 +43,7 @@ async fn change_password(
 ) -> ApiResult<change_password::v3::Response> {
     let caller = required(call.caller)?;
     let request = &call.request.request;
-    check_password(&request.new_password)?;
+    app.accounts.check_password(&request.new_password)?;
     call.request.confirm_password(&app, "change_password", &caller).await?;
     app.accounts.change_password(&caller, &request.new_password, request.logout_devices).await?;
     Ok(change_password::v3::Response::new())

@@ -25,10 +25,11 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities>
 ///
-/// All of them are said out loud; ruma leaves out those that have their default.
-async fn capabilities(app: App, _: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
+/// All of them are said out loud; ruma leaves out those that have their default. Only to administrators it matters
+/// that they can lock and suspend.
+async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
     let versions: BTreeMap<String, &str> = STABLE.into_iter().map(|version| (version.to_string(), "stable")).collect();
-    Ok(Json::from(json!({ "capabilities": {
+    let mut capabilities = json!({
         "m.room_versions": { "default": app.discovery.default_room_version, "available": versions },
         "m.change_password": { "enabled": true },
         "m.set_displayname": { "enabled": true },
@@ -37,5 +38,9 @@ async fn capabilities(app: App, _: Call<Written<get_capabilities::v3::Request>>)
         "m.3pid_changes": { "enabled": false },
         "m.get_login_token": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },
-    } })))
+    });
+    if let Some(capabilities) = capabilities.as_object_mut().filter(|_| call.caller.admin) {
+        capabilities.insert("m.account_moderation".to_owned(), json!({ "suspend": true, "lock": true }));
+    }
+    Ok(Json::from(json!({ "capabilities": capabilities })))
 }

@@ -17,7 +17,7 @@ use ruma::{
 
 use crate::{
     account::Caller,
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, restriction::check_joining, route::Routes as _},
     app::App,
     error::{Error, Result},
     rate_limit::Limit,
@@ -49,6 +49,7 @@ async fn join(
     reason: Option<String>,
 ) -> Result<()> {
     app.rate_limits.check(Limit::Join, caller).await?;
+    check_joining(app, caller, room_id).await?;
     if signed.is_some() {
         let message = "This server asks no identity server and takes no invitations that one has signed";
         return Err(Error::refused(ErrorKind::ServerNotTrusted, message));

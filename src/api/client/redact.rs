@@ -9,7 +9,7 @@ use ruma::{
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, restriction::check_sending, route::Routes as _},
     app::App,
     event::{Transaction, content},
     rate_limit::Limit,
@@ -27,11 +27,12 @@ async fn redact(app: App, call: Call<Request>) -> ApiResult<Response> {
     content.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
     let message = Message {
         room_id,
-        sender: call.caller.user_id,
+        sender: call.caller.user_id.clone(),
         admin: call.caller.admin,
         kind: TimelineEventType::RoomRedaction,
         content,
-        transaction: Transaction { device_id: call.caller.device_id, transaction_id: txn_id },
+        transaction: Transaction { device_id: call.caller.device_id.clone(), transaction_id: txn_id },
     };
+    check_sending(&app, &call.caller, &message).await?;
     Ok(Response::new(app.rooms.send(&message).await?))
 }

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    account::{NewSession, Registration, Session, check_password},
+    account::{NewSession, Registration, Session},
     api::{
         error::ApiResult,
         extract::Call,
@@ -37,6 +37,7 @@ use crate::{
     config::RegistrationMode,
     error::Error,
     rate_limit::Limit,
+    terms::Terms,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -68,11 +69,11 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
     // Looked at before a stage is completed, so that nobody has to complete it twice for this.
     if interactive.auth.is_some() {
         let password = request.password.as_deref();
-        check_password(
-            password.ok_or_else(|| Error::refused(ErrorKind::MissingParam, "An account needs a password"))?,
-        )?;
+        let missing = || Error::refused(ErrorKind::MissingParam, "An account needs a password");
+        app.accounts.check_password(password.ok_or_else(missing)?)?;
     }
-    let passed = interactive.complete(&app, "register", stages(app.accounts.registration_mode())).await?;
+    let stages = stages(app.accounts.registration_mode(), &app.terms);
+    let passed = interactive.complete(&app, "register", &stages).await?;
     let session = (!request.inhibit_login).then(|| NewSession {
         device_id: request.device_id.clone(),
         display_name: request.initial_device_display_name.clone(),
@@ -84,6 +85,7 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
         password: request.password.as_deref().unwrap_or_default(),
         admin: false,
         token: passed.registration_token.as_deref(),
+        terms: Some(&app.terms),
         session,
     };
     let session = match &request.guest_access_token {
@@ -144,11 +146,12 @@ impl IncomingRequest for Register {
     }
 }
 
-fn stages(mode: RegistrationMode) -> &'static [AuthType] {
-    match mode {
-        RegistrationMode::Token => &[AuthType::RegistrationToken],
-        RegistrationMode::Open | RegistrationMode::Closed => &[AuthType::Dummy],
-    }
+/// A stage at which nothing has to be shown is only for those who have nothing else to do.
+fn stages(mode: RegistrationMode, terms: &Terms) -> Vec<AuthType> {
+    let token = (mode == RegistrationMode::Token).then_some(AuthType::RegistrationToken);
+    let terms = (!terms.is_empty()).then_some(AuthType::Terms);
+    let stages: Vec<_> = token.into_iter().chain(terms).collect();
+    if stages.is_empty() { vec![AuthType::Dummy] } else { stages }
 }
 
 /// Ruma's type would say `null` for a device that was not asked for.

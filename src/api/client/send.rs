@@ -9,7 +9,7 @@ use ruma::{
 };
 
 use crate::{
-    api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
+    api::{content::read_content, error::ApiResult, extract::Call, restriction::check_sending, route::Routes as _},
     app::App,
     event::Transaction,
     rate_limit::Limit,
@@ -26,12 +26,13 @@ async fn send(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Request { room_id, event_type, txn_id, body, .. } = call.request;
     let message = Message {
         room_id,
-        sender: call.caller.user_id,
+        sender: call.caller.user_id.clone(),
         admin: call.caller.admin,
         kind: TimelineEventType::from(event_type.to_string()),
         content: read_content(&body)?,
-        transaction: Transaction { device_id: call.caller.device_id, transaction_id: txn_id },
+        transaction: Transaction { device_id: call.caller.device_id.clone(), transaction_id: txn_id },
     };
+    check_sending(&app, &call.caller, &message).await?;
     let event_id = app.rooms.send(&message).await?;
     app.presence.active(&message.sender).await;
     Ok(Response::new(event_id))

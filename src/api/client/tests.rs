@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
+    api::restriction::{OpenTo, routed},
     app::App,
     clock::Clock,
     config::{Config, RateLimit, RegistrationMode},
@@ -36,6 +37,7 @@ impl Server {
         let mut config = Config { server_name: "example.org".try_into().unwrap(), ..Config::default() };
         config.registration.mode = registration;
         config.registration.shared_secret = Some("open sesame".to_owned().try_into().unwrap());
+        config.passwords.min_length = 1;
         config.rate_limits.enabled = rate_limited;
         config.rate_limits.login = RateLimit { per_second: 0.01, burst: 2 };
         let (db, clock, random) = (database.db().clone(), Clock::system(), Random::system());
@@ -320,6 +322,7 @@ async fn what_the_server_tells_of_itself() {
         assert_eq!(capabilities["m.room_versions"]["default"], json!("12"));
         assert_eq!(capabilities["m.room_versions"]["available"]["6"], json!("stable"));
         assert_eq!(capabilities["m.change_password"], json!({ "enabled": true }));
+        assert_eq!(capabilities.get("m.account_moderation"), None);
         let threepids = server.get("/_matrix/client/v3/account/3pid", &alice).await;
         assert_eq!(*threepids.ok(), json!({ "threepids": [] }));
         assert_eq!(threepids.headers[header::CONTENT_TYPE], "application/json");
@@ -369,6 +372,116 @@ async fn too_many_attempts_have_to_wait() {
         let seconds: u64 = limited.headers[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
         assert!((1..=100).contains(&seconds));
         assert_eq!(limited.body["retry_after_ms"], json!(seconds * 1000));
+        server.stop().await;
+        database.close().await;
+    }
+}
+
+/// What is closed to suspended accounts. Whoever adds an endpoint decides: it comes here, or on the list of what is
+/// open to them in `restriction.rs`.
+const CLOSED_TO_SUSPENDED: &[&str] = &[
+    "POST /account/3pid",
+    "POST /account/3pid/add",
+    "POST /account/3pid/bind",
+    "POST /account/3pid/delete",
+    "POST /account/3pid/unbind",
+    "PUT /admin/lock/{user_id}",
+    "PUT /admin/suspend/{user_id}",
+    "POST /createRoom",
+    "PUT /devices/{device_id}",
+    "PUT /directory/list/room/{room_id}",
+    "DELETE /directory/room/{room_alias}",
+    "PUT /directory/room/{room_alias}",
+    "POST /knock/{room_id_or_alias}",
+    "POST /_matrix/media/v1/create",
+    "POST /_matrix/media/v3/upload",
+    "PUT /_matrix/media/v3/upload/{server_name}/{media_id}",
+    "PUT /presence/{user_id}/status",
+    "DELETE /profile/{user_id}/{field}",
+    "PUT /profile/{user_id}/{field}",
+    "POST /rooms/{room_id}/ban",
+    "POST /rooms/{room_id}/invite",
+    "POST /rooms/{room_id}/kick",
+    "PUT /rooms/{room_id}/state/{event_type}/{state_key}",
+    "PUT /rooms/{room_id}/typing/{user_id}",
+    "POST /rooms/{room_id}/unban",
+    "POST /rooms/{room_id}/upgrade",
+    "POST /user/{user_id}/openid/request_token",
+];
+
+/// What is open to them for one room only.
+const HARDLY_OPEN: &[&str] = &["POST /join/{room_id_or_alias}", "POST /rooms/{room_id}/join"];
+
+/// A path with something in the place of each parameter.
+fn filled(path: &str) -> String {
+    let filled = path.split('/').map(|segment| match segment {
+        "{user_id}" => "@alice:example.org",
+        "{room_id}" | "{room_id_or_alias}" => "!room:example.org",
+        "{room_alias}" => "%23room:example.org",
+        "{event_type}" => "m.room.redaction",
+        "{field}" => "displayname",
+        segment if segment.starts_with('{') => "x",
+        segment => segment,
+    });
+    filled.collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test]
+async fn every_endpoint_is_sorted_for_suspended_and_for_locked_accounts() {
+    for database in testing::databases().await {
+        routed::take();
+        let server = Server::start(&database, RegistrationMode::Open, false).await;
+        let endpoints: Vec<_> = routed::take().into_iter().filter(|endpoint| endpoint.takes_token).collect();
+        assert!(endpoints.len() > 60, "{}", endpoints.len());
+        let alice = server.register("alice").await;
+        server.app.accounts.create_user("root", "root", true).await.unwrap();
+        let root =
+            server.post(LOGIN, None, json!({ "type": "m.login.password", "user": "root", "password": "root" })).await;
+        let root = root.ok()["access_token"].as_str().unwrap().to_owned();
+        let moderate = |act: &'static str, key: &'static str, on: bool| {
+            let path = format!("/_matrix/client/v1/admin/{act}/@alice:example.org");
+            let (server, root) = (&server, root.clone());
+            async move { assert_eq!(*server.put(&path, &root, json!({ key: on })).await.ok(), json!({ key: on })) }
+        };
+
+        moderate("suspend", "suspended", true).await;
+        for endpoint in &endpoints {
+            let closed = endpoint.names.iter().any(|name| CLOSED_TO_SUSPENDED.contains(&name.as_str()));
+            assert_eq!(
+                closed,
+                endpoint.open_to == OpenTo::Unrestricted,
+                "{:?} belongs on one of two lists: CLOSED_TO_SUSPENDED here, or SUSPENDED in restriction.rs",
+                endpoint.names
+            );
+            if endpoint.open_to == OpenTo::Locked {
+                continue;
+            }
+            for path in &endpoint.paths {
+                let answer = server.send(endpoint.method.clone(), &filled(path), Some(&alice), "{}").await;
+                if closed || endpoint.names.iter().any(|name| HARDLY_OPEN.contains(&name.as_str())) {
+                    answer.refused(403, "M_USER_SUSPENDED");
+                } else {
+                    assert_ne!(answer.body["errcode"], json!("M_USER_SUSPENDED"), "{path}");
+                }
+            }
+        }
+
+        moderate("lock", "locked", true).await;
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.open_to != OpenTo::Locked) {
+            for path in &endpoint.paths {
+                let answer = server.send(endpoint.method.clone(), &filled(path), Some(&alice), "{}").await;
+                answer.refused(401, "M_USER_LOCKED");
+                assert_eq!(answer.body["soft_logout"], json!(true));
+            }
+        }
+        let whoami = "/_matrix/client/v3/account/whoami";
+        moderate("lock", "locked", false).await;
+        moderate("suspend", "suspended", false).await;
+        server.get(whoami, &alice).await.ok();
+        server.put("/_matrix/client/v3/devices/PHONE", &alice, json!({ "display_name": "Pocket" })).await.ok();
+        moderate("lock", "locked", true).await;
+        server.post("/_matrix/client/v3/logout", Some(&alice), json!({})).await.ok();
+        server.get(whoami, &alice).await.refused(401, "M_UNKNOWN_TOKEN");
         server.stop().await;
         database.close().await;
     }

@@ -1,0 +1,116 @@
+//! Locking and suspending accounts, and undoing it. What a restricted account may still do is for the API to say.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#account-locking> and
+//! <https://spec.matrix.org/v1.19/client-server-api/#account-suspension>
+
+use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
+
+use super::{Accounts, Caller, Restriction, Restrictions, login::deactivated, no_such_user};
+use crate::{
+    error::{Error, Result},
+    store::{
+        account::{self, Account},
+        errand::{self, Errand},
+    },
+};
+
+const ERRAND_ID_LENGTH: usize = 16;
+
+impl Accounts {
+    /// Whether an account is restricted, for an administrator who asks.
+    pub(crate) async fn is_restricted(&self, by: &Caller, user_id: &UserId, restriction: Restriction) -> Result<bool> {
+        self.check_administers(by, user_id)?;
+        let account = account::find(&mut self.0.db.read().await?, user_id).await?;
+        Ok(restrictable(by, account)?.restrictions.has(restriction))
+    }
+
+    /// Restricts somebody else's account or frees it, as an administrator. Every node knows it before this returns.
+    pub(crate) async fn restrict(
+        &self,
+        by: &Caller,
+        user_id: &UserId,
+        restriction: Restriction,
+        restricted: bool,
+    ) -> Result<()> {
+        self.check_administers(by, user_id)?;
+        if user_id == by.user_id {
+            return Err(Error::forbidden("Nobody locks or suspends their own account: ask another administrator"));
+        }
+        let mut tx = self.0.db.begin().await?;
+        let account = restrictable(by, account::lock(&mut tx, user_id).await?)?;
+        if account.restrictions.has(restriction) != restricted {
+            account::restrict(&mut tx, user_id, restriction, restricted.then(|| self.now())).await?;
+        }
+        tx.commit().await?;
+        tracing::info!(%user_id, by = %by.user_id, ?restriction, restricted, "an account was restricted or freed");
+        self.devices_changed(user_id).await;
+        Ok(())
+    }
+
+    /// The same for the operator, who may restrict administrators too. It holds at once for whoever looks into the
+    /// database; that memory is to forget what it knows is left as an errand to a running node.
+    pub(crate) async fn restrict_from_outside(
+        &self,
+        name: &str,
+        restriction: Restriction,
+        restricted: bool,
+    ) -> Result<OwnedUserId> {
+        let user_id = self.find_meant(name).await?.ok_or_else(no_such_user)?.user_id;
+        let mut tx = self.0.db.begin().await?;
+        let account = account::lock(&mut tx, &user_id).await?.ok_or_else(no_such_user)?;
+        if account.deactivated {
+            return Err(deactivated());
+        }
+        let now = self.now();
+        account::restrict(&mut tx, &user_id, restriction, restricted.then_some(now)).await?;
+        let errand = Errand { id: self.0.random.token(ERRAND_ID_LENGTH), user_id: user_id.clone(), body: None };
+        errand::insert(&mut tx, errand::Kind::Account, &errand, now).await?;
+        tx.commit().await?;
+        Ok(user_id)
+    }
+
+    /// Makes every node look an account up again that was changed from outside.
+    pub(crate) async fn changed_from_outside(&self, user_id: &UserId) {
+        self.devices_changed(user_id).await;
+    }
+
+    /// Looked at before the account is, so that nobody else learns who has one.
+    fn check_administers(&self, by: &Caller, user_id: &UserId) -> Result<()> {
+        if !by.admin {
+            return Err(Error::forbidden("Only administrators of this server lock and suspend accounts"));
+        }
+        if user_id.server_name() != self.0.server_name {
+            return Err(Error::invalid_param(format!("{user_id} has their account on another server")));
+        }
+        Ok(())
+    }
+}
+
+fn restrictable(by: &Caller, account: Option<Account>) -> Result<Account> {
+    let account = account.filter(|account| !account.deactivated).ok_or_else(no_such_user)?;
+    if account.admin && account.user_id != by.user_id {
+        return Err(Error::forbidden("Administrators don't lock or suspend each other: the operator can"));
+    }
+    Ok(account)
+}
+
+impl Restrictions {
+    /// Refuses where the account is locked.
+    pub(crate) fn check_unlocked(self) -> Result<()> {
+        if self.locked {
+            let message = "This account is locked: ask the operators of this server for the reason";
+            return Err(Error::refused(ErrorKind::UserLocked, message));
+        }
+        Ok(())
+    }
+
+    /// Refuses where the account is suspended.
+    pub(crate) fn check_not_suspended(self) -> Result<()> {
+        if self.suspended {
+            let message =
+                "This account is suspended: you can read, leave rooms and redact what you said, but not do this";
+            return Err(Error::refused(ErrorKind::UserSuspended, message));
+        }
+        Ok(())
+    }
+}

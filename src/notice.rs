@@ -1,0 +1,120 @@
+//! Server notices: what the server tells its users in a room of their own, in the name of a user that nobody is.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#server-notices>
+
+use std::sync::Arc;
+
+use ruma::{RoomId, UserId, events::TimelineEventType};
+use serde_json::json;
+
+use crate::{
+    clock::Clock,
+    db::{Conn, Db},
+    error::{Error, Result},
+    event::{Transaction, content},
+    profile::{AVATAR_URL, DISPLAYNAME, Profiles},
+    room::{Message, NoticeRoom, Rooms},
+    store::{account, device},
+};
+
+/// The longest notice, in bytes. An event holds no more than twice that.
+const MAX_TEXT: usize = 32 * 1024;
+/// Stands where messages of others have the device that sent them.
+const DEVICE: &str = "server notices";
+/// The specification names only one type of notice, which is not for words of the operator's choice.
+const NOTICE_TYPE: &str = "hearth.notice";
+
+/// The server's own voice. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Notices(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    clock: Clock,
+    rooms: Rooms,
+    profiles: Profiles,
+    room: NoticeRoom,
+}
+
+/// Refuses what can't be a notice.
+pub(crate) fn check_text(text: &str) -> Result<()> {
+    if text.trim().is_empty() {
+        return Err(Error::invalid_param("The notice is empty"));
+    }
+    if text.len() > MAX_TEXT || text.contains('\0') {
+        return Err(Error::invalid_param(format!("A notice has at most {MAX_TEXT} bytes, and none of them is zero")));
+    }
+    Ok(())
+}
+
+impl Notices {
+    pub(crate) fn new(db: Db, clock: Clock, rooms: Rooms, profiles: Profiles, room: NoticeRoom) -> Self {
+        Self(Arc::new(Inner { db, clock, rooms, profiles, room }))
+    }
+
+    /// Makes sure that the server's own user is there. Nobody else gets the name from then on.
+    pub(crate) async fn reserve(&self) -> Result<()> {
+        let Inner { db, clock, room, .. } = &*self.0;
+        let mut tx = db.begin().await?;
+        if !account::insert(&mut tx, &room.sender, None, false, clock.now().get().into()).await? {
+            check_nobodys(&mut tx, &room.sender).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Gives the server's own user the name and the picture that are configured, and tells their rooms.
+    pub(crate) async fn introduce(&self) -> Result<()> {
+        let Inner { rooms, profiles, room, .. } = &*self.0;
+        let sender = &room.sender;
+        let mut changed = profiles.set(sender, DISPLAYNAME, &json!(room.name)).await?;
+        changed |= match &room.avatar_url {
+            Some(url) => profiles.set(sender, AVATAR_URL, &json!(url)).await?,
+            None => profiles.remove(sender, AVATAR_URL).await?,
+        };
+        if changed { rooms.update_profile(sender).await } else { Ok(()) }
+    }
+
+    /// Tells a user something, once for each `id`. Who has no account any more is told nothing.
+    pub(crate) async fn send(&self, user_id: &UserId, text: &str, id: &str) -> Result<()> {
+        let Inner { db, rooms, room, .. } = &*self.0;
+        let account = account::find(&mut db.read().await?, user_id).await?;
+        if account.is_none_or(|account| account.deactivated) || user_id == room.sender {
+            return Ok(());
+        }
+        let room_id = rooms.notice_room(room, user_id).await?;
+        let message = Message {
+            room_id,
+            sender: room.sender.clone(),
+            admin: false,
+            kind: TimelineEventType::RoomMessage,
+            content: content([
+                ("msgtype", "m.server_notice".into()),
+                ("body", text.into()),
+                ("server_notice_type", NOTICE_TYPE.into()),
+            ]),
+            transaction: Transaction { device_id: DEVICE.into(), transaction_id: id.into() },
+        };
+        rooms.send(&message).await.map(drop)
+    }
+
+    /// Whether the server speaks to somebody in this room.
+    pub(crate) async fn is_room(&self, room_id: &RoomId) -> Result<bool> {
+        self.0.rooms.is_notice_room(&self.0.room.sender, room_id).await
+    }
+
+    /// Refuses where a user turns down the invitation to the room in which the server speaks to them.
+    pub(crate) async fn check_leaving(&self, room_id: &RoomId, user_id: &UserId) -> Result<()> {
+        self.0.rooms.check_leaving_notices(&self.0.room.sender, room_id, user_id).await
+    }
+}
+
+/// An account that was there before must be one that nobody uses.
+async fn check_nobodys(conn: &mut Conn, sender: &UserId) -> Result<()> {
+    let account = account::find(conn, sender).await?.ok_or_else(|| Error::broken("an account has vanished"))?;
+    if account.password_hash.is_some() || account.deactivated || !device::list(conn, sender).await?.is_empty() {
+        return Err(Error::forbidden(format!(
+            "{sender} is somebody's account: choose another server_notices.localpart"
+        )));
+    }
+    Ok(())
+}

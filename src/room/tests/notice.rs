@@ -1,0 +1,58 @@
+//! The room in which the server speaks to a user.
+
+use futures_util::future::join_all;
+use ruma::RoomVersionId;
+use serde_json::json;
+
+use super::errcode;
+use crate::room::{
+    NoticeRoom,
+    world::{World, user},
+};
+
+fn room() -> NoticeRoom {
+    NoticeRoom {
+        sender: user("server"),
+        name: "Server notices".to_owned(),
+        avatar_url: Some("mxc://here/seal".to_owned()),
+        version: RoomVersionId::V12,
+    }
+}
+
+#[tokio::test]
+async fn everybody_has_one_whoever_makes_it() {
+    let world = World::new().await;
+    let other = world.another_node().await;
+    let (alice, room) = (user("alice"), room());
+    let nodes = [&world.rooms, &other];
+    let made = join_all((0..8).map(|n| nodes[n % 2].notice_room(&room, &alice))).await;
+    let made: Vec<_> = made.into_iter().map(Result::unwrap).collect();
+    assert!(made.iter().all(|room_id| *room_id == made[0]));
+    assert_eq!(world.count_rooms().await, 1);
+    assert_ne!(other.notice_room(&room, &user("bob")).await.unwrap(), made[0]);
+    assert_eq!(world.state(&made[0], "m.room.name", "").await, json!({ "name": "Server notices" }));
+    assert_eq!(world.state(&made[0], "m.room.avatar", "").await, json!({ "url": "mxc://here/seal" }));
+    drop(other);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn its_invitation_stands_until_it_is_accepted_and_comes_again() {
+    let world = World::new().await;
+    let (alice, room) = (user("alice"), room());
+    world.set_account_data("alice", "", "m.invite_permission_config", json!({ "default_action": "block" })).await;
+    let room_id = world.rooms.notice_room(&room, &alice).await.unwrap();
+    let membership = || async { world.state(&room_id, "m.room.member", "@alice:here").await["membership"].clone() };
+    assert_eq!(membership().await, json!("invite"));
+    let check = || world.rooms.check_leaving_notices(&room.sender, &room_id, &alice);
+    assert_eq!(errcode(check().await), "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+    let elsewhere = world.public_room("carol").await;
+    world.rooms.check_leaving_notices(&room.sender, &elsewhere, &alice).await.unwrap();
+
+    world.rooms.join(&room_id, &alice, false, None).await.unwrap();
+    check().await.unwrap();
+    world.rooms.leave(&room_id, &alice, None).await.unwrap();
+    assert_eq!(world.rooms.notice_room(&room, &alice).await.unwrap(), room_id);
+    assert_eq!(membership().await, json!("invite"));
+    world.close().await;
+}

@@ -1,0 +1,74 @@
+//! `errands`: what the command line leaves for a running node to do.
+
+use ruma::{OwnedUserId, UserId};
+
+use crate::db::{Conn, DbResult, Row, args, statements};
+
+statements! {
+    INSERT_ERRAND = "INSERT INTO errands (errand_id, user_id, kind, body, created_ts) VALUES ($1, $2, $3, $4, $5)";
+    /// For everybody who can be reached.
+    INSERT_ERRAND_FOR_ALL = "INSERT INTO errands (errand_id, user_id, kind, body, created_ts)
+        SELECT CAST($1 AS TEXT), user_id, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BIGINT) FROM accounts
+        WHERE deactivated_ts IS NULL AND NOT guest AND user_id <> $5";
+    LIST_ERRANDS = "SELECT errand_id, user_id, body FROM errands WHERE kind = $1
+        ORDER BY created_ts, errand_id, user_id LIMIT $2";
+    DELETE_ERRAND = "DELETE FROM errands WHERE errand_id = $1 AND user_id = $2";
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Telling every node that an account is not what it was.
+    Account,
+    /// Sending a server notice.
+    Notice,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Notice => "notice",
+        }
+    }
+}
+
+/// One errand, as far as it concerns one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Errand {
+    /// The same for everybody whom it concerns.
+    pub(crate) id: String,
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) body: Option<String>,
+}
+
+pub(crate) async fn insert(conn: &mut Conn, kind: Kind, errand: &Errand, now: i64) -> DbResult<()> {
+    let Errand { id, user_id, body } = errand;
+    conn.execute(&INSERT_ERRAND, args![id, user_id, kind.as_str(), body, now]).await.map(drop)
+}
+
+/// The same for every user of this server but `except`, guests left out. Tells how many that are.
+pub(crate) async fn insert_for_all(
+    conn: &mut Conn,
+    kind: Kind,
+    id: &str,
+    body: &str,
+    except: &UserId,
+    now: i64,
+) -> DbResult<u64> {
+    conn.execute(&INSERT_ERRAND_FOR_ALL, args![id, kind.as_str(), body, now, except]).await
+}
+
+/// The oldest errands of a kind, oldest first.
+pub(crate) async fn list(conn: &mut Conn, kind: Kind, limit: i64) -> DbResult<Vec<Errand>> {
+    conn.list(&LIST_ERRANDS, args![kind.as_str(), limit]).await?.iter().map(errand).collect()
+}
+
+/// It is done.
+pub(crate) async fn delete(conn: &mut Conn, errand: &Errand) -> DbResult<()> {
+    conn.execute(&DELETE_ERRAND, args![&errand.id, &errand.user_id]).await.map(drop)
+}
+
+fn errand(row: &Row) -> DbResult<Errand> {
+    Ok(Errand { id: row.get(0)?, user_id: row.get(1)?, body: row.get(2)? })
+}

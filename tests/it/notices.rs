@@ -1,0 +1,179 @@
+//! What the server tells its users.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#server-notices>
+
+use std::{collections::BTreeSet, time::Duration};
+
+use hearth::app::Administration;
+use serde_json::{Value, json};
+
+use crate::{
+    on_both,
+    world::{Client, World, escape, next, texts},
+};
+
+async fn administration(world: &World) -> Administration {
+    let app = world.app();
+    Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap()
+}
+
+/// Waits for an invitation: the room, what is told of it, and where to sync on from.
+async fn invited(user: &Client, since: &str) -> (String, Value, String) {
+    let mut since = since.to_owned();
+    for _ in 0..6 {
+        let sync = user.sync(Some(&since)).await;
+        since = next(&sync);
+        if let Some((room, told)) = sync["rooms"]["invite"].as_object().and_then(|rooms| rooms.iter().next()) {
+            return (room.clone(), told["invite_state"]["events"].clone(), since);
+        }
+    }
+    panic!("{} is not invited", user.user_id)
+}
+
+/// Waits until so many messages are in a room's timeline, from a place on.
+async fn told(user: &Client, room: &str, since: &str, count: usize) -> Vec<String> {
+    let (mut since, mut all) = (since.to_owned(), Vec::new());
+    for _ in 0..6 {
+        let sync = user.sync(Some(&since)).await;
+        since = next(&sync);
+        all.extend(texts(&sync, room));
+        if all.len() >= count {
+            return all;
+        }
+    }
+    panic!("{} was told only {all:?}", user.user_id)
+}
+
+on_both! {
+    async fn the_server_speaks_to_a_user_in_one_room_which_they_have_to_see(world, config => {
+        config.server_notices.localpart = Some("notices".to_owned());
+        "The operators".clone_into(&mut config.server_notices.name);
+        config.server_notices.avatar_url = Some("mxc://localhost/seal".to_owned());
+    }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let operator = administration(&world).await;
+        let since = next(&alice.sync(None).await);
+        assert_eq!(operator.send_notice(Some("alice"), "Good day.").await.unwrap(), 1);
+        let (room, told_of_it, since) = invited(&alice, &since).await;
+        let told_of = |kind: &str| {
+            let events = told_of_it.as_array().unwrap();
+            events.iter().find(|event| event["type"] == kind).unwrap()["content"].clone()
+        };
+        assert_eq!(told_of("m.room.name"), json!({ "name": "The operators" }));
+        assert_eq!(told_of("m.room.avatar"), json!({ "url": "mxc://localhost/seal" }));
+
+        alice.leave(&room).await.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        let own = format!("/_matrix/client/v3/rooms/{}/state/m.room.member/{}", escape(&room), escape(&alice.user_id));
+        let left = alice.put(&own, json!({ "membership": "leave" })).await;
+        left.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        bob.leave(&room).await.refused(403, "M_FORBIDDEN");
+        bob.join(&room).await.refused(403, "M_FORBIDDEN");
+        alice.join(&room).await.ok();
+
+        // A second notice comes into the same room.
+        operator.send_notice(Some("@alice:localhost"), "And good night.").await.unwrap();
+        assert_eq!(told(&alice, &room, &since, 2).await, ["Good day.", "And good night."]);
+        let sync = alice.sync(None).await;
+        let rooms = sync["rooms"]["join"].as_object().unwrap();
+        assert_eq!(rooms.keys().collect::<Vec<_>>(), [&room]);
+        let events = rooms[&room]["timeline"]["events"].as_array().unwrap();
+        let notice = events.iter().find(|event| event["type"] == "m.room.message").unwrap();
+        assert_eq!(notice["sender"], "@notices:localhost");
+        assert_eq!(notice["content"]["msgtype"], "m.server_notice");
+        assert!(notice["content"]["server_notice_type"].is_string());
+        let tags = rooms[&room]["account_data"]["events"].as_array().unwrap();
+        let tags = tags.iter().find(|event| event["type"] == "m.tag").unwrap();
+        assert!(tags["content"]["tags"]["m.server_notice"].is_object(), "{tags}");
+        let answer = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/1", escape(&room));
+        let text = json!({ "msgtype": "m.text", "body": "thanks" });
+        alice.put(&answer, text).await.refused(403, "M_FORBIDDEN");
+
+        // Whoever has joined may leave. The next notice brings them back to the same room.
+        alice.leave(&room).await.ok();
+        let world = world.restarted().await;
+        let (alice, operator) = (alice.at(&world), administration(&world).await);
+        let since = next(&alice.sync(None).await);
+        operator.send_notice(Some("alice"), "Once more.").await.unwrap();
+        assert_eq!(invited(&alice, &since).await.0, room);
+        let profile = world.call("GET", "/_matrix/client/v3/profile/@notices:localhost", None, None).await.ok();
+        assert_eq!(profile, json!({ "displayname": "The operators", "avatar_url": "mxc://localhost/seal" }));
+    }
+
+    async fn a_notice_to_all_reaches_everybody_once(world, config => {
+        config.server_notices.localpart = Some("notices".to_owned());
+    }) {
+        let users = [world.user("alice").await, world.user("bob").await, world.user("carol").await];
+        let gone = world.user("dave").await;
+        let identifier = json!({ "type": "m.id.user", "user": "dave" });
+        let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": "password of dave" });
+        gone.post("/_matrix/client/v3/account/deactivate", json!({ "auth": auth })).await.ok();
+        let mut before = Vec::new();
+        for user in &users {
+            before.push(next(&user.sync(None).await));
+        }
+        let operator = administration(&world).await;
+        assert_eq!(operator.send_notice(None, "We are back at eight.").await.unwrap(), 3);
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(operator.send_notice(None, "We are back.").await.unwrap(), 3);
+        let mut rooms = BTreeSet::new();
+        for (user, since) in users.iter().zip(&before) {
+            let (room, _, since) = invited(user, since).await;
+            user.join(&room).await.ok();
+            assert_eq!(told(user, &room, &since, 2).await, ["We are back at eight.", "We are back."]);
+            rooms.insert(room);
+        }
+        assert_eq!(rooms.len(), 3);
+        assert!(operator.send_notice(Some("dave"), "Are you there?").await.is_err());
+        assert!(operator.send_notice(Some("nobody"), "Who is there?").await.is_err());
+        for wrong in ["", " \n", "\0", &"x".repeat(40_000)] {
+            assert!(operator.send_notice(Some("alice"), wrong).await.is_err());
+        }
+    }
+
+    async fn a_suspended_user_can_read_what_the_server_tells_them(world, config => {
+        config.server_notices.localpart = Some("notices".to_owned());
+    }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let operator = administration(&world).await;
+        let mut root = alice.clone();
+        root.user_id = operator.create_user("root", "password of root", true).await.unwrap().to_string();
+        let root = world.login(&root).await;
+        let public = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let since = next(&bob.sync(None).await);
+        let suspend = format!("/_matrix/client/v1/admin/suspend/{}", escape(&bob.user_id));
+        root.put(&suspend, json!({ "suspended": true })).await.ok();
+        operator.send_notice(Some("bob"), "You are suspended, because.").await.unwrap();
+        let (room, _, since) = invited(&bob, &since).await;
+        bob.join(&public).await.refused(403, "M_USER_SUSPENDED");
+        bob.post(&format!("/_matrix/client/v3/rooms/{}/join", escape(&room)), json!({})).await.ok();
+        assert_eq!(told(&bob, &room, &since, 1).await, ["You are suspended, because."]);
+        bob.join("!nowhere:localhost").await.refused(403, "M_USER_SUSPENDED");
+    }
+
+    async fn nobody_else_gets_the_name_in_which_the_server_speaks(world, config => {
+        config.server_notices.localpart = Some("notices".to_owned());
+    }) {
+        let body = json!({ "username": "notices", "password": "a password", "auth": { "type": "m.login.dummy" } });
+        world.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.refused(400, "M_USER_IN_USE");
+        let identifier = json!({ "type": "m.id.user", "user": "notices" });
+        for password in ["", "a password"] {
+            let body = json!({ "type": "m.login.password", "identifier": identifier, "password": password });
+            world.call("POST", "/_matrix/client/v3/login", None, Some(body)).await.refused(403, "M_FORBIDDEN");
+        }
+    }
+
+    async fn a_server_without_a_voice_says_so(world) {
+        let alice = world.user("alice").await;
+        let refused = administration(&world).await.send_notice(Some(&alice.user_id), "Hello").await.unwrap_err();
+        assert!(refused.to_string().contains("server_notices.localpart"), "{refused}");
+        // Somebody has the name already: the server stays without, and their account stays theirs.
+        let mut world = world;
+        world.config.server_notices.localpart = Some("alice".to_owned());
+        let world = world.restarted().await;
+        let alice = alice.at(&world);
+        let room = alice.create_room(json!({})).await;
+        let bob = world.user("bob").await;
+        alice.invite(&room, &bob.user_id).await.ok();
+        bob.leave(&room).await.ok();
+    }
+}
