@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 mod client;
 pub(crate) mod content;
+pub(crate) mod delay;
 pub(crate) mod error;
 pub(crate) mod extract;
 mod federation;

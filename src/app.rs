@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, RateLimit},
     db::Db,
+    delayed_event::{self, DelayedEvents},
     device::Devices,
     directory::{self, Directory},
     discovery::Discovery,
@@ -89,6 +90,7 @@ pub struct House {
     /// None where no TURN server is configured.
     pub(crate) turn: Option<Turn>,
     pub(crate) typists: Typists,
+    pub(crate) delayed_events: DelayedEvents,
     pub(crate) syncs: Syncs,
     pub(crate) presence: PresenceBook,
     #[cfg(test)]
@@ -146,10 +148,11 @@ impl App {
         let terms = terms(&config.registration.terms);
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone());
         books.follow(&tail, accounts.bearers());
-        tasks.spawn(
-            "upkeep",
-            upkeep::run(accounts.clone(), uia.clone(), nodes.duty("upkeep").await?, tasks.shutdown().clone()),
-        );
+        let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
+        let limits = delayed_event_limits(&config.delayed_events);
+        let delayed_events = DelayedEvents::start(parts, limits, &nodes, &tasks).await?;
+        let tidied = (accounts.clone(), uia.clone(), delayed_events.clone());
+        tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
         let profiles = Profiles::new(db.clone(), server_name.clone());
         let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
@@ -210,6 +213,7 @@ impl App {
             account_data,
             receipts,
             typists,
+            delayed_events,
             syncs,
             presence,
             #[cfg(test)]
@@ -411,6 +415,13 @@ fn turn(config: &config::Turn) -> Option<Turn> {
     let secret = config.shared_secret.as_ref().filter(|_| !config.uris.is_empty())?;
     let uris = config.uris.iter().map(ToString::to_string).collect();
     Some(Turn::new(uris, secret.expose(), Duration::from_secs(config.lifetime_seconds)))
+}
+
+fn delayed_event_limits(config: &config::DelayedEvents) -> delayed_event::Limits {
+    delayed_event::Limits {
+        max_delay: Duration::from_secs(config.max_delay_seconds),
+        max_scheduled: config.max_scheduled,
+    }
 }
 
 fn rate_limits(config: &Config) -> RateLimitSettings {

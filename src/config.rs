@@ -50,6 +50,7 @@ pub struct Config {
     pub presence: Presence,
     pub turn: Turn,
     pub server_notices: ServerNotices,
+    pub delayed_events: DelayedEvents,
     pub federation: Federation,
     pub well_known: WellKnown,
     pub log: Log,
@@ -172,6 +173,12 @@ pub struct ServerNotices {
     pub avatar_url: Option<String>,
 }
 
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct DelayedEvents {
+    pub max_delay_seconds: u64,
+    pub max_scheduled: u32,
+}
+
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Federation {
     pub enabled: bool,
@@ -246,6 +253,7 @@ impl Default for Config {
             presence: Presence { enabled: true },
             turn: Turn { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
             server_notices: ServerNotices { localpart: None, name: "Server notices".to_owned(), avatar_url: None },
+            delayed_events: DelayedEvents { max_delay_seconds: 86_400, max_scheduled: 100 },
             federation: Federation { enabled: false },
             well_known: WellKnown::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Human },

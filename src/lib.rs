@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
+mod delayed_event;
 mod device;
 mod directory;
 mod discovery;

@@ -23,6 +23,7 @@ mod preset;
 mod profile_of;
 pub mod reading;
 mod receive;
+mod rehearse;
 pub mod relation;
 pub mod resolve;
 mod send;
@@ -51,7 +52,7 @@ pub use self::{
     create::{InitialState, NewRoom},
     notice::NoticeRoom,
     preset::Preset,
-    send::Message,
+    send::{Message, NewState, check_transaction},
     state::State,
     upgrade::Upgrade,
     view::View,

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod alias;
+pub(crate) mod delayed_event;
 pub(crate) mod device;
 pub(crate) mod ephemeral;
 pub(crate) mod errand;

@@ -2,28 +2,29 @@
 
 use std::time::Duration;
 
-use crate::{account::Accounts, error::Result, node::Duty, tasks::Shutdown, uia::Uia};
+use crate::{account::Accounts, delayed_event::DelayedEvents, error::Result, node::Duty, tasks::Shutdown, uia::Uia};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Tidies until the server stops, and once more then.
-pub(crate) async fn run(accounts: Accounts, uia: Uia, duty: Duty, shutdown: Shutdown) {
+pub(crate) async fn run(tidied: (Accounts, Uia, DelayedEvents), duty: Duty, shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = shutdown.requests_done() => break,
-            () = tokio::time::sleep(INTERVAL) => tidy(&accounts, &uia, &duty).await,
+            () = tokio::time::sleep(INTERVAL) => tidy(&tidied, &duty).await,
         }
     }
-    tidy(&accounts, &uia, &duty).await;
+    tidy(&tidied, &duty).await;
 }
 
-async fn tidy(accounts: &Accounts, uia: &Uia, duty: &Duty) {
+async fn tidy((accounts, uia, delayed_events): &(Accounts, Uia, DelayedEvents), duty: &Duty) {
     report("writing when devices were last seen", accounts.flush_last_seen().await);
     if !duty.is_mine() {
         return;
     }
     report("removing expired login tokens", accounts.clear_expired().await);
     report("removing abandoned authentication sessions", uia.clear_expired().await);
+    report("removing delayed events of long ago", delayed_events.clear_finalised().await);
 }
 
 fn report(duty: &str, done: Result<()>) {

@@ -8,7 +8,7 @@ use super::Accounts;
 use crate::{
     error::Result,
     store::{
-        account,
+        account, delayed_event,
         device::{self, Which},
         filter, profile, token, uia,
     },
@@ -29,6 +29,7 @@ impl Accounts {
         token::delete_openid_tokens(&mut tx, user_id).await?;
         uia::delete_of_user(&mut tx, user_id).await?;
         filter::delete_all(&mut tx, user_id).await?;
+        delayed_event::delete_of_user(&mut tx, user_id).await?;
         if erase {
             account::erase(&mut tx, user_id).await?;
             profile::delete_all(&mut tx, user_id).await?;

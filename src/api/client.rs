@@ -9,6 +9,7 @@ mod ban;
 mod capabilities;
 mod context;
 mod create_room;
+mod delayed_event;
 mod device;
 mod directory;
 mod event_stream;
@@ -70,6 +71,7 @@ const SECTIONS: &[Section] = &[
     capabilities::routes,
     context::routes,
     create_room::routes,
+    delayed_event::routes,
     device::routes,
     directory::routes,
     event_stream::routes,

@@ -21,6 +21,8 @@ pub(crate) enum ApiError {
     Interactive(Box<UiaaInfo>),
     /// A code with a status other than its usual one.
     Status(StatusCode, ErrorKind, String),
+    /// A body that ruma has no words for.
+    Json(StatusCode, serde_json::Value),
 }
 
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
@@ -54,6 +56,7 @@ impl IntoResponse for ApiError {
             }
             Self::Interactive(info) => response(UiaaResponse::AuthResponse(*info)),
             Self::Status(status, kind, message) => matrix(status, kind, message),
+            Self::Json(status, body) => response(MatrixError::new(status, ErrorBody::Json(body))),
         }
     }
 }

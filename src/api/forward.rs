@@ -77,6 +77,10 @@ async fn find_peer(app: &App, parts: &mut Parts) -> Option<Peer> {
     if parts.method != Method::PUT || !REPEATABLE.iter().any(|end| route.ends_with(end)) {
         return None;
     }
+    // What is sent later is written in no room, and through `/state` it would be scheduled twice.
+    if parts.uri.query().is_some_and(|query| query.contains("org.matrix.msc4140.")) {
+        return None;
+    }
     let path = parts.extract::<RawPathParams>().await.ok()?;
     let (_, room_id) = path.iter().find(|(name, _)| *name == "room_id")?;
     app.nodes.find_preferred(room_id).filter(|peer| !app.courier.rests(peer))

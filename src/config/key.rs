@@ -158,6 +158,18 @@ pub(super) static KEYS: &[Key] = &[
         expects: "the address of a picture on a Matrix server such as \"mxc://example.org/abc\"",
         parse: mxc_uri,
     },
+    Key {
+        path: "delayed_events.max_delay_seconds",
+        kind: Integer,
+        expects: "a whole number from 1 to 31536000",
+        parse: between::<1, 31_536_000>,
+    },
+    Key {
+        path: "delayed_events.max_scheduled",
+        kind: Integer,
+        expects: "a whole number from 0 to 10000",
+        parse: between::<0, 10_000>,
+    },
     Key { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {
         path: "well_known.client_base_url",

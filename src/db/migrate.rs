@@ -34,6 +34,7 @@ static MIGRATIONS: &[Migration] = migrations![
     5 "0005_openid",
     6 "0006_search",
     10 "0010_moderation",
+    11 "0011_delayed_events",
 ];
 
 statements! {

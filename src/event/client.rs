@@ -21,6 +21,8 @@ pub struct ClientFormat {
     pub now: Option<MilliSecondsSinceUnixEpoch>,
     /// For the device that sent the event.
     pub transaction_id: Option<OwnedTransactionId>,
+    /// For the sender of what was a delayed event.
+    pub delay_id: Option<OwnedTransactionId>,
     /// The state event that this one replaced.
     pub replaces: Option<Arc<Pdu>>,
     /// The reader's membership when the event was sent.
@@ -53,6 +55,9 @@ struct Unsigned<'a> {
     age: Option<u64>,
     #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
     relations: Option<&'a RawValue>,
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4140>
+    #[serde(rename = "org.matrix.msc4140.delay_id", skip_serializing_if = "Option::is_none")]
+    delay_id: Option<&'a ruma::TransactionId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     membership: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +75,7 @@ struct Unsigned<'a> {
 impl Unsigned<'_> {
     fn is_empty(&self) -> bool {
         self.age.is_none()
+            && self.delay_id.is_none()
             && self.membership.is_none()
             && self.prev_content.is_none()
             && self.redacted_because.is_none()
@@ -100,6 +106,7 @@ fn client_json(pdu: &Pdu, format: &ClientFormat) -> Box<RawValue> {
         unsigned: Unsigned {
             age: format.now.map(|now| u64::from(now.get()).saturating_sub(pdu.origin_server_ts().get().into())),
             relations: format.relations.as_deref(),
+            delay_id: format.delay_id.as_deref(),
             membership: format.membership.as_ref().map(MembershipState::as_str),
             prev_content: format.replaces.as_ref().map(|old| old.content()),
             prev_sender: format.replaces.as_ref().map(|old| old.sender()),

@@ -16,6 +16,17 @@ pub struct Transaction {
     pub transaction_id: OwnedTransactionId,
 }
 
+impl Transaction {
+    /// The request of a delayed event, which comes from no device: none has an empty identifier.
+    pub fn delayed(delay_id: &str) -> Self {
+        Self { device_id: OwnedDeviceId::from(""), transaction_id: OwnedTransactionId::from(delay_id) }
+    }
+
+    fn is_delayed(&self) -> bool {
+        self.device_id.as_str().is_empty()
+    }
+}
+
 /// An event at its place in the log.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -38,6 +49,12 @@ impl Stored {
     pub fn transaction_for(&self, user_id: &UserId, device_id: &DeviceId) -> Option<OwnedTransactionId> {
         let transaction = self.transaction.as_ref()?;
         (self.pdu.sender() == user_id && transaction.device_id == device_id).then(|| transaction.transaction_id.clone())
+    }
+
+    /// What `user_id` knows a delayed event by that has become this one, if they sent it.
+    pub fn delay_id_for(&self, user_id: &UserId) -> Option<OwnedTransactionId> {
+        let transaction = self.transaction.as_ref().filter(|transaction| transaction.is_delayed())?;
+        (self.pdu.sender() == user_id).then(|| transaction.transaction_id.clone())
     }
 }
 

@@ -300,7 +300,12 @@ impl Rooms {
         OwnedRoomId::try_from(format!("!{}:{server_name}", random.token(18))).map_err(Error::broken)
     }
 
-    fn build_event(&self, head: &mut Head, room_id: Option<&RoomId>, proposal: Proposal) -> Result<NewEvent> {
+    pub(super) fn build_event(
+        &self,
+        head: &mut Head,
+        room_id: Option<&RoomId>,
+        proposal: Proposal,
+    ) -> Result<NewEvent> {
         let Proposal { draft, transaction, redacts } = proposal;
         let content = serde_json::value::to_raw_value(&draft.content).map_err(Error::broken)?;
         let (kind, state_key) = (draft.kind.clone(), draft.state_key.clone());
@@ -402,7 +407,7 @@ pub(super) fn unsupported(version: &RoomVersionId) -> Error {
     Error::refused(ErrorKind::UnsupportedRoomVersion, message)
 }
 
-fn refused_draft(error: DraftError) -> Error {
+pub(super) fn refused_draft(error: DraftError) -> Error {
     match error {
         DraftError::TooLarge { .. } => Error::refused(ErrorKind::TooLarge, error.to_string()),
         DraftError::FieldTooLong { .. } | DraftError::Nul { .. } => {

@@ -22,9 +22,17 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::Content,
+    event::{Content, Transaction},
     store,
 };
+
+/// How somebody joins.
+struct Joining<'a> {
+    guest: bool,
+    /// Whether what their membership says is to change if they are in the room already.
+    again: bool,
+    transaction: Option<&'a Transaction>,
+}
 
 impl State {
     /// How one can join.
@@ -47,7 +55,8 @@ impl Rooms {
     /// Joins a room. Who is in it already stays in it.
     pub async fn join(&self, room_id: &RoomId, user_id: &UserId, guest: bool, reason: Option<String>) -> Result<()> {
         let content = member_content(&MembershipState::Join, &Profile::default(), reason);
-        self.join_with(room_id, user_id, guest, content, false).await.map(drop)
+        let joining = Joining { guest, again: false, transaction: None };
+        self.join_with(room_id, user_id, content, joining).await.map(drop)
     }
 
     /// Joins with a content of the user's choice, or changes what their membership says.
@@ -57,19 +66,19 @@ impl Rooms {
         user_id: &UserId,
         guest: bool,
         mut content: Content,
+        transaction: Option<&Transaction>,
     ) -> Result<OwnedEventId> {
         // Who vouches for the user is for the server to say.
         content.remove(AUTHORISED_VIA);
-        self.join_with(room_id, user_id, guest, content, true).await
+        self.join_with(room_id, user_id, content, Joining { guest, again: true, transaction }).await
     }
 
     async fn join_with(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
-        guest: bool,
         mut content: Content,
-        again: bool,
+        Joining { guest, again, transaction }: Joining<'_>,
     ) -> Result<OwnedEventId> {
         let Some(room) = self.find(room_id).await? else {
             return Err(Error::not_found(format!(
@@ -94,7 +103,7 @@ impl Rooms {
                 }
                 facts.clone_from(&settings);
             }
-            let plan = Change { sender: user_id, target: user_id, content: &content }.plan(head);
+            let plan = Change { sender: user_id, target: user_id, content: &content, transaction }.plan(head);
             Ok(Plan { facts, ..plan })
         });
         event_id(&appended.await?)

@@ -11,12 +11,12 @@ use ruma::{
 
 use super::{
     Rooms,
-    append::{Appended, Head, Plan},
+    append::{Appended, Head, Plan, Proposal},
     profile_of::Profile,
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Draft, Pdu, content},
+    event::{Content, Draft, Pdu, Transaction, content},
     fact::Fact,
     store,
 };
@@ -30,6 +30,7 @@ pub(super) struct Change<'a> {
     pub(super) sender: &'a UserId,
     pub(super) target: &'a UserId,
     pub(super) content: &'a Content,
+    pub(super) transaction: Option<&'a Transaction>,
 }
 
 /// The content of a membership event.
@@ -54,17 +55,25 @@ pub(super) fn fill_in(content: &mut Content, profile: &Profile) {
 impl Change<'_> {
     /// The event, unless the one that is there already says the same.
     pub(super) fn plan(self, head: &Head) -> Plan {
-        let Self { sender, target, content } = self;
+        let Self { sender, target, content, transaction } = self;
         match head.state.member(target) {
             Some(current) if current.sender() == sender && says(current, content) => Plan::done_by(current.event_id()),
-            _ => Plan::of(Draft::state(
-                sender.to_owned(),
-                TimelineEventType::RoomMember,
-                target.as_str(),
-                content.clone(),
-            )),
+            _ => {
+                let draft =
+                    Draft::state(sender.to_owned(), TimelineEventType::RoomMember, target.as_str(), content.clone());
+                Plan::of(Proposal { transaction: transaction.cloned(), ..draft.into() })
+            }
         }
     }
+}
+
+/// Whose membership a piece of state is, and what it says.
+pub(super) fn read_membership<'a>(state_key: &'a str, content: &Content) -> Result<(&'a UserId, MembershipState)> {
+    let target = <&UserId>::try_from(state_key)
+        .map_err(|e| Error::invalid_param(format!("The state key of m.room.member is a user's identifier: {e}")))?;
+    let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
+    let membership = membership.ok_or_else(|| Error::bad_json("An m.room.member event says the `membership`"))?;
+    Ok((target, MembershipState::from(membership)))
 }
 
 /// Whether an event has exactly this content.
@@ -82,7 +91,7 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<()> {
         let content = member_content(&MembershipState::Invite, &Profile::default(), reason);
-        self.invite_with(room_id, sender, target, content).await.map(drop)
+        self.invite_with(room_id, sender, target, content, None).await.map(drop)
     }
 
     async fn invite_with(
@@ -91,10 +100,12 @@ impl Rooms {
         sender: &UserId,
         target: &UserId,
         mut content: Content,
+        transaction: Option<&Transaction>,
     ) -> Result<OwnedEventId> {
         self.check_invited(&[target.to_owned()]).await?;
         fill_in(&mut content, &self.profile(target).await?);
-        self.change(room_id, Change { sender, target, content: &content }, |before| match before {
+        let change = Change { sender, target, content: &content, transaction };
+        self.change(room_id, change, |before| match before {
             MembershipState::Join => Err(Error::forbidden(format!("{target} is in the room already"))),
             MembershipState::Ban => Err(Error::forbidden(format!("{target} is banned: unban them first"))),
             _ => Ok(()),
@@ -105,17 +116,23 @@ impl Rooms {
     /// Leaves, turns down an invitation, or takes back a knock. Who has left already may leave again.
     pub async fn leave(&self, room_id: &RoomId, user_id: &UserId, reason: Option<String>) -> Result<()> {
         let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
-        self.leave_with(room_id, user_id, &content).await.map(drop)
+        self.leave_with(room_id, user_id, &content, None).await.map(drop)
     }
 
-    async fn leave_with(&self, room_id: &RoomId, user_id: &UserId, content: &Content) -> Result<OwnedEventId> {
+    async fn leave_with(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        content: &Content,
+        transaction: Option<&Transaction>,
+    ) -> Result<OwnedEventId> {
         let appended = self.append(room_id, |head| match head.state.membership(user_id) {
             MembershipState::Leave => {
                 let left = head.state.member(user_id).map(|left| Plan::done_by(left.event_id()));
                 left.ok_or_else(|| Error::forbidden("You are not in this room"))
             }
             MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
-            _ => Ok(Change { sender: user_id, target: user_id, content }.plan(head)),
+            _ => Ok(Change { sender: user_id, target: user_id, content, transaction }.plan(head)),
         });
         event_id(&appended.await?)
     }
@@ -123,7 +140,7 @@ impl Rooms {
     /// Makes somebody leave who is in the room, invited or knocking.
     pub async fn kick(&self, room_id: &RoomId, sender: &UserId, target: &UserId, reason: Option<String>) -> Result<()> {
         let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
-        let change = Change { sender, target, content: &content };
+        let change = Change { sender, target, content: &content, transaction: None };
         let kicked = self.change(room_id, change, |before| match before {
             MembershipState::Leave => Err(Error::forbidden(format!("{target} is not in the room"))),
             MembershipState::Ban => {
@@ -137,7 +154,8 @@ impl Rooms {
     /// Makes somebody leave and stay out.
     pub async fn ban(&self, room_id: &RoomId, sender: &UserId, target: &UserId, reason: Option<String>) -> Result<()> {
         let content = member_content(&MembershipState::Ban, &Profile::default(), reason);
-        self.change(room_id, Change { sender, target, content: &content }, |_| Ok(())).await.map(drop)
+        let change = Change { sender, target, content: &content, transaction: None };
+        self.change(room_id, change, |_| Ok(())).await.map(drop)
     }
 
     /// Lets somebody who was banned come back, if the room takes them.
@@ -149,7 +167,7 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<()> {
         let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
-        let change = Change { sender, target, content: &content };
+        let change = Change { sender, target, content: &content, transaction: None };
         let unbanned = self.change(room_id, change, |before| match before {
             MembershipState::Ban => Ok(()),
             _ => Err(Error::forbidden(format!("{target} is not banned"))),
@@ -160,12 +178,18 @@ impl Rooms {
     /// Asks to be let in.
     pub async fn knock(&self, room_id: &RoomId, user_id: &UserId, reason: Option<String>) -> Result<()> {
         let content = member_content(&MembershipState::Knock, &Profile::default(), reason);
-        self.knock_with(room_id, user_id, content).await.map(drop)
+        self.knock_with(room_id, user_id, content, None).await.map(drop)
     }
 
-    async fn knock_with(&self, room_id: &RoomId, user_id: &UserId, mut content: Content) -> Result<OwnedEventId> {
+    async fn knock_with(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        mut content: Content,
+        transaction: Option<&Transaction>,
+    ) -> Result<OwnedEventId> {
         fill_in(&mut content, &self.profile(user_id).await?);
-        let change = Change { sender: user_id, target: user_id, content: &content };
+        let change = Change { sender: user_id, target: user_id, content: &content, transaction };
         self.change(room_id, change, |before| match before {
             MembershipState::Join => Err(Error::forbidden("You are in this room already")),
             MembershipState::Invite => Err(Error::forbidden("You are invited to this room: join it")),
@@ -184,17 +208,15 @@ impl Rooms {
         guest: bool,
         target: &str,
         content: Content,
+        transaction: Option<&Transaction>,
     ) -> Result<OwnedEventId> {
-        let target = <&UserId>::try_from(target)
-            .map_err(|e| Error::invalid_param(format!("The state key of m.room.member is a user's identifier: {e}")))?;
-        let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
-        let membership = membership.ok_or_else(|| Error::bad_json("An m.room.member event says the `membership`"))?;
-        match (MembershipState::from(membership), sender == target) {
-            (MembershipState::Join, true) => self.set_joined(room_id, sender, guest, content).await,
-            (MembershipState::Invite, _) => self.invite_with(room_id, sender, target, content).await,
-            (MembershipState::Knock, true) => self.knock_with(room_id, sender, content).await,
-            (MembershipState::Leave, true) => self.leave_with(room_id, sender, &content).await,
-            _ => self.change(room_id, Change { sender, target, content: &content }, |_| Ok(())).await,
+        let (target, membership) = read_membership(target, &content)?;
+        match (membership, sender == target) {
+            (MembershipState::Join, true) => self.set_joined(room_id, sender, guest, content, transaction).await,
+            (MembershipState::Invite, _) => self.invite_with(room_id, sender, target, content, transaction).await,
+            (MembershipState::Knock, true) => self.knock_with(room_id, sender, content, transaction).await,
+            (MembershipState::Leave, true) => self.leave_with(room_id, sender, &content, transaction).await,
+            _ => self.change(room_id, Change { sender, target, content: &content, transaction }, |_| Ok(())).await,
         }
     }
 

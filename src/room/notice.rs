@@ -139,7 +139,7 @@ impl Rooms {
         let invite = member_content(&MembershipState::Invite, &self.profile(user_id).await?, None);
         let invited = self.append(room_id, |head| match head.state.membership(user_id) {
             MembershipState::Join | MembershipState::Invite => Ok(Plan::nothing()),
-            _ => Ok(Change { sender, target: user_id, content: &invite }.plan(head)),
+            _ => Ok(Change { sender, target: user_id, content: &invite, transaction: None }.plan(head)),
         });
         invited.await.map(drop)
     }

@@ -108,6 +108,7 @@ impl Reading {
             with_room_id: true,
             now: Some(now),
             transaction_id: event.transaction_for(&self.user_id, device_id),
+            delay_id: event.delay_id_for(&self.user_id),
             replaces: event.replaces.clone(),
             membership: self.sight.membership_at(event.position),
             relations: None,

@@ -22,6 +22,19 @@ use crate::{
     store,
 };
 
+/// A piece of state as somebody sets it.
+#[derive(Clone, Debug)]
+pub struct NewState {
+    pub room_id: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub guest: bool,
+    pub kind: TimelineEventType,
+    pub state_key: String,
+    pub content: Content,
+    /// Where it is to be set once only, however often that is tried.
+    pub transaction: Option<Transaction>,
+}
+
 /// Something that is not state.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -45,9 +58,9 @@ impl Rooms {
         };
         match sent {
             // What could be said once is not unsaid because it can't be said again.
-            Err(Error::Refused { kind, message: refusal }) => {
-                let before = self.find_sent(message).await?;
-                before.ok_or(Error::Refused { kind, message: refusal })
+            Err(refusal @ Error::Refused { .. }) => {
+                let Message { room_id, sender, kind, transaction, .. } = message;
+                self.find_sent(room_id, sender, kind, transaction).await?.ok_or(refusal)
             }
             sent => sent,
         }
@@ -72,16 +85,7 @@ impl Rooms {
     async fn send_redaction(&self, message: &Message) -> Result<OwnedEventId> {
         let Message { room_id, sender, admin, kind, content, transaction } = message;
         let mut content = content.clone();
-        let target = match content.remove("redacts") {
-            Some(CanonicalJsonValue::String(id)) => OwnedEventId::try_from(id),
-            Some(_) => return Err(Error::bad_json("`redacts` is the identifier of an event")),
-            None => {
-                let message = "A redaction names in `redacts` the event that it redacts";
-                return Err(Error::refused(ErrorKind::MissingParam, message));
-            }
-        };
-        let target =
-            target.map_err(|e| Error::invalid_param(format!("`redacts` is not the identifier of an event: {e}")))?;
+        let target = take_redacts(&mut content)?;
         let target = self.get_redactable(room_id, &target).await?;
         let plan = |head: &Head| -> Result<Plan> {
             check_joined(&head.state, sender)?;
@@ -116,8 +120,13 @@ impl Rooms {
         Ok(found.map(|event| event.pdu.sender().to_owned()))
     }
 
-    async fn find_sent(&self, message: &Message) -> Result<Option<OwnedEventId>> {
-        let Message { room_id, sender, kind, transaction, .. } = message;
+    async fn find_sent(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        kind: &TimelineEventType,
+        transaction: &Transaction,
+    ) -> Result<Option<OwnedEventId>> {
         let mut conn = self.0.db.read().await?;
         Ok(store::event::find_by_transaction(&mut conn, sender, room_id, kind, transaction).await?)
     }
@@ -132,28 +141,54 @@ impl Rooms {
         state_key: &str,
         content: Content,
     ) -> Result<OwnedEventId> {
+        self.set_state(&NewState {
+            room_id: room_id.to_owned(),
+            sender: sender.to_owned(),
+            guest,
+            kind: kind.clone(),
+            state_key: state_key.to_owned(),
+            content,
+            transaction: None,
+        })
+        .await
+    }
+
+    /// The same, once for each transaction where there is one.
+    pub async fn set_state(&self, new: &NewState) -> Result<OwnedEventId> {
+        match (self.try_set_state(new).await, &new.transaction) {
+            (Err(refusal @ Error::Refused { .. }), Some(transaction)) => {
+                self.find_sent(&new.room_id, &new.sender, &new.kind, transaction).await?.ok_or(refusal)
+            }
+            (set, _) => set,
+        }
+    }
+
+    async fn try_set_state(&self, new: &NewState) -> Result<OwnedEventId> {
+        let NewState { room_id, sender, guest, kind, state_key, content, transaction } = new;
         match kind {
             TimelineEventType::RoomMember => {
-                return self.set_membership(room_id, sender, guest, state_key, content).await;
+                let transaction = transaction.as_ref();
+                return self.set_membership(room_id, sender, *guest, state_key, content.clone(), transaction).await;
             }
-            TimelineEventType::RoomRedaction => {
-                return Err(Error::bad_json("A redaction is not state: send it through /redact or /send"));
-            }
+            TimelineEventType::RoomRedaction => return Err(redaction_as_state()),
             TimelineEventType::RoomCanonicalAlias if state_key.is_empty() => {
-                self.check_canonical_alias(room_id, &content).await?;
+                self.check_canonical_alias(room_id, content).await?;
             }
             _ => {}
         }
         let plan = |head: &Head| -> Result<Plan> {
             check_joined(&head.state, sender)?;
             match head.state.get(&kind.to_string(), state_key) {
-                Some(current) if current.sender() == sender && says(current, &content) => {
+                Some(current) if current.sender() == sender && says(current, content) => {
                     Ok(Plan::done_by(current.event_id()))
                 }
-                _ => Ok(Plan::of(Draft::state(sender.to_owned(), kind.clone(), state_key, content.clone()))),
+                _ => {
+                    let draft = Draft::state(sender.clone(), kind.clone(), state_key, content.clone());
+                    Ok(Plan::of(Proposal { transaction: transaction.clone(), ..draft.into() }))
+                }
             }
         };
-        if *kind == TimelineEventType::RoomGuestAccess && state_key.is_empty() && !admits_guests(&content) {
+        if *kind == TimelineEventType::RoomGuestAccess && state_key.is_empty() && !admits_guests(content) {
             let plan =
                 |head: &Head| check_may_set(head, sender, &StateEventType::RoomGuestAccess).and_then(|()| plan(head));
             return self.append_ending_guest_access(room_id, plan, |_| true).await;
@@ -162,8 +197,25 @@ impl Rooms {
     }
 }
 
+/// Takes out of a content what it redacts: that has its place elsewhere.
+pub(super) fn take_redacts(content: &mut Content) -> Result<OwnedEventId> {
+    let target = match content.remove("redacts") {
+        Some(CanonicalJsonValue::String(id)) => OwnedEventId::try_from(id),
+        Some(_) => return Err(Error::bad_json("`redacts` is the identifier of an event")),
+        None => {
+            let message = "A redaction names in `redacts` the event that it redacts";
+            return Err(Error::refused(ErrorKind::MissingParam, message));
+        }
+    };
+    target.map_err(|e| Error::invalid_param(format!("`redacts` is not the identifier of an event: {e}")))
+}
+
+pub(super) fn redaction_as_state() -> Error {
+    Error::bad_json("A redaction is not state: send it through /redact or /send")
+}
+
 /// A transaction id is a string of the client's choice, as far as every database can store it.
-fn check_transaction(transaction: &Transaction) -> Result<()> {
+pub fn check_transaction(transaction: &Transaction) -> Result<()> {
     let id = transaction.transaction_id.as_str();
     if id.len() > 255 || id.contains('\0') {
         return Err(Error::invalid_param("A transaction id has at most 255 bytes, and none of them is zero"));

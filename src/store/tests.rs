@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, device, ephemeral, errand, event, filter, log, membership, node, profile,
-    registration, relation, report, room, search, signing_key, state, token, uia,
+    account, account_data, alias, delayed_event, device, ephemeral, errand, event, filter, log, membership, node,
+    profile, registration, relation, report, room, search, signing_key, state, token, uia,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -15,6 +15,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     account::STATEMENTS,
     account_data::STATEMENTS,
     alias::STATEMENTS,
+    delayed_event::STATEMENTS,
     device::STATEMENTS,
     ephemeral::STATEMENTS,
     errand::STATEMENTS,

@@ -191,6 +191,7 @@ impl Writer<'_> {
             with_room_id: true,
             now: Some(self.now),
             transaction_id: event.transaction_for(self.user_id, self.device_id),
+            delay_id: event.delay_id_for(self.user_id),
             replaces: event.replaces.clone(),
             membership: timeline.membership_at(event),
             relations: None,

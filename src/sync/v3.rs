@@ -171,6 +171,7 @@ impl Page<'_> {
             with_room_id: false,
             now: Some(self.now),
             transaction_id: event.transaction_for(&self.writer.user_id, &self.writer.device_id),
+            delay_id: event.delay_id_for(&self.writer.user_id),
             replaces: event.replaces.clone(),
             membership: timeline.membership_at(event),
             relations: None,

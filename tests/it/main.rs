@@ -15,6 +15,7 @@ mod account_moderation;
 mod bad_input;
 mod cluster;
 mod cut;
+mod delayed_event;
 mod deprecated;
 mod directory;
 mod durable;

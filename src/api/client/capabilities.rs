@@ -28,6 +28,8 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 /// All of them are said out loud; ruma leaves out those that have their default. Only to administrators it matters
 /// that they can lock and suspend.
 async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
+    let delayed_events = app.delayed_events.limits();
+    let max_delay_ms = u64::try_from(delayed_events.max_delay.as_millis()).unwrap_or(u64::MAX);
     let versions: BTreeMap<String, &str> = STABLE.into_iter().map(|version| (version.to_string(), "stable")).collect();
     let mut capabilities = json!({
         "m.room_versions": { "default": app.discovery.default_room_version, "available": versions },
@@ -38,6 +40,10 @@ async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request
         "m.3pid_changes": { "enabled": false },
         "m.get_login_token": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },
+        "org.matrix.msc4140.delayed_events": {
+            "max_delay_ms": max_delay_ms,
+            "max_scheduled": delayed_events.max_scheduled,
+        },
     });
     if let Some(capabilities) = capabilities.as_object_mut().filter(|_| call.caller.admin) {
         capabilities.insert("m.account_moderation".to_owned(), json!({ "suspend": true, "lock": true }));

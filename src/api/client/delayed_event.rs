@@ -1,0 +1,345 @@
+//! Delayed events: scheduling, managing and looking them up.
+//!
+//! The proposal has been accepted, and its stable endpoints will come with the specification that has them. Under the
+//! unstable prefix it is spoken by clients that were built on three of its texts, and each is answered in its own
+//! words: a delay in the query of `/send` and `/state`, the action in the body, lists of what is scheduled and what has
+//! ended.
+//!
+//! <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/4140-delayed-events-futures.md>
+
+use std::{net::IpAddr, time::Duration};
+
+use axum::Router;
+use http::{Method, StatusCode};
+use ruma::{
+    OwnedRoomId, OwnedTransactionId, UInt,
+    api::{
+        IncomingRequest, Metadata,
+        auth_scheme::AccessTokenOptional,
+        client::delayed_events::{
+            get_all_delayed_events, get_delayed_event, send_delayed_event,
+            update_delayed_event::{UpdateAction, unstable_v1 as update_in_body, unstable_v2 as update},
+        },
+        error::{DeserializationError, ErrorKind},
+    },
+    events::TimelineEventType,
+    serde::Raw,
+};
+use serde::{
+    Deserialize,
+    de::value::{Error as PathError, SeqDeserializer},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    api::{
+        content::read_content,
+        delay::parameters,
+        error::{ApiError, ApiResult},
+        extract::Call,
+        json::{Json, Written},
+        route::Routes as _,
+    },
+    app::App,
+    delayed_event::{Action, DelayedEvent, NewDelayedEvent, TooLong, Which},
+    error::{Error, Result},
+    rate_limit::Limit,
+};
+
+/// How many events can be asked for by their identifiers.
+const MAX_ASKED: usize = 100;
+
+pub(super) fn routes(router: Router<App>) -> Router<App> {
+    router
+        .endpoint::<Schedule, _, _>(schedule)
+        .endpoint::<List, _, _>(list)
+        .endpoint::<Written<get_delayed_event::unstable::Request>, _, _>(find)
+        .endpoint::<Act, _, _>(act)
+        .endpoint::<update_in_body::Request, _, _>(act_in_body)
+}
+
+/// As ruma's request, but with the name that the delay has had since.
+struct Schedule {
+    room_id: OwnedRoomId,
+    kind: TimelineEventType,
+    transaction_id: OwnedTransactionId,
+    event: Scheduled,
+}
+
+#[derive(Deserialize)]
+struct Scheduled {
+    #[serde(alias = "delay")]
+    delay_ms: UInt,
+    state_key: Option<String>,
+    content: Raw<Value>,
+}
+
+impl Metadata for Schedule {
+    type Authentication = <send_delayed_event::unstable::Request as Metadata>::Authentication;
+    type PathBuilder = <send_delayed_event::unstable::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = send_delayed_event::unstable::Request::METHOD;
+    const RATE_LIMITED: bool = send_delayed_event::unstable::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = send_delayed_event::unstable::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Schedule {
+    type EndpointError = <send_delayed_event::unstable::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = Json;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+        let path = SeqDeserializer::<_, PathError>::new(path.iter().copied());
+        let (room_id, kind, transaction_id) = Deserialize::deserialize(path)?;
+        Ok(Self { room_id, kind, transaction_id, event: serde_json::from_slice(request.body())? })
+    }
+}
+
+async fn schedule(app: App, call: Call<Schedule>) -> ApiResult<Json> {
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
+    let Schedule { room_id, kind, transaction_id, event } = call.request;
+    let new = NewDelayedEvent {
+        sender: call.caller.user_id,
+        device_id: call.caller.device_id,
+        transaction_id: Some(transaction_id),
+        room_id,
+        kind,
+        state_key: event.state_key,
+        content: read_content(&event.content)?,
+        delay: Duration::from_millis(event.delay_ms.into()),
+    };
+    answer(&app, &new, &[("errcode", "ORG.MATRIX.MSC4140_DELAY_TOO_LARGE")]).await
+}
+
+/// Schedules what came through `/send` or `/state`, and refuses in the words of the clients that do so.
+pub(super) async fn schedule_from_query(app: &App, new: &NewDelayedEvent) -> ApiResult<Json> {
+    let too_long = [("errcode", "M_UNKNOWN"), ("org.matrix.msc4140.errcode", "M_MAX_DELAY_EXCEEDED")];
+    answer(app, new, &too_long).await
+}
+
+/// `too_long`: what an error has in it that says so.
+async fn answer(app: &App, new: &NewDelayedEvent, too_long: &[(&str, &str)]) -> ApiResult<Json> {
+    let scheduled = app.delayed_events.schedule(new).await?;
+    let delay_id = scheduled.map_err(|TooLong| {
+        let max_delay = u64::try_from(app.delayed_events.limits().max_delay.as_millis()).unwrap_or(u64::MAX);
+        let message = format!("This server sends an event at most {max_delay} ms later");
+        let mut error = json!({ "error": message, "org.matrix.msc4140.max_delay": max_delay });
+        for (name, value) in too_long {
+            insert(&mut error, name, (*value).into());
+        }
+        ApiError::Json(StatusCode::BAD_REQUEST, error)
+    })?;
+    Ok(Json::from(json!({ "delay_id": delay_id })))
+}
+
+/// Ruma's request, by its owner or by whoever knows the identifier: the service that watches over a call has no token.
+struct Act(update::Request);
+
+impl Metadata for Act {
+    type Authentication = AccessTokenOptional;
+    type PathBuilder = <update::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = update::Request::METHOD;
+    const RATE_LIMITED: bool = update::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = update::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Act {
+    type EndpointError = <update::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = Json;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+        update::Request::try_from_http_request_inner(request, path).map(Self)
+    }
+}
+
+async fn act(app: App, call: Call<Act>) -> ApiResult<Json> {
+    let update::Request { delay_id, action, .. } = &call.request.0;
+    let action = find_action(action).ok_or_else(|| {
+        let message = "What can be done to a delayed event is `restart`, `send` and `cancel`";
+        Error::refused(ErrorKind::Unrecognized, message)
+    })?;
+    match &call.caller {
+        Some(caller) => app.rate_limits.check(Limit::Message, caller).await?,
+        None => check_stranger(&app, delay_id, call.address).await?,
+    }
+    let owner = call.caller.as_ref().map(|caller| &*caller.user_id);
+    app.delayed_events.act(delay_id, owner, action).await?;
+    Ok(Json::from(json!({})))
+}
+
+/// One service acts for everybody in every call, all from one address: what it does counts for the owner of the event.
+/// Only guesses count for the address.
+async fn check_stranger(app: &App, delay_id: &str, address: IpAddr) -> Result<()> {
+    match app.delayed_events.find(delay_id, None).await {
+        Ok(event) => app.rate_limits.check_user(Limit::Message, &event.user_id).await,
+        Err(error) => {
+            app.rate_limits.check_address(Limit::Message, address).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn act_in_body(app: App, call: Call<update_in_body::Request>) -> ApiResult<update_in_body::Response> {
+    app.rate_limits.check(Limit::Message, &call.caller).await?;
+    let update_in_body::Request { delay_id, action, .. } = &call.request;
+    let action =
+        find_action(action).ok_or_else(|| Error::invalid_param("`action` is `restart`, `send` or `cancel`"))?;
+    app.delayed_events.act(delay_id, Some(&call.caller.user_id), action).await?;
+    Ok(update_in_body::Response::new())
+}
+
+fn find_action(action: &UpdateAction) -> Option<Action> {
+    match action {
+        UpdateAction::Restart => Some(Action::Restart),
+        UpdateAction::Send => Some(Action::Send),
+        UpdateAction::Cancel => Some(Action::Cancel),
+        _ => None,
+    }
+}
+
+async fn find(app: App, call: Call<Written<get_delayed_event::unstable::Request>>) -> ApiResult<Json> {
+    let delay_id = &call.request.0.delay_id;
+    let event = app.delayed_events.find(delay_id, Some(&call.caller.user_id)).await?;
+    let mut shown = show(&event)?;
+    if let Some(finalised) = &event.finalised {
+        let mut outcome = json!({ "finalised_ts": finalised.ts });
+        if let Some(event_id) = &finalised.event_id {
+            insert(&mut outcome, "event_id", event_id.as_str().into());
+        }
+        if let Some(error) = &finalised.error {
+            insert(&mut outcome, "error", read(error)?);
+        }
+        insert(&mut shown, "finalised", outcome);
+    }
+    Ok(Json::from(shown))
+}
+
+/// As ruma's request, with what clients ask for in the query.
+struct List {
+    which: Option<Which>,
+    delay_ids: Vec<String>,
+    from: Option<String>,
+    /// Whether something was asked for that there is not.
+    unknown: bool,
+}
+
+impl Metadata for List {
+    type Authentication = <get_all_delayed_events::unstable::Request as Metadata>::Authentication;
+    type PathBuilder = <get_all_delayed_events::unstable::Request as Metadata>::PathBuilder;
+
+    const METHOD: Method = get_all_delayed_events::unstable::Request::METHOD;
+    const RATE_LIMITED: bool = get_all_delayed_events::unstable::Request::RATE_LIMITED;
+    const PATH_BUILDER: Self::PathBuilder = get_all_delayed_events::unstable::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for List {
+    type EndpointError = <get_all_delayed_events::unstable::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = Json;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
+        let mut list = Self { which: None, delay_ids: Vec::new(), from: None, unknown: false };
+        for (name, value) in parameters(request.uri().query().unwrap_or_default()) {
+            match (name, value) {
+                ("status", "scheduled") => list.which.get_or_insert(NOTHING).scheduled = true,
+                ("status", "finalised") => list.which.get_or_insert(NOTHING).finalised = true,
+                ("status", _) => list.unknown = true,
+                ("delay_id", delay_id) => list.delay_ids.push(delay_id.to_owned()),
+                ("from", from) => list.from = Some(from.to_owned()),
+                _ => {}
+            }
+        }
+        Ok(list)
+    }
+}
+
+const NOTHING: Which = Which { scheduled: false, finalised: false };
+const EVERYTHING: Which = Which { scheduled: true, finalised: true };
+
+/// The answer of the last text that has this endpoint, and beside it that of the first.
+async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
+    let List { which, delay_ids, from, unknown } = call.request;
+    if unknown {
+        return Err(Error::invalid_param("`status` is `scheduled` or `finalised`").into());
+    }
+    if delay_ids.len() > MAX_ASKED {
+        return Err(Error::invalid_param(format!("Ask for at most {MAX_ASKED} delayed events at once")).into());
+    }
+    let user_id = &call.caller.user_id;
+    let wanted = which.unwrap_or(EVERYTHING);
+    let page = if delay_ids.is_empty() {
+        app.delayed_events.page(user_id, wanted, from.as_deref()).await?
+    } else {
+        let delay_ids: Vec<&str> = delay_ids.iter().map(String::as_str).collect();
+        app.delayed_events.list(user_id, wanted, &delay_ids).await?
+    };
+    let mut answer = json!({});
+    if wanted.scheduled {
+        let scheduled = page.scheduled.iter().map(show_as_before).collect::<Result<Vec<_>>>()?;
+        if which.is_none() {
+            insert(&mut answer, "delayed_events", scheduled.clone().into());
+        }
+        insert(&mut answer, "scheduled", scheduled.into());
+    }
+    if wanted.finalised {
+        let finalised = page.finalised.iter().map(show_end).collect::<Result<Vec<_>>>()?;
+        insert(&mut answer, "finalised", finalised.into());
+    }
+    if let Some(next) = page.next {
+        insert(&mut answer, "next_batch", next.into());
+    }
+    Ok(Json::from(answer))
+}
+
+fn show(event: &DelayedEvent) -> Result<Value> {
+    let mut shown = json!({
+        "delay_id": event.id,
+        "room_id": event.room_id,
+        "type": event.kind,
+        "delay_ms": event.delay_ms,
+        "delayed_since_ts": event.delayed_since_ts,
+        "content": read(&event.content)?,
+    });
+    if let Some(state_key) = &event.state_key {
+        insert(&mut shown, "state_key", state_key.as_str().into());
+    }
+    Ok(shown)
+}
+
+/// With the names that two fields had before.
+fn show_as_before(event: &DelayedEvent) -> Result<Value> {
+    let mut shown = show(event)?;
+    insert(&mut shown, "delay", event.delay_ms.into());
+    insert(&mut shown, "running_since", event.delayed_since_ts.into());
+    Ok(shown)
+}
+
+fn show_end(event: &DelayedEvent) -> Result<Value> {
+    let mut shown = json!({ "delayed_event": show_as_before(event)? });
+    let Some(finalised) = &event.finalised else { return Ok(shown) };
+    let outcome = if finalised.event_id.is_some() { "send" } else { "cancel" };
+    let reason = match &finalised.event_id {
+        _ if finalised.error.is_some() => "error",
+        Some(_) if finalised.ts >= event.send_ts() => "delay",
+        _ => "action",
+    };
+    insert(&mut shown, "outcome", outcome.into());
+    insert(&mut shown, "reason", reason.into());
+    insert(&mut shown, "origin_server_ts", finalised.ts.into());
+    if let Some(event_id) = &finalised.event_id {
+        insert(&mut shown, "event_id", event_id.as_str().into());
+    }
+    if let Some(error) = &finalised.error {
+        insert(&mut shown, "error", read(error)?);
+    }
+    Ok(shown)
+}
+
+fn insert(object: &mut Value, name: &str, value: Value) {
+    if let Value::Object(fields) = object {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
+fn read(json: &str) -> Result<Value> {
+    serde_json::from_str(json).map_err(Error::broken)
+}

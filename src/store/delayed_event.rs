@@ -1,0 +1,261 @@
+//! `delayed_events`: what is sent later in somebody's name, and what has become of it.
+
+use ruma::{
+    DeviceId, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId, events::TimelineEventType,
+};
+
+use crate::db::{Conn, DbResult, Row, args, statements};
+
+statements! {
+    INSERT_DELAYED_EVENT = "INSERT INTO delayed_events (delay_id, user_id, device_id, txn_id, room_id, type, state_key,
+            content, delay_ms, delayed_since_ts, due_ts, sending, finalised_ts, event_id, error)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, FALSE, NULL, NULL, NULL)";
+    FIND_DELAYED_EVENT = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
+            sending, finalised_ts, event_id, error
+        FROM delayed_events WHERE delay_id = $1";
+    FIND_DELAY_ID = "SELECT delay_id FROM delayed_events
+        WHERE user_id = $1 AND device_id = $2 AND room_id = $3 AND type = $4 AND txn_id = $5";
+    COUNT_SCHEDULED = "SELECT COUNT(*), MIN(due_ts) FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NULL";
+    LIST_DUE = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
+            sending, finalised_ts, event_id, error
+        FROM delayed_events WHERE finalised_ts IS NULL AND due_ts <= $1 ORDER BY due_ts, delay_id LIMIT $2";
+    LIST_SCHEDULED = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
+            sending, finalised_ts, event_id, error
+        FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NULL
+            AND (delayed_since_ts + delay_ms > $2 OR (delayed_since_ts + delay_ms = $2 AND delay_id > $3))
+        ORDER BY delayed_since_ts + delay_ms, delay_id LIMIT $4";
+    LIST_FINALISED = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
+            sending, finalised_ts, event_id, error
+        FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NOT NULL
+            AND (finalised_ts < $2 OR (finalised_ts = $2 AND delay_id > $3))
+        ORDER BY finalised_ts DESC, delay_id LIMIT $4";
+    LIST_DELAYED_EVENTS = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
+            sending, finalised_ts, event_id, error
+        FROM delayed_events WHERE user_id = $1 AND delay_id IN LIST($2) ORDER BY delayed_since_ts + delay_ms, delay_id";
+    /// Whose time has come, or whom another node wanted to send and did not.
+    CLAIM_DUE = "UPDATE delayed_events SET sending = TRUE, due_ts = $3
+        WHERE delay_id = $1 AND finalised_ts IS NULL AND due_ts <= $2";
+    CLAIM_AT_ONCE = "UPDATE delayed_events SET sending = TRUE, due_ts = $2
+        WHERE delay_id = $1 AND finalised_ts IS NULL AND NOT sending";
+    RELEASE = "UPDATE delayed_events SET sending = FALSE, due_ts = delayed_since_ts + delay_ms
+        WHERE delay_id = $1 AND finalised_ts IS NULL";
+    RESTART = "UPDATE delayed_events SET delayed_since_ts = $2, due_ts = $2 + delay_ms
+        WHERE delay_id = $1 AND finalised_ts IS NULL AND NOT sending";
+    CANCEL = "UPDATE delayed_events SET finalised_ts = $2
+        WHERE delay_id = $1 AND finalised_ts IS NULL AND NOT sending";
+    FINALISE = "UPDATE delayed_events SET sending = FALSE, finalised_ts = $2, event_id = $3, error = $4
+        WHERE delay_id = $1 AND finalised_ts IS NULL";
+    DELETE_OF_USER = "DELETE FROM delayed_events WHERE user_id = $1";
+    DELETE_FINALISED = "DELETE FROM delayed_events WHERE finalised_ts <= $1";
+    /// All but the newest $2 of a user.
+    DELETE_SURPLUS = "DELETE FROM delayed_events WHERE delay_id IN (
+        SELECT delay_id FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NOT NULL
+        ORDER BY finalised_ts DESC, delay_id LIMIT 1000000 OFFSET $2)";
+    FIND_SENDER = "SELECT admin, guest, deactivated_ts, locked_ts, suspended_ts FROM accounts WHERE user_id = $1";
+}
+
+/// A delayed event.
+#[derive(Clone, Debug)]
+pub(crate) struct DelayedEvent {
+    pub(crate) id: String,
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) kind: TimelineEventType,
+    pub(crate) state_key: Option<String>,
+    /// JSON.
+    pub(crate) content: String,
+    pub(crate) delay_ms: i64,
+    /// When it was scheduled or last restarted, in milliseconds since the Unix epoch.
+    pub(crate) delayed_since_ts: i64,
+    /// Whether a node is about to send it.
+    pub(crate) sending: bool,
+    pub(crate) finalised: Option<Finalised>,
+}
+
+/// How it has ended. Where there is neither an event nor an error, it was cancelled.
+#[derive(Clone, Debug)]
+pub(crate) struct Finalised {
+    pub(crate) ts: i64,
+    pub(crate) event_id: Option<OwnedEventId>,
+    /// JSON: the error as a client would have got it.
+    pub(crate) error: Option<String>,
+}
+
+/// The request that scheduled an event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    pub(crate) device_id: &'a DeviceId,
+    /// None where the request named none.
+    pub(crate) transaction_id: Option<&'a TransactionId>,
+}
+
+/// Who is to be the sender of an event.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
+pub(crate) struct Sender {
+    pub(crate) admin: bool,
+    pub(crate) guest: bool,
+    pub(crate) deactivated: bool,
+    /// Locked or suspended.
+    pub(crate) restricted: bool,
+}
+
+impl DelayedEvent {
+    /// When it is to be sent, in milliseconds since the Unix epoch.
+    pub(crate) fn send_ts(&self) -> i64 {
+        self.delayed_since_ts.saturating_add(self.delay_ms)
+    }
+}
+
+pub(crate) async fn insert(conn: &mut Conn, event: &DelayedEvent, origin: Origin<'_>) -> DbResult<()> {
+    let DelayedEvent { id, user_id, room_id, kind, state_key, content, delay_ms, delayed_since_ts, .. } = event;
+    let (kind, transaction_id) = (kind.to_string(), origin.transaction_id.map(TransactionId::as_str));
+    let args = args![
+        id,
+        user_id,
+        origin.device_id,
+        transaction_id,
+        room_id,
+        &kind,
+        state_key,
+        content,
+        delay_ms,
+        delayed_since_ts,
+        event.send_ts(),
+    ];
+    conn.execute(&INSERT_DELAYED_EVENT, args).await.map(drop)
+}
+
+pub(crate) async fn find(conn: &mut Conn, delay_id: &str) -> DbResult<Option<DelayedEvent>> {
+    conn.find(&FIND_DELAYED_EVENT, args![delay_id]).await?.as_ref().map(delayed_event).transpose()
+}
+
+/// What a transaction has already scheduled, if it has.
+pub(crate) async fn find_by_transaction(
+    conn: &mut Conn,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    room_id: &RoomId,
+    kind: &TimelineEventType,
+    transaction_id: &TransactionId,
+) -> DbResult<Option<String>> {
+    let kind = kind.to_string();
+    let args = args![user_id, device_id, room_id, &kind, transaction_id.as_str()];
+    conn.find(&FIND_DELAY_ID, args).await?.map(|row| row.get(0)).transpose()
+}
+
+/// How many events of a user are scheduled, and when the first of them is due.
+pub(crate) async fn count_scheduled(conn: &mut Conn, user_id: &UserId) -> DbResult<(i64, Option<i64>)> {
+    match conn.find(&COUNT_SCHEDULED, args![user_id]).await? {
+        Some(row) => Ok((row.get(0)?, row.get(1)?)),
+        None => Ok((0, None)),
+    }
+}
+
+/// Those whose time has come by `now`, in the order of their times.
+pub(crate) async fn list_due(conn: &mut Conn, now: i64, limit: i64) -> DbResult<Vec<DelayedEvent>> {
+    conn.list(&LIST_DUE, args![now, limit]).await?.iter().map(delayed_event).collect()
+}
+
+/// A user's events that are scheduled after a time and, at that time, an identifier: the first to be sent first.
+pub(crate) async fn list_scheduled(
+    conn: &mut Conn,
+    user_id: &UserId,
+    after: (i64, &str),
+    limit: i64,
+) -> DbResult<Vec<DelayedEvent>> {
+    let args = args![user_id, after.0, after.1, limit];
+    conn.list(&LIST_SCHEDULED, args).await?.iter().map(delayed_event).collect()
+}
+
+/// A user's events that had ended before a time and, at that time, those after an identifier: the last to end first.
+pub(crate) async fn list_finalised(
+    conn: &mut Conn,
+    user_id: &UserId,
+    before: (i64, &str),
+    limit: i64,
+) -> DbResult<Vec<DelayedEvent>> {
+    let args = args![user_id, before.0, before.1, limit];
+    conn.list(&LIST_FINALISED, args).await?.iter().map(delayed_event).collect()
+}
+
+/// Those of the events that are a user's.
+pub(crate) async fn list(conn: &mut Conn, user_id: &UserId, delay_ids: &[&str]) -> DbResult<Vec<DelayedEvent>> {
+    conn.list(&LIST_DELAYED_EVENTS, args![user_id, delay_ids]).await?.iter().map(delayed_event).collect()
+}
+
+/// Takes it upon this node to send what is due by `now`. Others leave it alone until `until`. False if it is not due.
+pub(crate) async fn claim_due(conn: &mut Conn, delay_id: &str, now: i64, until: i64) -> DbResult<bool> {
+    Ok(conn.execute(&CLAIM_DUE, args![delay_id, now, until]).await? == 1)
+}
+
+/// The same whenever it is due. False if a node is about to send it already, or it has ended.
+pub(crate) async fn claim_at_once(conn: &mut Conn, delay_id: &str, until: i64) -> DbResult<bool> {
+    Ok(conn.execute(&CLAIM_AT_ONCE, args![delay_id, until]).await? == 1)
+}
+
+/// Gives it back to wait for its time.
+pub(crate) async fn release(conn: &mut Conn, delay_id: &str) -> DbResult<()> {
+    conn.execute(&RELEASE, args![delay_id]).await.map(drop)
+}
+
+/// Has it wait from `now` on. False if a node is about to send it, or it has ended.
+pub(crate) async fn restart(conn: &mut Conn, delay_id: &str, now: i64) -> DbResult<bool> {
+    Ok(conn.execute(&RESTART, args![delay_id, now]).await? == 1)
+}
+
+/// Ends it without sending it. False if a node is about to send it, or it has ended.
+pub(crate) async fn cancel(conn: &mut Conn, delay_id: &str, now: i64) -> DbResult<bool> {
+    Ok(conn.execute(&CANCEL, args![delay_id, now]).await? == 1)
+}
+
+/// Writes down how it has ended, unless that has been done.
+pub(crate) async fn finalise(conn: &mut Conn, delay_id: &str, finalised: &Finalised) -> DbResult<()> {
+    let event_id = finalised.event_id.as_deref().map(EventId::as_str);
+    conn.execute(&FINALISE, args![delay_id, finalised.ts, event_id, &finalised.error]).await.map(drop)
+}
+
+pub(crate) async fn delete_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&DELETE_OF_USER, args![user_id]).await.map(drop)
+}
+
+/// Forgets those that had ended by `until`.
+pub(crate) async fn delete_finalised(conn: &mut Conn, until: i64) -> DbResult<()> {
+    conn.execute(&DELETE_FINALISED, args![until]).await.map(drop)
+}
+
+/// Forgets all but the newest of a user's that have ended.
+pub(crate) async fn delete_surplus(conn: &mut Conn, user_id: &UserId, kept: i64) -> DbResult<()> {
+    conn.execute(&DELETE_SURPLUS, args![user_id, kept]).await.map(drop)
+}
+
+pub(crate) async fn find_sender(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Sender>> {
+    let row = conn.find(&FIND_SENDER, args![user_id]).await?;
+    let sender = |row: Row| {
+        let is_set = |column| row.get::<Option<i64>>(column).map(|ts| ts.is_some());
+        Ok(Sender {
+            admin: row.get(0)?,
+            guest: row.get(1)?,
+            deactivated: is_set(2)?,
+            restricted: is_set(3)? || is_set(4)?,
+        })
+    };
+    row.map(sender).transpose()
+}
+
+fn delayed_event(row: &Row) -> DbResult<DelayedEvent> {
+    let (event_id, error) = (row.get(10)?, row.get(11)?);
+    let finalised_ts: Option<i64> = row.get(9)?;
+    Ok(DelayedEvent {
+        id: row.get(0)?,
+        user_id: row.get(1)?,
+        room_id: row.get(2)?,
+        kind: TimelineEventType::from(row.get::<String>(3)?),
+        state_key: row.get(4)?,
+        content: row.get(5)?,
+        delay_ms: row.get(6)?,
+        delayed_since_ts: row.get(7)?,
+        sending: row.get(8)?,
+        finalised: finalised_ts.map(|ts| Finalised { ts, event_id, error }),
+    })
+}
