@@ -443,6 +443,8 @@ fn discovery(config: &Config) -> Discovery {
         client_base_url: config.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned()),
         support_contacts: support.contacts.iter().filter_map(contact).collect(),
         support_page: support.page.as_ref().map(|url| url.as_str().to_owned()),
+        rtc_transports: config.rtc.transports.clone(),
+        policy_server_key: config.well_known.policy_server.ed25519.as_ref().map(|key| key.base64().clone()),
         default_room_version: config.rooms.default_version.clone(),
     }
 }

@@ -8,6 +8,7 @@
 mod address;
 mod key;
 mod problem;
+mod public_key;
 mod room_version;
 mod secret;
 mod source;
@@ -19,7 +20,8 @@ mod tests;
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use ruma::{
-    OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::ContactRole,
+    OwnedServerName, OwnedUserId, RoomVersionId,
+    api::client::{discovery::discover_support::ContactRole, rtc::RtcTransport},
     owned_server_name,
 };
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     address::{Listen, Network},
     problem::{ConfigError, Problem},
+    public_key::PublicKey,
     secret::{Secret, SecretUrl},
     source::environment,
     url::{DatabaseUrl, HttpUrl, RedisUrl, TurnUri},
@@ -50,6 +53,7 @@ pub struct Config {
     pub presence: Presence,
     pub turn: Turn,
     pub server_notices: ServerNotices,
+    pub rtc: Rtc,
     pub delayed_events: DelayedEvents,
     pub federation: Federation,
     pub well_known: WellKnown,
@@ -173,6 +177,12 @@ pub struct ServerNotices {
     pub avatar_url: Option<String>,
 }
 
+/// What carries the calls of many.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Rtc {
+    pub transports: Vec<RtcTransport>,
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct DelayedEvents {
     pub max_delay_seconds: u64,
@@ -190,12 +200,20 @@ pub struct Federation {
 pub struct WellKnown {
     pub client_base_url: Option<HttpUrl>,
     pub support: Support,
+    pub policy_server: PolicyServer,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Support {
     pub page: Option<HttpUrl>,
     pub contacts: Vec<Contact>,
+}
+
+/// The policy server that rooms may name
+/// (<https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixpolicy_server>).
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct PolicyServer {
+    pub ed25519: Option<PublicKey>,
 }
 
 /// Somebody to turn to
@@ -253,6 +271,7 @@ impl Default for Config {
             presence: Presence { enabled: true },
             turn: Turn { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
             server_notices: ServerNotices { localpart: None, name: "Server notices".to_owned(), avatar_url: None },
+            rtc: Rtc::default(),
             delayed_events: DelayedEvents { max_delay_seconds: 86_400, max_scheduled: 100 },
             federation: Federation { enabled: false },
             well_known: WellKnown::default(),
@@ -318,6 +337,12 @@ impl Config {
         if self.turn.uris.is_empty() != self.turn.shared_secret.is_none() {
             warnings
                 .push("of `turn.uris` and `turn.shared_secret` only one is set: clients are told of no TURN server");
+        }
+        if !self.rtc.transports.is_empty() && self.delayed_events.max_scheduled == 0 {
+            warnings.push(
+                "`rtc.transports` lists transports for calls, but `delayed_events.max_scheduled` is 0: whoever loses \
+                 the connection stays in the call for others to see",
+            );
         }
         if self.registration.mode == RegistrationMode::Open {
             warnings.push(

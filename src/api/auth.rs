@@ -2,13 +2,13 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
-use std::{future::Future, net::IpAddr};
+use std::{convert::Infallible, future::Future, net::IpAddr};
 
 use http::request::Parts;
 use ruma::api::{
     auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
-        extract_bearer_or_query_token,
+        AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+        NoAuthentication, extract_bearer_or_query_token,
     },
     error::ErrorKind,
 };
@@ -56,6 +56,17 @@ impl Authenticate for AccessTokenOptional {
             Some(token) => app.admit(parts, &token, address).await.map(Some),
             None => Ok(None),
         }
+    }
+}
+
+/// There are no application services yet: whoever comes with a token is somebody else.
+impl Authenticate for AppserviceToken {
+    type Caller = Infallible;
+
+    async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Infallible> {
+        let caller = AccessToken::authenticate(app, parts, address).await?;
+        let message = format!("Only application services can do this, and {} is none", caller.user_id);
+        Err(Error::forbidden(message).into())
     }
 }
 

@@ -5,6 +5,7 @@
 mod account;
 mod account_data;
 mod account_moderation;
+mod appservice;
 mod ban;
 mod capabilities;
 mod context;
@@ -39,6 +40,7 @@ mod room_event;
 mod room_state;
 mod room_state_send;
 mod room_summary;
+mod rtc;
 mod search;
 mod send;
 mod shared_secret;
@@ -67,6 +69,7 @@ const SECTIONS: &[Section] = &[
     account::routes,
     account_data::routes,
     account_moderation::routes,
+    appservice::routes,
     ban::routes,
     capabilities::routes,
     context::routes,
@@ -102,6 +105,7 @@ const SECTIONS: &[Section] = &[
     room_state_send::routes,
     room_summary::routes,
     search::routes,
+    rtc::routes,
     send::routes,
     shared_secret::routes,
     space::routes,

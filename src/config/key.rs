@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{MxcUri, OwnedServerName, OwnedUserId};
+use ruma::{MxcUri, OwnedServerName, OwnedUserId, api::client::rtc::RtcTransport};
 use serde::de::DeserializeOwned;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, Policy, RedisUrl, RegistrationMode, Rooms, Secret,
-    TurnUri,
+    Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, Policy, PublicKey, RedisUrl, RegistrationMode, Rooms,
+    Secret, TurnUri,
 };
 
 /// One key of the configuration.
@@ -159,6 +159,13 @@ pub(super) static KEYS: &[Key] = &[
         parse: mxc_uri,
     },
     Key {
+        path: "rtc.transports",
+        kind: List,
+        expects: "a list of transports such as \
+                  { type = \"livekit\", livekit_service_url = \"https://rtc.example.org\" }",
+        parse: transports,
+    },
+    Key {
         path: "delayed_events.max_delay_seconds",
         kind: Integer,
         expects: "a whole number from 1 to 31536000",
@@ -188,6 +195,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: List,
         expects: "a list of contacts such as { role = \"m.role.admin\", matrix_id = \"@me:example.org\" }",
         parse: contacts,
+    },
+    Key {
+        path: "well_known.policy_server.ed25519",
+        kind: Text,
+        expects: "a public key in base64, 43 characters without padding",
+        parse: parses::<PublicKey>,
     },
     Key {
         path: "log.level",
@@ -366,6 +379,20 @@ fn terms(value: &Value) -> Result<(), String> {
             .any(|(language, text)| language.is_empty() || text.name.is_empty() || !is_readable(&text.url))
         {
             return Err(format!("`{id}` needs for each language a `name` and a `url` that begins with `https://`"));
+        }
+    }
+    Ok(())
+}
+
+fn transports(value: &Value) -> Result<(), String> {
+    let transports: Vec<RtcTransport> =
+        serde::Deserialize::deserialize(value.clone()).map_err(|error: toml::de::Error| error.message().to_owned())?;
+    for transport in transports.iter().filter(|transport| transport.transport_type() == "livekit") {
+        let data = transport.data();
+        let url = data.get("livekit_service_url").and_then(|url| url.as_str());
+        let url = url.ok_or("one of the type `livekit` needs a `livekit_service_url`")?;
+        if HttpUrl::try_from(url.to_owned()).is_err() {
+            return Err("a `livekit_service_url` begins with `https://` or `http://` and names a host".to_owned());
         }
     }
     Ok(())

@@ -292,6 +292,17 @@ fn a_wrong_value_is_told_with_what_was_expected() {
              made of the characters A-Z, a-z, 0-9 and -._~",
         ),
         (
+            "rtc.transports = [{ type = 'livekit' }]",
+            "`rtc.transports` must be a list of transports such as \
+             { type = \"livekit\", livekit_service_url = \"https://rtc.example.org\" }; one of the type `livekit` \
+             needs a `livekit_service_url`",
+        ),
+        (
+            "well_known.policy_server.ed25519 = 'AAAA'",
+            "`well_known.policy_server.ed25519` must be a public key in base64, 43 characters without padding; it \
+             holds 3 bytes, an ed25519 key has 32",
+        ),
+        (
             "listen = []",
             "`listen` is empty, so nobody could reach the server: give at least one address, such as \
              `127.0.0.1:8008`",
@@ -332,6 +343,27 @@ fn a_tls_address_needs_a_certificate() {
     assert!(problems[0].contains("`tls.certificate`"), "{problems:?}");
     let problems = load("tls.key = 'a.pem'", &[]).unwrap_err();
     assert!(problems[0].contains("come together"), "{problems:?}");
+}
+
+#[test]
+fn transports_and_keys_are_kept_as_they_are_given() {
+    const LIVEKIT: &str = "{ type = 'livekit', livekit_service_url = 'https://rtc.example.org', since = 3 }";
+    const KEY: &str = "6yhHGKhCiXTSEN2ksjV7kX_N6rBQZ3Xb-M7LlC6NS-s";
+    let file = format!("rtc.transports = [{LIVEKIT}]\nwell_known.policy_server.ed25519 = '{KEY}'");
+    let config = load(&file, &[]).unwrap();
+    let shown: Table = config.to_masked_toml().unwrap().parse().unwrap();
+    let livekit: Table = format!("transport = {LIVEKIT}").parse().unwrap();
+    assert_eq!(shown["rtc"]["transports"], Value::Array(vec![livekit["transport"].clone()]));
+    let key = shown["well_known"]["policy_server"]["ed25519"].as_str().unwrap();
+    assert_eq!(key, KEY.replace('_', "/").replace('-', "+"), "the specification's own alphabet");
+}
+
+#[test]
+fn calls_without_delayed_events_are_warned_of() {
+    let transports = "rtc.transports = [{ type = 'livekit', livekit_service_url = 'https://rtc.example.org' }]";
+    assert_eq!(load(transports, &[]).unwrap().warnings(), [""; 0]);
+    let config = load(&format!("{transports}\ndelayed_events.max_scheduled = 0"), &[]).unwrap();
+    assert_eq!(config.warnings().len(), 1);
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod reading;
 mod receipt;
 mod relations;
 mod rooms;
+mod rtc;
 mod search;
 mod sync;
 mod sync_model;

@@ -19,7 +19,7 @@ const VERSIONS: [&str; 22] = [
     "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
-/// Proposals that clients ask for by name, and that are all here. One more is here if the operator wants them.
+/// Proposals that clients ask for by name, and that are all here. Two more are here if the operator wants them.
 const UNSTABLE_FEATURES: [&str; 3] = [
     // The rooms that two users share, for clients that ask before they trust v1.19.
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
@@ -30,6 +30,8 @@ const UNSTABLE_FEATURES: [&str; 3] = [
 
 /// Events that are sent later, without which no call is left in time.
 const DELAYED_EVENTS: &str = "org.matrix.msc4140";
+/// What carries the calls of many.
+const RTC_TRANSPORTS: &str = "org.matrix.msc4143";
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
     router.endpoint::<get_supported_versions::Request, _, _>(versions)
@@ -38,7 +40,10 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>
 async fn versions(app: App, _: Call<get_supported_versions::Request>) -> ApiResult<get_supported_versions::Response> {
     let mut response = get_supported_versions::Response::new(VERSIONS.map(ToOwned::to_owned).to_vec());
-    let optional = [(DELAYED_EVENTS, app.delayed_events.limits().max_scheduled > 0)];
+    let optional = [
+        (DELAYED_EVENTS, app.delayed_events.limits().max_scheduled > 0),
+        (RTC_TRANSPORTS, !app.discovery.rtc_transports.is_empty()),
+    ];
     let optional = optional.into_iter().filter_map(|(feature, is_there)| is_there.then_some(feature));
     let features = UNSTABLE_FEATURES.into_iter().chain(optional);
     response.unstable_features = features.map(|feature| (feature.to_owned(), true)).collect();

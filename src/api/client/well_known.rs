@@ -5,7 +5,7 @@
 use axum::Router;
 use ruma::api::client::discovery::{
     discover_homeserver::{self, HomeserverInfo},
-    discover_support,
+    discover_policy_server, discover_support,
 };
 
 use crate::{
@@ -15,14 +15,19 @@ use crate::{
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<discover_homeserver::Request, _, _>(client).endpoint::<discover_support::Request, _, _>(support)
+    router
+        .endpoint::<discover_homeserver::Request, _, _>(client)
+        .endpoint::<discover_support::Request, _, _>(support)
+        .endpoint::<discover_policy_server::Request, _, _>(policy_server)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
 async fn client(app: App, _: Call<discover_homeserver::Request>) -> ApiResult<discover_homeserver::Response> {
     let base_url = app.discovery.client_base_url.clone();
     let base_url = base_url.ok_or_else(|| Error::not_found("The operator has set no well_known.client_base_url"))?;
-    Ok(discover_homeserver::Response::new(HomeserverInfo::new(base_url)))
+    let mut response = discover_homeserver::Response::new(HomeserverInfo::new(base_url));
+    response.rtc_foci.clone_from(&app.discovery.rtc_transports);
+    Ok(response)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport>
@@ -34,4 +39,14 @@ async fn support(app: App, _: Call<discover_support::Request>) -> ApiResult<disc
     let mut response = discover_support::Response::with_contacts(contacts);
     response.support_page = page;
     Ok(response)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixpolicy_server>
+async fn policy_server(
+    app: App,
+    _: Call<discover_policy_server::Request>,
+) -> ApiResult<discover_policy_server::Response> {
+    let key = app.discovery.policy_server_key.clone();
+    let key = key.ok_or_else(|| Error::not_found("The operator knows of no policy server at this name"))?;
+    Ok(discover_policy_server::Response::new(key))
 }
