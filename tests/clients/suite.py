@@ -15,6 +15,7 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+PYTHON = HERE / "python"
 RUN_SECONDS = 300  # a suite takes about half a minute; after this long it hangs
 
 
@@ -64,9 +65,16 @@ def _node(modules):
     return _missing("Node.js 22", "install Node.js 22 or later")
 
 
+def _matrix_commander(cache):
+    return _pytest(cache, PYTHON / "test_commander.py")
+
+
 def _matrix_nio(cache):
-    source = HERE / "python"
-    requirements = source / "requirements.txt"
+    return _pytest(cache, PYTHON, "--ignore", PYTHON / "test_commander.py")
+
+
+def _pytest(cache, *chosen):
+    requirements = PYTHON / "requirements.txt"
 
     def install(folder):
         _call([sys.executable, "-m", "venv", folder])
@@ -74,11 +82,15 @@ def _matrix_nio(cache):
         _call([*pip, "install", "--prefer-binary", "--no-deps", "-r", requirements])
 
     folder = _cached(cache / "python", [requirements], sys.version + sys.executable, install)
-    return [folder / "bin/python", "-m", "pytest", source], {"PYTHONDONTWRITEBYTECODE": "1"}
+    return [folder / "bin/python", "-m", "pytest", *chosen], {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 # The names are those of the packages, which the summary shows.
-SUITES = {"matrix-js-sdk": _matrix_js_sdk, "matrix-nio": _matrix_nio}
+SUITES = {
+    "matrix-commander": _matrix_commander,
+    "matrix-js-sdk": _matrix_js_sdk,
+    "matrix-nio": _matrix_nio,
+}
 
 
 def _cached(parent, files, flavour, install):
@@ -149,7 +161,7 @@ def run(name, command, environment):
 def count(printed):
     """How many tests passed and failed, from the closing lines of node's test runner and of pytest."""
     counts = {"pass": 0, "fail": 0, "cancelled": 0, "passed": 0, "failed": 0, "error": 0, "errors": 0}
-    for line in printed[-200:]:
+    for line in printed[-2000:]:
         if node := re.match(r"\S+ (pass|fail|cancelled) (\d+)$", line):
             counts[node[1]] = int(node[2])
         elif re.match(r"=+ .* in [\d.]+s", line):

@@ -34,7 +34,9 @@ def refused(response, *errcodes):
 class Person:
     def __init__(self, username):
         # nio is to tell of a rate limit or a lost connection, not to try again until it goes well.
-        config = nio.AsyncClientConfig(max_limit_exceeded=0, max_timeouts=0, request_timeout=PATIENCE)
+        config = nio.AsyncClientConfig(
+            max_limit_exceeded=0, max_timeouts=0, request_timeout=PATIENCE, encryption_enabled=False
+        )
         self.username = username
         self.client = nio.AsyncClient(BASE_URL, username, config=config)
         self.heard = {}  # room id → every timeline event of all syncs so far
@@ -93,9 +95,13 @@ class Person:
         ok(await self.client.join(room_id))
         await self.until("the join", lambda: room_id in self.client.rooms and room_id not in self.left)
 
-    async def say(self, room_id, text):
-        """Sends a text and returns its event id."""
+    async def say(self, room_id, text, **relates_to):
+        """Sends a text, with what it relates to, and returns its event id."""
         content = {"msgtype": "m.text", "body": text}
+        if relates_to.get("rel_type") == "m.replace":
+            content["m.new_content"] = dict(content)
+        if relates_to:
+            content["m.relates_to"] = relates_to
         return ok(await self.client.room_send(room_id, "m.room.message", content)).event_id
 
 
