@@ -4,15 +4,19 @@
 // how the server works: all that a test learns, it learns from the SDK, and it waits for the SDK's
 // own events instead of sleeping.
 
+import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 // The runner installs the SDK under target/, out of the tree, where its plain name is not found.
 const installed = process.env.HEARTH_NODE_MODULES;
-export const sdk = await import(
-  installed ? pathToFileURL(join(installed, 'matrix-js-sdk/lib/index.js')) : 'matrix-js-sdk'
-);
+const part = (file) => {
+  const name = `matrix-js-sdk/lib/${file}`;
+  return import(installed ? pathToFileURL(join(installed, name)) : name);
+};
+export const sdk = await part('index.js');
+export const { RoomHierarchy } = await part('room-hierarchy.js');
 
 const baseUrl = process.env.HEARTH_URL;
 if (!baseUrl) throw new Error('set HEARTH_URL to the base URL of a homeserver with open registration');
@@ -20,6 +24,14 @@ if (!baseUrl) throw new Error('set HEARTH_URL to the base URL of a homeserver wi
 /** How long anything may take to reach a client that is waiting for it. */
 const PATIENCE_MS = 20_000;
 const PASSWORD = 'correct horse battery staple';
+
+/** What tells that a client knows more than before. Threads are filled in by requests of their own. */
+const NEWS = [
+  sdk.ClientEvent.Sync,
+  sdk.MatrixEventEvent.Replaced,
+  sdk.ThreadEvent.Update,
+  sdk.ThreadEvent.NewReply,
+];
 
 // The SDK tells its whole life on the console, partly past the logger it is given.
 const talkative = Boolean(process.env.HEARTH_CLIENT_LOG);
@@ -37,6 +49,11 @@ export function client(session = {}) {
 /** A name that no earlier run on the same server has taken. */
 export function fresh(name) {
   return `${name}-${randomUUID().slice(0, 8)}`;
+}
+
+/** A word that nobody has said before, of letters only. */
+export function word() {
+  return `ember${randomUUID().replace(/-/g, '').replace(/\d/g, (digit) => 'ghijklmnop'[digit])}`;
 }
 
 /** Registers through user-interactive authentication, as an app does, and returns the response. */
@@ -64,6 +81,10 @@ export class Person {
       deviceId: session.device_id,
       accessToken: session.access_token,
     });
+    // Only the room itself tells of its threads.
+    this.client.on(sdk.ClientEvent.Room, (room) =>
+      this.client.reEmitter.reEmit(room, [sdk.ThreadEvent.Update, sdk.ThreadEvent.NewReply]),
+    );
   }
 
   /** A new account, logged in with its password on a device of its own, and not syncing yet. */
@@ -92,12 +113,18 @@ export class Person {
     return this;
   }
 
+  /** The same person on a new device, with the first sync in. */
+  async elsewhere(options = {}) {
+    const device = await Person.logIn(this.name);
+    return device.sync(options);
+  }
+
   /**
-   * Looks now, and again after each sync response has been taken in (and after each of `events`),
-   * until `look` finds something, and returns it.
+   * Looks now, and again after each sync response has been taken in (and after other news, and after
+   * each of `events`), until `look` finds something, and returns it.
    */
   until(what, look, ...events) {
-    events.unshift(sdk.ClientEvent.Sync);
+    events.unshift(...NEWS);
     return new Promise((resolve, reject) => {
       const end = () => {
         clearTimeout(timer);
@@ -149,6 +176,45 @@ export class Person {
     return (await this.client.sendTextMessage(room.roomId, text)).event_id;
   }
 
+  /**
+   * The thread that begins, or is to begin, at an event: opened, as it is in an app before one writes in it. In a
+   * thread that is not open the SDK gets stuck when the echo of what it sends comes before the answer.
+   */
+  async thread(room, rootId) {
+    const root = await this.sees(room, rootId);
+    const known = this.client.getRoom(room.roomId);
+    const thread = known.getThread(rootId) ?? known.createThread(rootId, root, [root], true);
+    return this.until('the thread to open', () => thread.initialEventsFetched && thread);
+  }
+
+  /** Says something in a thread. */
+  async reply(room, rootId, text, more = {}) {
+    await this.thread(room, rootId);
+    const content = { msgtype: 'm.text', body: text, ...more };
+    return (await this.client.sendMessage(room.roomId, rootId, content)).event_id;
+  }
+
+  async edit(room, eventId, text) {
+    const content = { msgtype: 'm.text', body: text };
+    const relation = { rel_type: 'm.replace', event_id: eventId };
+    const edit = { ...content, body: `* ${text}`, 'm.new_content': content, 'm.relates_to': relation };
+    return (await this.client.sendMessage(room.roomId, edit)).event_id;
+  }
+
+  async react(room, eventId, key) {
+    const content = { 'm.relates_to': { rel_type: 'm.annotation', event_id: eventId, key } };
+    return (await this.client.sendEvent(room.roomId, 'm.reaction', content)).event_id;
+  }
+
+  /** Asserts that what this person sends is refused, and gives it up: the SDK would let nothing pass it. */
+  async isRefused(sending, errcode) {
+    await assert.rejects(sending, refusedWith(errcode));
+    for (const room of this.client.getRooms()) {
+      const unsent = room.getPendingEvents().filter((event) => event.status === sdk.EventStatus.NOT_SENT);
+      for (const event of unsent) this.client.cancelPendingEvent(event);
+    }
+  }
+
   leave() {
     this.#watches.forEach((end) => end());
     this.client.stopClient();
@@ -170,6 +236,16 @@ export async function twoInARoom(options = {}, syncOptions = {}) {
   const [hers, his] = await Promise.all([alice.inRoom(roomId), bob.inRoom(roomId)]);
   await alice.until('bob to join', () => hers.getMember(bob.id)?.membership === 'join');
   return { alice, bob, roomId, hers, his };
+}
+
+/** The id of a public room that the first of some people makes and the others join. */
+export async function roomOf([creator, ...others], options = {}) {
+  const { room_id: roomId } = await creator.client.createRoom({ preset: 'public_chat', ...options });
+  for (const person of others) await person.client.joinRoom(roomId);
+  const rooms = await Promise.all([creator, ...others].map((person) => person.inRoom(roomId)));
+  const everybody = () => rooms[0].getJoinedMemberCount() === rooms.length;
+  await creator.until('everybody to be there', everybody);
+  return roomId;
 }
 
 /** Asserts on the errcode with which a request is refused. */
