@@ -32,6 +32,7 @@ mod relations;
 mod rooms;
 mod rtc;
 mod search;
+mod specification;
 mod sync;
 mod sync_model;
 mod terms;
