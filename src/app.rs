@@ -48,7 +48,8 @@ use crate::{
     typing::{self, Typists},
     uia::Uia,
     unread::{self, Unread},
-    upkeep,
+    upkeep::{self, Tidied},
+    user_directory::UserDirectory,
 };
 
 /// How long an access token lasts whose client knows how to refresh it.
@@ -93,6 +94,7 @@ pub struct House {
     pub(crate) delayed_events: DelayedEvents,
     pub(crate) syncs: Syncs,
     pub(crate) presence: PresenceBook,
+    pub(crate) user_directory: UserDirectory,
     #[cfg(test)]
     pub(crate) unread: Unread,
 }
@@ -133,7 +135,8 @@ impl App {
         let nodes =
             Nodes::enter(db.clone(), clock.clone(), &random, hub.clone(), address, metrics.clone(), &tasks).await?;
         let tail = Arc::new(Tail::default());
-        let log = Log::start(db.clone(), Arc::clone(&tail), random.clone(), metrics.clone(), hub, &tasks).await?;
+        let (here, chance) = (server_name.clone(), random.clone());
+        let log = Log::start(db.clone(), Arc::clone(&tail), here, chance, metrics.clone(), hub, &tasks).await?;
         let books = Books::default();
         let rooms = Rooms::new(
             db.clone(),
@@ -151,7 +154,13 @@ impl App {
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
         let limits = delayed_event_limits(&config.delayed_events);
         let delayed_events = DelayedEvents::start(parts, limits, &nodes, &tasks).await?;
-        let tidied = (accounts.clone(), uia.clone(), delayed_events.clone());
+        let user_directory = UserDirectory::new(db.clone());
+        let tidied = Tidied {
+            accounts: accounts.clone(),
+            uia: uia.clone(),
+            delayed_events: delayed_events.clone(),
+            user_directory: user_directory.clone(),
+        };
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
         let profiles = Profiles::new(db.clone(), server_name.clone());
         let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
@@ -216,6 +225,7 @@ impl App {
             delayed_events,
             syncs,
             presence,
+            user_directory,
             #[cfg(test)]
             unread,
         })))

@@ -46,3 +46,5 @@ pub mod typing;
 mod uia;
 pub mod unread;
 mod upkeep;
+mod user_directory;
+mod words;

@@ -8,9 +8,9 @@ use ruma::{OwnedServerName, UserId, api::error::ErrorKind};
 use serde_json::Value;
 
 use crate::{
-    db::{Conn, Db},
+    db::{Conn, Db, Tx},
     error::{Error, Result},
-    store::{account, profile},
+    store::{account, profile, user_directory},
 };
 
 const MAX_PROFILE_BYTES: usize = 64 * 1024;
@@ -70,6 +70,7 @@ impl Profiles {
             return Err(Error::refused(ErrorKind::ProfileTooLarge, message));
         }
         profile::upsert(&mut tx, user_id, field, &json).await?;
+        relist(&mut tx, user_id, field).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -79,6 +80,7 @@ impl Profiles {
         check_field(field)?;
         let mut tx = self.db.begin().await?;
         let removed = profile::delete(&mut tx, user_id, field).await?;
+        relist(&mut tx, user_id, field).await?;
         tx.commit().await?;
         Ok(removed)
     }
@@ -89,6 +91,16 @@ impl Profiles {
         }
         account::find(conn, user_id).await?.map(drop).ok_or_else(no_profile)
     }
+}
+
+/// Has a user found by the name that they have now, after a change of this field.
+async fn relist(tx: &mut Tx, user_id: &UserId, field: &str) -> Result<()> {
+    if field != DISPLAYNAME {
+        return Ok(());
+    }
+    let Some(is_public) = user_directory::lock(tx, user_id).await? else { return Ok(()) };
+    let name = profile::find(tx, user_id, DISPLAYNAME).await?.map(|json| parse(&json)).transpose()?;
+    Ok(user_directory::rename(tx, user_id, name.as_ref().and_then(Value::as_str), is_public).await?)
 }
 
 /// `avatar_url`, `displayname`, `m.tz`, or a name in reversed-domain style of somebody's own. The `m.` names

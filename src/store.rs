@@ -22,6 +22,7 @@ pub(crate) mod signing_key;
 pub(crate) mod state;
 pub(crate) mod token;
 pub(crate) mod uia;
+pub(crate) mod user_directory;
 
 #[cfg(test)]
 mod tests;

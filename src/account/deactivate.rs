@@ -10,13 +10,13 @@ use crate::{
     store::{
         account, delayed_event,
         device::{self, Which},
-        filter, profile, token, uia,
+        filter, profile, token, uia, user_directory,
     },
 };
 
 impl Accounts {
-    /// Nobody logs in to this account again, and nobody else gets its name. With `erase` also what it told of
-    /// itself is gone, and the password with which its owner could still be told what happened.
+    /// Nobody logs in to this account again or finds it, and nobody else gets its name. With `erase` also what it told
+    /// of itself is gone, and the password with which its owner could still be told what happened.
     ///
     /// The user's rooms are left by whoever calls this.
     pub(crate) async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
@@ -34,6 +34,7 @@ impl Accounts {
             account::erase(&mut tx, user_id).await?;
             profile::delete_all(&mut tx, user_id).await?;
         }
+        user_directory::remove(&mut tx, user_id).await?;
         tx.commit().await?;
         self.devices_changed(user_id).await;
         Ok(())

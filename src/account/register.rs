@@ -12,7 +12,7 @@ use crate::{
     config::RegistrationMode,
     db::Tx,
     error::{Error, Result},
-    store::{account, registration},
+    store::{account, registration, user_directory},
     terms::Terms,
 };
 
@@ -71,6 +71,7 @@ impl Accounts {
 
     /// Uses the token and logs in, in the transaction that makes the account.
     pub(super) async fn welcome(&self, tx: &mut Tx, new: Registration<'_>) -> Result<Option<Session>> {
+        user_directory::add(tx, &new.user_id).await?;
         if let Some(token) = new.token
             && !registration::use_token(tx, token, self.now()).await?
         {

@@ -53,6 +53,7 @@ mod third_party;
 mod thread;
 mod typing;
 mod upgrade;
+mod user_directory;
 mod versions;
 mod voip;
 mod well_known;
@@ -115,6 +116,7 @@ const SECTIONS: &[Section] = &[
     thread::routes,
     typing::routes,
     upgrade::routes,
+    user_directory::routes,
     versions::routes,
     voip::routes,
     well_known::routes,

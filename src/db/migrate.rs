@@ -3,6 +3,9 @@
 //! Each file runs in a transaction of its own together with the row that records it. A database that
 //! records a migration this binary does not know comes from a newer release and is refused.
 
+mod user_directory;
+
+use futures_util::future::BoxFuture;
 use sqlx::Executor as _;
 
 use super::{Db, DbError, DbResult, Engine, EngineRef, Tx, args, statements};
@@ -13,17 +16,24 @@ struct Migration {
     name: &'static str,
     sqlite: &'static str,
     postgres: &'static str,
+    /// What SQL can't say, done after it in the same transaction.
+    then: Option<Then>,
 }
 
+type Then = for<'a> fn(&'a mut Tx) -> BoxFuture<'a, DbResult<()>>;
+
 macro_rules! migrations {
-    ($($version:literal $name:literal),* $(,)?) => {
+    ($($version:literal $name:literal $(then $then:path)?),* $(,)?) => {
         &[$(Migration {
             version: $version,
             name: $name,
             sqlite: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
             postgres: include_str!(concat!("../../migrations/postgres/", $name, ".sql")),
+            then: migrations!(@then $($then)?),
         }),*]
     };
+    (@then) => { None };
+    (@then $then:path) => { Some($then) };
 }
 
 static MIGRATIONS: &[Migration] = migrations![
@@ -33,6 +43,8 @@ static MIGRATIONS: &[Migration] = migrations![
     4 "0004_reports",
     5 "0005_openid",
     6 "0006_search",
+    7 "0007_user_directory" then user_directory::fill,
+    9 "0009_event_timestamps",
     10 "0010_moderation",
     11 "0011_delayed_events",
 ];
@@ -108,6 +120,9 @@ async fn apply(tx: &mut Tx, migration: &'static Migration) -> DbResult<()> {
         EngineRef::Sqlite(c) => c.execute(sqlx::raw_sql(migration.sqlite)).await.map(drop).map_err(fail)?,
         EngineRef::Postgres(c) => c.execute(sqlx::raw_sql(migration.postgres)).await.map(drop).map_err(fail)?,
     }
+    if let Some(then) = migration.then {
+        then(tx).await?;
+    }
     tx.execute(&RECORD_MIGRATION, args![migration.version, migration.name]).await?;
     Ok(())
 }
@@ -123,8 +138,13 @@ impl std::fmt::Display for Engine {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::db::testing;
+    use crate::{
+        db::{Statement, testing},
+        words,
+    };
 
     #[tokio::test]
     async fn a_database_from_the_future_is_refused_and_left_alone() {
@@ -146,10 +166,42 @@ mod tests {
 
     statements! {
         DROP_RELATIONS = "DROP TABLE relations";
-        FORGET_RELATIONS = "DELETE FROM migrations WHERE name = '0003_relations'";
+        FORGET_MIGRATION = "DELETE FROM migrations WHERE name = $1";
         INSERT_EVENT = "INSERT INTO events (position, event_id, room_id, sender, standing, notifies, json)
             VALUES ($1, $2, '!room:example.org', '@alice:example.org', $3, FALSE, $4)";
         LIST_RELATIONS = "SELECT position, parent, rel_type, type, origin_server_ts, is_edit FROM relations ORDER BY position";
+
+        DROP_DIRECTORY = "DROP TABLE user_directory";
+        DROP_WORDS = "DROP TABLE user_directory_words";
+        DROP_PUT_OFF = "DROP TABLE user_directory_rooms";
+        DROP_JOINABLE = "ALTER TABLE rooms DROP COLUMN joinable";
+        DROP_WORLD_READABLE = "ALTER TABLE rooms DROP COLUMN world_readable";
+        INSERT_ROOM = "INSERT INTO rooms (room_id, version, trunk, head, depth, extremities)
+            VALUES ($1, '12', $2, 1, 1, '[]')";
+        INSERT_STATE = "INSERT INTO state_versions (lineage, type, state_key, from_position, event_position)
+            VALUES ($1, $2, '', $3, $3)";
+        INSERT_PERSON = "INSERT INTO accounts (user_id, admin, guest, rate_limited, created_ts, deactivated_ts, erased)
+            VALUES ($1, FALSE, FALSE, TRUE, 0, $2, FALSE)";
+        INSERT_NAME = "INSERT INTO profiles (user_id, field, value) VALUES ($1, 'displayname', $2)";
+        INSERT_MEMBER = "INSERT INTO memberships (user_id, room_id, membership, position, forgotten)
+            VALUES ($1, $2, $3, 1, FALSE)";
+        LIST_WORDS = "SELECT user_id, word, rank, is_public FROM user_directory_words ORDER BY user_id, word";
+        COUNT_LISTED = "SELECT COUNT(*) FROM user_directory";
+
+        DROP_LATE = "DROP INDEX late_events";
+        DROP_LATE_TS = "ALTER TABLE events DROP COLUMN late_ts";
+        DROP_NEWEST_TS = "ALTER TABLE events DROP COLUMN newest_ts";
+        DROP_NEWEST_TS_OF_ROOMS = "ALTER TABLE rooms DROP COLUMN newest_ts";
+        LIST_MOMENTS = "SELECT newest_ts, late_ts FROM events ORDER BY position";
+        FIND_NEWEST = "SELECT newest_ts FROM rooms";
+    }
+
+    /// As it was before this migration.
+    async fn undo(tx: &mut Tx, name: &str, statements: &[&'static Statement]) {
+        for statement in statements {
+            tx.execute(statement, args![]).await.unwrap();
+        }
+        tx.execute(&FORGET_MIGRATION, args![name]).await.unwrap();
     }
 
     /// What was said before there was a table for it is in the table afterwards, whatever else clients have written.
@@ -177,8 +229,7 @@ mod tests {
         for database in testing::databases().await {
             let db = database.db();
             let mut tx = db.begin().await.unwrap();
-            tx.execute(&DROP_RELATIONS, args![]).await.unwrap();
-            tx.execute(&FORGET_RELATIONS, args![]).await.unwrap();
+            undo(&mut tx, "0003_relations", &[&DROP_RELATIONS]).await;
             for (at, (standing, json)) in (1_i64..).zip(&events) {
                 let (id, json) = (format!("${at}"), json.to_string());
                 tx.execute(&INSERT_EVENT, args![at, &id, *standing, &json]).await.unwrap();
@@ -204,6 +255,113 @@ mod tests {
                 row(6, "m.replace", "m.room.topic", false),
             ];
             assert_eq!(found, expected);
+            database.close().await;
+        }
+    }
+
+    /// Whoever had an account is found, by the name that they had, and by whom the rooms as they were allow.
+    #[tokio::test]
+    async fn people_of_old_are_in_the_user_directory() {
+        let state = |content: serde_json::Value| json!({ "origin_server_ts": 1, "content": content }).to_string();
+        let events = [
+            ("m.room.join_rules", 10_i64, state(json!({ "join_rule": "public" }))),
+            ("m.room.join_rules", 20, state(json!({ "join_rule": "public" }))),
+            ("m.room.join_rules", 20, state(json!({ "join_rule": "invite" }))),
+            ("m.room.history_visibility", 30, state(json!({ "history_visibility": "world_readable", "nul": "\0" }))),
+            ("m.room.history_visibility", 20, state(json!({ "history_visibility": ["world_readable"] }))),
+        ];
+        let people = [
+            ("anna", Some(json!("Anna Berg")), "!open:here", "join"),
+            ("bob", Some(json!(7)), "!closed:here", "join"),
+            ("carla", Some(json!("C\0")), "!readable:here", "join"),
+            ("dave", None, "!open:here", "invite"),
+        ];
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            let statements = [&DROP_DIRECTORY, &DROP_WORDS, &DROP_PUT_OFF, &DROP_JOINABLE, &DROP_WORLD_READABLE];
+            undo(&mut tx, "0007_user_directory", &statements).await;
+            for (room_id, trunk) in [("!open:here", 10_i64), ("!closed:here", 20), ("!readable:here", 30)] {
+                tx.execute(&INSERT_ROOM, args![room_id, trunk]).await.unwrap();
+            }
+            for (at, (kind, trunk, json)) in (1_i64..).zip(&events) {
+                let id = format!("${at}");
+                tx.execute(&INSERT_EVENT, args![at, &id, 0_i64, json]).await.unwrap();
+                tx.execute(&INSERT_STATE, args![*trunk, *kind, at]).await.unwrap();
+            }
+            for (name, display_name, room_id, membership) in &people {
+                let user_id = format!("@{name}:here");
+                tx.execute(&INSERT_PERSON, args![&user_id, None::<i64>]).await.unwrap();
+                tx.execute(&INSERT_MEMBER, args![&user_id, *room_id, *membership]).await.unwrap();
+                if let Some(display_name) = display_name {
+                    tx.execute(&INSERT_NAME, args![&user_id, &display_name.to_string()]).await.unwrap();
+                }
+            }
+            tx.execute(&INSERT_PERSON, args!["@gone:here", 5_i64]).await.unwrap();
+            tx.execute(&INSERT_MEMBER, args!["@gone:here", "!open:here", "join"]).await.unwrap();
+            // More than are read at once.
+            for n in 0..1_100 {
+                tx.execute(&INSERT_PERSON, args![&format!("@x{n}:here"), None::<i64>]).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            assert_eq!(db.migrate().await.unwrap(), ["0007_user_directory"]);
+
+            let mut conn = db.read().await.unwrap();
+            let rows = conn.list(&LIST_WORDS, args![]).await.unwrap();
+            let found: Vec<(String, String, i64, bool)> = rows
+                .iter()
+                .map(|row| (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap()))
+                .collect();
+            let of = |name: &str, display_name: Option<&str>, is_public: bool| {
+                let user_id = ruma::UserId::parse(format!("@{name}:here")).unwrap();
+                let words = words::of_user(&user_id, display_name).into_iter();
+                words.map(|word| (user_id.to_string(), word.text, word.rank.0, is_public)).collect::<Vec<_>>()
+            };
+            let expected = [
+                of("anna", Some("Anna Berg"), true),
+                of("bob", None, false),
+                of("carla", Some("C\0"), true),
+                of("dave", None, false),
+            ];
+            assert_eq!(
+                found.iter().filter(|row| !row.0.starts_with("@x")).cloned().collect::<Vec<_>>(),
+                expected.concat()
+            );
+            assert_eq!(found.len(), expected.concat().len() + 2 * 1_100);
+            let row = conn.find(&COUNT_LISTED, args![]).await.unwrap().unwrap();
+            assert_eq!(row.get::<i64>(0).unwrap(), 1_104);
+            drop(conn);
+            database.close().await;
+        }
+    }
+
+    /// What was said before there was a column for it has its time afterwards.
+    #[tokio::test]
+    async fn old_events_are_found_by_their_time() {
+        let events = [(0_i64, 100_i64), (0, 100), (2, 900), (0, 300), (0, 200), (1, 950), (0, 301)];
+        let moments =
+            [(100, None), (100, Some(100)), (100, None), (300, None), (300, Some(200)), (300, None), (301, None)];
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            let statements = [&DROP_LATE, &DROP_LATE_TS, &DROP_NEWEST_TS, &DROP_NEWEST_TS_OF_ROOMS];
+            undo(&mut tx, "0009_event_timestamps", &statements).await;
+            tx.execute(&INSERT_ROOM, args!["!room:example.org", 1_i64]).await.unwrap();
+            for (at, (standing, ts)) in (1_i64..).zip(events) {
+                let json =
+                    json!({ "origin_server_ts": ts, "content": { "body": "\0 \\u0000", "origin_server_ts": 7 } });
+                tx.execute(&INSERT_EVENT, args![at, &format!("${at}"), standing, &json.to_string()]).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            assert_eq!(db.migrate().await.unwrap(), ["0009_event_timestamps"]);
+            let mut conn = db.read().await.unwrap();
+            let rows = conn.list(&LIST_MOMENTS, args![]).await.unwrap();
+            let found: Vec<(i64, Option<i64>)> =
+                rows.iter().map(|row| (row.get(0).unwrap(), row.get(1).unwrap())).collect();
+            assert_eq!(found, moments);
+            let row = conn.find(&FIND_NEWEST, args![]).await.unwrap().unwrap();
+            assert_eq!(row.get::<i64>(0).unwrap(), 301);
+            drop(conn);
             database.close().await;
         }
     }

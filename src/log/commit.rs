@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     judge::{Judged, Judgement, judge},
     refresh::Refresher,
     replay,
-    write::write,
+    write::{NewBatch, write},
 };
 use crate::{
     db::{Db, DbError, DbResult, Tx},
@@ -117,6 +117,7 @@ impl Log {
     pub async fn start(
         db: Db,
         tail: Arc<Tail>,
+        server_name: OwnedServerName,
         random: Random,
         metrics: Metrics,
         hub: Hub,
@@ -125,7 +126,8 @@ impl Log {
         let last = store::log::last_position(&mut db.read().await?).await?;
         tail.start_at(last);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer = Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics, hub: hub.clone() };
+        let committer =
+            Committer { db: db.clone(), tail: Arc::clone(&tail), server_name, random, metrics, hub: hub.clone() };
         tasks.spawn_essential("log committer", committer.run(jobs));
         tasks.spawn("log follower", replay::follow(db.clone(), Arc::clone(&tail), hub, tasks.shutdown().clone()));
         let refresher = Arc::new(Refresher::new(db, Arc::clone(&tail)));
@@ -161,6 +163,7 @@ impl Log {
 struct Committer {
     db: Db,
     tail: Arc<Tail>,
+    server_name: OwnedServerName,
     random: Random,
     metrics: Metrics,
     hub: Hub,
@@ -224,7 +227,7 @@ impl Committer {
     /// One transaction. Writes that can't be part of it get their verdict, the rest is committed.
     async fn attempt(&self, writes: &[Write]) -> DbResult<Attempted> {
         let mut tx = self.db.begin().await?;
-        let Judged { judgements, trunks } = judge(&mut tx, writes).await?;
+        let Judged { judgements, rooms } = judge(&mut tx, writes).await?;
         store::log::lock(&mut tx).await?;
         let mut last = store::log::last_position(&mut tx).await?;
         let first = last.next();
@@ -248,7 +251,8 @@ impl Committer {
             return Ok((verdicts, None));
         }
         let batch_id = self.random.token(16);
-        let news = write(&mut tx, first, &accepted, trunks, &batch_id).await?;
+        let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, here: &self.server_name };
+        let news = write(&mut tx, batch).await?;
         self.make_durable(tx, &batch_id).await?;
         Ok((verdicts, Some(Batch { first, last, news })))
     }

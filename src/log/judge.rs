@@ -11,8 +11,8 @@ use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Transaction},
     fact::{AccountData, Fact, NewEvent, Write},
-    position::{Lineage, Position},
-    store,
+    position::Position,
+    store::{self, room::RoomStanding},
 };
 
 /// What becomes of a write.
@@ -31,8 +31,8 @@ pub(super) enum Judgement {
 pub(super) struct Judged {
     /// One for each write, in order.
     pub(super) judgements: Vec<Judgement>,
-    /// The trunks of those touched rooms that the database knows.
-    pub(super) trunks: HashMap<OwnedRoomId, Lineage>,
+    /// How those touched rooms stand that the database knows.
+    pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -97,7 +97,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         }
     }
     let judgements = writes.iter().map(|write| judge.write(write)).collect();
-    Ok(Judged { judgements, trunks: locked.into_iter().map(|(room, (_, trunk))| (room, trunk)).collect() })
+    Ok(Judged { judgements, rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect() })
 }
 
 fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {

@@ -1,31 +1,50 @@
 //! A batch's rows, table by table, as multi-row inserts.
 
+mod people;
+
 use std::collections::{HashMap, HashSet};
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId};
 
 use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Relation, Standing, StateChange},
-    fact::{Fact, ForkBase, NewEvent, News, Write},
+    fact::{Fact, ForkBase, NewEvent, News, RoomHead, Write},
     position::{Lineage, Position},
     store::{
         self,
-        event::NewRow,
+        event::{Moment, NewRow},
         membership::Membership,
+        room::{Doors, RoomStanding},
         state::{ForkChange, Version},
     },
 };
 
-/// Writes everything and tells what readers are to be told, in the order of positions from `first`. `trunks` are
-/// those of the rooms that the database knows.
-pub(super) async fn write(
-    tx: &mut Tx,
-    first: Position,
-    writes: &[&Write],
-    trunks: HashMap<OwnedRoomId, Lineage>,
-    batch_id: &str,
-) -> DbResult<Vec<News>> {
+/// A batch on its way into the database.
+pub(super) struct NewBatch<'a> {
+    pub(super) id: &'a str,
+    /// The place of its first entry.
+    pub(super) first: Position,
+    pub(super) writes: &'a [&'a Write],
+    /// How the rooms stand that the database knows.
+    pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
+    /// The name of this server.
+    pub(super) here: &'a ServerName,
+}
+
+/// A room that a batch adds to: how it stood and how it stands afterwards.
+struct Touched<'a> {
+    /// Nothing for a room that begins with this batch.
+    doors_before: Option<Doors>,
+    standing: RoomStanding,
+    head: &'a RoomHead,
+}
+
+type Rooms<'a> = HashMap<&'a RoomId, Touched<'a>>;
+
+/// Writes everything and tells what readers are to be told, in the order of positions.
+pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News>> {
+    let NewBatch { id: batch_id, first, writes, rooms, here } = batch;
     let mut at = first;
     let mut events: Vec<(Position, &NewEvent)> = Vec::new();
     let mut facts: Vec<(Position, &Fact)> = Vec::new();
@@ -45,7 +64,7 @@ pub(super) async fn write(
     let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
     store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
     if !events.is_empty() {
-        write_events(tx, &events, trunks).await?;
+        write_events(tx, &events, &rooms, here).await?;
     }
     if !facts.is_empty() {
         write_facts(tx, &facts).await?;
@@ -77,22 +96,19 @@ async fn drop_receipts_behind(tx: &mut Tx, first: Position, news: &mut [News]) -
 async fn write_events(
     tx: &mut Tx,
     events: &[(Position, &NewEvent)],
-    mut trunks: HashMap<OwnedRoomId, Lineage>,
+    known: &HashMap<OwnedRoomId, RoomStanding>,
+    here: &ServerName,
 ) -> DbResult<()> {
-    let rows: Vec<NewRow<'_>> = events.iter().map(|(position, event)| NewRow::new(*position, event)).collect();
-    store::event::insert(tx, &rows).await?;
-    // The last of each room is the room's head, and carries the trunk for a new room.
-    let mut heads: HashMap<&RoomId, (Position, &NewEvent)> = HashMap::new();
+    let mut rooms = Rooms::new();
+    let mut rows = Vec::with_capacity(events.len());
     for (position, event) in events {
-        let first = heads.get(event.pdu.room_id()).map_or(*position, |(first, _)| *first);
-        heads.insert(event.pdu.room_id(), (first, event));
+        let room = rooms.entry(event.pdu.room_id()).or_insert_with(|| Touched::new(*position, event, known));
+        rows.push(NewRow::new(*position, event, room.follow(event)));
     }
-    let heads: Vec<_> = heads.into_iter().map(|(room, (first, event))| (room, first, &event.head)).collect();
+    store::event::insert(tx, &rows).await?;
+    let heads: Vec<_> = rooms.iter().map(|(room_id, room)| (*room_id, room.head, room.standing)).collect();
     store::room::upsert_heads(tx, &heads).await?;
-    for (room, first, _) in &heads {
-        trunks.entry((*room).to_owned()).or_insert(Lineage(first.0));
-    }
-    write_state(tx, events, &trunks).await?;
+    write_state(tx, events, &rooms, here).await?;
     let highlights: Vec<(Position, &RoomId, &UserId)> = events
         .iter()
         .flat_map(|(at, event)| event.highlights.iter().map(|user| (*at, event.pdu.room_id(), &**user)))
@@ -108,16 +124,41 @@ async fn write_events(
         if let Some(redacted) = &event.redacted {
             store::event::replace_redacted(tx, redacted, event.pdu.event_id()).await?;
             store::relation::delete(tx, redacted.event_id()).await?;
+            people::redact(tx, redacted, here).await?;
         }
     }
     Ok(())
 }
 
-/// The trunk's changes, the forks, and the memberships that follow from the trunk.
+impl<'a> Touched<'a> {
+    fn new(position: Position, event: &'a NewEvent, known: &HashMap<OwnedRoomId, RoomStanding>) -> Self {
+        let known = known.get(event.pdu.room_id());
+        let new = RoomStanding { trunk: Lineage(position.0), doors: Doors::default(), newest_ts: 0 };
+        Self {
+            doors_before: known.map(|standing| standing.doors),
+            standing: known.copied().unwrap_or(new),
+            head: &event.head,
+        }
+    }
+
+    /// Takes the next event of the room and tells how late it is with it.
+    fn follow(&mut self, event: &'a NewEvent) -> Moment {
+        let moment = Moment::then(self.standing.newest_ts, &event.pdu, event.standing);
+        self.standing.newest_ts = moment.newest_ts;
+        for change in &event.changes {
+            self.standing.doors.follow(change);
+        }
+        self.head = &event.head;
+        moment
+    }
+}
+
+/// The trunk's changes, the forks, the memberships that follow from the trunk, and who can be found because of them.
 async fn write_state(
     tx: &mut Tx,
     events: &[(Position, &NewEvent)],
-    trunks: &HashMap<OwnedRoomId, Lineage>,
+    rooms: &Rooms<'_>,
+    here: &ServerName,
 ) -> DbResult<()> {
     if events.iter().all(|(_, event)| event.changes.is_empty() && event.fork.is_none()) {
         return Ok(());
@@ -127,13 +168,14 @@ async fn write_state(
     let mut versions = Vec::new();
     let mut forks = Vec::new();
     let mut fork_changes = Vec::new();
-    let mut memberships: HashMap<(&UserId, &RoomId), Membership<'_>> = HashMap::new();
+    let mut memberships: HashMap<(&UserId, &RoomId), (Membership<'_>, Option<&Pdu>)> = HashMap::new();
     for (at, event) in events {
-        let Some(trunk) = trunks.get(event.pdu.room_id()).copied() else { continue };
+        let Some(trunk) = rooms.get(event.pdu.room_id()).map(|room| room.standing.trunk) else { continue };
         for change in &event.changes {
             versions.push(Version { line: trunk, change, from: *at, event: place(change) });
             if let Some(membership) = Membership::of(change, event.pdu.room_id(), *at) {
-                memberships.insert((membership.user_id, membership.room_id), membership);
+                let key = (membership.user_id, membership.room_id);
+                memberships.insert(key, (membership, change.event.as_deref()));
             }
         }
         if let Some(fork) = &event.fork {
@@ -155,7 +197,9 @@ async fn write_state(
     }
     store::state::insert_versions(tx, &versions).await?;
     store::state::insert_forks(tx, &forks, &fork_changes).await?;
-    store::membership::upsert(tx, &memberships.into_values().collect::<Vec<_>>()).await
+    let (memberships, members): (Vec<_>, Vec<_>) = memberships.into_values().unzip();
+    store::membership::upsert(tx, &memberships).await?;
+    people::follow(tx, rooms, &memberships, &members, here).await
 }
 
 /// Where the events stand that state refers to: in this batch, or found in the database.
@@ -215,7 +259,7 @@ async fn write_facts(tx: &mut Tx, facts: &[(Position, &Fact)]) -> DbResult<()> {
 }
 
 impl<'a> NewRow<'a> {
-    fn new(position: Position, event: &'a NewEvent) -> Self {
+    fn new(position: Position, event: &'a NewEvent, moment: Moment) -> Self {
         Self {
             position,
             pdu: &event.pdu,
@@ -225,6 +269,7 @@ impl<'a> NewRow<'a> {
             thread_root: event.thread_root.as_deref(),
             transaction: event.transaction.as_ref(),
             replaces: event.replaces.as_deref().map(Pdu::event_id),
+            moment,
         }
     }
 }

@@ -81,9 +81,11 @@ impl World {
 async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64) -> Rooms {
     let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
     tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
-    let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::silent(), tasks).await.unwrap();
+    let here = owned_server_name!("here");
+    let log = Log::start(db.clone(), tail, here.clone(), random.clone(), Metrics::new(), Hub::silent(), tasks);
+    let log = log.await.unwrap();
     let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
-    Rooms::new(db.clone(), log, clock.clone(), random, owned_server_name!("here"), key, active)
+    Rooms::new(db.clone(), log, clock.clone(), random, here, key, active)
 }
 
 /// Somebody on this server.

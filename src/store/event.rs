@@ -78,6 +78,8 @@ static INSERT_EVENTS: Insert = Insert::new(
         ("txn_id", Kind::Text),
         ("txn_hash", Kind::Int),
         ("replaces", Kind::Text),
+        ("newest_ts", Kind::Int),
+        ("late_ts", Kind::Int),
         ("json", Kind::Text),
     ],
     "",
@@ -103,6 +105,28 @@ pub(crate) struct NewRow<'a> {
     pub(crate) thread_root: Option<&'a EventId>,
     pub(crate) transaction: Option<&'a Transaction>,
     pub(crate) replaces: Option<&'a EventId>,
+    pub(crate) moment: Moment,
+}
+
+/// How late it was in a room by its accepted events, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// The greatest timestamp up to this event.
+    pub(crate) newest_ts: i64,
+    /// The event's own timestamp, if it is accepted and did not make it later.
+    pub(crate) late_ts: Option<i64>,
+}
+
+impl Moment {
+    /// What an event makes of it.
+    pub(crate) fn then(newest_ts: i64, pdu: &Pdu, standing: Standing) -> Self {
+        let ts = i64::from(pdu.origin_server_ts().get());
+        match standing {
+            Standing::Accepted if ts > newest_ts => Self { newest_ts: ts, late_ts: None },
+            Standing::Accepted => Self { newest_ts, late_ts: Some(ts) },
+            _ => Self { newest_ts, late_ts: None },
+        }
+    }
 }
 
 pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
@@ -119,6 +143,8 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[NewRow<'_>]) -> DbResult<()> {
         Column::Texts(rows.iter().map(|row| row.transaction.map(|t| t.transaction_id.as_str())).collect()),
         Column::Ints(rows.iter().map(|row| row.transaction.map(|t| transaction_hash_of(row.pdu, t))).collect()),
         Column::Texts(rows.iter().map(|row| row.replaces.map(EventId::as_str)).collect()),
+        Column::ints(rows.iter().map(|row| row.moment.newest_ts)),
+        Column::Ints(rows.iter().map(|row| row.moment.late_ts).collect()),
         Column::texts(rows.iter().map(|row| row.pdu.json().get())),
     ];
     tx.insert(&INSERT_EVENTS, &columns).await

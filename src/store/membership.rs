@@ -1,7 +1,7 @@
 //! `memberships`: which user is what in which room, as the trunks say.
 
 use ruma::{
-    OwnedRoomId, RoomId, UserId,
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
@@ -19,6 +19,8 @@ statements! {
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
     LIST_JOINED_AMONG = "SELECT room_id FROM memberships
         WHERE user_id = $1 AND membership = 'join' AND room_id IN LIST($2)";
+    LIST_JOINED_ROOMS = "SELECT room_id FROM memberships WHERE user_id = $1 AND membership = 'join'";
+    LIST_JOINED_USERS = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = 'join' LIMIT $2";
     LIST_AMONG = "SELECT room_id, membership FROM memberships WHERE user_id = $1 AND room_id IN LIST($2)";
     COUNT_JOINED = "SELECT room_id, COUNT(*) FROM memberships
         WHERE room_id IN LIST($1) AND membership = 'join' GROUP BY room_id";
@@ -112,6 +114,16 @@ pub(crate) async fn list_joined_among(
 ) -> DbResult<Vec<OwnedRoomId>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     conn.list(&LIST_JOINED_AMONG, args![user_id, &rooms]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// The rooms that a user is in.
+pub(crate) async fn list_joined_rooms(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<OwnedRoomId>> {
+    conn.list(&LIST_JOINED_ROOMS, args![user_id]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Those who are in a room, at most so many.
+pub(crate) async fn list_joined_users(conn: &mut Conn, room_id: &RoomId, limit: i64) -> DbResult<Vec<OwnedUserId>> {
+    conn.list(&LIST_JOINED_USERS, args![room_id, limit]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Whether both users have joined some room.

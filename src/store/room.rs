@@ -3,19 +3,22 @@
 use std::collections::HashMap;
 
 use ruma::{OwnedRoomId, RoomId, RoomVersionId};
+use serde::Deserialize;
 
 use crate::{
-    db::{Column, Conn, DbResult, Insert, Kind, Tx, args, statements},
+    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
+    event::StateChange,
     fact::RoomHead,
-    position::Position,
 };
 
 pub(crate) use crate::position::Lineage;
 
 statements! {
-    LOCK_HEADS = "SELECT room_id, head, trunk FROM rooms WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
+    LOCK_HEADS = "SELECT room_id, head, trunk, joinable, world_readable, newest_ts FROM rooms
+        WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
     ANY_EXISTS = "SELECT room_id FROM rooms WHERE room_id IN LIST($1) LIMIT 1";
+    FIND_DOORS = "SELECT joinable, world_readable FROM rooms WHERE room_id = $1";
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_id = $1";
     LIST_PUBLISHED = "SELECT room_id FROM published_rooms";
@@ -33,19 +36,67 @@ static UPSERT_HEADS: Insert = Insert::new(
         ("head", Kind::Int),
         ("depth", Kind::Int),
         ("extremities", Kind::Text),
+        ("joinable", Kind::Bool),
+        ("world_readable", Kind::Bool),
+        ("newest_ts", Kind::Int),
     ],
     "ON CONFLICT (room_id) DO UPDATE SET head = excluded.head, depth = excluded.depth,
-        extremities = excluded.extremities",
+        extremities = excluded.extremities, joinable = excluded.joinable, world_readable = excluded.world_readable,
+        newest_ts = excluded.newest_ts",
 );
 
 #[cfg(test)]
 pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_HEADS];
 
-/// Locks the rooms' rows in the order of their identifiers and tells how many events each has, and its trunk.
-pub(crate) async fn lock_heads(tx: &mut Tx, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, (i64, Lineage)>> {
+/// How a room stands beside its head and state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RoomStanding {
+    pub(crate) trunk: Lineage,
+    pub(crate) doors: Doors,
+    /// The greatest timestamp of its accepted events, in milliseconds since the Unix epoch.
+    pub(crate) newest_ts: i64,
+}
+
+/// Whether people who are not in a room can enter or read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doors {
+    pub(crate) joinable: bool,
+    pub(crate) world_readable: bool,
+}
+
+impl Doors {
+    pub(crate) fn are_open(self) -> bool {
+        self.joinable || self.world_readable
+    }
+
+    /// Takes a change of the room's state.
+    pub(crate) fn follow(&mut self, change: &StateChange) {
+        #[derive(Default, Deserialize)]
+        struct Content {
+            #[serde(default)]
+            join_rule: serde_json::Value,
+            #[serde(default)]
+            history_visibility: serde_json::Value,
+        }
+        let content = || -> Content { change.event.as_ref().and_then(|pdu| pdu.content_as().ok()).unwrap_or_default() };
+        match (change.kind.as_str(), change.state_key.as_str()) {
+            ("m.room.join_rules", "") => self.joinable = content().join_rule == "public",
+            ("m.room.history_visibility", "") => self.world_readable = content().history_visibility == "world_readable",
+            _ => {}
+        }
+    }
+}
+
+/// Locks the rooms' rows in the order of their identifiers and tells how many events each has, and how it stands.
+pub(crate) async fn lock_heads(tx: &mut Tx, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, (i64, RoomStanding)>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     let rows = tx.list(&LOCK_HEADS, args![&rooms]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, (row.get(1)?, Lineage(row.get(2)?))))).collect()
+    rows.iter().map(|row| Ok((row.get(0)?, (row.get(1)?, standing(row)?)))).collect()
+}
+
+fn standing(row: &Row) -> DbResult<RoomStanding> {
+    let doors = Doors { joinable: row.get(3)?, world_readable: row.get(4)? };
+    Ok(RoomStanding { trunk: Lineage(row.get(2)?), doors, newest_ts: row.get(5)? })
 }
 
 /// The head of a room and its trunk, if there is such a room.
@@ -62,17 +113,26 @@ pub(crate) async fn any_exists(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<b
     Ok(conn.find(&ANY_EXISTS, args![&rooms]).await?.is_some())
 }
 
-/// Writes heads; `first` names the trunk of a room that is new.
-pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, Position, &RoomHead)]) -> DbResult<()> {
+/// Whether a room is open to those who are not in it.
+pub(crate) async fn is_open(conn: &mut Conn, room_id: &RoomId) -> DbResult<bool> {
+    let Some(row) = conn.find(&FIND_DOORS, args![room_id]).await? else { return Ok(false) };
+    Ok(Doors { joinable: row.get(0)?, world_readable: row.get(1)? }.are_open())
+}
+
+/// Writes heads, each with how the room stands from then on. A room that is there already keeps its trunk.
+pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, &RoomHead, RoomStanding)]) -> DbResult<()> {
     let extremities: Vec<String> =
-        heads.iter().map(|(_, _, head)| serde_json::json!(head.extremities).to_string()).collect();
+        heads.iter().map(|(_, head, _)| serde_json::json!(head.extremities).to_string()).collect();
     let columns = [
         Column::texts(heads.iter().map(|(room, ..)| room.as_str())),
-        Column::texts(heads.iter().map(|(_, _, head)| head.version.as_str())),
-        Column::ints(heads.iter().map(|(_, first, _)| first.0)),
-        Column::ints(heads.iter().map(|(_, _, head)| head.head)),
-        Column::ints(heads.iter().map(|(_, _, head)| head.depth)),
+        Column::texts(heads.iter().map(|(_, head, _)| head.version.as_str())),
+        Column::ints(heads.iter().map(|(.., standing)| standing.trunk.0)),
+        Column::ints(heads.iter().map(|(_, head, _)| head.head)),
+        Column::ints(heads.iter().map(|(_, head, _)| head.depth)),
         Column::texts(extremities.iter().map(String::as_str)),
+        Column::Bools(heads.iter().map(|(.., standing)| standing.doors.joinable).collect()),
+        Column::Bools(heads.iter().map(|(.., standing)| standing.doors.world_readable).collect()),
+        Column::ints(heads.iter().map(|(.., standing)| standing.newest_ts)),
     ];
     tx.insert(&UPSERT_HEADS, &columns).await
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use super::{
     account, account_data, alias, delayed_event, device, ephemeral, errand, event, filter, log, membership, node,
     profile, registration, relation, report, room, search, signing_key, state, token, uia,
+    account, account_data, alias, device, ephemeral, event, filter, log, membership, node, profile, registration,
+    relation, report, room, signing_key, state, token, uia, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -34,6 +36,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     state::STATEMENTS,
     token::STATEMENTS,
     uia::STATEMENTS,
+    user_directory::STATEMENTS,
 ];
 
 const INSERTS: &[&[&Insert]] = &[
@@ -45,6 +48,7 @@ const INSERTS: &[&[&Insert]] = &[
     relation::INSERTS,
     room::INSERTS,
     state::INSERTS,
+    user_directory::INSERTS,
 ];
 
 #[tokio::test]

@@ -37,5 +37,6 @@ mod sync;
 mod sync_model;
 mod terms;
 mod typing;
+mod user_directory;
 mod world;
 mod writing;
