@@ -16,6 +16,7 @@ mod invite_permission;
 mod join;
 pub mod members;
 mod membership;
+mod moment;
 mod notice;
 mod power;
 mod predecessor;

@@ -14,6 +14,7 @@ mod delayed_event;
 mod device;
 mod directory;
 mod event_stream;
+mod event_by_timestamp;
 mod filter;
 mod initial_sync;
 mod invite;
@@ -79,6 +80,7 @@ const SECTIONS: &[Section] = &[
     device::routes,
     directory::routes,
     event_stream::routes,
+    event_by_timestamp::routes,
     filter::routes,
     initial_sync::routes,
     invite::routes,

@@ -35,6 +35,16 @@ statements! {
     ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
         WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing = 0 ORDER BY e.position LIMIT $4";
+    /// Whatever its standing. Those that an older version has written beside this one have no `newest_ts`.
+    NEXT_MOMENT = "SELECT position, newest_ts, late_ts, standing FROM events
+        WHERE room_id = $1 AND position > $2 AND position <= $3 AND newest_ts IS NOT NULL ORDER BY position LIMIT 1";
+    LAST_MOMENT = "SELECT position, newest_ts, late_ts, standing FROM events
+        WHERE room_id = $1 AND position > $2 AND position <= $3 AND newest_ts IS NOT NULL ORDER BY position DESC LIMIT 1";
+    LATE_FORWARD = "SELECT position, late_ts FROM events
+        WHERE room_id = $1 AND late_ts >= $2 AND position > $3 AND position <= $4 ORDER BY late_ts, position LIMIT 1";
+    LATE_BACKWARD = "SELECT position, late_ts FROM events
+        WHERE room_id = $1 AND late_ts <= $2 AND position > $3 AND position <= $4
+        ORDER BY late_ts DESC, position DESC LIMIT 1";
     POSITIONS = "SELECT event_id, position FROM events WHERE event_id IN LIST($1)";
     BY_TRANSACTIONS = "SELECT txn_hash, txn_id, event_id FROM events WHERE txn_hash IN LIST($1)";
     REDACT = "UPDATE events SET json = $2, redacted_by = $3, notifies = FALSE WHERE event_id = $1";
@@ -245,6 +255,56 @@ pub(crate) async fn list_forward(
     limit: i64,
 ) -> DbResult<Vec<Stored>> {
     read(conn, &ROOM_FORWARD, args![room_id, from.0, until.0, limit]).await
+}
+
+/// An event by its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MomentAt {
+    pub(crate) position: Position,
+    /// The greatest timestamp up to this event.
+    pub(crate) newest_ts: i64,
+    /// Whether that is its own, and it is accepted.
+    pub(crate) is_newest: bool,
+}
+
+/// The first event of a room after `after` up to `until`, whatever its standing.
+pub(crate) async fn next_moment(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    after: Position,
+    until: Position,
+) -> DbResult<Option<MomentAt>> {
+    conn.find(&NEXT_MOMENT, args![room_id, after.0, until.0]).await?.as_ref().map(moment_at).transpose()
+}
+
+/// The last one.
+pub(crate) async fn last_moment(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    after: Position,
+    until: Position,
+) -> DbResult<Option<MomentAt>> {
+    conn.find(&LAST_MOMENT, args![room_id, after.0, until.0]).await?.as_ref().map(moment_at).transpose()
+}
+
+/// Of the accepted events of a room after `after` up to `until` that did not make it later there: the closest to `ts`,
+/// with its timestamp. At `ts` or before it where `backward`, else at `ts` or after it.
+pub(crate) async fn find_late(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    ts: i64,
+    backward: bool,
+    (after, until): (Position, Position),
+) -> DbResult<Option<(i64, Position)>> {
+    let statement = if backward { &LATE_BACKWARD } else { &LATE_FORWARD };
+    let row = conn.find(statement, args![room_id, ts, after.0, until.0]).await?;
+    row.map(|row| Ok((row.get(1)?, Position(row.get(0)?)))).transpose()
+}
+
+fn moment_at(row: &Row) -> DbResult<MomentAt> {
+    let (late_ts, standing): (Option<i64>, i64) = (row.get(2)?, row.get(3)?);
+    let is_newest = late_ts.is_none() && standing == Standing::Accepted as i64;
+    Ok(MomentAt { position: Position(row.get(0)?), newest_ts: row.get(1)?, is_newest })
 }
 
 /// The places of those events that are known.

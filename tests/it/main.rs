@@ -36,6 +36,7 @@ mod specification;
 mod sync;
 mod sync_model;
 mod terms;
+mod timestamp;
 mod typing;
 mod user_directory;
 mod world;

@@ -1,0 +1,184 @@
+//! The event that is closest to a time.
+//!
+//! Nearly every event of a room is later than all before it. These stand in the order of their timestamps and are found
+//! by halving the log again and again, which costs a message nothing when it is sent. Those that are not later, because
+//! another server's clock is behind or history was imported, have an index of their own.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event>
+
+use ruma::{MilliSecondsSinceUnixEpoch, RoomId, api::Direction};
+
+use super::{Rooms, reading::Reading};
+use crate::{
+    db::{Conn, DbResult},
+    error::Result,
+    event::Stored,
+    position::Position,
+    store::{
+        self,
+        event::{MomentAt, find_late, last_moment, next_moment},
+    },
+};
+
+/// A stretch of a room's log: after the first place, up to the second.
+struct Stretch<'a> {
+    room_id: &'a RoomId,
+    after: Position,
+    until: Position,
+}
+
+impl Rooms {
+    /// Of the events that the reader sees the one closest to a time: sent then or later, backwards then or earlier.
+    pub async fn find_closest(
+        &self,
+        reading: &Reading,
+        ts: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Option<Stored>> {
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        let ts = i64::from(ts.get());
+        let backward = direction == Direction::Backward;
+        let mut snapshot = self.0.db.snapshot().await?;
+        let mut closest: Option<(i64, Position)> = None;
+        for (after, until) in reading.sight.within(Position::START, reading.until) {
+            let stretch = Stretch { room_id: &room_id, after, until };
+            let in_order = if backward {
+                stretch.last_before(&mut snapshot, ts).await?
+            } else {
+                stretch.first_after(&mut snapshot, ts).await?
+            };
+            let late = find_late(&mut snapshot, &room_id, ts, backward, (after, until)).await?;
+            for found in [in_order, late].into_iter().flatten() {
+                let is_closer = |known: (i64, Position)| if backward { found > known } else { found < known };
+                if closest.is_none_or(is_closer) {
+                    closest = Some(found);
+                }
+            }
+        }
+        let Some((_, position)) = closest else { return Ok(None) };
+        Ok(store::event::list_at(&mut snapshot, &[position.0]).await?.pop())
+    }
+}
+
+impl Stretch<'_> {
+    /// The first event at or after `ts` of those that were later than all before them.
+    async fn first_after(&self, conn: &mut Conn, ts: i64) -> DbResult<Option<(i64, Position)>> {
+        let Some(first) = self.reaches(conn, ts).await? else { return Ok(None) };
+        if first.is_newest {
+            return Ok(Some((first.newest_ts, first.position)));
+        }
+        // It was so late before this stretch began: the next one that makes it later is the first one here.
+        let rest = Stretch { after: first.position, ..*self };
+        let next = rest.reaches(conn, first.newest_ts.saturating_add(1)).await?;
+        Ok(next.map(|next| (next.newest_ts, next.position)))
+    }
+
+    /// The last event at or before `ts` of those that were later than all before them.
+    async fn last_before(&self, conn: &mut Conn, ts: i64) -> DbResult<Option<(i64, Position)>> {
+        let later = self.reaches(conn, ts.saturating_add(1)).await?;
+        let until = later.map_or(self.until, |later| later.position.before());
+        let before = Stretch { until, ..*self };
+        let Some(last) = last_moment(conn, self.room_id, before.after, before.until).await? else { return Ok(None) };
+        // What made it so late lies at the last event or before it, perhaps before this stretch.
+        let newest = before.reaches(conn, last.newest_ts).await?.filter(|newest| newest.is_newest);
+        Ok(newest.map(|newest| (newest.newest_ts, newest.position)))
+    }
+
+    /// The first event with which it was `ts` or later, by halving: it never gets earlier.
+    async fn reaches(&self, conn: &mut Conn, ts: i64) -> DbResult<Option<MomentAt>> {
+        let Some(last) = last_moment(conn, self.room_id, self.after, self.until).await? else { return Ok(None) };
+        if last.newest_ts < ts {
+            return Ok(None);
+        }
+        let (mut low, mut high) = (self.after, last.position);
+        let mut reached = last;
+        while low < high {
+            let middle = Position(low.0 + (high.0 - low.0) / 2);
+            match next_moment(conn, self.room_id, middle, high).await? {
+                Some(moment) if moment.newest_ts < ts => low = moment.position,
+                Some(moment) => (reached, high) = (moment, middle),
+                None => high = middle,
+            }
+        }
+        Ok(Some(reached))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{UInt, UserId, events::TimelineEventType};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        event::{Draft, Standing},
+        testing::{World, user},
+    };
+
+    async fn say_at(world: &World, room_id: &RoomId, sender: &UserId, ts: UInt) {
+        let content = serde_json::from_value(json!({ "msgtype": "m.text", "body": ts.to_string() })).unwrap();
+        let mut draft = Draft::message(sender.to_owned(), TimelineEventType::RoomMessage, content);
+        draft.origin_server_ts = Some(MilliSecondsSinceUnixEpoch(ts));
+        world.send(room_id, draft).await;
+    }
+
+    /// Every event that the user sees, by its timestamp and place.
+    async fn seen(world: &World, reading: &Reading) -> Vec<(i64, Position)> {
+        let mut conn = world.app.db.read().await.unwrap();
+        let all = store::event::list_between(&mut conn, Position::START, world.reached()).await.unwrap();
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        let is_seen = |event: &&Stored| {
+            event.pdu.room_id() == room_id && event.standing == Standing::Accepted && reading.sight.sees(event)
+        };
+        all.iter().filter(is_seen).map(|event| (event.pdu.origin_server_ts().get().into(), event.position)).collect()
+    }
+
+    /// Whatever the order of the timestamps is, and whatever a reader sees of the room.
+    #[tokio::test]
+    async fn the_closest_event_is_the_one_that_looking_at_all_finds() {
+        for world in World::on_each_engine().await {
+            let (alice, bob) = (user("alice"), user("bob"));
+            let room_id = world.room(&[&alice]).await;
+            let other = world.room(&[&alice]).await;
+            let hidden = serde_json::from_value(json!({ "history_visibility": "joined" })).unwrap();
+            let kind = TimelineEventType::RoomHistoryVisibility;
+            world.send(&room_id, Draft::state(alice.clone(), kind, "", hidden)).await;
+            let now = world.app.clock.now().get();
+            let later = |by: u32| now + UInt::from(by);
+            let orders: [&[u32]; 5] = [
+                &[10, 20, 30, 30, 40],
+                &[35, 5, 5, 50, 49],
+                &[45, 60, 60, 61],
+                &[4_000_000, 70, 65, 70, 80],
+                &[90, 85, 90, 4_000_001],
+            ];
+            for (nth, order) in orders.into_iter().enumerate() {
+                world.membership(&room_id, &bob, if nth % 2 == 0 { "join" } else { "leave" }).await;
+                for by in order {
+                    say_at(&world, &room_id, &alice, later(*by)).await;
+                    say_at(&world, &other, &alice, later(*by + 1)).await;
+                }
+            }
+            for reader in [&alice, &bob] {
+                let reading = world.rooms().open(&room_id, reader).await.unwrap();
+                let seen = seen(&world, &reading).await;
+                assert!(seen.len() > 10);
+                let times = (0..95).chain([3_999_999, 4_000_000, 4_000_001, 4_000_002]).map(later);
+                for ts in times.chain([UInt::MIN, now - UInt::from(1_u32), UInt::MAX]) {
+                    for direction in [Direction::Forward, Direction::Backward] {
+                        let at = i64::from(ts);
+                        let expected = match direction {
+                            Direction::Forward => seen.iter().filter(|(ts, _)| *ts >= at).min(),
+                            Direction::Backward => seen.iter().filter(|(ts, _)| *ts <= at).max(),
+                        };
+                        let time = MilliSecondsSinceUnixEpoch(ts);
+                        let found = world.rooms().find_closest(&reading, time, direction).await.unwrap();
+                        let found = found.map(|event| event.position);
+                        assert_eq!(found, expected.map(|(_, at)| *at), "{reader} {ts} {direction:?}");
+                    }
+                }
+            }
+            world.close().await;
+        }
+    }
+}
