@@ -112,6 +112,14 @@ impl Client {
         serde_json::from_slice(&answer).with_context(|| format!("POST {path} was answered with unexpected JSON"))
     }
 
+    /// `PUT /profile/{userId}/displayname`; `name` needs no escaping.
+    pub(crate) async fn set_display_name(&mut self, user_id: &str, name: &str) -> Result<()> {
+        let user_id = utf8_percent_encode(user_id, NON_ALPHANUMERIC);
+        let path = format!("/_matrix/client/v3/profile/{user_id}/displayname");
+        self.call(&Method::PUT, &path, format!(r#"{{"displayname":"{name}"}}"#).into()).await?;
+        Ok(())
+    }
+
     /// `POST /createRoom`.
     pub(crate) async fn create_room(&mut self, preset: Preset, name: &str) -> Result<Room> {
         #[derive(Serialize)]

@@ -68,6 +68,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
 
+    /// People that `search_users` registers, names and brings into one public room before it searches; none, to search
+    /// among those who are there. Many take long (raise --give-up): each of them has a password to be hashed
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pub(crate) people: u32,
+
     /// Long polls that `idle_polls` holds. For their memory start the server afresh and play nothing else: a
     /// server first uses up what earlier load has left free
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]

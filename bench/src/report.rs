@@ -124,6 +124,7 @@ pub(crate) struct Conditions {
     concurrency: u32,
     senders: u32,
     rate: u32,
+    people: u32,
     polls: u32,
     poll_users: u32,
 }
@@ -156,6 +157,7 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         concurrency: options.concurrency,
         senders: options.senders,
         rate: options.rate,
+        people: options.people,
         polls: options.polls,
         poll_users: options.poll_users,
     })

@@ -4,6 +4,7 @@ mod accounts;
 mod busy;
 mod delivery;
 mod memory;
+mod people;
 mod polls;
 mod rooms;
 mod send;
@@ -36,6 +37,7 @@ pub(crate) enum Scenario {
     SyncIdle,
     #[value(name = "wake_250")]
     Wake250,
+    SearchUsers,
     IdlePolls,
     Memory,
 }
@@ -55,6 +57,7 @@ impl Scenario {
             Self::InitialSync => "initial_sync",
             Self::SyncIdle => "sync_idle",
             Self::Wake250 => "wake_250",
+            Self::SearchUsers => "search_users",
             Self::IdlePolls => "idle_polls",
             Self::Memory => "memory",
         }
@@ -74,6 +77,7 @@ impl Scenario {
             Self::InitialSync => "initial /sync of a user in 100 rooms with 10 messages each",
             Self::SyncIdle => "incremental /sync of the same user, timeout 0 and nothing new",
             Self::Wake250 => "one event wakes 250 waiting /syncs: until the last one has read it",
+            Self::SearchUsers => "searches of the user directory by 4 clients, among --people people",
             Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
             Self::Memory => "memory and processor time of the idle server, before and after everything",
         }
@@ -94,6 +98,7 @@ impl Scenario {
             Self::InitialSync => Box::pin(sync::initial(name, stage)).await,
             Self::SyncIdle => Box::pin(sync::idle(name, stage)).await,
             Self::Wake250 => Box::pin(wake::crowd(name, stage)).await,
+            Self::SearchUsers => Box::pin(people::search(name, stage)).await,
             Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
             Self::Memory => Box::pin(memory::compare(name, stage)).await,
         }
