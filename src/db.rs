@@ -160,7 +160,9 @@ fn pool_of(max_connections: u32) -> PgPoolOptions {
         .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move {
-                if let Err(error) = connection.execute("SET plan_cache_mode = force_generic_plan").await {
+                // No statement here runs for so long that compiling it first would pay.
+                if let Err(error) = connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off").await
+                {
                     tracing::warn!(%error, "statements are planned for their values, which may be slow");
                 }
                 Ok(())

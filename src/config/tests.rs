@@ -299,8 +299,8 @@ fn a_wrong_value_is_told_with_what_was_expected() {
         ),
         (
             "well_known.policy_server.ed25519 = 'AAAA'",
-            "`well_known.policy_server.ed25519` must be a public key in base64, 43 characters without padding; it \
-             holds 3 bytes, an ed25519 key has 32",
+            "`well_known.policy_server.ed25519` must be a public key in base64, 43 characters without padding; the \
+             text \"AAAA\" is not (it holds 3 bytes, an ed25519 key has 32)",
         ),
         (
             "listen = []",

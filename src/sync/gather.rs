@@ -17,7 +17,7 @@ use super::{
 use crate::{
     account_data::{AccountDataBook, push_rules_data},
     clock::Clock,
-    error::Result,
+    error::{Error, Result},
     event::Pdu,
     fact::{AccountData, Receipt},
     position::Position,
@@ -153,9 +153,15 @@ impl Syncs {
     /// What has happened since `request.since`, up to where this node has read.
     pub(crate) async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
         let tail = self.0.rooms.log().tail();
-        if let Some(since) = request.since {
-            // A token from another node may be ahead of this one.
-            tail.wait_for(since).await;
+        if let Some(since) = request.since
+            && since > tail.reached()
+        {
+            // A token from another node may be ahead of this one. None is ahead of the log, unless that is a backup.
+            self.0.rooms.log().refresh().await?;
+            if since > tail.reached() {
+                let message = "`since` lies beyond the end of this server's log: sync without it to begin anew";
+                return Err(Error::invalid_param(message));
+            }
         }
         let until = tail.reached();
         let mut gathered = Gathered { until, ..Gathered::default() };

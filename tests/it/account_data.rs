@@ -103,6 +103,18 @@ on_both! {
         assert_eq!(senders_and_types(&around["events_before"]), [(&*bob.user_id, "m.room.member")]);
     }
 
+    async fn what_nobody_could_read_again_is_not_kept(world) {
+        let alice = world.user("alice").await;
+        let path = alice.own("account_data/org.example.odd");
+        let token = Some(alice.token.as_str());
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(300), "]".repeat(300));
+        for body in [deep.as_str(), r#"{"a":1e400}"#, r#"{"a":"\ud800"}"#] {
+            world.call_raw("PUT", &path, token, body).await.refused(400, "M_BAD_JSON");
+        }
+        world.call_raw("PUT", &path, token, r#"{"a":0.25}"#).await.ok();
+        assert_eq!(global(&alice.sync(None).await, "org.example.odd"), Some(json!({ "a": 0.25 })));
+    }
+
     async fn the_first_sync_and_the_endpoint_have_the_default_push_rules(world) {
         let alice = world.user("alice").await;
         let rules = alice.get("/_matrix/client/v3/pushrules/").await.ok();

@@ -292,7 +292,7 @@ on_both! {
             hidden.refused(404, "M_NOT_FOUND");
             assert_eq!(eve.get(&path("$unknown")).await.body, hidden.body);
             alice.get(&path("unknown")).await.refused(400, "M_INVALID_PARAM");
-            alice.get(&path(&format!("${}", "x".repeat(300)))).await.refused(400, "M_INVALID_PARAM");
+            alice.get(&path(&format!("${}", "x".repeat(300)))).await.refused(404, "M_NOT_FOUND");
             world.call("GET", &path(&said), None, None).await.refused(401, "M_MISSING_TOKEN");
         }
     }

@@ -320,7 +320,7 @@ fn start<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> t
 
 async fn register(http: &reqwest::Client, url: &str, name: &str) -> Stubborn {
     let nobody = Stubborn { http: http.clone(), url: url.to_owned(), token: String::new() };
-    let body = json!({ "username": name, "password": "secret", "auth": { "type": "m.login.dummy" } });
+    let body = json!({ "username": name, "password": "a long secret", "auth": { "type": "m.login.dummy" } });
     let registered = nobody.call("POST", "/_matrix/client/v3/register", Some(body)).await;
     Stubborn { token: registered["access_token"].as_str().unwrap().to_owned(), ..nobody }
 }

@@ -92,5 +92,9 @@ fn check_settable(kind: &str, content: Box<RawValue>) -> ApiResult<Box<RawValue>
     if !content.get().trim_start().starts_with('{') {
         return Err(Error::bad_json("Account data is a JSON object").into());
     }
+    // It is not canonical JSON, and may hold fractions. But what can't be read would break every sync.
+    if let Err(error) = serde_json::from_str::<serde_json::Value>(content.get()) {
+        return Err(Error::bad_json(format!("Account data can't be kept: {error}")).into());
+    }
     Ok(content)
 }

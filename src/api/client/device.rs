@@ -4,37 +4,43 @@
 
 use axum::Router;
 use ruma::{
-    MilliSecondsSinceUnixEpoch, UInt,
-    api::client::device::{
-        Device as ClientDevice, delete_device, delete_devices, get_device, get_devices, update_device,
-    },
+    DeviceId,
+    api::client::device::{delete_device, delete_devices, get_device, get_devices, update_device},
 };
+use serde::Serialize;
+use serde_json::json;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        interactive::Interactive,
+        json::{Json, Written},
+        route::Routes as _,
+    },
     app::App,
     device::{Device, Which},
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
     router
-        .endpoint::<get_devices::v3::Request, _, _>(list)
-        .endpoint::<get_device::v3::Request, _, _>(get)
+        .endpoint::<Written<get_devices::v3::Request>, _, _>(list)
+        .endpoint::<Written<get_device::v3::Request>, _, _>(get)
         .endpoint::<update_device::v3::Request, _, _>(update)
         .endpoint::<Interactive<delete_device::v3::Request>, _, _>(delete)
         .endpoint::<Interactive<delete_devices::v3::Request>, _, _>(delete_many)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
-async fn list(app: App, call: Call<get_devices::v3::Request>) -> ApiResult<get_devices::v3::Response> {
+async fn list(app: App, call: Call<Written<get_devices::v3::Request>>) -> ApiResult<Json> {
     let devices = app.devices.list(&call.caller.user_id).await?;
-    Ok(get_devices::v3::Response::new(devices.into_iter().map(shown).collect()))
+    Ok(Json::from(json!({ "devices": devices.iter().map(shown).collect::<Vec<_>>() })))
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devicesdeviceid>
-async fn get(app: App, call: Call<get_device::v3::Request>) -> ApiResult<get_device::v3::Response> {
-    let device = app.devices.get(&call.caller.user_id, &call.request.device_id).await?;
-    Ok(get_device::v3::Response::new(shown(device)))
+async fn get(app: App, call: Call<Written<get_device::v3::Request>>) -> ApiResult<Json> {
+    let device = app.devices.get(&call.caller.user_id, &call.request.0.device_id).await?;
+    Ok(Json::from(json!(shown(&device))))
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid>
@@ -69,10 +75,23 @@ async fn delete_many(
     Ok(delete_devices::v3::Response::new())
 }
 
-fn shown(device: Device) -> ClientDevice {
-    let mut shown = ClientDevice::new(device.id);
-    shown.display_name = device.display_name;
-    shown.last_seen_ip = device.last_seen_ip;
-    shown.last_seen_ts = device.last_seen_ts.and_then(|ts| UInt::try_from(ts).ok()).map(MilliSecondsSinceUnixEpoch);
-    shown
+/// As ruma's, without `null` for what is not known.
+#[derive(Serialize)]
+struct Shown<'a> {
+    device_id: &'a DeviceId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_ip: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_ts: Option<i64>,
+}
+
+fn shown(device: &Device) -> Shown<'_> {
+    Shown {
+        device_id: &device.id,
+        display_name: device.display_name.as_deref(),
+        last_seen_ip: device.last_seen_ip.as_deref(),
+        last_seen_ts: device.last_seen_ts,
+    }
 }

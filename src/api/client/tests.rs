@@ -380,6 +380,9 @@ async fn too_many_attempts_have_to_wait() {
 /// What is closed to suspended accounts. Whoever adds an endpoint decides: it comes here, or on the list of what is
 /// open to them in `restriction.rs`.
 const CLOSED_TO_SUSPENDED: &[&str] = &[
+    "POST /org.matrix.msc4140/delayed_events/{delay_id}",
+    "POST /org.matrix.msc4140/delayed_events/{delay_id}/{action}",
+    "PUT /org.matrix.msc4140/rooms/{room_id}/delayed_event/{event_type}/{txn_id}",
     "POST /account/3pid",
     "POST /account/3pid/add",
     "POST /account/3pid/bind",

@@ -2,14 +2,19 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-administration>
 
+use std::collections::BTreeMap;
+
 use axum::Router;
-use ruma::{
-    MilliSecondsSinceUnixEpoch, UInt,
-    api::client::admin::get_user_info::v3::{ConnectionInfo, DeviceInfo, Request, Response, SessionInfo},
-};
+use ruma::api::client::admin::get_user_info::v3::Request;
+use serde_json::{Map, Value, json};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        json::{Json, Written},
+        route::Routes as _,
+    },
     app::App,
     device::Device,
     error::Error,
@@ -19,8 +24,8 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
     router.endpoint(whois)
 }
 
-async fn whois(app: App, call: Call<Request>) -> ApiResult<Response> {
-    let user_id = call.request.user_id;
+async fn whois(app: App, call: Call<Written<Request>>) -> ApiResult<Json> {
+    let user_id = call.request.0.user_id;
     if user_id != call.caller.user_id {
         if !call.caller.admin {
             return Err(Error::forbidden("Only administrators of this server learn where others are logged in").into());
@@ -30,20 +35,18 @@ async fn whois(app: App, call: Call<Request>) -> ApiResult<Response> {
         }
     }
     let devices = app.devices.list(&user_id).await?;
-    let mut response = Response::new();
-    response.user_id = Some(user_id);
-    response.devices = devices.into_iter().map(|device| (device.id.to_string(), info(device))).collect();
-    Ok(response)
+    let devices: BTreeMap<&str, Value> = devices.iter().map(|device| (device.id.as_str(), info(device))).collect();
+    Ok(Json::from(json!({ "user_id": user_id, "devices": devices })))
 }
 
-fn info(device: Device) -> DeviceInfo {
-    let mut connection = ConnectionInfo::new();
-    connection.ip = device.last_seen_ip;
-    let seen = device.last_seen_ts.and_then(|ts| UInt::try_from(ts).ok());
-    connection.last_seen = seen.map(MilliSecondsSinceUnixEpoch);
-    let mut session = SessionInfo::new();
-    session.connections = vec![connection];
-    let mut info = DeviceInfo::new();
-    info.sessions = vec![session];
-    info
+/// A device as one session of one connection, without what is not known.
+fn info(device: &Device) -> Value {
+    let mut connection = Map::new();
+    if let Some(ip) = &device.last_seen_ip {
+        connection.insert("ip".to_owned(), json!(ip));
+    }
+    if let Some(ts) = device.last_seen_ts {
+        connection.insert("last_seen".to_owned(), json!(ts));
+    }
+    json!({ "sessions": [{ "connections": [connection] }] })
 }

@@ -309,7 +309,10 @@ fn references(value: &Value, found: &mut impl FnMut(&str)) {
 }
 
 fn parse(text: &str) -> Result<Value, saphyr::ScanError> {
-    let documents = Yaml::load_from_str(text)?;
+    // In the data, what was opened after a key may be closed right below it, which is less indented than YAML wants it.
+    let closes = |line: &str| !line.trim().is_empty() && line.trim().chars().all(|c| "}],".contains(c));
+    let lines = text.lines().map(|line| if closes(line) { format!("  {line}\n") } else { format!("{line}\n") });
+    let documents = Yaml::load_from_str(&lines.collect::<String>())?;
     Ok(documents.into_iter().next().map_or(Value::Null, plain))
 }
 

@@ -222,7 +222,10 @@ impl Fixture {
             "register" => {
                 let name = format!("r{}", self.number());
                 let auth = json!({ "type": "m.login.dummy" });
-                self.by("erin").body(json!({ "username": name, "password": "sesame", "auth": auth })).once().costly()
+                self.by("erin")
+                    .body(json!({ "username": name, "password": "open sesame", "auth": auth }))
+                    .once()
+                    .costly()
             }
             "logout_all" => self.by_client(&self.newcomer().await).once().costly(),
             "deactivateAccount" => {
@@ -231,7 +234,7 @@ impl Fixture {
             }
             "changePassword" => {
                 let user = self.newcomer().await;
-                let body = json!({ "new_password": "another", "logout_devices": true, "auth": password(&user) });
+                let body = json!({ "new_password": "another one", "logout_devices": true, "auth": password(&user) });
                 self.by_client(&user).body(body).once().costly()
             }
             "getAdminSuspendUser" | "setAdminSuspendUser" | "getAdminLockUser" | "setAdminLockUser" => {
