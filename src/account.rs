@@ -12,6 +12,7 @@ mod guest;
 mod last_seen;
 mod localpart;
 mod login;
+mod named;
 mod openid;
 mod password;
 mod refresh;
@@ -41,6 +42,7 @@ use crate::{
 pub(crate) use self::{
     bearer::Bearers,
     login::LOGIN_TOKEN_LIFETIME,
+    named::Named,
     openid::OPENID_TOKEN_LIFETIME,
     password::PasswordCost,
     register::Registration,
@@ -129,7 +131,7 @@ impl Accounts {
 
     /// An account by its name, with the documents that were accepted, each with its version.
     pub(crate) async fn describe(&self, name: &str) -> Result<(Account, Vec<(String, String)>)> {
-        let account = self.find_meant(name).await?.ok_or_else(no_such_user)?;
+        let account = self.find_account(name.into()).await?.ok_or_else(no_such_user)?;
         let accepted = registration::list_accepted_terms(&mut self.0.db.read().await?, &account.user_id).await?;
         Ok((account, accepted))
     }

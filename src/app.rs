@@ -24,9 +24,11 @@ use crate::{
     discovery::Discovery,
     errand::{self, Errands},
     error::{Error, Result},
+    event::SigningKey,
     fact::{Batch, Fact, News, Write},
     filter::Filters,
     hub::Hub,
+    identity::IdentityServers,
     log::{Log, Reader, Tail},
     metrics::Metrics,
     node::{Courier, Nodes, Seal},
@@ -44,6 +46,8 @@ use crate::{
     sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
     terms::Terms,
+    third_party_invite::ThirdPartyInvites,
+    threepid::Threepids,
     turn::Turn,
     typing::{self, Typists},
     uia::Uia,
@@ -88,6 +92,8 @@ pub struct House {
     pub(crate) terms: Terms,
     /// None where the server has no voice of its own.
     pub(crate) notices: Option<Notices>,
+    pub(crate) third_party_invites: ThirdPartyInvites,
+    pub(crate) threepids: Threepids,
     /// None where no TURN server is configured.
     pub(crate) turn: Option<Turn>,
     pub(crate) typists: Typists,
@@ -123,13 +129,10 @@ impl App {
         }
         let server_name = config.server_name.clone();
         let key = signing::load_or_create(&db, &clock, &random).await?;
+        let key = Arc::new(key);
         let seal = Seal::new(key.shared_secret());
-        let hub = match &config.redis.url {
-            Some(url) => {
-                Hub::over_redis(url.expose(), &format!("{server_name}:{}", key.id()), &tasks).map_err(Error::broken)?
-            }
-            None => Hub::silent(),
-        };
+        let identity = IdentityServers::new(&config.identity, server_name.clone(), Arc::clone(&key))?;
+        let hub = hub(&config, &key, &tasks)?;
         let board = hub.board().clone();
         let address = config.cluster.advertise.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let nodes =
@@ -150,6 +153,7 @@ impl App {
         let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
         let terms = terms(&config.registration.terms);
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone());
+        let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
         books.follow(&tail, accounts.bearers());
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
         let limits = delayed_event_limits(&config.delayed_events);
@@ -159,6 +163,7 @@ impl App {
             accounts: accounts.clone(),
             uia: uia.clone(),
             delayed_events: delayed_events.clone(),
+            threepids: threepids.clone(),
             user_directory: user_directory.clone(),
         };
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
@@ -196,6 +201,8 @@ impl App {
         Ok(Self(Arc::new(House {
             reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
             searches,
+            third_party_invites: ThirdPartyInvites::new(rooms.clone(), identity),
+            threepids,
             turn: turn(&config.turn),
             directory: Directory::new(db.clone(), log.clone(), books.directory),
             devices: Devices::new(db.clone()),
@@ -386,6 +393,12 @@ fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDe
         password_min_length: usize::try_from(config.passwords.min_length).map_err(Error::broken)?,
     };
     Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, tell)
+}
+
+fn hub(config: &Config, key: &SigningKey, tasks: &Tasks) -> Result<Hub> {
+    let Some(url) = &config.redis.url else { return Ok(Hub::silent()) };
+    let server = format!("{}:{}", config.server_name, key.id());
+    Hub::over_redis(url.expose(), &server, tasks).map_err(Error::broken)
 }
 
 fn terms(policies: &[config::Policy]) -> Terms {

@@ -7,6 +7,7 @@
 
 mod address;
 mod key;
+mod mail;
 mod problem;
 mod public_key;
 mod room_version;
@@ -28,11 +29,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     address::{Listen, Network},
+    mail::{HostName, MailEncryption, MailFrom},
     problem::{ConfigError, Problem},
     public_key::PublicKey,
     secret::{Secret, SecretUrl},
     source::environment,
-    url::{DatabaseUrl, HttpUrl, RedisUrl, TurnUri},
+    url::{DatabaseUrl, HttpUrl, IdentityServerUrl, RedisUrl, TurnUri},
 };
 
 /// Everything that can be set.
@@ -48,6 +50,8 @@ pub struct Config {
     pub cluster: Cluster,
     pub registration: Registration,
     pub passwords: Passwords,
+    pub mail: Mail,
+    pub identity: Identity,
     pub rate_limits: RateLimits,
     pub rooms: Rooms,
     pub presence: Presence,
@@ -90,6 +94,7 @@ pub struct Cluster {
 pub struct Registration {
     pub mode: RegistrationMode,
     pub guests: bool,
+    pub require_email: bool,
     pub shared_secret: Option<Secret>,
     pub terms: Vec<Policy>,
 }
@@ -130,6 +135,25 @@ pub enum RegistrationMode {
     /// Nobody; accounts are made by `hearth admin create-user` or with the shared secret.
     #[default]
     Closed,
+}
+
+/// The mail server that takes this server's mails. Without one there are none.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Mail {
+    pub host: Option<HostName>,
+    pub port: Option<u16>,
+    pub encryption: MailEncryption,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub from: Option<MailFrom>,
+    pub next_link_hosts: Vec<String>,
+}
+
+/// The identity servers that may be asked
+/// (<https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>).
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Identity {
+    pub servers: Vec<IdentityServerUrl>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -266,6 +290,8 @@ impl Default for Config {
             cluster: Cluster::default(),
             registration: Registration::default(),
             passwords: Passwords { min_length: 8 },
+            mail: Mail::default(),
+            identity: Identity::default(),
             rate_limits: RateLimits::default(),
             rooms: Rooms { default_version: RoomVersionId::V12 },
             presence: Presence { enabled: true },
@@ -308,6 +334,12 @@ impl Config {
         OwnedUserId::try_from(format!("@{localpart}:{}", self.server_name)).ok()
     }
 
+    /// Where clients and their users reach this server.
+    pub fn public_base_url(&self) -> String {
+        let configured = self.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned());
+        configured.unwrap_or_else(|| format!("https://{}", self.server_name))
+    }
+
     /// How long load balancers are given to notice that this node is about to stop.
     pub fn shutdown_notice(&self) -> Duration {
         Duration::from_secs(self.timeouts.shutdown_notice_seconds)
@@ -344,6 +376,9 @@ impl Config {
                  the connection stays in the call for others to see",
             );
         }
+        if self.mail.encryption == MailEncryption::None && self.mail.password.is_some() {
+            warnings.push("`mail.encryption` is `none`, so `mail.password` goes over the network as it is");
+        }
         if self.registration.mode == RegistrationMode::Open {
             warnings.push(
                 "`registration.mode` is `open`: whoever reaches this server can make an account; \
@@ -376,6 +411,20 @@ impl Config {
         if self.server_notices.localpart.is_some() && self.notices_sender().is_none() {
             problems.push(Problem::anywhere(
                 "`server_notices.localpart` makes no user id together with `server_name`: choose a shorter one",
+            ));
+        }
+        if self.mail.host.is_some() != self.mail.from.is_some() {
+            problems
+                .push(Problem::anywhere("`mail.host` and `mail.from` come together: one is set and the other is not"));
+        }
+        if self.mail.username.is_some() != self.mail.password.is_some() {
+            problems.push(Problem::anywhere(
+                "`mail.username` and `mail.password` come together: one is set and the other is not",
+            ));
+        }
+        if self.registration.require_email && self.mail.host.is_none() {
+            problems.push(Problem::anywhere(
+                "`registration.require_email` is true, but without `mail.host` nobody could confirm an address",
             ));
         }
         if self.listen.is_empty() {

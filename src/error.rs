@@ -21,6 +21,10 @@ pub enum Error {
     Db(#[from] DbError),
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// Another server was asked on the caller's behalf and refused, or gave no answer that makes sense. What it said is
+    /// the caller's to read, with the HTTP status that goes with it.
+    #[error("{message}")]
+    Relayed { status: u16, errcode: String, message: String },
     /// The database can't say whether a write took place, or can't be reached: the caller may try again.
     #[error("{0}")]
     Unavailable(String),
@@ -33,6 +37,11 @@ impl From<InvalidToken> for Error {
     fn from(error: InvalidToken) -> Self {
         Self::invalid_param(error.to_string())
     }
+}
+
+/// An error code that ruma has no name for.
+pub fn kind_of(errcode: &str) -> ErrorKind {
+    serde_json::from_value(serde_json::json!({ "errcode": errcode })).unwrap_or(ErrorKind::Unknown)
 }
 
 impl Error {
@@ -54,6 +63,11 @@ impl Error {
 
     pub fn bad_json(message: impl Into<String>) -> Self {
         Self::refused(ErrorKind::BadJson, message)
+    }
+
+    /// `errcode` has no name in ruma: it is one of the Identity Service API's.
+    pub fn named(errcode: &str, message: impl Into<String>) -> Self {
+        Self::refused(kind_of(errcode), message)
     }
 
     pub fn broken(what: impl std::fmt::Display) -> Self {

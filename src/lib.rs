@@ -18,7 +18,9 @@ pub mod event;
 pub mod fact;
 mod filter;
 mod hub;
+mod identity;
 pub mod log;
+mod mail;
 pub mod metrics;
 mod node;
 mod notice;
@@ -41,6 +43,8 @@ pub mod telemetry;
 mod terms;
 #[cfg(test)]
 mod testing;
+mod third_party_invite;
+mod threepid;
 mod turn;
 pub mod typing;
 mod uia;

@@ -35,6 +35,7 @@ mod successor;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod third_party_invite;
 pub mod timeline;
 mod upgrade;
 pub mod view;
@@ -55,6 +56,7 @@ pub use self::{
     preset::Preset,
     send::{Message, NewState, check_transaction},
     state::State,
+    third_party_invite::{Invitation, Offer, OfferedKey},
     upgrade::Upgrade,
     view::View,
 };
@@ -86,7 +88,7 @@ struct Inner {
     clock: Clock,
     random: Random,
     server_name: OwnedServerName,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     active: Arc<Active>,
 }
 
@@ -191,7 +193,7 @@ impl Rooms {
         clock: Clock,
         random: Random,
         server_name: OwnedServerName,
-        key: SigningKey,
+        key: Arc<SigningKey>,
         active: Arc<Active>,
     ) -> Self {
         Self(Arc::new(Inner { db, log, clock, random, server_name, key, active }))

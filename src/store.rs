@@ -20,6 +20,7 @@ pub(crate) mod room;
 pub(crate) mod search;
 pub(crate) mod signing_key;
 pub(crate) mod state;
+pub(crate) mod threepid;
 pub(crate) mod token;
 pub(crate) mod uia;
 pub(crate) mod user_directory;

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ruma::{
     UserId,
     api::{
-        client::uiaa::{AuthData, AuthFlow, AuthType, Password, UiaaInfo, UserIdentifier},
+        client::uiaa::{AuthData, AuthFlow, AuthType, Password, ThirdpartyIdCredentials, UiaaInfo},
         error::{ErrorKind, StandardErrorBody},
     },
 };
@@ -21,13 +21,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use crate::{
-    account::Accounts,
+    account::{Accounts, Named},
     clock::Clock,
     db::Db,
     error::{Error, Result},
     random::Random,
     store::uia::{self, Session},
     terms::Terms,
+    threepid::{self, Operation, Proof},
 };
 
 const SESSION_ID_LENGTH: usize = 24;
@@ -67,6 +68,8 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Passed {
     pub(crate) registration_token: Option<String>,
+    /// That an e-mail address was proved, for this operation.
+    pub(crate) proof: Option<Proof>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -74,6 +77,8 @@ struct Completed {
     stage: AuthType,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     registration_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proof: Option<Proof>,
 }
 
 /// Why a stage was not completed.
@@ -178,9 +183,12 @@ impl Uia {
         demand: &Demand<'_>,
         session: &Session,
         stored: bool,
-        mut completed: impl Iterator<Item = Completed> + Send,
+        completed: impl Iterator<Item = Completed> + Send,
     ) -> Result<Verdict> {
-        let passed = Passed { registration_token: completed.find_map(|done| done.registration_token) };
+        let passed = completed.fold(Passed::default(), |passed, done| Passed {
+            registration_token: passed.registration_token.or(done.registration_token),
+            proof: passed.proof.or(done.proof),
+        });
         if stored {
             let mut tx = self.db.begin().await?;
             let ended = uia::delete(&mut tx, &session.id).await?;
@@ -205,34 +213,49 @@ impl Uia {
         if demand.stages.get(completed.len()) != Some(&stage) {
             return Ok(Err(refusal(ErrorKind::Forbidden, "This is not the stage that comes next: see the flows")));
         }
-        let registration_token = match auth {
-            AuthData::Password(password) => match self.check_password(demand, password).await? {
-                Ok(()) => None,
-                Err(refusal) => return Ok(Err(refusal)),
-            },
+        let mut done = Completed { stage, registration_token: None, proof: None };
+        match auth {
+            AuthData::Password(password) => {
+                if let Err(refusal) = self.check_password(demand, password).await? {
+                    return Ok(Err(refusal));
+                }
+            }
+            AuthData::EmailIdentity(given) => {
+                done.proof = self.find_proof(demand, &given.thirdparty_id_creds).await?;
+                if done.proof.is_none() {
+                    let message = "The address has not been confirmed yet: follow the link in the mail";
+                    return Ok(Err(refusal(ErrorKind::ThreepidAuthFailed, message)));
+                }
+            }
             AuthData::RegistrationToken(given) => {
                 if !self.accounts.is_registration_token_usable(&given.token).await? {
                     let message = "This registration token is not known, is used up or has expired";
                     return Ok(Err(refusal(ErrorKind::Forbidden, message)));
                 }
-                Some(given.token.clone())
+                done.registration_token = Some(given.token.clone());
             }
             AuthData::Terms(given) if given.session.is_none() => {
                 let message = "Read the documents first: `params` says where they are";
                 return Ok(Err(refusal(ErrorKind::Forbidden, message)));
             }
-            AuthData::Dummy(_) | AuthData::Terms(_) => None,
+            AuthData::Dummy(_) | AuthData::Terms(_) => {}
             _ => return Ok(Err(refusal(ErrorKind::Unrecognized, "This server has no such stage: see the flows"))),
-        };
-        Ok(Ok(Some(Completed { stage, registration_token })))
+        }
+        Ok(Ok(Some(done)))
+    }
+
+    /// Where the link in a mail was followed, for this operation and none else.
+    async fn find_proof(&self, demand: &Demand<'_>, given: &ThirdpartyIdCredentials) -> Result<Option<Proof>> {
+        let Some(operation) = Operation::find(demand.operation) else { return Ok(None) };
+        let mut conn = self.db.read().await?;
+        let now = self.clock.now().get().into();
+        threepid::find_proof(&mut conn, operation, &given.sid, &given.client_secret, now).await
     }
 
     /// It must be the password of the user who is asking, whomever the client names.
     async fn check_password(&self, demand: &Demand<'_>, given: &Password) -> Result<Result<(), Refusal>> {
-        let right = match (demand.user_id, &given.identifier) {
-            (Some(user_id), UserIdentifier::Matrix(name)) => {
-                self.accounts.is_password_of(user_id, &name.user, &given.password).await?
-            }
+        let right = match (demand.user_id, Named::of(&given.identifier)) {
+            (Some(user_id), Some(name)) => self.accounts.is_password_of(user_id, name, &given.password).await?,
             _ => false,
         };
         Ok(if right { Ok(()) } else { Err(refusal(ErrorKind::Forbidden, "The user name or the password is wrong")) })

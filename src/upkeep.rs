@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    account::Accounts, delayed_event::DelayedEvents, error::Result, node::Duty, tasks::Shutdown, uia::Uia,
-    user_directory::UserDirectory,
+    account::Accounts, delayed_event::DelayedEvents, error::Result, node::Duty, tasks::Shutdown, threepid::Threepids,
+    uia::Uia, user_directory::UserDirectory,
 };
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -14,6 +14,7 @@ pub(crate) struct Tidied {
     pub(crate) accounts: Accounts,
     pub(crate) uia: Uia,
     pub(crate) delayed_events: DelayedEvents,
+    pub(crate) threepids: Threepids,
     pub(crate) user_directory: UserDirectory,
 }
 
@@ -39,7 +40,7 @@ async fn settle(directory: &UserDirectory, duty: &Duty) {
     }
 }
 
-async fn tidy(Tidied { accounts, uia, delayed_events, .. }: &Tidied, duty: &Duty) {
+async fn tidy(Tidied { accounts, uia, delayed_events, threepids, .. }: &Tidied, duty: &Duty) {
     report("writing when devices were last seen", accounts.flush_last_seen().await);
     if !duty.is_mine() {
         return;
@@ -47,6 +48,7 @@ async fn tidy(Tidied { accounts, uia, delayed_events, .. }: &Tidied, duty: &Duty
     report("removing expired login tokens", accounts.clear_expired().await);
     report("removing abandoned authentication sessions", uia.clear_expired().await);
     report("removing delayed events of long ago", delayed_events.clear_finalised().await);
+    report("removing addresses that nobody confirmed", threepids.clear_expired().await);
 }
 
 fn report(duty: &str, done: Result<()>) {

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
+use ruma::{UserId, api::error::ErrorKind};
 
 use super::{
-    Accounts, Caller, after, localpart,
+    Accounts, Caller, Named, after,
     session::{NewSession, Session},
 };
 use crate::{
@@ -15,22 +15,23 @@ use crate::{
     store::{
         account::{self, Account},
         device::{self, Which},
+        threepid as addresses,
         token::{self, TokenHash},
     },
+    threepid::{self, Operation, Proof},
 };
 
 /// How long somebody has to log in with a login token.
 pub(crate) const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
 
 impl Accounts {
-    /// Whom somebody means who types `name` to log in, in small letters: one key for all spellings.
-    pub(crate) fn meant(&self, name: &str) -> Option<OwnedUserId> {
-        localpart::meant(&name.to_ascii_lowercase(), &self.0.server_name)
-    }
-
-    /// `name`: a user ID or its localpart.
-    pub(crate) async fn login_with_password(&self, name: &str, password: &str, new: NewSession) -> Result<Session> {
-        let account = self.verify_password(name, password).await?.ok_or_else(wrong)?;
+    pub(crate) async fn login_with_password(
+        &self,
+        name: impl Into<Named<'_>>,
+        password: &str,
+        new: NewSession,
+    ) -> Result<Session> {
+        let account = self.verify_password(name.into(), password).await?.ok_or_else(wrong)?;
         if account.deactivated {
             return Err(deactivated());
         }
@@ -51,27 +52,21 @@ impl Accounts {
     }
 
     /// The account whose name and password these are. A wrong name takes as long as a wrong password.
-    async fn verify_password(&self, name: &str, password: &str) -> Result<Option<Account>> {
-        let account = self.find_meant(name).await?;
+    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<Option<Account>> {
+        let account = self.find_account(name).await?;
         let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
         let right = self.0.passwords.verify(password, hash).await?;
         Ok(account.filter(|_| right))
     }
 
-    /// As it was typed, else in small letters: nobody is refused for a capital at the start of the name.
-    pub(super) async fn find_meant(&self, name: &str) -> Result<Option<Account>> {
-        let mut conn = self.0.db.read().await?;
-        for user_id in [localpart::meant(name, &self.0.server_name), self.meant(name)].into_iter().flatten() {
-            if let Some(account) = account::find(&mut conn, &user_id).await? {
-                return Ok(Some(account));
-            }
-        }
-        Ok(None)
-    }
-
     /// Whether `name` and `password` are those of `user_id`, who is logged in already.
-    pub(crate) async fn is_password_of(&self, user_id: &UserId, name: &str, password: &str) -> Result<bool> {
-        let account = self.verify_password(name, password).await?;
+    pub(crate) async fn is_password_of(
+        &self,
+        user_id: &UserId,
+        name: impl Into<Named<'_>>,
+        password: &str,
+    ) -> Result<bool> {
+        let account = self.verify_password(name.into(), password).await?;
         Ok(account.is_some_and(|account| account.user_id == user_id && !account.deactivated))
     }
 
@@ -141,6 +136,29 @@ impl Accounts {
         }
         tx.commit().await?;
         self.devices_changed(user_id).await;
+        Ok(())
+    }
+
+    /// Gives another password to whoever's e-mail address was proved and, if told so, ends every session.
+    pub(crate) async fn reset_password(&self, proof: &Proof, password: &str, logout_devices: bool) -> Result<()> {
+        let hash = self.0.passwords.hash(password).await?;
+        let mut tx = self.0.db.begin().await?;
+        let proved = threepid::take(&mut tx, proof, Operation::ResetPassword, self.now()).await?;
+        let nobodys = || Error::refused(ErrorKind::ThreepidNotFound, "No account has this address any more");
+        let user_id = addresses::find_owner(&mut tx, &proved.medium, &proved.address).await?.ok_or_else(nobodys)?;
+        let account = account::lock(&mut tx, &user_id).await?.ok_or_else(nobodys)?;
+        if account.deactivated {
+            return Err(deactivated());
+        }
+        account.restrictions.check_unlocked()?;
+        account::set_password(&mut tx, &account.user_id, &hash).await?;
+        if logout_devices {
+            device::delete(&mut tx, &user_id, Which::All).await?;
+            token::delete_orphans(&mut tx, &user_id).await?;
+            token::delete_login_tokens(&mut tx, &user_id).await?;
+        }
+        tx.commit().await?;
+        self.devices_changed(&user_id).await;
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     store::{account, registration, user_directory},
     terms::Terms,
+    threepid::{self, Operation, Proof},
 };
 
 const GENERATED_LENGTH: usize = 12;
@@ -27,6 +28,8 @@ pub(crate) struct Registration<'a> {
     pub(crate) token: Option<&'a str>,
     /// The documents that they have accepted.
     pub(crate) terms: Option<&'a Terms>,
+    /// That an e-mail address was proved, which the account then has.
+    pub(crate) proof: Option<&'a Proof>,
     /// None to make the account without logging in.
     pub(crate) session: Option<NewSession>,
 }
@@ -80,6 +83,10 @@ impl Accounts {
         for (policy_id, version) in new.terms.into_iter().flat_map(Terms::versions) {
             registration::accept_terms(tx, &new.user_id, policy_id, version, self.now()).await?;
         }
+        if let Some(proof) = new.proof {
+            let proved = threepid::take(tx, proof, Operation::Register, self.now()).await?;
+            threepid::attach(tx, &new.user_id, &proved).await?;
+        }
         match new.session {
             Some(session) => Ok(Some(self.open_session(tx, &new.user_id, session).await?)),
             None => Ok(None),
@@ -91,8 +98,15 @@ impl Accounts {
         let whole = |name: &str| Some(name.strip_prefix('@')?.split_once(':')?.0.to_owned());
         let localpart = self.meant(name).and_then(|_| whole(name)).unwrap_or_else(|| name.to_owned());
         let user_id = self.check_username(&localpart).await?;
-        let registration =
-            Registration { user_id: user_id.clone(), password, admin, token: None, terms: None, session: None };
+        let registration = Registration {
+            user_id: user_id.clone(),
+            password,
+            admin,
+            token: None,
+            terms: None,
+            proof: None,
+            session: None,
+        };
         self.register(registration).await?;
         Ok(user_id)
     }

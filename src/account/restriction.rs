@@ -55,7 +55,7 @@ impl Accounts {
         restriction: Restriction,
         restricted: bool,
     ) -> Result<OwnedUserId> {
-        let user_id = self.find_meant(name).await?.ok_or_else(no_such_user)?.user_id;
+        let user_id = self.find_account(name.into()).await?.ok_or_else(no_such_user)?.user_id;
         let mut tx = self.0.db.begin().await?;
         let account = account::lock(&mut tx, &user_id).await?.ok_or_else(no_such_user)?;
         if account.deactivated {

@@ -63,8 +63,9 @@ impl Accounts {
         }
         let SharedSecretRegistration { password, admin, session, .. } = new;
         let user_id = self.check_username(new.username).await?;
+        let user = user_id.clone();
         let registration =
-            Registration { user_id: user_id.clone(), password, admin, token: None, terms: None, session };
+            Registration { user_id: user, password, admin, token: None, terms: None, proof: None, session };
         Ok((user_id, self.register(registration).await?))
     }
 

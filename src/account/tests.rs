@@ -63,7 +63,8 @@ impl House {
     pub(crate) async fn register(&self, name: &str, password: &str) -> Session {
         let user_id = self.accounts.check_username(name).await.unwrap();
         let session = Some(on("PHONE"));
-        let registration = Registration { user_id, password, admin: false, token: None, terms: None, session };
+        let registration =
+            Registration { user_id, password, admin: false, token: None, terms: None, proof: None, session };
         self.accounts.register(registration).await.unwrap().unwrap()
     }
 
@@ -180,7 +181,15 @@ async fn a_registration_token_lets_in_as_many_as_it_says() {
                 let user_id = accounts.check_username(&format!("user{number}")).await?;
                 let token = Some(token.as_str());
                 let session = Some(on("A"));
-                let new = Registration { user_id, password: "secret", admin: false, token, terms: None, session };
+                let new = Registration {
+                    user_id,
+                    password: "secret",
+                    admin: false,
+                    token,
+                    terms: None,
+                    proof: None,
+                    session,
+                };
                 accounts.register(new).await
             }
         };

@@ -37,6 +37,7 @@ mod redact;
 mod register;
 mod relation;
 mod report;
+mod request_token;
 mod room_event;
 mod room_state;
 mod room_state_send;
@@ -46,12 +47,14 @@ mod search;
 mod send;
 mod shared_secret;
 mod space;
+mod submit_token;
 mod sync;
 mod tag;
 #[cfg(test)]
 mod tests;
 mod third_party;
 mod thread;
+mod threepid;
 mod typing;
 mod upgrade;
 mod user_directory;
@@ -103,6 +106,7 @@ const SECTIONS: &[Section] = &[
     register::routes,
     relation::routes,
     report::routes,
+    request_token::routes,
     room_event::routes,
     room_state::routes,
     room_state_send::routes,
@@ -112,10 +116,12 @@ const SECTIONS: &[Section] = &[
     send::routes,
     shared_secret::routes,
     space::routes,
+    submit_token::routes,
     sync::routes,
     tag::routes,
     third_party::routes,
     thread::routes,
+    threepid::routes,
     typing::routes,
     upgrade::routes,
     user_directory::routes,

@@ -11,7 +11,10 @@ use ruma::api::{
     error::{Error as MatrixError, ErrorBody, ErrorKind, StandardErrorBody},
 };
 
-use crate::{db::DbError, error::Error};
+use crate::{
+    db::DbError,
+    error::{Error, kind_of},
+};
 
 /// What an endpoint answers instead of its response.
 #[derive(Debug)]
@@ -49,6 +52,10 @@ impl IntoResponse for ApiError {
                 matrix(StatusCode::BAD_REQUEST, ErrorKind::InvalidParam, message)
             }
             Self::Domain(Error::Unavailable(e)) => unavailable(&e),
+            Self::Domain(Error::Relayed { status, errcode, message }) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                matrix(status, kind_of(&errcode), message)
+            }
             Self::Domain(e) => {
                 tracing::error!(error = %e, "a request failed");
                 let message = "The server failed to do this. Its operator finds the reason in the log".to_owned();
@@ -91,6 +98,8 @@ fn status_of(kind: &ErrorKind) -> StatusCode {
         | ErrorKind::UserDeactivated
         | ErrorKind::UserSuspended
         | ErrorKind::InviteBlocked
+        | ErrorKind::ThreepidAuthFailed
+        | ErrorKind::ThreepidDenied
         | ErrorKind::CannotLeaveServerNoticeRoom
         | ErrorKind::ResourceLimitExceeded(_) => StatusCode::FORBIDDEN,
         ErrorKind::UnknownToken(_) | ErrorKind::MissingToken | ErrorKind::UserLocked | ErrorKind::Unauthorized => {

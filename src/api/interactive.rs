@@ -96,6 +96,16 @@ impl<R> Interactive<R> {
         self.authenticate(app, operation, None, &params, stages).await
     }
 
+    /// The same for somebody who is not logged in and asks for this and nothing else.
+    pub(crate) async fn complete_for_this(
+        &self,
+        app: &App,
+        operation: &'static str,
+        stages: &[AuthType],
+    ) -> ApiResult<Passed> {
+        self.authenticate(app, operation, None, &self.params, stages).await
+    }
+
     async fn authenticate(
         &self,
         app: &App,

@@ -8,8 +8,8 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Contact, DatabaseUrl, HttpUrl, Listen, LogFormat, Network, Policy, PublicKey, RedisUrl, RegistrationMode, Rooms,
-    Secret, TurnUri,
+    Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, Listen, LogFormat, MailEncryption, MailFrom, Network,
+    Policy, PublicKey, RedisUrl, RegistrationMode, Rooms, Secret, TurnUri,
 };
 
 /// One key of the configuration.
@@ -96,6 +96,7 @@ pub(super) static KEYS: &[Key] = &[
         parse: is_one_of::<RegistrationMode>,
     },
     Key { path: "registration.guests", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    Key { path: "registration.require_email", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key { path: "registration.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
     Key {
         path: "registration.terms",
@@ -109,6 +110,39 @@ pub(super) static KEYS: &[Key] = &[
         kind: Integer,
         expects: "a whole number from 1 to 128",
         parse: between::<1, 128>,
+    },
+    Key {
+        path: "mail.host",
+        kind: Text,
+        expects: "the name of a mail server, such as \"mail.example.org\"",
+        parse: parses::<HostName>,
+    },
+    Key { path: "mail.port", kind: Integer, expects: "a whole number from 1 to 65535", parse: between::<1, 65_535> },
+    Key {
+        path: "mail.encryption",
+        kind: Text,
+        expects: "\"tls\", \"starttls\" or \"none\"",
+        parse: is_one_of::<MailEncryption>,
+    },
+    Key { path: "mail.username", kind: Text, expects: "a text", parse: not_empty },
+    Key { path: "mail.password", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
+    Key {
+        path: "mail.from",
+        kind: Text,
+        expects: "an address such as \"Hearth <noreply@example.org>\"",
+        parse: parses::<MailFrom>,
+    },
+    Key {
+        path: "mail.next_link_hosts",
+        kind: List,
+        expects: "a list of hosts such as \"app.example.org\"",
+        parse: parses::<Vec<String>>,
+    },
+    Key {
+        path: "identity.servers",
+        kind: List,
+        expects: "a list of identity servers such as \"id.example.org\"",
+        parse: parses::<Vec<IdentityServerUrl>>,
     },
     Key { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {

@@ -1,7 +1,8 @@
 //! URLs in the configuration, checked for what can be known before anything is opened.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
+use ruma::ServerName;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::SecretUrl;
@@ -157,6 +158,52 @@ impl fmt::Display for TurnUri {
     }
 }
 
+/// An identity server: `HOST[:PORT]`, reached over HTTPS. One on this machine may be `http://127.0.0.1:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IdentityServerUrl(String);
+
+impl IdentityServerUrl {
+    /// With its scheme, without a trailing slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As clients call it: host and port.
+    pub fn name(&self) -> &str {
+        self.0.split_once("://").map_or(&*self.0, |(_, name)| name)
+    }
+}
+
+impl TryFrom<String> for IdentityServerUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let (scheme, name) = text.split_once("://").unwrap_or(("https", &text));
+        let name = name.trim_end_matches('/').to_ascii_lowercase();
+        let named = ServerName::parse(&*name);
+        let named = named.or(Err(format!("`{text}` is not a host, with a port or without")))?;
+        match scheme {
+            "https" => {}
+            "http" if is_loopback(named.host()) => {}
+            "http" => return Err(format!("`{text}` is not on this machine and has to be reached by https")),
+            _ => return Err(unknown_scheme(&text)),
+        }
+        Ok(Self(format!("{scheme}://{name}")))
+    }
+}
+
+impl From<IdentityServerUrl> for String {
+    fn from(url: IdentityServerUrl) -> Self {
+        url.0
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    host == "localhost" || address.is_some_and(|address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +230,22 @@ mod tests {
         assert_eq!(url.as_str(), "https://matrix.example.org");
         for url in ["", "matrix.example.org", "https://", "http:///x", "ftp://example.org"] {
             assert!(HttpUrl::try_from(url.to_owned()).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_identity_server_is_reached_over_https_unless_it_is_here() {
+        for (text, url, name) in [
+            ("id.example.org", "https://id.example.org", "id.example.org"),
+            ("https://ID.example.org:8090/", "https://id.example.org:8090", "id.example.org:8090"),
+            ("http://127.0.0.1:8090", "http://127.0.0.1:8090", "127.0.0.1:8090"),
+            ("http://[::1]:8090", "http://[::1]:8090", "[::1]:8090"),
+        ] {
+            let server = IdentityServerUrl::try_from(text.to_owned()).unwrap();
+            assert_eq!((server.as_str(), server.name()), (url, name));
+        }
+        for text in ["", "http://id.example.org", "ftp://id.example.org", "id.example.org/path", "https://a@b", "a b"] {
+            assert!(IdentityServerUrl::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
 }

@@ -44,6 +44,7 @@ static MIGRATIONS: &[Migration] = migrations![
     5 "0005_openid",
     6 "0006_search",
     7 "0007_user_directory" then user_directory::fill,
+    8 "0008_threepids",
     9 "0009_event_timestamps",
     10 "0010_moderation",
     11 "0011_delayed_events",

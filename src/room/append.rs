@@ -5,8 +5,9 @@
 //! head, because another node wrote or an earlier write failed, everything that was built on the wrong one
 //! comes back as stale and is built again.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, ServerName,
     api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
@@ -144,16 +145,21 @@ impl Rooms {
 
     /// Founds a room, with facts that hold if and only if the room is there, and tells its identifier.
     pub async fn found(&self, founding: Founding, facts: impl FnOnce(&RoomId) -> Vec<Fact>) -> Result<OwnedRoomId> {
-        self.try_found(founding, |room_id| Ok(facts(room_id))).await
+        self.found_with(founding, |room_id| Ok(facts(room_id)), |_, _| Box::pin(ready(Ok(Vec::new())))).await
     }
 
-    /// The same with facts that may turn out to be impossible.
-    pub(super) async fn try_found(
+    /// The same with facts that may turn out to be impossible, and with events that can only be thought of once the
+    /// room has an identifier and a state. If either fails, there is no room.
+    pub(super) async fn found_with<'a>(
         &self,
         founding: Founding,
         facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
+        more: impl FnOnce(&RoomId, &State) -> BoxFuture<'a, Result<Vec<Proposal>>>,
     ) -> Result<OwnedRoomId> {
-        let (room_id, (mut write, _)) = self.build_new(founding)?;
+        let (room_id, mut head, (mut write, _)) = self.build_new(founding)?;
+        let proposals = more(&room_id, &head.state).await?;
+        let (further, _) = self.build(&mut head, Some(&room_id), Plan { proposals, ..Plan::default() })?;
+        write.events.extend(further.events);
         write.facts.extend(facts(&room_id)?);
         self.0.log.append(write).await?;
         Ok(room_id)
@@ -167,7 +173,7 @@ impl Rooms {
     {
         let appended = self.append_built(old, |head| {
             let (founding, then) = plan(head)?;
-            let (room_id, (mut write, mut pdus)) = self.build_new(founding)?;
+            let (room_id, _, (mut write, mut pdus)) = self.build_new(founding)?;
             let (in_old, pdus_in_old) = self.build(head, Some(old), then(&room_id))?;
             write.events.extend(in_old.events);
             write.facts.extend(in_old.facts);
@@ -282,14 +288,14 @@ impl Rooms {
         Ok((write, pdus))
     }
 
-    /// Builds the first events of a room and with the very first its identifier.
-    fn build_new(&self, Founding { version, proposals }: Founding) -> Result<(OwnedRoomId, Built)> {
+    /// Builds the first events of a room and with the very first its identifier. Further ones go on the head.
+    fn build_new(&self, Founding { version, proposals }: Founding) -> Result<(OwnedRoomId, Head, Built)> {
         let rules = room_version::rules(&version).ok_or_else(|| unsupported(&version))?;
         let room_id = if rules.event_format.require_room_create_room_id { Some(self.new_room_id()?) } else { None };
         let mut head = Head { room: RoomHead::new(version), rules, state: State::default() };
         let built = self.build(&mut head, room_id.as_deref(), Plan { proposals, ..Plan::default() })?;
         let room_id = built.1.first().map(|create| create.room_id().to_owned());
-        Ok((room_id.ok_or_else(|| Error::broken("a room begins with an event"))?, built))
+        Ok((room_id.ok_or_else(|| Error::broken("a room begins with an event"))?, head, built))
     }
 
     /// A name for a room of a version in which rooms are named by their server.

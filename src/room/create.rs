@@ -2,8 +2,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#creation>
 
-use std::collections::HashSet;
+use std::{collections::HashSet, future::ready};
 
+use futures_util::future::BoxFuture;
 use ruma::{
     CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
     api::error::ErrorKind,
@@ -12,11 +13,12 @@ use ruma::{
 };
 
 use super::{
-    Rooms,
+    Rooms, State,
     append::{Founding, Proposal, unsupported},
     membership::member_content,
     preset::{Preset, override_power_levels},
     profile_of::{Profile, Profiles},
+    third_party_invite::{Invitation, Offer},
 };
 use crate::{
     error::{Error, Result},
@@ -57,24 +59,36 @@ pub struct InitialState {
 impl Rooms {
     /// Makes a room and tells its identifier. The room, its alias and its place in the directory come into
     /// being together or not at all.
-    pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
+    pub async fn create(&self, room: NewRoom) -> Result<OwnedRoomId> {
+        self.create_with_offers(room, no_offers).await
+    }
+
+    /// The same with invitations to people who are known by an address only. What `offers` needs to know of the room is
+    /// told before it is there; if it fails, the room never is.
+    pub async fn create_with_offers<'a>(
+        &self,
+        mut room: NewRoom,
+        offers: impl FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
+    ) -> Result<OwnedRoomId> {
         let mut known = HashSet::from([room.creator.clone()]);
         room.invite.retain(|user| known.insert(user.clone()));
         self.check_invited(&room.invite).await?;
-        self.create_with(room, |_| Ok(Vec::new())).await
+        self.create_with(room, |_| Ok(Vec::new()), offers).await
     }
 
     /// The same for a room that is the server's own, whoever is invited, with facts that hold if and only if it is
     /// there.
-    pub(super) async fn create_with(
+    pub(super) async fn create_with<'a>(
         &self,
         room: NewRoom,
-        more: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
+        more_facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
+        offers: impl FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
     ) -> Result<OwnedRoomId> {
         let version_rules = room_version::rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
         let people: Vec<_> = room.invite.iter().chain([&room.creator]).map(AsRef::as_ref).collect();
         let profiles = self.profiles(&people).await?;
         let (creator, version, alias) = (room.creator.clone(), room.version.clone(), room.alias.clone());
+        let host = creator.clone();
         let published = room.published;
         let proposals = room.first_events(version_rules, &profiles, &self.0.random.token(12));
         if proposals.len() > MAX_FIRST_EVENTS {
@@ -83,14 +97,24 @@ impl Rooms {
             return Err(Error::invalid_param(message));
         }
         let facts = |room_id: &RoomId| -> Result<Vec<Fact>> {
-            let mut facts = more(room_id)?;
+            let mut facts = more_facts(room_id)?;
             let room_id = room_id.to_owned();
             facts.extend(alias.map(|alias| Fact::AliasAdded { alias, room_id: room_id.clone(), creator }));
             facts.extend(published.then_some(Fact::Published { room_id, listed: true }));
             Ok(facts)
         };
-        self.try_found(Founding { version, proposals }, facts).await.map_err(invalid_room_state)
+        let more = |room_id: &RoomId, state: &State| {
+            let offers = offers(Invitation::of(state, room_id, &host));
+            let drafts = move |offers: Vec<Offer>| offers.iter().map(|offer| offer.draft(&host).into()).collect();
+            Box::pin(async move { offers.await.map(drafts) }) as BoxFuture<'a, _>
+        };
+        self.found_with(Founding { version, proposals }, facts, more).await.map_err(invalid_room_state)
     }
+}
+
+/// Nobody is invited by an address.
+pub(super) fn no_offers<'a>(_: Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> {
+    Box::pin(ready(Ok(Vec::new())))
 }
 
 /// What the rules forbid in a room that does not exist yet is a wish that contradicts itself.

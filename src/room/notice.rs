@@ -16,6 +16,7 @@ use serde_json::{json, value::to_raw_value};
 use super::{
     InitialState, NewRoom, Preset, Rooms, State,
     append::Plan,
+    create::no_offers,
     membership::{Change, member_content},
 };
 use crate::{
@@ -132,7 +133,7 @@ impl Rooms {
             };
             Ok(vec![Fact::AccountDataAfter { data: whose, expected: Position::START }, Fact::AccountData(tag)])
         };
-        self.create_with(new, facts).await
+        self.create_with(new, facts, no_offers).await
     }
 
     async fn invite_to_notices(&self, room_id: &RoomId, sender: &UserId, user_id: &UserId) -> Result<()> {

@@ -85,7 +85,7 @@ async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64) -> Rooms {
     let log = Log::start(db.clone(), tail, here.clone(), random.clone(), Metrics::new(), Hub::silent(), tasks);
     let log = log.await.unwrap();
     let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
-    Rooms::new(db.clone(), log, clock.clone(), random, here, key, active)
+    Rooms::new(db.clone(), log, clock.clone(), random, here, Arc::new(key), active)
 }
 
 /// Somebody on this server.

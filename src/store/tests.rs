@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     account, account_data, alias, delayed_event, device, ephemeral, errand, event, filter, log, membership, node,
     profile, registration, relation, report, room, search, signing_key, state, token, uia, user_directory,
+    profile, registration, relation, report, room, search, signing_key, state, threepid, token, uia, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -32,6 +33,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     search::STATEMENTS,
     signing_key::STATEMENTS,
     state::STATEMENTS,
+    threepid::STATEMENTS,
     token::STATEMENTS,
     uia::STATEMENTS,
     user_directory::STATEMENTS,

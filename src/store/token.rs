@@ -63,11 +63,11 @@ impl TokenHash {
         Self(hash)
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    fn read(row: &Row, index: usize) -> DbResult<Option<Self>> {
+    pub(super) fn read(row: &Row, index: usize) -> DbResult<Option<Self>> {
         let Some(bytes) = row.get::<Option<Vec<u8>>>(index)? else { return Ok(None) };
         let hash = bytes.try_into().ok().ok_or_else(|| DbError::decode("a token's hash is 32 bytes long"))?;
         Ok(Some(Self(hash)))

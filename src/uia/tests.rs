@@ -2,7 +2,7 @@
 
 use ruma::{
     OwnedUserId,
-    api::client::uiaa::{Dummy, FallbackAcknowledgement, MatrixUserIdentifier, RegistrationToken},
+    api::client::uiaa::{Dummy, FallbackAcknowledgement, MatrixUserIdentifier, RegistrationToken, UserIdentifier},
     user_id,
 };
 

@@ -13,7 +13,7 @@ fn name(session: &Session) -> &str {
 
 fn upgrade<'a>(of: &Session, password: &'a str) -> Registration<'a> {
     let session = Some(on("LAPTOP"));
-    Registration { user_id: of.user_id.clone(), password, admin: false, token: None, terms: None, session }
+    Registration { user_id: of.user_id.clone(), password, admin: false, token: None, terms: None, proof: None, session }
 }
 
 #[tokio::test]

@@ -2,23 +2,23 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#current-account-information>
 
+use std::net::IpAddr;
+
 use axum::Router;
 use ruma::{
     UserId,
-    api::client::account::{ThirdPartyIdRemovalStatus, change_password, deactivate, get_3pids, whoami},
-};
-use serde_json::json;
-
-use crate::{
-    api::{
-        auth::required,
-        error::ApiResult,
-        extract::Call,
-        interactive::Interactive,
-        json::{Json, Written},
-        route::Routes as _,
+    api::client::{
+        account::{change_password, deactivate, whoami},
+        uiaa::AuthType,
     },
+};
+
+use super::threepid::unbind_result;
+use crate::{
+    api::{auth::required, error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
     app::App,
+    rate_limit::Limit,
+    threepid::{Operation, unproved},
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -26,7 +26,6 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
         .endpoint::<whoami::v3::Request, _, _>(whoami)
         .endpoint::<Interactive<change_password::v3::Request>, _, _>(change_password)
         .endpoint::<Interactive<deactivate::v3::Request>, _, _>(deactivate)
-        .endpoint::<Written<get_3pids::v3::Request>, _, _>(threepids)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3accountwhoami>
@@ -41,11 +40,31 @@ async fn change_password(
     app: App,
     call: Call<Interactive<change_password::v3::Request>>,
 ) -> ApiResult<change_password::v3::Response> {
-    let caller = required(call.caller)?;
     let request = &call.request.request;
+    if call.caller.is_none() && app.threepids.are_mailed() {
+        return reset_password(&app, &call.request, call.address).await;
+    }
+    let caller = required(call.caller)?;
     app.accounts.check_password(&request.new_password)?;
     call.request.confirm_password(&app, "change_password", &caller).await?;
     app.accounts.change_password(&caller, &request.new_password, request.logout_devices).await?;
+    Ok(change_password::v3::Response::new())
+}
+
+/// The same for somebody who has forgotten the old one and is known by their e-mail address.
+async fn reset_password(
+    app: &App,
+    interactive: &Interactive<change_password::v3::Request>,
+    address: IpAddr,
+) -> ApiResult<change_password::v3::Response> {
+    // Clients ask again and again whether the link in the mail has been followed.
+    app.rate_limits.check_address(Limit::Challenge, address).await?;
+    let request = &interactive.request;
+    app.accounts.check_password(&request.new_password)?;
+    let operation = Operation::ResetPassword.as_str();
+    let passed = interactive.complete_for_this(app, operation, &[AuthType::EmailIdentity]).await?;
+    let proof = passed.proof.ok_or_else(unproved)?;
+    app.accounts.reset_password(&proof, &request.new_password, request.logout_devices).await?;
     Ok(change_password::v3::Response::new())
 }
 
@@ -53,20 +72,15 @@ async fn change_password(
 async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) -> ApiResult<deactivate::v3::Response> {
     let caller = required(call.caller)?;
     call.request.confirm_password(&app, "deactivate", &caller).await?;
-    app.accounts.deactivate(&caller.user_id, call.request.request.erase).await?;
+    let deactivate::v3::Request { id_server, erase, .. } = call.request.request;
+    let published = app.threepids.list_published(&caller.user_id, id_server.as_deref()).await?;
+    app.accounts.deactivate(&caller.user_id, erase).await?;
     leave_rooms(&app, &caller.user_id).await?;
-    // There was nothing to unbind.
-    Ok(deactivate::v3::Response::new(ThirdPartyIdRemovalStatus::Success))
+    let all = app.threepids.unbind_all(&caller.user_id, published).await;
+    Ok(deactivate::v3::Response::new(unbind_result(all)))
 }
 
 /// Takes a user out of every room, invitations included.
 async fn leave_rooms(app: &App, user_id: &UserId) -> ApiResult<()> {
     Ok(app.rooms.leave_all(user_id, Some("The account was deactivated")).await?)
-}
-
-/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3account3pid>
-///
-/// Nobody can add any yet. Ruma leaves out an empty list, in which clients look for its length.
-async fn threepids(_: App, _: Call<Written<get_3pids::v3::Request>>) -> ApiResult<Json> {
-    Ok(Json::from(json!({ "threepids": [] })))
 }

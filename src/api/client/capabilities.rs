@@ -37,7 +37,7 @@ async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
-        "m.3pid_changes": { "enabled": false },
+        "m.3pid_changes": { "enabled": app.threepids.are_mailed() },
         "m.get_login_token": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },
         "org.matrix.msc4140.delayed_events": {

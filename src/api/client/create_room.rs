@@ -5,12 +5,9 @@
 use axum::Router;
 use ruma::{
     OwnedUserId, RoomAliasId, RoomVersionId, ServerName,
-    api::{
-        client::room::{
-            Visibility,
-            create_room::v3::{Request, Response, RoomPreset},
-        },
-        error::ErrorKind,
+    api::client::room::{
+        Visibility,
+        create_room::v3::{Request, Response, RoomPreset},
     },
     events::{AnyInitialStateEvent, TimelineEventType},
     serde::Raw,
@@ -32,8 +29,10 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller).await?;
-    let room = new_room(call.caller.user_id, call.request, &app.config.rooms.default_version, &app.server_name)?;
-    Ok(Response::new(app.rooms.create(room).await?))
+    let mut request = call.request;
+    let invites = std::mem::take(&mut request.invite_3pid);
+    let room = new_room(call.caller.user_id, request, &app.config.rooms.default_version, &app.server_name)?;
+    Ok(Response::new(app.third_party_invites.create_room(room, &invites).await?))
 }
 
 fn new_room(
@@ -42,10 +41,6 @@ fn new_room(
     default_version: &RoomVersionId,
     server_name: &ServerName,
 ) -> Result<NewRoom> {
-    if let Some(invite) = request.invite_3pid.first() {
-        let message = format!("This server asks no identity server and can't invite by {}", invite.medium);
-        return Err(Error::refused(ErrorKind::ServerNotTrusted, message));
-    }
     let published = match request.visibility {
         Visibility::Public => true,
         Visibility::Private => false,

@@ -1,12 +1,10 @@
 //! `POST /rooms/{roomId}/invite`.
 //!
-//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite>
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite> and, for people who are known
+//! by an address only, <https://spec.matrix.org/v1.19/client-server-api/#thirdparty_post_matrixclientv3roomsroomidinvite>
 
 use axum::Router;
-use ruma::api::{
-    client::membership::invite_user::v3::{InvitationRecipient, Request, Response},
-    error::ErrorKind,
-};
+use ruma::api::client::membership::invite_user::v3::{InvitationRecipient, Request, Response};
 
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
@@ -22,10 +20,14 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn invite(app: App, call: Call<Request>) -> ApiResult<Response> {
     app.rate_limits.check(Limit::Message, &call.caller).await?;
     let Request { room_id, recipient, .. } = call.request;
-    let InvitationRecipient::UserId(invited) = recipient else {
-        let message = "This server asks no identity server: invite by `user_id`";
-        return Err(Error::refused(ErrorKind::ServerNotTrusted, message).into());
-    };
-    app.rooms.invite(&room_id, &call.caller.user_id, &invited.user_id, invited.reason).await?;
+    match recipient {
+        InvitationRecipient::UserId(invited) => {
+            app.rooms.invite(&room_id, &call.caller.user_id, &invited.user_id, invited.reason).await?;
+        }
+        InvitationRecipient::ThirdPartyId(invite) => {
+            app.third_party_invites.invite(&room_id, &call.caller.user_id, &invite).await?;
+        }
+        _ => return Err(Error::bad_json("An invitation names a `user_id`, or an `address`").into()),
+    }
     Ok(Response::new())
 }

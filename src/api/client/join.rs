@@ -5,13 +5,10 @@
 use axum::Router;
 use ruma::{
     RoomId,
-    api::{
-        client::membership::{
-            ThirdPartySigned,
-            join_room_by_id::v3::{Request as ById, Response as JoinedById},
-            join_room_by_id_or_alias::v3::{Request as ByIdOrAlias, Response as Joined},
-        },
-        error::ErrorKind,
+    api::client::membership::{
+        ThirdPartySigned,
+        join_room_by_id::v3::{Request as ById, Response as JoinedById},
+        join_room_by_id_or_alias::v3::{Request as ByIdOrAlias, Response as Joined},
     },
 };
 
@@ -19,7 +16,7 @@ use crate::{
     account::Caller,
     api::{error::ApiResult, extract::Call, restriction::check_joining, route::Routes as _},
     app::App,
-    error::{Error, Result},
+    error::Result,
     rate_limit::Limit,
 };
 
@@ -50,9 +47,8 @@ async fn join(
 ) -> Result<()> {
     app.rate_limits.check(Limit::Join, caller).await?;
     check_joining(app, caller, room_id).await?;
-    if signed.is_some() {
-        let message = "This server asks no identity server and takes no invitations that one has signed";
-        return Err(Error::refused(ErrorKind::ServerNotTrusted, message));
+    if let Some(signed) = signed {
+        app.third_party_invites.accept(room_id, &caller.user_id, signed).await?;
     }
     app.rooms.join(room_id, &caller.user_id, caller.guest, reason).await
 }

@@ -7,20 +7,17 @@ use http::Method;
 use ruma::{
     api::{
         IncomingRequest, Metadata,
-        client::{
-            session::{
-                get_login_token,
-                get_login_types::{
-                    self,
-                    v3::{LoginType, PasswordLoginType, TokenLoginType},
-                },
-                login::{
-                    self,
-                    v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password},
-                },
-                logout, logout_all, refresh_token,
+        client::session::{
+            get_login_token,
+            get_login_types::{
+                self,
+                v3::{LoginType, PasswordLoginType, TokenLoginType},
             },
-            uiaa::UserIdentifier,
+            login::{
+                self,
+                v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password},
+            },
+            logout, logout_all, refresh_token,
         },
         error::{DeserializationError, ErrorKind},
     },
@@ -29,7 +26,7 @@ use ruma::{
 use serde::de::Error as _;
 
 use crate::{
-    account::{LOGIN_TOKEN_LIFETIME, NewSession, Session},
+    account::{LOGIN_TOKEN_LIFETIME, Named, NewSession, Session},
     api::{error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
     app::App,
     error::{Error, Result},
@@ -98,7 +95,7 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
     let session = match request.login_info {
         LoginInfo::Password(password) => {
             let name = name_of(&password)?;
-            if let Some(user_id) = app.accounts.meant(name) {
+            if let Some(user_id) = app.accounts.find_named(name).await? {
                 app.rate_limits.check_user(Limit::Login, &user_id).await?;
             }
             app.accounts.login_with_password(name, &password.password, new).await?
@@ -121,13 +118,16 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
 }
 
 /// Whom the client names, today's way or that of old.
-#[expect(deprecated, reason = "old clients send the name as `user`")]
-fn name_of(password: &Password) -> Result<&str> {
-    match (&password.identifier, &password.user) {
-        (Some(UserIdentifier::Matrix(name)), _) => Ok(&name.user),
-        (None, Some(user)) => Ok(user),
-        (Some(_), _) => Err(Error::forbidden("No account has this address: log in with the user name")),
-        (None, None) => Err(Error::refused(ErrorKind::MissingParam, "Who logs in? There is no identifier")),
+#[expect(deprecated, reason = "old clients send the name as `user`, or as `medium` and `address`")]
+fn name_of(password: &Password) -> Result<Named<'_>> {
+    if let Some(identifier) = &password.identifier {
+        let unknown = || Error::forbidden("No account has such an address: log in with the user name");
+        return Named::of(identifier).ok_or_else(unknown);
+    }
+    match (&password.user, password.medium.as_deref(), &password.address) {
+        (Some(user), ..) => Ok(Named::User(user)),
+        (None, Some("email"), Some(address)) => Ok(Named::Email(address)),
+        _ => Err(Error::refused(ErrorKind::MissingParam, "Who logs in? There is no identifier")),
     }
 }
 

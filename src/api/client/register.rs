@@ -38,6 +38,7 @@ use crate::{
     error::Error,
     rate_limit::Limit,
     terms::Terms,
+    threepid::Operation,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -72,8 +73,8 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
         let missing = || Error::refused(ErrorKind::MissingParam, "An account needs a password");
         app.accounts.check_password(password.ok_or_else(missing)?)?;
     }
-    let stages = stages(app.accounts.registration_mode(), &app.terms);
-    let passed = interactive.complete(&app, "register", &stages).await?;
+    let stages = stages(app.accounts.registration_mode(), &app.terms, app.config.registration.require_email);
+    let passed = interactive.complete(&app, Operation::Register.as_str(), &stages).await?;
     let session = (!request.inhibit_login).then(|| NewSession {
         device_id: request.device_id.clone(),
         display_name: request.initial_device_display_name.clone(),
@@ -86,6 +87,7 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
         admin: false,
         token: passed.registration_token.as_deref(),
         terms: Some(&app.terms),
+        proof: passed.proof.as_ref(),
         session,
     };
     let session = match &request.guest_access_token {
@@ -147,10 +149,11 @@ impl IncomingRequest for Register {
 }
 
 /// A stage at which nothing has to be shown is only for those who have nothing else to do.
-fn stages(mode: RegistrationMode, terms: &Terms) -> Vec<AuthType> {
+fn stages(mode: RegistrationMode, terms: &Terms, require_email: bool) -> Vec<AuthType> {
     let token = (mode == RegistrationMode::Token).then_some(AuthType::RegistrationToken);
     let terms = (!terms.is_empty()).then_some(AuthType::Terms);
-    let stages: Vec<_> = token.into_iter().chain(terms).collect();
+    let email = require_email.then_some(AuthType::EmailIdentity);
+    let stages: Vec<_> = token.into_iter().chain(terms).chain(email).collect();
     if stages.is_empty() { vec![AuthType::Dummy] } else { stages }
 }
 

@@ -1,0 +1,361 @@
+//! Identity servers: who is behind an e-mail address or a telephone number, as far as they want that to be known.
+//!
+//! A client names the server, so it is an address from outside. Only those are asked that the operator trusts, with
+//! little time and little room for the answer, and they send nobody elsewhere.
+//!
+//! <https://spec.matrix.org/v1.19/identity-service-api/>
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::StatusCode;
+use reqwest::{Client, RequestBuilder, Url};
+use ruma::{
+    CanonicalJsonObject, OwnedServerName, OwnedUserId, UserId,
+    api::error::ErrorKind,
+    signatures::{KeyPair as _, to_canonical_json_string_for_signing},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{
+    config::{self, IdentityServerUrl},
+    error::{Error, Result},
+    event::SigningKey,
+};
+
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+/// The longest text in an answer that is kept, in bytes.
+const MAX_TEXT: usize = 2_048;
+const MAX_KEYS: usize = 10;
+
+/// The identity servers that the operator trusts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct IdentityServers(Arc<Inner>);
+
+struct Inner {
+    trusted: Vec<IdentityServerUrl>,
+    http: Client,
+    server_name: OwnedServerName,
+    key: Arc<SigningKey>,
+}
+
+/// One that may be asked.
+pub(crate) struct IdentityServer<'a> {
+    url: &'a IdentityServerUrl,
+    inner: &'a Inner,
+}
+
+/// An address that is bound to a user.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Bound {
+    pub(crate) medium: String,
+    pub(crate) address: String,
+}
+
+/// An invitation that waits for whoever proves that an address is theirs.
+///
+/// <https://spec.matrix.org/v1.19/identity-service-api/#post_matrixidentityv2store-invite>
+#[derive(Debug, Deserialize)]
+pub(crate) struct StoredInvite {
+    pub(crate) token: String,
+    pub(crate) public_keys: Vec<PublicKey>,
+    /// What others may read of the address.
+    pub(crate) display_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PublicKey {
+    pub(crate) public_key: String,
+    pub(crate) key_validity_url: String,
+}
+
+impl IdentityServers {
+    pub(crate) fn new(config: &config::Identity, server_name: OwnedServerName, key: Arc<SigningKey>) -> Result<Self> {
+        let trusted = config.servers.clone();
+        let plain = trusted.iter().all(|url| url.as_str().starts_with("http://"));
+        Ok(Self(Arc::new(Inner { http: client(plain)?, trusted, server_name, key })))
+    }
+
+    /// The server that a client names, if it may be asked.
+    pub(crate) fn get(&self, name: &str) -> Result<IdentityServer<'_>> {
+        let url = self.0.trusted.iter().find(|url| url.name().eq_ignore_ascii_case(name));
+        let url = url.ok_or_else(|| {
+            let known: Vec<&str> = self.0.trusted.iter().map(IdentityServerUrl::name).collect();
+            let message = match &*known {
+                [] => "This server asks no identity server".to_owned(),
+                known => format!("This server asks no other identity server than {}", known.join(", ")),
+            };
+            Error::refused(ErrorKind::ServerNotTrusted, message)
+        })?;
+        Ok(IdentityServer { url, inner: &self.0 })
+    }
+
+    /// Whether a key is still good, says the server that it came from.
+    ///
+    /// <https://spec.matrix.org/v1.19/identity-service-api/#get_matrixidentityv2pubkeyisvalid>
+    pub(crate) async fn is_key_valid(&self, validity_url: &str, public_key: &str) -> Result<bool> {
+        #[derive(Deserialize)]
+        struct Validity {
+            valid: bool,
+        }
+        let is_under =
+            |url: &IdentityServerUrl| validity_url.strip_prefix(url.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let url = self.0.trusted.iter().find(|url| is_under(url)).ok_or_else(|| {
+            let message = "The invitation was signed with a key of an identity server that this server does not trust";
+            Error::refused(ErrorKind::ServerNotTrusted, message)
+        })?;
+        let server = IdentityServer { url, inner: &self.0 };
+        let mut validity_url = Url::parse(validity_url).map_err(|e| server.makes_no_sense(&e))?;
+        validity_url.query_pairs_mut().append_pair("public_key", public_key);
+        let validity: Validity = server.ask(self.0.http.get(validity_url)).await?;
+        Ok(validity.valid)
+    }
+}
+
+/// Where nobody is asked over HTTPS, no certificates of authorities are needed, which small images don't have.
+fn client(plain: bool) -> Result<Client> {
+    // Whoever comes second finds the same one in its place.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
+    let builder = Client::builder().connect_timeout(CONNECT).timeout(ANSWER);
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
+    let builder = if plain { builder.tls_certs_only([]) } else { builder };
+    builder.build().map_err(Error::broken)
+}
+
+impl IdentityServer<'_> {
+    pub(crate) fn name(&self) -> &str {
+        self.url.name()
+    }
+
+    /// Publishes whose address it is that was proved to this server.
+    ///
+    /// <https://spec.matrix.org/v1.19/identity-service-api/#post_matrixidentityv23pidbind>
+    pub(crate) async fn bind(&self, token: &str, sid: &str, client_secret: &str, user_id: &UserId) -> Result<Bound> {
+        let body = json!({ "sid": sid, "client_secret": client_secret, "mxid": user_id });
+        let bound: Bound = self.ask(self.post("3pid/bind", &body).bearer_auth(check_token(token)?)).await?;
+        self.check_texts([&bound.medium, &bound.address])?;
+        Ok(bound)
+    }
+
+    /// Has it forgotten whose address this is, and tells whether this server knows how to forget. The request is signed
+    /// as those between homeservers are, but identity servers look for `destination_is` where those say `destination`.
+    ///
+    /// <https://spec.matrix.org/v1.19/identity-service-api/#post_matrixidentityv23pidunbind>
+    pub(crate) async fn unbind(&self, user_id: &UserId, medium: &str, address: &str) -> Result<bool> {
+        let body = json!({ "mxid": user_id, "threepid": { "medium": medium, "address": address } });
+        let signed = json!({
+            "method": "POST",
+            "uri": path("3pid/unbind"),
+            "origin": self.inner.server_name,
+            "destination_is": self.name(),
+            "content": body,
+        });
+        let signed: CanonicalJsonObject = serde_json::from_value(signed).map_err(Error::broken)?;
+        let signed = to_canonical_json_string_for_signing(&signed).map_err(Error::broken)?;
+        let signature = self.inner.key.sign(signed.as_bytes()).base64();
+        let authorization = format!(
+            "X-Matrix origin=\"{}\",key=\"{}\",sig=\"{signature}\",destination=\"{}\"",
+            self.inner.server_name,
+            self.inner.key.id(),
+            self.name(),
+        );
+        let request = self.post("3pid/unbind", &body).header(http::header::AUTHORIZATION, authorization);
+        let (status, body) = self.send(request).await?;
+        let is_unsupported = matches!(
+            status,
+            StatusCode::BAD_REQUEST
+                | StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED
+        ) && Refusal::read(&body).is_none();
+        if status.is_success() {
+            Ok(true)
+        } else if is_unsupported {
+            Ok(false)
+        } else {
+            Err(self.refused(status, &body))
+        }
+    }
+
+    /// The user who is known by this address. The server is not told the address itself.
+    ///
+    /// <https://spec.matrix.org/v1.19/identity-service-api/#association-lookup>
+    pub(crate) async fn lookup(&self, token: &str, medium: &str, address: &str) -> Result<Option<OwnedUserId>> {
+        #[derive(Deserialize)]
+        struct HashDetails {
+            lookup_pepper: String,
+            algorithms: Vec<String>,
+        }
+        #[derive(Deserialize)]
+        struct Found {
+            mappings: HashMap<String, String>,
+        }
+        let token = check_token(token)?;
+        let url = format!("{}{}", self.url.as_str(), path("hash_details"));
+        let details: HashDetails = self.ask(self.inner.http.get(url).bearer_auth(token)).await?;
+        if !details.algorithms.iter().any(|algorithm| algorithm == "sha256") {
+            return Err(self.makes_no_sense(&"it does not know sha256"));
+        }
+        let asked = format!("{address} {medium} {}", details.lookup_pepper);
+        let hash = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, asked.as_bytes()));
+        let body = json!({ "algorithm": "sha256", "pepper": details.lookup_pepper, "addresses": [hash] });
+        let mut found: Found = self.ask(self.post("lookup", &body).bearer_auth(token)).await?;
+        let user_id = found.mappings.remove(&hash).map(OwnedUserId::try_from);
+        user_id.transpose().map_err(|e| self.makes_no_sense(&e))
+    }
+
+    /// Leaves an invitation for whoever proves that an address is theirs. The server writes to it. `invitation` is what
+    /// it is told of the room and of who invites.
+    pub(crate) async fn store_invite(
+        &self,
+        token: &str,
+        medium: &str,
+        address: &str,
+        invitation: &impl Serialize,
+    ) -> Result<StoredInvite> {
+        let mut body = serde_json::to_value(invitation).map_err(Error::broken)?;
+        if let Value::Object(body) = &mut body {
+            body.extend([("medium".to_owned(), json!(medium)), ("address".to_owned(), json!(address))]);
+        }
+        let request = self.post("store-invite", &body).bearer_auth(check_token(token)?);
+        let stored: StoredInvite = self.ask(request).await?;
+        let of_token = |byte: u8| byte.is_ascii_alphanumeric() || b".=_-".contains(&byte);
+        if stored.token.is_empty() || stored.token.len() > 255 || !stored.token.bytes().all(of_token) {
+            return Err(self.makes_no_sense(&"the token has other characters than it may have"));
+        }
+        if stored.public_keys.is_empty() || stored.public_keys.len() > MAX_KEYS {
+            return Err(self.makes_no_sense(&"there are no public keys, or too many"));
+        }
+        let keys = stored.public_keys.iter().flat_map(|key| [&key.public_key, &key.key_validity_url]);
+        self.check_texts(keys.chain([&stored.display_name]))?;
+        Ok(stored)
+    }
+
+    fn post(&self, endpoint: &str, body: &Value) -> RequestBuilder {
+        self.inner.http.post(format!("{}{}", self.url.as_str(), path(endpoint))).json(body)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let (status, body) = self.send(request).await?;
+        if status != StatusCode::OK {
+            return Err(self.refused(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|e| self.makes_no_sense(&e))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>)> {
+        let silent = |error: reqwest::Error| self.makes_no_sense(&error.without_url());
+        let mut response = request.send().await.map_err(silent)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(silent)? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(self.makes_no_sense(&format!("its answer is longer than {MAX_ANSWER} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((response.status(), body))
+    }
+
+    /// What the server says against it is for the client to read.
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
+        let Some(refusal) = Refusal::read(body).filter(|_| status.is_client_error()) else {
+            return self.makes_no_sense(&format!("it answered {status}"));
+        };
+        Error::Relayed { status: status.as_u16(), errcode: refusal.errcode, message: refusal.error }
+    }
+
+    fn check_texts<'t>(&self, texts: impl IntoIterator<Item = &'t String>) -> Result<()> {
+        let bad = |text: &String| text.len() > MAX_TEXT || text.contains('\0');
+        if texts.into_iter().any(bad) { Err(self.makes_no_sense(&"a text in its answer is too long")) } else { Ok(()) }
+    }
+
+    fn makes_no_sense(&self, reason: &dyn std::fmt::Display) -> Error {
+        tracing::warn!(identity_server = self.name(), %reason, "an identity server gave no answer of any use");
+        let message = format!("The identity server {} gave no answer of any use: try again later", self.name());
+        Error::Relayed { status: StatusCode::BAD_GATEWAY.as_u16(), errcode: "M_UNKNOWN".to_owned(), message }
+    }
+}
+
+/// A Matrix error of another server, made fit to be passed on.
+#[derive(Deserialize)]
+struct Refusal {
+    errcode: String,
+    #[serde(default)]
+    error: String,
+}
+
+impl Refusal {
+    fn read(body: &[u8]) -> Option<Self> {
+        let Self { errcode, error } = serde_json::from_slice(body).ok()?;
+        let of_code = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"_.".contains(&byte);
+        let errcode = match &*errcode {
+            // Clients would take these to be about their session here, and end it.
+            "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN" | "M_USER_LOCKED" => "M_UNAUTHORIZED".to_owned(),
+            code if code.len() > 64 || !code.bytes().all(of_code) => "M_UNKNOWN".to_owned(),
+            _ => errcode,
+        };
+        let error: String = error.chars().filter(|c| !c.is_control()).take(500).collect();
+        let error = if error.is_empty() { "The identity server refused it".to_owned() } else { error };
+        Some(Self { errcode, error })
+    }
+}
+
+fn path(endpoint: &str) -> String {
+    format!("/_matrix/identity/v2/{endpoint}")
+}
+
+fn check_token(token: &str) -> Result<&str> {
+    if token.is_empty() || token.len() > MAX_TEXT || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::invalid_param("`id_access_token` is not a token of an identity server"));
+    }
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_passed_on_only_if_it_does_no_harm() {
+        let read = |body: &str| Refusal::read(body.as_bytes()).map(|refusal| (refusal.errcode, refusal.error));
+        let said = |errcode: &str, error: &str| Some((errcode.to_owned(), error.to_owned()));
+        let terms = r#"{"errcode":"M_TERMS_NOT_SIGNED","error":"Sign\u0000 them"}"#;
+        assert_eq!(read(terms), said("M_TERMS_NOT_SIGNED", "Sign them"));
+        let logs_out = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"x"}"#;
+        assert_eq!(read(logs_out), said("M_UNAUTHORIZED", "x"));
+        assert_eq!(read(r#"{"errcode":"<b>"}"#), said("M_UNKNOWN", "The identity server refused it"));
+        for nothing in ["", "<html>", "{}", r#"{"errcode":1}"#] {
+            assert_eq!(read(nothing), None, "{nothing}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_whom_the_operator_does_not_trust() {
+        let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
+        let config = config::Identity { servers: vec!["id.example.org".to_owned().try_into().unwrap()] };
+        let servers = IdentityServers::new(&config, server_name!("here").to_owned(), Arc::new(key)).unwrap();
+        assert_eq!(servers.get("ID.example.org").unwrap().name(), "id.example.org");
+        for name in ["", "example.org", "id.example.org:8090", "id.example.org/x", "https://id.example.org"] {
+            assert!(
+                matches!(servers.get(name), Err(Error::Refused { kind: ErrorKind::ServerNotTrusted, .. })),
+                "{name}"
+            );
+        }
+        for url in [
+            "https://id.example.org.evil.org/valid",
+            "http://id.example.org/valid",
+            "https://id.example.org@evil.org/",
+            "https://id.example.org",
+        ] {
+            let asked = servers.is_key_valid(url, "key").await;
+            assert!(matches!(asked, Err(Error::Refused { kind: ErrorKind::ServerNotTrusted, .. })), "{url}");
+        }
+    }
+}

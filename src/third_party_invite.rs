@@ -1,0 +1,124 @@
+//! Inviting people of whom only an address is known.
+//!
+//! An identity server says who they are, and then they are invited as everybody else is; or it keeps the invitation
+//! for them, and the room holds the keys with which it will sign who they turned out to be.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>
+
+use futures_util::future::BoxFuture;
+use ruma::{
+    CanonicalJsonObject, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::client::membership::{Invite3pid, ThirdPartySigned},
+};
+
+use crate::{
+    error::{Error, Result},
+    identity::{IdentityServer, IdentityServers, StoredInvite},
+    room::{Invitation, NewRoom, Offer, OfferedKey, Rooms},
+    threepid::canonical,
+};
+
+/// How many people are invited by their address when a room is made: each is asked about on the way.
+const MAX_AT_ONCE: usize = 10;
+
+/// Invitations by address. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ThirdPartyInvites {
+    rooms: Rooms,
+    identity: IdentityServers,
+}
+
+/// Somebody who is to be invited, by an address of theirs.
+struct Invitee<'a> {
+    server: IdentityServer<'a>,
+    token: &'a str,
+    medium: &'a str,
+    address: String,
+}
+
+impl ThirdPartyInvites {
+    pub(crate) fn new(rooms: Rooms, identity: IdentityServers) -> Self {
+        Self { rooms, identity }
+    }
+
+    /// Invites whoever an address belongs to.
+    ///
+    /// Only who may invite has anybody asked about, so that nobody else is written to.
+    pub(crate) async fn invite(&self, room_id: &RoomId, sender: &UserId, invite: &Invite3pid) -> Result<()> {
+        let invitee = self.invitee(invite)?;
+        let invitation = self.rooms.invitation(room_id, sender).await?;
+        if let Some(user_id) = invitee.find_user().await? {
+            return self.rooms.invite(room_id, sender, &user_id, None).await;
+        }
+        let offer = invitee.leave(&invitation).await?;
+        self.rooms.offer(room_id, sender, &offer).await
+    }
+
+    /// Makes a room to which people are invited by their addresses. If one of them can't be, there is no room.
+    pub(crate) async fn create_room(&self, mut room: NewRoom, invites: &[Invite3pid]) -> Result<OwnedRoomId> {
+        if invites.len() > MAX_AT_ONCE {
+            let message =
+                format!("At most {MAX_AT_ONCE} people are invited by address with a room: invite others later");
+            return Err(Error::invalid_param(message));
+        }
+        let invitees = invites.iter().map(|invite| self.invitee(invite)).collect::<Result<Vec<_>>>()?;
+        let mut unknown = Vec::new();
+        for invitee in invitees {
+            match invitee.find_user().await? {
+                Some(user_id) => room.invite.push(user_id),
+                None => unknown.push(invitee),
+            }
+        }
+        let leave = |invitation: Invitation| -> BoxFuture<'_, Result<Vec<Offer>>> {
+            Box::pin(async move {
+                let mut offers = Vec::with_capacity(unknown.len());
+                for invitee in &unknown {
+                    offers.push(invitee.leave(&invitation).await?);
+                }
+                Ok(offers)
+            })
+        };
+        self.rooms.create_with_offers(room, leave).await
+    }
+
+    /// Turns an invitation to an address into one to the user who an identity server says is behind it.
+    ///
+    /// The rules of the room check that the signature is by one of its keys; here it is checked that the key is still
+    /// good.
+    pub(crate) async fn accept(&self, room_id: &RoomId, user_id: &UserId, signed: &ThirdPartySigned) -> Result<()> {
+        if signed.mxid != user_id {
+            return Err(Error::forbidden("This invitation was signed for another user"));
+        }
+        let signed = serde_json::to_value(signed).and_then(serde_json::from_value::<CanonicalJsonObject>);
+        let signed = signed.map_err(|e| Error::bad_json(format!("`third_party_signed` can't be read: {e}")))?;
+        let key = self.rooms.find_signing_key(room_id, &signed).await?;
+        if let Some(url) = &key.key_validity_url
+            && !self.identity.is_key_valid(url, &key.public_key).await?
+        {
+            return Err(Error::forbidden("The key with which this invitation was signed has been revoked"));
+        }
+        self.rooms.redeem(room_id, user_id, signed).await
+    }
+
+    fn invitee<'a>(&'a self, invite: &'a Invite3pid) -> Result<Invitee<'a>> {
+        let server = self.identity.get(&invite.id_server)?;
+        let address = canonical(&invite.medium, &invite.address)?;
+        Ok(Invitee { server, token: &invite.id_access_token, medium: invite.medium.as_str(), address })
+    }
+}
+
+impl Invitee<'_> {
+    async fn find_user(&self) -> Result<Option<OwnedUserId>> {
+        self.server.lookup(self.token, self.medium, &self.address).await
+    }
+
+    /// Leaves the invitation with the identity server.
+    async fn leave(&self, invitation: &Invitation) -> Result<Offer> {
+        let stored = self.server.store_invite(self.token, self.medium, &self.address, invitation).await?;
+        let StoredInvite { token, public_keys, display_name } = stored;
+        let keys = public_keys
+            .into_iter()
+            .map(|key| OfferedKey { public_key: key.public_key, key_validity_url: Some(key.key_validity_url) });
+        Ok(Offer { token, display_name, keys: keys.collect() })
+    }
+}
