@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::{
     account, account_data, alias, delayed_event, device, ephemeral, errand, event, filter, log, membership, node,
-    profile, registration, relation, report, room, search, signing_key, state, token, uia, user_directory,
     profile, registration, relation, report, room, search, signing_key, state, threepid, token, uia, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};

@@ -14,7 +14,11 @@ use hearth::{
 use ruma::api::client::discovery::discover_support::ContactRole;
 use serde_json::{Value, json};
 
-use crate::world::{Client, World, escape, http_client};
+use crate::{
+    identity_server::IdentityServer,
+    mail_server::MailServer,
+    world::{Client, World, escape, http_client},
+};
 
 /// A server with people who have something to lose.
 pub(super) struct Fixture {
@@ -56,6 +60,8 @@ pub(super) fn configure(config: &mut Config) {
         email_address: Some("alice@example.org".to_owned()),
     };
     config.well_known.support.contacts = vec![contact];
+    MailServer::start(config);
+    IdentityServer::start(config);
 }
 
 impl Fixture {
@@ -140,6 +146,9 @@ impl Fixture {
             return scene;
         }
         if let Some(scene) = Box::pin(self.scene_of_an_account(operation_id)).await {
+            return scene;
+        }
+        if let Some(scene) = Box::pin(self.scene_of_an_address(operation_id)).await {
             return scene;
         }
         let scene = Box::pin(self.scene_in_a_room_of_its_own(operation_id)).await;
@@ -243,6 +252,62 @@ impl Fixture {
             _ => return None,
         };
         Some(scene)
+    }
+
+    /// Where somebody proves an address, publishes it or is known by it.
+    async fn scene_of_an_address(&self, operation_id: &str) -> Option<Scene> {
+        let (erin, olga) = (self.person("erin"), self.person("olga"));
+        let name = format!("e{}", self.number());
+        let email = format!("{name}@example.org");
+        let identity = IdentityServer::of(&self.world);
+        let binding = json!({
+            "id_server": identity.name(), "id_access_token": "secret", "sid": name, "client_secret": "d0nt-T3ll",
+        });
+        let scene = match operation_id {
+            "requestTokenTo3PIDEmail" | "requestTokenToRegisterEmail" | "requestTokenToResetPasswordEmail" => {
+                let body = json!({ "client_secret": "d0nt-T3ll", "email": email, "send_attempt": 1 });
+                self.by("erin").body(body).once()
+            }
+            "requestTokenTo3PIDMSISDN" | "requestTokenToRegisterMSISDN" | "requestTokenToResetPasswordMSISDN" => {
+                self.by("erin").body(json!({
+                    "client_secret": "d0nt-T3ll", "country": "GB", "phone_number": "07700900001", "send_attempt": 1,
+                }))
+            }
+            "add3PID" => {
+                let mut body = self.prove(&email).await;
+                body["auth"] = password(erin);
+                self.by("erin").body(body).once().costly()
+            }
+            "bind3PID" => self.by("erin").body(binding),
+            "post3PIDs" => self.by("erin").body(json!({ "three_pid_creds": binding })),
+            "unbind3pidFromAccount" | "delete3pidFromAccount" => {
+                erin.post("/_matrix/client/v3/account/3pid/bind", binding).await.ok();
+                let body = json!({ "medium": "email", "address": email, "id_server": identity.name() });
+                self.by("erin").body(body).once()
+            }
+            "inviteBy3PID" => {
+                let body = json!({
+                    "id_server": identity.name(), "id_access_token": "secret", "medium": "email", "address": email,
+                });
+                self.by("olga").in_room(&olga.create_room(json!({})).await).body(body)
+            }
+            _ => return None,
+        };
+        Some(scene)
+    }
+
+    /// Proves an address, and tells what its client has to show for it.
+    async fn prove(&self, email: &str) -> Value {
+        let body = json!({ "client_secret": "d0nt-T3ll", "email": email, "send_attempt": 1 });
+        let path = "/_matrix/client/v3/account/3pid/email/requestToken";
+        let asked = self.world.call("POST", path, None, Some(body)).await.ok();
+        let mail = MailServer::of(&self.world).take().into_iter().find(|mail| mail.to == email).unwrap();
+        let proof = json!({ "client_secret": "d0nt-T3ll", "sid": asked["sid"] });
+        let mut submission = proof.clone();
+        submission["token"] = mail.token().into();
+        let submit_url = asked["submit_url"].as_str().unwrap().trim_start_matches("https://matrix.example.org");
+        self.world.call("POST", submit_url, None, Some(submission)).await.ok();
+        proof
     }
 
     /// Where a room is not what it was before: Olga's, with Pat.

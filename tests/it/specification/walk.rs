@@ -27,14 +27,16 @@ use crate::world::{escape, texts};
 const AT_ONCE: usize = 8;
 
 /// Endpoints whose valid request this server refuses, and how.
-const REFUSED: [(&str, u16, &str); 7] = [
+const REFUSED: [(&str, u16, &str); 9] = [
     // Nobody here is an application service.
     ("pingAppservice", 403, "M_FORBIDDEN"),
     ("updateAppserviceRoomDirectoryVisibility", 403, "M_FORBIDDEN"),
     // No policy server is configured.
     ("getWellknownPolicy", 404, "M_NOT_FOUND"),
-    // It asks no identity server.
-    ("inviteBy3PID", 400, "M_SERVER_NOT_TRUSTED"),
+    // It sends no text messages.
+    ("requestTokenTo3PIDMSISDN", 400, "M_THREEPID_MEDIUM_NOT_SUPPORTED"),
+    ("requestTokenToRegisterMSISDN", 403, "M_THREEPID_DENIED"),
+    ("requestTokenToResetPasswordMSISDN", 403, "M_THREEPID_DENIED"),
     // It is connected to no other network.
     ("getProtocolMetadata", 404, "M_NOT_FOUND"),
     ("queryLocationByProtocol", 404, "M_NOT_FOUND"),
