@@ -75,15 +75,13 @@ async fn delete_many(
     Ok(delete_devices::v3::Response::new())
 }
 
-/// As ruma's, without `null` for what is not known.
+/// What is not known is `null`, as other servers have it: matrix-nio takes a device for broken where a key is absent,
+/// as the specification wants it.
 #[derive(Serialize)]
 struct Shown<'a> {
     device_id: &'a DeviceId,
-    #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     last_seen_ip: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     last_seen_ts: Option<i64>,
 }
 

@@ -186,6 +186,7 @@ impl Fixture {
                 .with("stateKey", "note")
                 .body(json!({ "is": "x" })),
             "getSpaceHierarchy" => self.by("alice").with("roomId", &self.space).with("suggested_only", "false"),
+            "peekEvents" => self.by("alice").with("room_id", &self.room),
             "sync" => self.by("alice").with("filter", &self.standing["filterId"]),
             "getEventContext" | "getRoomEvents" => self.by("alice").with("filter", r#"{"lazy_load_members":true}"#),
             "createRoom" => {
