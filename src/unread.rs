@@ -1,7 +1,9 @@
 //! Unread counts: derived from the log and the receipts, never counted up and down in the database.
 //!
 //! An event is unread for a user if it notifies or highlights them, came after they joined, and lies beyond what they
-//! have read: a receipt for the whole room, one for its thread, or something that they said themselves there.
+//! have read: a receipt for the whole room, one for its thread, or something that they said themselves there. Only a
+//! room's newest events count, 5,000 at least; which ones they are depends on nothing but the log, so that all nodes
+//! tell the same.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
 
@@ -31,8 +33,11 @@ use crate::{
     store,
 };
 
-/// How often a count is begun again because the user's membership has changed meanwhile.
+/// How often a count is begun again because the user's membership has changed meanwhile, or the room has grown.
 const ATTEMPTS: usize = 8;
+/// Counts reach back into the stretch of a room's events before the newest one: whoever never reads shall not have
+/// the whole history counted each time. In tests so short that it matters.
+const STRETCH: i64 = if cfg!(test) { 24 } else { 5_000 };
 
 /// Everybody's unread counts. Cheap to clone.
 #[derive(Clone)]
@@ -75,13 +80,13 @@ impl Unread {
         }
         let tail = self.0.rooms.log().tail();
         let remembered = tail.catch_up(tail.reached(), |_| {
-            let joined = room.view(|view| view.joined_at(user_id))?;
+            let (joined, head) = room.view(|view| view.joined_at(user_id).map(|joined| (joined, view.head.head)))?;
             let receipts = self.0.receipts.find_own(user_id, room_id)?;
             let mut tally = Tally::new(joined);
             for receipt in receipts {
                 tally.receipt(&receipt);
             }
-            self.0.book.keep(user_id, room_id, tally, &[]);
+            self.0.book.keep(user_id, room_id, tally, head, &[]);
             Some(())
         });
         remembered.flatten().is_some()
@@ -92,10 +97,12 @@ impl Unread {
         loop {
             let mut snapshot = self.0.db.snapshot().await?;
             let position = store::log::last_position(&mut snapshot).await?;
-            let Some(tally) = count(&mut snapshot, user_id, room_id, room, position).await? else { return Ok(()) };
+            let Some((head, _)) = store::room::find_head(&mut snapshot, room_id).await? else { return Ok(()) };
+            let reach = reach(&mut snapshot, room_id, head.head, position).await?;
+            let Some(tally) = count(&mut snapshot, user_id, room, reach, position).await? else { return Ok(()) };
             drop(snapshot);
             self.0.rooms.log().tail().reach(position).await;
-            let keep = |missed: &[_]| self.0.book.keep(user_id, room_id, tally, missed);
+            let keep = |missed: &[_]| self.0.book.keep(user_id, room_id, tally, head.head, missed);
             if self.0.rooms.log().tail().catch_up(position, keep).is_some() {
                 return Ok(());
             }
@@ -103,23 +110,37 @@ impl Unread {
     }
 }
 
-/// The tally of a user who has joined, as the database has it up to `until`.
+/// How many of a room's first events no longer count when it has `head` events.
+fn beyond_reach(head: i64) -> i64 {
+    (head / STRETCH - 1).max(0) * STRETCH
+}
+
+/// Where the last event is that no longer counts, in a room with `head` events up to `until`.
+async fn reach(snapshot: &mut Conn, room_id: &RoomId, head: i64, until: Position) -> Result<Position> {
+    let found = match beyond_reach(head) {
+        0 => None,
+        beyond => store::event::nth_newest(snapshot, room_id, until, head - beyond).await?,
+    };
+    Ok(found.unwrap_or(Position::START))
+}
+
+/// The tally of a user who has joined, as the database has it after `from` and up to `until`.
 async fn count(
     snapshot: &mut Conn,
     user_id: &UserId,
-    room_id: &RoomId,
     room: &Room,
+    from: Position,
     until: Position,
 ) -> Result<Option<Tally>> {
     let memberships = own_memberships(snapshot, user_id, room).await?;
     let Some(joined) = joined_at(&memberships) else { return Ok(None) };
-    let mut tally = Tally::new(joined);
-    for (_, receipt) in store::ephemeral::receipts_of(snapshot, room_id, user_id).await? {
+    let room_id = room.view(|view| view.room_id.clone());
+    let mut tally = Tally::new(joined.max(from));
+    for (_, receipt) in store::ephemeral::receipts_of(snapshot, &room_id, user_id).await? {
         tally.receipt(&receipt);
     }
     let silent: Vec<i64> = memberships.iter().filter_map(|(_, place, _)| place.map(|at| at.0)).collect();
-    let stretch = (tally.read_until(), until);
-    for attention in store::event::count_attention(snapshot, room_id, user_id, stretch, &silent).await? {
+    for attention in store::event::count_attention(snapshot, &room_id, user_id, &tally.unread(until), &silent).await? {
         tally.take(&attention);
     }
     tally.counted = until;

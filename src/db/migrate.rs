@@ -48,6 +48,7 @@ static MIGRATIONS: &[Migration] = migrations![
     9 "0009_event_timestamps",
     10 "0010_moderation",
     11 "0011_delayed_events",
+    12 "0012_threads",
 ];
 
 statements! {

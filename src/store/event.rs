@@ -51,15 +51,23 @@ statements! {
     /// What was redacted no longer asks for attention.
     DELETE_HIGHLIGHTS = "DELETE FROM highlights WHERE position = (SELECT position FROM events WHERE event_id = $1)";
     HIGHLIGHTS_BETWEEN = "SELECT position, user_id FROM highlights WHERE position >= $1 AND position <= $2";
-    /// How far $2 has read each thread of a room, by a receipt or by what they have said there ($5: what does not
-    /// count as that), and what asks for their attention beyond: after $3, up to $4. Counted here, because whoever
-    /// never reads would have the whole history carried over.
+    /// The event of a room, up to $2, that $3 come after.
+    NTH_NEWEST = "SELECT position FROM events WHERE room_id = $1 AND position <= $2
+        ORDER BY position DESC LIMIT 1 OFFSET $3";
+    /// How far $2 has read each thread of a room, by a receipt or by what they have said there ($6: what does not
+    /// count as that), and what asks for their attention beyond: in threads after $3, in the main timeline after $4,
+    /// both up to $5. Counted here, because whoever never reads would have all of it carried over.
     COUNT_ATTENTION = "WITH said AS (
-            SELECT e.position, coalesce(e.thread_root, '') AS thread, e.notifies AND e.sender <> $2 AS notifies,
-                h.position IS NOT NULL AS highlights, e.sender = $2 AND NOT (e.position IN LIST($5)) AS speaks
+            SELECT e.position, '' AS thread, e.notifies AND e.sender <> $2 AS notifies,
+                h.position IS NOT NULL AS highlights, e.sender = $2 AND NOT (e.position IN LIST($6)) AS speaks
             FROM events e LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
-            WHERE e.room_id = $1 AND e.position > $3 AND e.position <= $4 AND e.standing = 0
-                AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)),
+            WHERE e.room_id = $1 AND e.position > $4 AND e.position <= $5 AND e.standing = 0
+                AND e.thread_root IS NULL AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)
+            UNION ALL SELECT e.position, e.thread_root, e.notifies AND e.sender <> $2,
+                h.position IS NOT NULL, e.sender = $2 AND NOT (e.position IN LIST($6))
+            FROM events e LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
+            WHERE e.room_id = $1 AND e.position > $3 AND e.position <= $5 AND e.standing = 0
+                AND e.thread_root IS NOT NULL AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)),
         heard AS (
             SELECT thread, max(place) AS until FROM (
                 SELECT thread, position AS place FROM said WHERE speaks
@@ -351,17 +359,37 @@ pub(crate) struct Attention {
     pub(crate) last: Position,
 }
 
-/// What a user has read and what is unread for them in a room, after `after`, up to `until`. What they did at the
-/// places of `silent` does not show that they have read. What they have read of a thread comes before what they have
-/// not.
+/// The part of a room's history in which something may be unread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    pub(crate) threads_after: Position,
+    pub(crate) main_after: Position,
+    pub(crate) until: Position,
+}
+
+/// Where the event of a room is that has `newer` events after it, up to `until`.
+pub(crate) async fn nth_newest(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    until: Position,
+    newer: i64,
+) -> DbResult<Option<Position>> {
+    let row = conn.find(&NTH_NEWEST, args![room_id, until.0, newer]).await?;
+    row.map(|row| Ok(Position(row.get(0)?))).transpose()
+}
+
+/// What a user has read and what is unread for them in a stretch of a room. What they did at the places of `silent`
+/// does not show that they have read. What they have read of a thread comes before what they have not.
 pub(crate) async fn count_attention(
     conn: &mut Conn,
     room_id: &RoomId,
     user_id: &UserId,
-    (after, until): (Position, Position),
+    stretch: &Stretch,
     silent: &[i64],
 ) -> DbResult<Vec<Attention>> {
-    let rows = conn.list(&COUNT_ATTENTION, args![room_id, user_id, after.0, until.0, silent]).await?;
+    let Stretch { threads_after, main_after, until } = *stretch;
+    let args = args![room_id, user_id, threads_after.0, main_after.0, until.0, silent];
+    let rows = conn.list(&COUNT_ATTENTION, args).await?;
     let attention = rows.iter().map(|row| {
         let thread: String = row.get(0)?;
         let count = |column| row.get::<i64>(column).map(|count| u64::try_from(count).unwrap_or(0));

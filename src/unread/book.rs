@@ -14,7 +14,10 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 
-use super::tally::{Counts, Said, Tally, Thread};
+use super::{
+    STRETCH, beyond_reach,
+    tally::{Counts, Said, Tally, Thread},
+};
 use crate::{
     event::{Logged, Standing},
     fact::{Batch, News},
@@ -37,11 +40,14 @@ pub struct Book {
 }
 
 /// One room.
-#[derive(Default)]
 struct Page {
     /// Everything after this is here.
     after: Position,
     happened: VecDeque<(Position, Happened)>,
+    /// How many events the room has.
+    head: i64,
+    /// Where the room's newest stretch began, if that is known.
+    milestone: Option<Position>,
     tallies: HashMap<OwnedUserId, Tally>,
 }
 
@@ -101,8 +107,17 @@ impl Utterance {
 }
 
 impl Page {
+    /// Of a room with `head` events up to `after`.
+    fn new(after: Position, head: i64) -> Self {
+        let milestone = (head == 0).then_some(Position::START);
+        Self { after, happened: VecDeque::new(), head, milestone, tallies: HashMap::new() }
+    }
+
     /// Takes the next entry of the log.
     fn read(&mut self, at: Position, news: &News) {
+        if let News::Event(_) = news {
+            self.count(at);
+        }
         match news {
             News::Event(logged) if logged.stored.standing == Standing::Accepted => self.read_event(at, logged),
             News::Receipt(receipt) => {
@@ -111,6 +126,17 @@ impl Page {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// One event more. Every so many the counts reach less far back.
+    fn count(&mut self, at: Position) {
+        self.head += 1;
+        if self.head % STRETCH == 0 {
+            match self.milestone.replace(at) {
+                Some(out_of_reach) => self.tallies.values_mut().for_each(|tally| tally.read_all(out_of_reach)),
+                None => self.tallies.clear(),
+            }
         }
     }
 
@@ -206,7 +232,9 @@ impl Reader for Book {
             let page = match (page, news) {
                 (Some(page), _) => page,
                 // Of a new room everything is known from the beginning.
-                (None, News::Event(logged)) if begins_room(logged) => self.insert(room_id, Page::default()),
+                (None, News::Event(logged)) if begins_room(logged) => {
+                    self.insert(room_id, Page::new(Position::START, 0))
+                }
                 _ => continue,
             };
             page.lock().read(at, news);
@@ -241,14 +269,18 @@ impl Book {
         Some(counts)
     }
 
-    /// Whether everything that was ever said in a room is remembered: then a tally can begin at the user's join.
+    /// Whether everything that was ever said in a room is remembered and counts: then a tally can begin at the user's
+    /// join.
     pub(super) fn is_complete(&self, room_id: &RoomId) -> bool {
-        self.pages.read().get(room_id).is_some_and(|page| page.lock().after == Position::START)
+        self.pages.read().get(room_id).is_some_and(|page| {
+            let page = page.lock();
+            page.after == Position::START && beyond_reach(page.head) == 0
+        })
     }
 
-    /// Takes a tally that is true at its place, and what has happened since then as far as it is not known here.
-    /// Called while the log stands still.
-    pub(super) fn keep(&self, user_id: &UserId, room_id: &RoomId, tally: Tally, missed: &[Arc<Batch>]) {
+    /// Takes a tally that is true at its place, at which the room has `head` events, and what has happened since then
+    /// as far as it is not known here. Called while the log stands still.
+    pub(super) fn keep(&self, user_id: &UserId, room_id: &RoomId, tally: Tally, head: i64, missed: &[Arc<Batch>]) {
         if self.tallies.fetch_add(1, Ordering::Relaxed) >= KEPT_TALLIES {
             self.tallies.store(1, Ordering::Relaxed);
             for page in self.pages.read().values() {
@@ -257,9 +289,12 @@ impl Book {
         }
         let known = self.pages.read().get(room_id).cloned();
         let is_new = known.is_none();
-        let new = || self.insert(room_id, Page { after: tally.counted, ..Page::default() });
-        let page = known.unwrap_or_else(new);
+        let page = known.unwrap_or_else(|| self.insert(room_id, Page::new(tally.counted, head)));
         let mut page = page.lock();
+        if beyond_reach(page.head) != beyond_reach(head) {
+            // It reaches too far back by now, and is counted again.
+            return;
+        }
         page.tallies.insert(user_id.to_owned(), tally);
         for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
             if news.room_id() != Some(room_id) {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use ruma::OwnedEventId;
 
-use crate::{fact::Receipt, position::Position, store::event::Attention};
+use crate::{
+    fact::Receipt,
+    position::Position,
+    store::event::{Attention, Stretch},
+};
 
 /// How many events are unread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,18 +119,22 @@ impl Tally {
     pub(super) fn receipt(&mut self, receipt: &Receipt) {
         let until = receipt.event_position;
         match &*receipt.thread_id {
-            "" => {
-                self.read = self.read.max(until);
-                for slot in self.slots.values_mut() {
-                    slot.read(until);
-                }
-            }
+            "" => return self.read_all(until),
             "main" => self.slot(None).read(until),
             thread => {
                 if let Ok(root) = OwnedEventId::try_from(thread) {
                     self.slot(Some(root)).read(until);
                 }
             }
+        }
+        self.tidy();
+    }
+
+    /// Nothing up to here counts any more, in whatever thread.
+    pub(super) fn read_all(&mut self, until: Position) {
+        self.read = self.read.max(until);
+        for slot in self.slots.values_mut() {
+            slot.read(until);
         }
         self.tidy();
     }
@@ -170,9 +178,10 @@ impl Tally {
         self.tidy();
     }
 
-    /// Up to where nothing is unread, in whatever thread.
-    pub(super) fn read_until(&self) -> Position {
-        self.read
+    /// Where something may be unread, up to `until`.
+    pub(super) fn unread(&self, until: Position) -> Stretch {
+        let main_after = self.slots.get(&None).map_or(self.read, |main| main.read);
+        Stretch { threads_after: self.read, main_after, until }
     }
 
     /// Whether nothing is unread.

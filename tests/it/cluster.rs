@@ -55,8 +55,12 @@ async fn history(client: &Client, room: &str) -> Vec<String> {
 async fn read_many(client: Client, room: String, mut since: String, count: usize) -> Vec<String> {
     let mut seen = Vec::new();
     while seen.len() < count {
-        let sync =
-            client.sync_with(Some(&since), "&filter=%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:200%7D%7D%7D").await;
+        let sync = client
+            .sync_with(
+                Some(&since),
+                "&timeout=10000&filter=%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:200%7D%7D%7D",
+            )
+            .await;
         let events = sync["rooms"]["join"][&room]["timeline"]["events"].as_array().cloned().unwrap_or_default();
         seen.extend(events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()));
         since = next(&sync);
@@ -85,7 +89,7 @@ async fn three_nodes_write_into_one_room_and_agree_on_its_order() {
     }
     let mut readers = Vec::new();
     for client in &clients {
-        let since = next(&client.sync_with(None, "&timeout=0").await);
+        let since = next(&client.sync(None).await);
         readers.push(read_many(client.clone(), room.clone(), since, 3 * EACH));
     }
     let [one, two, three] = &clients[..] else { panic!("three clients") };
@@ -131,7 +135,7 @@ async fn what_one_node_has_answered_the_others_know() {
         assert_eq!(alice.get(&format!("{path}/state/m.room.name/")).await.ok()["name"], "Kitchen");
         elsewhere.put(&format!("{path}/state/m.room.name/"), json!({ "name": "Bath" })).await.ok();
         assert_eq!(third.get(&format!("{path}/state/m.room.name/")).await.ok()["name"], "Bath");
-        assert_eq!(texts(&third.sync_with(None, "&timeout=0").await, &room), ["hello"]);
+        assert_eq!(texts(&third.sync(None).await, &room), ["hello"]);
 
         // A transaction id holds everywhere.
         let send = format!("{path}/send/m.room.message/once");
@@ -152,7 +156,7 @@ async fn nodes_come_and_go_under_way() {
     let Some(mut world) = cluster(|_| ()).await else { return };
     let alice = world.user("alice").await;
     let room = alice.create_room(json!({})).await;
-    let since = next(&alice.sync_with(None, "&timeout=0").await);
+    let since = next(&alice.sync(None).await);
     alice.say(&room, "three").await;
     world.remove_node(0).await;
     alice.say(&room, "two").await;
@@ -189,13 +193,13 @@ async fn a_clock_that_is_an_hour_off_breaks_nothing() {
     // Somebody types for a second on one node; on the others that is neither over at once nor for ever.
     for node in 0..3 {
         let bob = bob.clone().at_node(&world, (node + 1) % 3);
-        let mut since = next(&bob.sync_with(None, "&timeout=0").await);
+        let mut since = next(&bob.sync(None).await);
         let typing = format!("{path}/typing/{}", escape(&alice.user_id));
         alice.clone().at_node(&world, node).put(&typing, json!({ "typing": true, "timeout": 1_000 })).await.ok();
         for expected in [json!([alice.user_id]), json!([])] {
             let mut typists = Value::Null;
             while typists.is_null() {
-                let sync = bob.sync(Some(&since)).await;
+                let sync = bob.wait(&since).await;
                 since = next(&sync);
                 let events =
                     sync["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
@@ -217,7 +221,7 @@ async fn to_go_on_typing_costs_the_log_nothing() {
     let typing = format!("/_matrix/client/v3/rooms/{}/typing/{}", escape(&room), escape(&alice.user_id));
     let says = async |body: Value| {
         alice.put(&typing, body).await.ok();
-        next(&alice.sync_with(None, "&timeout=0").await)
+        next(&alice.sync(None).await)
     };
     let before = says(json!({ "typing": false })).await;
     let began = says(json!({ "typing": true })).await;
@@ -261,10 +265,10 @@ async fn without_redis_news_comes_a_little_later() {
     bob.join(&room).await.ok();
     for node in 0..3 {
         let reader = bob.clone().at_node(&world, node);
-        let since = next(&reader.sync_with(None, "&timeout=0").await);
+        let since = next(&reader.sync(None).await);
         let writer = alice.clone().at_node(&world, (node + 1) % 3);
         let text = format!("to node {node}");
-        let (sync, _) = tokio::join!(reader.sync(Some(&since)), writer.say(&room, &text));
+        let (sync, _) = tokio::join!(reader.wait(&since), writer.say(&room, &text));
         assert_eq!(texts(&sync, &room), [text]);
     }
 }

@@ -119,7 +119,7 @@ on_both! {
         world.clock.advance(Duration::from_millis(1));
         let mut seen = Vec::new();
         while seen.len() < 2 {
-            sync = bob.sync(Some(&next(&sync))).await;
+            sync = bob.wait(&next(&sync)).await;
             seen.extend(texts(&sync, &room));
         }
         assert_eq!(seen, ["sooner", "later"]);

@@ -255,6 +255,7 @@ async fn survives(mut fleet: Fleet) {
     }
 
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let all_is_said = Arc::new(AtomicBool::new(false));
     let mut senders = Vec::new();
     for (n, room) in rooms.iter().enumerate() {
         for m in 0..SENDERS_PER_ROOM {
@@ -263,7 +264,7 @@ async fn survives(mut fleet: Fleet) {
             senders.push((room.clone(), start(send)));
         }
     }
-    let readers: Vec<_> = (0..READERS).map(|n| start(read_until(users[n].clone(), stop.clone()))).collect();
+    let readers: Vec<_> = (0..READERS).map(|n| start(read_until(users[n].clone(), all_is_said.clone()))).collect();
 
     let begun = Instant::now();
     // Sends, and the time they took, between the disturbances.
@@ -288,6 +289,7 @@ async fn survives(mut fleet: Fleet) {
     for (room, sender) in senders {
         told.entry(room).or_default().push(sender.await.unwrap());
     }
+    all_is_said.store(true, Ordering::SeqCst);
     let sends = acknowledged.load(Ordering::SeqCst);
     let a_second = |sends: u64, time: Duration| sends * 1_000 / u64::try_from(time.as_millis()).unwrap().max(1);
     eprintln!(
@@ -307,6 +309,7 @@ async fn survives(mut fleet: Fleet) {
         for room in &rooms {
             let messages: Vec<_> = histories[room].iter().map(|(id, _)| id.clone()).collect();
             let seen = seen.get(room).cloned().unwrap_or_default();
+            assert!(!seen.is_empty(), "a reader was told nothing of {room}");
             let expected = &messages[messages.len() - seen.len().min(messages.len())..];
             assert_eq!(seen, expected, "a reader of {room} has a gap, a duplicate or another order");
         }
@@ -344,15 +347,17 @@ async fn send_until(
     sent
 }
 
-/// Syncs until the senders have stopped and nothing more comes; fills every gap that a limited timeline leaves.
-async fn read_until(user: Stubborn, stop: Arc<AtomicBool>) -> HashMap<String, Vec<String>> {
+/// Syncs until all is said and read; fills every gap that a limited timeline leaves.
+async fn read_until(user: Stubborn, all_is_said: Arc<AtomicBool>) -> HashMap<String, Vec<String>> {
     let filter = escape(r#"{"room":{"timeline":{"limit":50},"state":{"lazy_load_members":true}}}"#);
     let mut seen: HashMap<String, Vec<String>> = HashMap::new();
     let mut since = String::new();
-    let mut quiet = 0;
-    while quiet < 3 {
+    loop {
+        let is_last = all_is_said.load(Ordering::SeqCst);
+        // A sync that does not wait knows whatever was acknowledged before.
+        let timeout = if is_last { 0 } else { 300 };
         let after = if since.is_empty() { String::new() } else { format!("&since={since}") };
-        let path = format!("/_matrix/client/v3/sync?timeout=300&filter={filter}{after}");
+        let path = format!("/_matrix/client/v3/sync?timeout={timeout}&filter={filter}{after}");
         let sync = user.call("GET", &path, None).await;
         let mut news = 0;
         for (room, joined) in sync["rooms"]["join"].as_object().into_iter().flatten() {
@@ -368,9 +373,10 @@ async fn read_until(user: Stubborn, stop: Arc<AtomicBool>) -> HashMap<String, Ve
             seen.entry(room.clone()).or_default().extend(messages.into_iter().map(|(id, _)| id));
         }
         since = sync["next_batch"].as_str().unwrap().to_owned();
-        quiet = if news == 0 && stop.load(Ordering::SeqCst) { quiet + 1 } else { 0 };
+        if is_last && news == 0 {
+            return seen;
+        }
     }
-    seen
 }
 
 /// The messages after one token up to another, oldest first.

@@ -103,7 +103,7 @@ on_both! {
         guest.put(&at(&room, "/send/org.example.wave/1"), json!({})).await.ok();
         guest.put(&at(&room, "/state/org.example.mood/today"), json!({ "mood": "good" })).await.ok();
         guest.put(&at(&room, "/state/m.room.name"), json!({ "name": "mine" })).await.refused(403, "M_FORBIDDEN");
-        assert_eq!(texts(&guest.sync_with(None, "&timeout=0").await, &room), ["welcome", "hello"]);
+        assert_eq!(texts(&guest.sync(None).await, &room), ["welcome", "hello"]);
         let profile = format!("/_matrix/client/v3/profile/{}", escape(&guest.user_id));
         guest.put(&format!("{profile}/displayname"), json!({ "displayname": "Visitor" })).await.ok();
         let member = alice.get(&at(&room, &format!("/state/m.room.member/{}", escape(&guest.user_id)))).await.ok();
@@ -210,7 +210,7 @@ on_both! {
         join(&guest, &room).await.ok();
         join(&other, &room).await.ok();
         join(&guest, &elsewhere).await.ok();
-        let since = next(&guest.sync_with(None, "&timeout=0").await);
+        let since = next(&guest.sync(None).await);
 
         let forbidden = json!({ "guest_access": "forbidden" });
         set_access(&bob, &room, forbidden.clone()).await.refused(403, "M_FORBIDDEN");

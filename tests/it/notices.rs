@@ -21,7 +21,7 @@ async fn administration(world: &World) -> Administration {
 async fn invited(user: &Client, since: &str) -> (String, Value, String) {
     let mut since = since.to_owned();
     for _ in 0..6 {
-        let sync = user.sync(Some(&since)).await;
+        let sync = user.wait(&since).await;
         since = next(&sync);
         if let Some((room, told)) = sync["rooms"]["invite"].as_object().and_then(|rooms| rooms.iter().next()) {
             return (room.clone(), told["invite_state"]["events"].clone(), since);
@@ -34,7 +34,7 @@ async fn invited(user: &Client, since: &str) -> (String, Value, String) {
 async fn told(user: &Client, room: &str, since: &str, count: usize) -> Vec<String> {
     let (mut since, mut all) = (since.to_owned(), Vec::new());
     for _ in 0..6 {
-        let sync = user.sync(Some(&since)).await;
+        let sync = user.wait(&since).await;
         since = next(&sync);
         all.extend(texts(&sync, room));
         if all.len() >= count {

@@ -185,18 +185,18 @@ on_both! {
         bob.join(&room).await.ok();
         bob.leave(&room).await.ok();
         bob.post(&at(&room, "/forget"), json!({})).await.ok();
-        let since = bob.sync_with(None, "&timeout=0").await["next_batch"].as_str().unwrap().to_owned();
+        let since = bob.sync(None).await["next_batch"].as_str().unwrap().to_owned();
         let (body, filter) = (json!({ "user_id": bob.user_id }), escape(r#"{"room":{"include_leave":true}}"#));
         for act in ["/ban", "/unban"] {
             alice.post(&at(&room, act), body.clone()).await.ok();
             for since in [None, Some(&*since)] {
-                let sync = bob.sync_with(since, &format!("&timeout=0&filter={filter}")).await;
+                let sync = bob.sync_with(since, &format!("&filter={filter}")).await;
                 assert!(sync["rooms"]["leave"].get(&room).is_none(), "{act} {sync}");
             }
             bob.get(&at(&room, "/messages?dir=b")).await.refused(403, "M_FORBIDDEN");
         }
         alice.invite(&room, &bob.user_id).await.ok();
-        let sync = bob.sync_with(Some(&since), "&timeout=0").await;
+        let sync = bob.sync(Some(&since)).await;
         assert!(sync["rooms"]["invite"].get(&room).is_some(), "{sync}");
         bob.leave(&room).await.ok();
         bob.get(&at(&room, "/messages?dir=b")).await.ok();

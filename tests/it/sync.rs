@@ -16,8 +16,8 @@ on_both! {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await.ok();
-        let since = next(&bob.sync_with(None, "&timeout=0").await);
-        let (sync, _) = tokio::join!(bob.sync(Some(&since)), alice.say(&room, "hello"));
+        let since = next(&bob.sync(None).await);
+        let (sync, _) = tokio::join!(bob.wait(&since), alice.say(&room, "hello"));
         assert_eq!(texts(&sync, &room), ["hello"]);
         assert_eq!(sync["rooms"]["join"][&room]["unread_notifications"]["notification_count"], 1);
         // Nothing new: the same request waits and then says so.
@@ -28,7 +28,7 @@ on_both! {
     async fn a_retry_is_told_the_same(world) {
         let alice = world.user("alice").await;
         let room = alice.create_room(json!({})).await;
-        let since = next(&alice.sync_with(None, "&timeout=0").await);
+        let since = next(&alice.sync(None).await);
         for n in 0..3 {
             alice.say(&room, &n.to_string()).await;
         }
@@ -52,7 +52,7 @@ on_both! {
 
     async fn invites_are_told_with_stripped_state_and_leaving_ends_them(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
-        let since = next(&bob.sync_with(None, "&timeout=0").await);
+        let since = next(&bob.sync(None).await);
         let room = alice.create_room(json!({ "name": "Kitchen", "invite": [bob.user_id], "is_direct": true })).await;
         let sync = bob.sync(Some(&since)).await;
         let events = sync["rooms"]["invite"][&room]["invite_state"]["events"].as_array().unwrap().clone();
@@ -71,7 +71,7 @@ on_both! {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await.ok();
-        let since = next(&bob.sync_with(None, "&timeout=0").await);
+        let since = next(&bob.sync(None).await);
         alice.say(&room, "before").await;
         alice.post(&format!("/_matrix/client/v3/rooms/{}/kick", escape(&room)), json!({ "user_id": bob.user_id })).await.ok();
         alice.say(&room, "after").await;
@@ -82,10 +82,10 @@ on_both! {
         assert_eq!(events[1]["content"]["membership"], "leave");
         let later = bob.get(&format!("/_matrix/client/v3/sync?timeout=0&since={}", next(&sync))).await.ok();
         assert!(later["rooms"]["leave"].get(&room).is_none(), "{later}");
-        let initial = bob.sync_with(None, "&timeout=0").await;
+        let initial = bob.sync(None).await;
         assert!(initial["rooms"]["leave"].get(&room).is_none());
         let filter = escape(r#"{"room":{"include_leave":true}}"#);
-        let initial = bob.sync_with(None, &format!("&timeout=0&filter={filter}")).await;
+        let initial = bob.sync_with(None, &format!("&filter={filter}")).await;
         assert!(initial["rooms"]["leave"].get(&room).is_some(), "{initial}");
     }
 
@@ -127,7 +127,7 @@ on_both! {
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await.ok();
         let event = alice.say(&room, "read me").await;
-        let since = next(&alice.sync_with(None, "&timeout=0").await);
+        let since = next(&alice.sync(None).await);
         let at = |rest: &str| format!("/_matrix/client/v3/rooms/{}{rest}", escape(&room));
         bob.post(&at(&format!("/receipt/m.read/{}", escape(&event))), json!({})).await.ok();
         let sync = alice.sync(Some(&since)).await;
@@ -140,7 +140,7 @@ on_both! {
         let events = &sync["rooms"]["join"][&room]["ephemeral"]["events"];
         assert_eq!(events[0]["content"]["user_ids"], json!([bob.user_id]), "{sync}");
         world.clock.advance(Duration::from_secs(31));
-        let sync = alice.sync(Some(&next(&sync))).await;
+        let sync = alice.wait(&next(&sync)).await;
         let events = &sync["rooms"]["join"][&room]["ephemeral"]["events"];
         assert_eq!(events[0]["content"]["user_ids"], json!([]), "{sync}");
 
@@ -155,7 +155,7 @@ on_both! {
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await.ok();
         let event = alice.say(&room, "read me").await;
-        let (hers, his) = (next(&alice.sync_with(None, "&timeout=0").await), next(&bob.sync_with(None, "&timeout=0").await));
+        let (hers, his) = (next(&alice.sync(None).await), next(&bob.sync(None).await));
         let path = format!("/_matrix/client/v3/rooms/{}/receipt/m.read.private/{}", escape(&room), escape(&event));
         bob.post(&path, json!({})).await.ok();
         let sync = bob.sync(Some(&his)).await;
@@ -183,14 +183,14 @@ on_both! {
         let alice = world.user("alice").await;
         let room = alice.create_room(json!({ "name": "Kitchen" })).await;
         alice.say(&room, "one").await;
-        let before = alice.sync_with(None, "&timeout=0").await;
+        let before = alice.sync(None).await;
         let since = next(&before);
         let event = alice.say(&room, "two").await;
         let world = world.restarted().await;
         let again = world.login(&alice).await.at(&world);
         let sync = again.sync(Some(&since)).await;
         assert_eq!(texts(&sync, &room), ["two"]);
-        let initial = again.sync_with(None, "&timeout=0").await;
+        let initial = again.sync(None).await;
         assert_eq!(texts(&initial, &room), ["one", "two"]);
         let found = again.get(&format!("/_matrix/client/v3/rooms/{}/event/{}", escape(&room), escape(&event))).await.ok();
         assert_eq!(found["content"]["body"], "two");
@@ -198,8 +198,8 @@ on_both! {
 
     async fn shutting_down_answers_who_waits(world) {
         let alice = world.user("alice").await;
-        let since = next(&alice.sync_with(None, "&timeout=0").await);
-        let waiting = alice.sync(Some(&since));
+        let since = next(&alice.sync(None).await);
+        let waiting = alice.wait(&since);
         let stop = async {
             while !world.metrics().contains("hearth_waiting_syncs 1") {
                 tokio::task::yield_now().await;

@@ -29,7 +29,7 @@ on_both! {
         bob.join(&room).await.ok();
         let since = next(&bob.sync(None).await);
         let typing = alice.type_as(&alice.user_id, &room, json!({ "typing": true }));
-        let (sync, typed) = tokio::join!(bob.sync(Some(&since)), typing);
+        let (sync, typed) = tokio::join!(bob.wait(&since), typing);
         typed.ok();
         assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])), "{sync} after {since}");
 
@@ -38,7 +38,7 @@ on_both! {
             tokio::time::sleep(Duration::from_millis(50)).await;
             world.clock.advance(Duration::from_secs(31));
         };
-        let (sync, ()) = tokio::join!(bob.sync(Some(&token)), late);
+        let (sync, ()) = tokio::join!(bob.wait(&token), late);
         assert_eq!(typists(&sync, &room), Some(json!([])));
 
         alice.type_as(&alice.user_id, &room, json!({ "typing": true, "timeout": 20_000 })).await.ok();
@@ -68,7 +68,7 @@ on_both! {
         assert_eq!(typists(&sync, &room), None, "nobody was told that it ended: {sync}");
 
         world.clock.advance(Duration::from_secs(11));
-        let sync = bob.sync(Some(&next(&sync))).await;
+        let sync = bob.wait(&next(&sync)).await;
         assert_eq!(typists(&sync, &room), Some(json!([])));
     }
 

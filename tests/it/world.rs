@@ -374,15 +374,21 @@ impl Client {
         self.post(&format!("/_matrix/client/v3/rooms/{}/invite", escape(room)), json!({ "user_id": user_id })).await
     }
 
-    /// One `/sync`, waiting up to ten seconds for something to happen.
+    /// One `/sync`, which does not wait and tells of everything that was acknowledged before.
     pub(crate) async fn sync(&self, since: Option<&str>) -> Value {
         self.sync_with(since, "").await
+    }
+
+    /// One `/sync` that waits up to ten seconds for news. It tells what it hears first, and not what another node is
+    /// about to hear.
+    pub(crate) async fn wait(&self, since: &str) -> Value {
+        self.sync_with(Some(since), "&timeout=10000").await
     }
 
     /// One `/sync` with further parameters, each beginning with `&`.
     pub(crate) async fn sync_with(&self, since: Option<&str>, more: &str) -> Value {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
-        let timeout = if more.contains("&timeout=") { "" } else { "&timeout=10000" };
+        let timeout = if more.contains("&timeout=") { "" } else { "&timeout=0" };
         self.get(&format!("/_matrix/client/v3/sync?set_presence=offline{timeout}{since}{more}")).await.ok()
     }
 }
