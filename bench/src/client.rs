@@ -27,10 +27,70 @@ pub(crate) struct User {
     pub(crate) authorization: HeaderValue,
 }
 
-/// A room, kept as the path of its endpoints.
+/// A room, kept as its id in paths, and the path of its endpoints.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
+    id: String,
     path: String,
+}
+
+impl Room {
+    /// As it stands in a path.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// The id of something that was said.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct EventId {
+    event_id: String,
+}
+
+impl EventId {
+    /// As it stands in a path.
+    pub(crate) fn escaped(&self) -> String {
+        utf8_percent_encode(&self.event_id, NON_ALPHANUMERIC).to_string()
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.event_id)
+    }
+}
+
+/// What `POST /createRoom` is told.
+#[derive(Debug, Serialize)]
+pub(crate) struct NewRoom<'a> {
+    preset: Preset,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visibility: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creation_content: Option<Creation>,
+}
+
+#[derive(Debug, Serialize)]
+struct Creation {
+    r#type: &'static str,
+}
+
+impl<'a> NewRoom<'a> {
+    pub(crate) fn new(preset: Preset, name: &'a str) -> Self {
+        Self { preset, name, visibility: None, creation_content: None }
+    }
+
+    /// A space that anybody may join.
+    pub(crate) fn space(name: &'a str) -> Self {
+        let creation_content = Some(Creation { r#type: "m.space" });
+        Self { creation_content, ..Self::new(Preset::PublicChat, name) }
+    }
+
+    /// The same, in the public directory or not.
+    pub(crate) fn listed(self, listed: bool) -> Self {
+        Self { visibility: listed.then_some("public"), ..self }
+    }
 }
 
 /// Who may enter a new room: one of the specification's presets.
@@ -122,18 +182,25 @@ impl Client {
 
     /// `POST /createRoom`.
     pub(crate) async fn create_room(&mut self, preset: Preset, name: &str) -> Result<Room> {
-        #[derive(Serialize)]
-        struct CreateRoom<'a> {
-            preset: Preset,
-            name: &'a str,
-        }
+        self.create(&NewRoom::new(preset, name)).await
+    }
+
+    /// The same, with more to say of the room.
+    pub(crate) async fn create(&mut self, new: &NewRoom<'_>) -> Result<Room> {
         #[derive(Deserialize)]
         struct Created {
             room_id: String,
         }
-        let created: Created = self.post("/_matrix/client/v3/createRoom", &CreateRoom { preset, name }).await?;
-        let id = utf8_percent_encode(&created.room_id, NON_ALPHANUMERIC);
-        Ok(Room { path: format!("/_matrix/client/v3/rooms/{id}") })
+        let created: Created = self.post("/_matrix/client/v3/createRoom", new).await?;
+        let id = utf8_percent_encode(&created.room_id, NON_ALPHANUMERIC).to_string();
+        Ok(Room { path: format!("/_matrix/client/v3/rooms/{id}"), id })
+    }
+
+    /// `PUT /rooms/{roomId}/state/m.space.child/{stateKey}`.
+    pub(crate) async fn add_child(&mut self, space: &Room, child: &Room) -> Result<()> {
+        let path = format!("{}/state/m.space.child/{}", space.path, child.id);
+        self.call(&Method::PUT, &path, Bytes::from_static(br#"{"via":["localhost"]}"#)).await?;
+        Ok(())
     }
 
     /// `POST /rooms/{roomId}/join`.
@@ -144,11 +211,15 @@ impl Client {
 
     /// `PUT /rooms/{roomId}/send/m.room.message/{txnId}`; `text` needs no escaping.
     pub(crate) async fn send(&mut self, room: &Room, text: &str) -> Result<()> {
+        self.say(room, format!(r#"{{"msgtype":"m.text","body":"{text}"}}"#)).await?;
+        Ok(())
+    }
+
+    /// The same with any content.
+    pub(crate) async fn say(&mut self, room: &Room, content: String) -> Result<Bytes> {
         let transaction = TRANSACTION.fetch_add(1, Ordering::Relaxed);
         let path = format!("{}/send/m.room.message/{transaction}", room.path);
-        let body = format!(r#"{{"msgtype":"m.text","body":"{text}"}}"#);
-        self.call(&Method::PUT, &path, body.into()).await?;
-        Ok(())
+        self.call(&Method::PUT, &path, content.into()).await
     }
 }
 

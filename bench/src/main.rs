@@ -8,6 +8,7 @@
 //! cargo run --release -p hearth-bench -- --url http://127.0.0.1:8008 --pid "$(pidof hearth)" --json result.json
 //! ```
 
+mod asking;
 mod client;
 mod connection;
 mod inbox;

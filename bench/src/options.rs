@@ -73,6 +73,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     pub(crate) people: u32,
 
+    /// Rooms that `public_rooms` puts into the public directory before it looks; none, to look among those that are
+    /// there
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub(crate) rooms: u32,
+
+    /// Messages that `search_messages` has said before it searches (a million take some minutes: raise --give-up)
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    pub(crate) messages: u32,
+
     /// Long polls that `idle_polls` holds. For their memory start the server afresh and play nothing else: a
     /// server first uses up what earlier load has left free
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]

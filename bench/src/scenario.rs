@@ -3,12 +3,15 @@
 mod accounts;
 mod busy;
 mod delivery;
+mod listed;
 mod memory;
 mod people;
 mod polls;
 mod rooms;
+mod search;
 mod send;
 mod sync;
+mod thread;
 mod wake;
 
 use anyhow::Result;
@@ -37,7 +40,11 @@ pub(crate) enum Scenario {
     SyncIdle,
     #[value(name = "wake_250")]
     Wake250,
+    Hierarchy,
+    Thread,
+    PublicRooms,
     SearchUsers,
+    SearchMessages,
     IdlePolls,
     Memory,
 }
@@ -57,7 +64,11 @@ impl Scenario {
             Self::InitialSync => "initial_sync",
             Self::SyncIdle => "sync_idle",
             Self::Wake250 => "wake_250",
+            Self::Hierarchy => "hierarchy",
+            Self::Thread => "thread",
+            Self::PublicRooms => "public_rooms",
             Self::SearchUsers => "search_users",
+            Self::SearchMessages => "search_messages",
             Self::IdlePolls => "idle_polls",
             Self::Memory => "memory",
         }
@@ -77,7 +88,13 @@ impl Scenario {
             Self::InitialSync => "initial /sync of a user in 100 rooms with 10 messages each",
             Self::SyncIdle => "incremental /sync of the same user, timeout 0 and nothing new",
             Self::Wake250 => "one event wakes 250 waiting /syncs: until the last one has read it",
+            Self::Hierarchy => "the hierarchy of a space of 500 rooms in one answer, by 4 clients",
+            Self::Thread => "pages of a thread of 10,000 replies, by 4 clients",
+            Self::PublicRooms => "pages and searches of the public directory by 4 clients, over --rooms rooms",
             Self::SearchUsers => "searches of the user directory by 4 clients, among --people people",
+            Self::SearchMessages => {
+                "searches of --messages messages in 64 rooms by 4 clients, newest first, then by rank"
+            }
             Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
             Self::Memory => "memory and processor time of the idle server, before and after everything",
         }
@@ -98,7 +115,11 @@ impl Scenario {
             Self::InitialSync => Box::pin(sync::initial(name, stage)).await,
             Self::SyncIdle => Box::pin(sync::idle(name, stage)).await,
             Self::Wake250 => Box::pin(wake::crowd(name, stage)).await,
+            Self::Hierarchy => Box::pin(listed::hierarchy(name, stage)).await,
+            Self::Thread => Box::pin(thread::relations(name, stage)).await,
+            Self::PublicRooms => Box::pin(listed::directory(name, stage)).await,
             Self::SearchUsers => Box::pin(people::search(name, stage)).await,
+            Self::SearchMessages => Box::pin(search::messages(name, stage)).await,
             Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
             Self::Memory => Box::pin(memory::compare(name, stage)).await,
         }
