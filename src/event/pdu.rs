@@ -147,10 +147,15 @@ impl Pdu {
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#redactions>
     pub fn redacted(&self, because: Arc<Pdu>) -> Result<Self, PduError> {
+        Ok(self.stripped()?.with_redacted_because(because))
+    }
+
+    /// What a redaction would leave of this event, for readers who are not to see more, though nobody has redacted it.
+    pub fn stripped(&self) -> Result<Self, PduError> {
         let object = redact(self.to_object()?, &self.rules.redaction, None)?;
         let json = serde_json::value::to_raw_value(&object)?;
         let mut pdu = Self::read(self.event_id.clone(), json, self.rules)?;
-        pdu.redacted_because = Some(because);
+        pdu.redacted_because.clone_from(&self.redacted_because);
         Ok(pdu)
     }
 

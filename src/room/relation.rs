@@ -323,7 +323,8 @@ impl Rooms {
         Ok(Some(page))
     }
 
-    /// Threads of a room whose last words stand at or before `from`, newest first, and where to go on.
+    /// Threads of a room whose last words stand at or before `from`, newest first, and where to go on. A thread that
+    /// was begun by somebody whom the reader ignores is listed, without their words.
     pub async fn threads(
         &self,
         reading: &mut Reading,
@@ -363,8 +364,11 @@ impl Rooms {
                         && reading.sight.sees(event)
                         && reading.sight.sees_at(latest)
                 });
-                if let Some(event) = event {
+                if let Some(mut event) = event {
                     self.recall(reading, event.position).await?;
+                    if is_ignored(&event.pdu, &reading.ignored) {
+                        event.pdu = Arc::new(event.pdu.stripped().map_err(Error::broken)?);
+                    }
                     found.push(ThreadRoot { event, latest });
                 }
             }

@@ -280,6 +280,13 @@ on_both! {
         let of_bob = bob.get(&v1(&room, "/threads?include=participated")).await.ok();
         assert_eq!(ids(&of_bob), [one.as_str(), &two]);
 
+        let ignored = json!({ "ignored_users": { bob.user_id.clone(): {} } });
+        let path = format!("/_matrix/client/v3/user/{}/account_data/m.ignored_user_list", escape(&alice.user_id));
+        alice.put(&path, ignored).await.ok();
+        let all = threads("").await;
+        assert_eq!(ids(&all), [one.as_str(), &two, &three]);
+        assert_eq!((&all["chunk"][0]["content"]["body"], &all["chunk"][1]["content"]), (&json!("1"), &json!({})));
+
         alice.get(&v1(&room, "/threads?limit=0")).await.refused(400, "M_INVALID_PARAM");
         alice.get(&v1(&room, "/threads?from=nonsense")).await.refused(400, "M_INVALID_PARAM");
         alice.get(&v1(&room, "/threads?include=some")).await.refused(400, "M_INVALID_PARAM");
