@@ -2,7 +2,7 @@
 //!
 //! One file for each act. What counts is in the database; this room keeps only facts that it has read
 //! there, until [`Bearers::forget`] says that they changed. Lock order inside transactions: the
-//! account, then its device, then their tokens.
+//! account, then its device, then their tokens, and the account before sessions that prove an address of it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 

@@ -32,7 +32,7 @@ use crate::{
 pub(crate) use self::{
     address::{EmailAddress, canonical},
     binding::Credentials,
-    session::{Pending, Proof, SUBMIT_PATH, TokenRequest, find_proof, take, unproved},
+    session::{Pending, Proof, SUBMIT_PATH, TokenRequest, find_proof, look_at, take, unproved},
 };
 
 /// What an address is proved for.

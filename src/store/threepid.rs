@@ -48,6 +48,10 @@ statements! {
     TAKE_VALIDATED = "DELETE FROM threepid_sessions
         WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3
         RETURNING medium, address, validated_ts";
+    FIND_VALIDATED = "SELECT medium, address FROM threepid_sessions
+        WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3";
+    FORGET_RESETS = "DELETE FROM threepid_sessions WHERE operation = 'reset_password'
+        AND (medium, address) IN (SELECT medium, address FROM threepids WHERE user_id = $1)";
     DELETE_OLD_SESSIONS = "DELETE FROM threepid_sessions WHERE changed_ts <= $1";
 
     INSERT_MAIL = "INSERT INTO threepid_mails (medium, address, sent_ts) VALUES ($1, $2, $3)";
@@ -214,6 +218,22 @@ pub(crate) async fn count_failure(conn: &mut Conn, sid: &str) -> DbResult<()> {
 
 pub(crate) async fn set_validated(conn: &mut Conn, sid: &str, now: i64) -> DbResult<()> {
     conn.execute(&SET_VALIDATED, args![sid, now]).await.map(drop)
+}
+
+/// The address that was proved for an operation.
+pub(crate) async fn find_validated(
+    conn: &mut Conn,
+    sid: &str,
+    operation: &str,
+    expiry: i64,
+) -> DbResult<Option<(String, String)>> {
+    let row = conn.find(&FIND_VALIDATED, args![sid, operation, expiry]).await?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+}
+
+/// Ends every session in which an address of a user is or was proved to reset their password.
+pub(crate) async fn forget_resets(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&FORGET_RESETS, args![user_id]).await.map(drop)
 }
 
 /// The address that was proved for an operation, and when; from now on the session is nobody's.

@@ -233,6 +233,17 @@ pub(crate) async fn find_proof(
     Ok(session.filter(proves).map(|session| Proof(session.sid)))
 }
 
+/// The address that a proof is about, which stays good for use: its medium, and itself.
+pub(crate) async fn look_at(
+    conn: &mut Conn,
+    proof: &Proof,
+    operation: Operation,
+    now: i64,
+) -> Result<(String, String)> {
+    let found = store::find_validated(conn, &proof.0, operation.as_str(), before(now, LIFETIME)).await?;
+    found.ok_or_else(unproved)
+}
+
 /// Uses a proof, once, and tells what it proves.
 pub(crate) async fn take(conn: &mut Conn, proof: &Proof, operation: Operation, now: i64) -> Result<Threepid> {
     let taken = store::take_validated(conn, &proof.0, operation.as_str(), before(now, LIFETIME)).await?;

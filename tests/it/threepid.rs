@@ -243,6 +243,57 @@ on_both! {
         login(&world, "alice", "newest password").await.ok();
     }
 
+    /// Trap: whoever read the mailbox for a minute gets no further when the owner has set a new password.
+    async fn a_new_password_ends_what_was_confirmed_before(world, config => { MailServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        add(&world, &alice, "alice@example.org").await;
+        add(&world, &alice, "second@example.org").await;
+        add(&world, &bob, "bob@example.org").await;
+        let prove = async |email: &str, secret: &str| {
+            by_mail(&Prover { secret, ..Prover::to_reset(&world, email) }.prove().await)
+        };
+        let thief = prove("alice@example.org", "thief").await;
+        let elsewhere = prove("second@example.org", "thief").await;
+        let waiting = Prover { secret: "waiting", ..Prover::to_reset(&world, "alice@example.org") };
+        waiting.ask(1).await.ok();
+        let unread = MailServer::of(&world).take_one();
+        let theirs = prove("bob@example.org", "bob").await;
+        let owner = prove("alice@example.org", "owner").await;
+        let body = json!({ "new_password": "new password", "logout_devices": false, "auth": owner });
+        world.call("POST", &format!("{ACCOUNT}/password"), None, Some(body)).await.ok();
+        for proof in [thief, elsewhere] {
+            reset(&world, "stolen password", proof).await.refused(401, "M_THREEPID_AUTH_FAILED");
+        }
+        assert_eq!(press(&world, &unread).await.0, 400);
+
+        let thief = prove("alice@example.org", "thief").await;
+        let change = json!({ "new_password": "newer password", "logout_devices": false });
+        with_auth(&alice, &format!("{ACCOUNT}/password"), change, password("alice", "new password")).await.ok();
+        reset(&world, "stolen password", thief).await.refused(401, "M_THREEPID_AUTH_FAILED");
+        login(&world, "alice", "newer password").await.ok();
+        // What others have confirmed is theirs.
+        reset(&world, "bob's new one", theirs).await.ok();
+    }
+
+    /// Each of them looks at its own session first, and then ends the other's.
+    async fn of_two_resets_at_once_one_sets_the_password(world, config => { MailServer::start(config); }) {
+        let alice = world.user("alice").await;
+        add(&world, &alice, "alice@example.org").await;
+        let mut proofs = Vec::new();
+        for secret in ["a", "b", "c"] {
+            let prover = Prover { secret, ..Prover::to_reset(&world, "alice@example.org") };
+            proofs.push(by_mail(&prover.prove().await));
+        }
+        let resets = proofs.into_iter().map(|proof| reset(&world, "new password", proof));
+        let (set, refused): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(resets).await.into_iter().partition(|reply| reply.status == 200);
+        assert_eq!((set.len(), refused.len()), (1, 2), "{refused:?}");
+        for late in refused {
+            assert_eq!(late.body["errcode"], "M_THREEPID_AUTH_FAILED", "{}", late.body);
+        }
+        login(&world, "alice", "new password").await.ok();
+    }
+
     /// Whoever has forgotten the password is answered as whoever knows it.
     async fn the_mails_of_a_locked_account_let_nobody_in(world, config => { MailServer::start(config); }) {
         let alice = world.user("alice").await;
