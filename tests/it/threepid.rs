@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hearth::{
     app::Administration,
-    config::{Policy, RegistrationMode, Translation},
+    config::{Policy, RateLimit, RegistrationMode, Translation},
 };
 use serde_json::{Value, json};
 
@@ -392,6 +392,39 @@ on_both! {
             let told = [&to_owner, &to_nobody].into_iter().find(|mail| mail.find_link().is_none()).unwrap();
             assert!(!told.text.contains("http") && told.text.contains("localhost"), "{}", told.text);
         }
+    }
+
+    /// Whoever tries passwords is made to wait by the address that they typed, not by whose it is.
+    async fn nobody_learns_from_waiting_who_has_an_account(world, config => {
+        MailServer::start(config);
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.rate_limits.enabled = true;
+        config.rate_limits.login = RateLimit { per_second: 0.001, burst: 3 };
+    }) {
+        let alice = world.user("alice").await;
+        add(&world, &alice, "alice@example.org").await;
+        let http = http_client(Duration::from_secs(30));
+        let mut hosts = 1..255;
+        // Each time from elsewhere.
+        let mut status = async |identifier: Value| {
+            let body = json!({ "type": "m.login.password", "identifier": identifier, "password": "guess" });
+            let request = http.post(format!("{}{LOGIN}", world.url)).body(body.to_string());
+            let from = format!("192.0.2.{}", hosts.next().unwrap());
+            request.header("x-forwarded-for", from).send().await.unwrap().status().as_u16()
+        };
+        let email = |address: &str| json!({ "type": "m.id.thirdparty", "medium": "email", "address": address });
+        // The first was the password with which the address was added.
+        for name in ["alice", "@Alice:localhost"] {
+            assert_eq!(status(json!({ "type": "m.id.user", "user": name })).await, 403, "{name}");
+        }
+        assert_eq!(status(json!({ "type": "m.id.user", "user": "alice" })).await, 429);
+        for address in ["alice@example.org", "nobody@example.org"] {
+            for spelling in [address, &address.to_ascii_uppercase(), address] {
+                assert_eq!(status(email(spelling)).await, 403, "{spelling}");
+            }
+            assert_eq!(status(email(address)).await, 429, "{address}");
+        }
+        assert_eq!(status(email("no address")).await, 403);
     }
 
     async fn an_attempt_is_mailed_once(world, config => { MailServer::start(config); }) {
