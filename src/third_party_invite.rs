@@ -69,6 +69,9 @@ impl ThirdPartyInvites {
                 None => unknown.push(invitee),
             }
         }
+        if unknown.is_empty() {
+            return self.rooms.create(room).await;
+        }
         let leave = |invitation: Invitation| -> BoxFuture<'_, Result<Vec<Offer>>> {
             Box::pin(async move {
                 let mut offers = Vec::with_capacity(unknown.len());

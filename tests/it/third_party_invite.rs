@@ -176,4 +176,25 @@ on_both! {
         identity.is(Mood::Well);
         create(json!([])).await.ok();
     }
+
+    /// Letters are not taken back: none is written for a room that is refused.
+    async fn nobody_is_written_to_for_a_room_that_can_not_be(world, config => { IdentityServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let identity = IdentityServer::of(&world);
+        identity.knows("bob@example.org", &bob.user_id);
+        let create = async |mut body: Value, address: &str| {
+            body["invite_3pid"] = json!([invitation(&identity, address)]);
+            alice.post("/_matrix/client/v3/createRoom", body).await
+        };
+        alice.create_room(json!({ "room_alias_name": "pub" })).await;
+        let taken = create(json!({ "room_alias_name": "pub" }), "eve@example.org").await;
+        taken.refused(400, "M_ROOM_IN_USE");
+        let powerless = json!({ "room_version": "11", "power_level_content_override": { "invite": 101 } });
+        create(powerless.clone(), "eve@example.org").await.refused(400, "M_INVALID_ROOM_STATE");
+        create(powerless.clone(), "bob@example.org").await.refused(400, "M_INVALID_ROOM_STATE");
+        let asked = identity.take_asked();
+        assert!(asked.iter().all(|asked| !asked.path.ends_with("/store-invite")), "{asked:?}");
+        // Without anybody to invite there is nothing against it.
+        alice.create_room(powerless).await;
+    }
 }
