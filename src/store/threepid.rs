@@ -4,7 +4,7 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::token::TokenHash;
-use crate::db::{Conn, DbResult, Row, args, statements};
+use crate::db::{Conn, DbResult, Engine, Row, Tx, args, statements};
 
 statements! {
     LIST_THREEPIDS = "SELECT medium, address, validated_ts, added_ts FROM threepids WHERE user_id = $1
@@ -54,7 +54,13 @@ statements! {
         AND (medium, address) IN (SELECT medium, address FROM threepids WHERE user_id = $1)";
     DELETE_OLD_SESSIONS = "DELETE FROM threepid_sessions WHERE changed_ts <= $1";
 
+    /// Held until the transaction ends. The two numbers are a space of their own beside those of one number.
+    LOCK_MAILBOX = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720320, hashtext($1))::text";
     INSERT_MAIL = "INSERT INTO threepid_mails (medium, address, sent_ts) VALUES ($1, $2, $3)";
+    DELETE_MAIL = "DELETE FROM threepid_mails WHERE rowid =
+            (SELECT rowid FROM threepid_mails WHERE medium = $1 AND address = $2 AND sent_ts = $3 LIMIT 1)"
+        | "DELETE FROM threepid_mails WHERE ctid =
+            (SELECT ctid FROM threepid_mails WHERE medium = $1 AND address = $2 AND sent_ts = $3 LIMIT 1)";
     COUNT_MAILS = "SELECT COUNT(*), MIN(sent_ts) FROM threepid_mails
         WHERE medium = $1 AND address = $2 AND sent_ts > $3";
     DELETE_OLD_MAILS = "DELETE FROM threepid_mails WHERE sent_ts <= $1";
@@ -247,8 +253,22 @@ pub(crate) async fn take_validated(
     row.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).transpose()
 }
 
+/// Waits for the turn to count the mails to an address. To be called before that, with the session locked already.
+pub(crate) async fn lock_mailbox(tx: &mut Tx, address: &str) -> DbResult<()> {
+    match tx.engine() {
+        Engine::Postgres => tx.execute(&LOCK_MAILBOX, args![address]).await.map(drop),
+        // Whoever may write there is alone.
+        Engine::Sqlite => Ok(()),
+    }
+}
+
 pub(crate) async fn insert_mail(conn: &mut Conn, medium: &str, address: &str, now: i64) -> DbResult<()> {
     conn.execute(&INSERT_MAIL, args![medium, address, now]).await.map(drop)
+}
+
+/// Forgets a mail that was not taken. To be called with the mailbox locked: of mails of the same time one is chosen.
+pub(crate) async fn delete_mail(conn: &mut Conn, medium: &str, address: &str, sent: i64) -> DbResult<()> {
+    conn.execute(&DELETE_MAIL, args![medium, address, sent]).await.map(drop)
 }
 
 /// How many mails went to an address after `since`, and when the first of them did.

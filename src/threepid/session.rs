@@ -97,6 +97,7 @@ impl Threepids {
         if session.until_ts > now {
             return Err(wait("A mail for this attempt is on its way: ask again in a moment", Duration::from_secs(2)));
         }
+        store::lock_mailbox(&mut tx, email).await?;
         let (mails, first) = store::count_mails(&mut tx, medium, email, before(now, MAILS_WITHIN)).await?;
         if mails >= MAX_MAILS {
             let free = first.unwrap_or(now).saturating_add(milliseconds(MAILS_WITHIN)).saturating_sub(now);
@@ -113,9 +114,12 @@ impl Threepids {
 
         let sent = mailer.send(letter).await;
         let mut tx = self.0.db.begin().await?;
-        match &sent {
-            Ok(()) => store::set_sent(&mut tx, &session.sid, send_attempt).await?,
-            Err(_) => store::set_not_sent(&mut tx, &session.sid).await?,
+        if sent.is_ok() {
+            store::set_sent(&mut tx, &session.sid, send_attempt).await?;
+        } else {
+            store::set_not_sent(&mut tx, &session.sid).await?;
+            store::lock_mailbox(&mut tx, email).await?;
+            store::delete_mail(&mut tx, medium, email, now).await?;
         }
         tx.commit().await?;
         sent.map_err(|error| match error {

@@ -516,6 +516,37 @@ on_both! {
         ask(&secrets[10], "alice@example.org").await.ok();
     }
 
+    async fn a_mailbox_is_not_flooded_by_many_at_once(world, config => { MailServer::start(config); }) {
+        let secrets: Vec<String> = (0..15).map(|number| format!("secret{number}")).collect();
+        let asked = secrets.iter().map(async |secret| {
+            Prover { secret, ..Prover::to_reset(&world, "alice@example.org") }.ask(1).await
+        });
+        let (sent, limited): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(asked).await.into_iter().partition(|reply| reply.status == 200);
+        assert_eq!((sent.len(), MailServer::of(&world).take().len()), (10, 10));
+        for reply in limited {
+            reply.refused(429, "M_LIMIT_EXCEEDED");
+        }
+    }
+
+    /// Who mistyped an address, or whose mail server was down, has not been sent anything.
+    async fn what_was_not_taken_fills_no_mailbox(world, config => { MailServer::start(config); }) {
+        let mails = MailServer::of(&world);
+        mails.refuse(Some("550 No such user"));
+        let secrets: Vec<String> = (0..12).map(|number| format!("secret{number}")).collect();
+        for secret in &secrets {
+            let prover = Prover { secret, ..Prover::to_add(&world, "alice@example.org") };
+            prover.ask(1).await.refused(400, "M_INVALID_PARAM");
+        }
+        mails.refuse(None);
+        // Those that were taken count as before.
+        for (number, secret) in secrets.iter().enumerate() {
+            let reply = Prover { secret, ..Prover::to_add(&world, "alice@example.org") }.ask(1).await;
+            assert_eq!(reply.status, if number < 10 { 200 } else { 429 }, "{}", reply.body);
+        }
+        assert_eq!(mails.take().len(), 10);
+    }
+
     async fn an_account_needs_an_address_where_the_operator_says_so(world, config => {
         MailServer::start(config);
         config.registration.require_email = true;
