@@ -182,10 +182,11 @@ impl IdentityServer<'_> {
         }
     }
 
-    /// The user who is known by this address. The server is not told the address itself.
+    /// The users who are known by these addresses, each given with its medium. The server is not told the addresses
+    /// themselves.
     ///
     /// <https://spec.matrix.org/v1.19/identity-service-api/#association-lookup>
-    pub(crate) async fn lookup(&self, token: &str, medium: &str, address: &str) -> Result<Option<OwnedUserId>> {
+    pub(crate) async fn lookup(&self, token: &str, addresses: &[(&str, &str)]) -> Result<Vec<Option<OwnedUserId>>> {
         #[derive(Deserialize)]
         struct HashDetails {
             lookup_pepper: String,
@@ -201,12 +202,16 @@ impl IdentityServer<'_> {
         if !details.algorithms.iter().any(|algorithm| algorithm == "sha256") {
             return Err(self.makes_no_sense(&"it does not know sha256"));
         }
-        let asked = format!("{address} {medium} {}", details.lookup_pepper);
-        let hash = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, asked.as_bytes()));
-        let body = json!({ "algorithm": "sha256", "pepper": details.lookup_pepper, "addresses": [hash] });
-        let mut found: Found = self.ask(self.post("lookup", &body).bearer_auth(token)).await?;
-        let user_id = found.mappings.remove(&hash).map(OwnedUserId::try_from);
-        user_id.transpose().map_err(|e| self.makes_no_sense(&e))
+        let hash = |(medium, address): &(&str, &str)| {
+            let asked = format!("{address} {medium} {}", details.lookup_pepper);
+            URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, asked.as_bytes()))
+        };
+        let hashes: Vec<String> = addresses.iter().map(hash).collect();
+        let body = json!({ "algorithm": "sha256", "pepper": details.lookup_pepper, "addresses": hashes });
+        let found: Found = self.ask(self.post("lookup", &body).bearer_auth(token)).await?;
+        let user_ids =
+            hashes.iter().map(|hash| found.mappings.get(hash).map(|user_id| OwnedUserId::try_from(user_id.as_str())));
+        user_ids.map(Option::transpose).collect::<Result<_, _>>().map_err(|e| self.makes_no_sense(&e))
     }
 
     /// Leaves an invitation for whoever proves that an address is theirs. The server writes to it. `invitation` is what

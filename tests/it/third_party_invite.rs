@@ -156,7 +156,11 @@ on_both! {
         let invites = json!([invitation(&identity, "bob@example.org"), invitation(&identity, "eve@example.org")]);
         let room = alice.create_room(json!({ "name": "The pub", "invite_3pid": invites })).await;
         assert_eq!(membership(&alice, &room, &bob.user_id).await["membership"], "invite");
-        let stored = identity.take_asked().pop().unwrap();
+        let mut asked = identity.take_asked();
+        let paths: Vec<_> = asked.iter().map(|asked| asked.path.rsplit('/').next().unwrap()).collect();
+        assert_eq!(paths, ["hash_details", "lookup", "store-invite"]);
+        assert_eq!(asked[1].body["addresses"].as_array().unwrap().len(), 2);
+        let stored = asked.pop().unwrap();
         assert_eq!((&stored.body["room_id"], &stored.body["room_name"]), (&json!(room), &json!("The pub")));
         let offer = offers(&alice, &room).await.remove(0);
         let eve = world.user("eve").await;
