@@ -10,6 +10,8 @@ mod address;
 mod binding;
 mod letter;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -113,7 +115,7 @@ impl Threepids {
         let mut tx = self.0.db.begin().await?;
         let account = account::lock(&mut tx, user_id).await?;
         if account.is_none_or(|account| account.deactivated) {
-            return Err(Error::refused(ErrorKind::UserDeactivated, "This account has been deactivated"));
+            return Err(deactivated());
         }
         let proved = take(&mut tx, proof, Operation::AddThreepid, self.now()).await?;
         attach(&mut tx, user_id, &proved).await?;
@@ -171,6 +173,10 @@ pub(crate) async fn attach(conn: &mut Conn, user_id: &UserId, threepid: &Threepi
 pub(crate) async fn find_owner(conn: &mut Conn, email: &str) -> Result<Option<OwnedUserId>> {
     let Ok(address) = EmailAddress::parse(email) else { return Ok(None) };
     Ok(store::find_owner(conn, Medium::Email.as_str(), address.as_str()).await?)
+}
+
+fn deactivated() -> Error {
+    Error::refused(ErrorKind::UserDeactivated, "This account has been deactivated")
 }
 
 /// `duration` before `now`, in milliseconds since the Unix epoch.

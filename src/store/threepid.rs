@@ -23,7 +23,12 @@ statements! {
         ORDER BY medium, address, id_server";
     DELETE_BINDING = "DELETE FROM threepid_bindings
         WHERE user_id = $1 AND medium = $2 AND address = $3 AND id_server = $4";
-    DELETE_BINDINGS_OF_USER = "DELETE FROM threepid_bindings WHERE user_id = $1";
+    /// In any order, so that no one row is always the last.
+    LIST_LEFT_BINDINGS = "SELECT b.user_id, b.medium, b.address, b.id_server
+        FROM threepid_bindings b JOIN accounts a ON a.user_id = b.user_id
+        WHERE a.deactivated_ts > $1 ORDER BY random() LIMIT $2";
+    DELETE_LEFT_BINDINGS = "DELETE FROM threepid_bindings
+        WHERE user_id IN (SELECT user_id FROM accounts WHERE deactivated_ts <= $1)";
 
     DELETE_OLD_SESSION = "DELETE FROM threepid_sessions
         WHERE operation = $1 AND medium = $2 AND address = $3 AND secret_hash = $4 AND changed_ts <= $5";
@@ -148,10 +153,9 @@ pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, medium: &str, addr
     Ok(conn.execute(&DELETE_THREEPID, args![medium, address, user_id]).await? == 1)
 }
 
-/// Everything that is known of a user's addresses.
+/// Takes every address from a user. Where they are published is remembered until they are withdrawn.
 pub(crate) async fn delete_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
-    conn.execute(&DELETE_THREEPIDS_OF_USER, args![user_id]).await?;
-    conn.execute(&DELETE_BINDINGS_OF_USER, args![user_id]).await.map(drop)
+    conn.execute(&DELETE_THREEPIDS_OF_USER, args![user_id]).await.map(drop)
 }
 
 pub(crate) async fn insert_binding(conn: &mut Conn, user_id: &UserId, binding: &Binding) -> DbResult<()> {
@@ -160,8 +164,22 @@ pub(crate) async fn insert_binding(conn: &mut Conn, user_id: &UserId, binding: &
 }
 
 pub(crate) async fn list_bindings(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Binding>> {
-    let binding = |row: &Row| Ok(Binding { medium: row.get(0)?, address: row.get(1)?, id_server: row.get(2)? });
-    conn.list(&LIST_BINDINGS, args![user_id]).await?.iter().map(binding).collect()
+    conn.list(&LIST_BINDINGS, args![user_id]).await?.iter().map(|row| binding(row, 0)).collect()
+}
+
+/// Some of what accounts have left published that were deactivated after `since`.
+pub(crate) async fn list_left_bindings(
+    conn: &mut Conn,
+    since: i64,
+    limit: i64,
+) -> DbResult<Vec<(OwnedUserId, Binding)>> {
+    let rows = conn.list(&LIST_LEFT_BINDINGS, args![since, limit]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, binding(row, 1)?))).collect()
+}
+
+/// Forgets what accounts have left published that were deactivated until `until`.
+pub(crate) async fn delete_left_bindings(conn: &mut Conn, until: i64) -> DbResult<()> {
+    conn.execute(&DELETE_LEFT_BINDINGS, args![until]).await.map(drop)
 }
 
 pub(crate) async fn delete_binding(conn: &mut Conn, user_id: &UserId, binding: &Binding) -> DbResult<()> {
@@ -286,6 +304,11 @@ pub(crate) async fn count_mails(
 pub(crate) async fn delete_old(conn: &mut Conn, sessions: i64, mails: i64) -> DbResult<()> {
     conn.execute(&DELETE_OLD_SESSIONS, args![sessions]).await?;
     conn.execute(&DELETE_OLD_MAILS, args![mails]).await.map(drop)
+}
+
+/// From three columns that follow each other.
+fn binding(row: &Row, first: usize) -> DbResult<Binding> {
+    Ok(Binding { medium: row.get(first)?, address: row.get(first + 1)?, id_server: row.get(first + 2)? })
 }
 
 fn session(row: &Row) -> DbResult<Session> {
