@@ -147,12 +147,12 @@ impl App {
             clock.clone(),
             random.clone(),
             server_name.clone(),
-            key,
+            Arc::clone(&key),
             Arc::clone(&books.rooms),
         );
         let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
-        let terms = terms(&config.registration.terms);
-        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone());
+        let (terms, secret) = (terms(&config.registration.terms), key.shared_secret());
+        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone(), secret);
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
         books.follow(&tail, accounts.bearers());
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
