@@ -31,7 +31,7 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
 
 use self::{last_seen::LastSeen, password::Passwords};
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     config::RegistrationMode,
     db::Db,
     error::{Error, Result},
@@ -168,7 +168,7 @@ impl Accounts {
 
 /// `duration` from `now` on, in milliseconds since the Unix epoch.
 fn after(now: i64, duration: Duration) -> i64 {
-    now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    now.saturating_add(millis(duration))
 }
 
 fn no_such_user() -> Error {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost, Restriction},
     account_data::{self, AccountDataBook},
-    clock::Clock,
+    clock::{Clock, millis},
     config::{self, Config, RateLimit},
     db::Db,
     delayed_event::{self, DelayedEvents},
@@ -334,8 +334,7 @@ impl Administration {
     /// Makes a registration token, good for `uses` accounts and for `lifetime`; without limit where there is none.
     pub async fn create_registration_token(&self, uses: Option<u32>, lifetime: Option<Duration>) -> Result<String> {
         let now = i64::from(self.clock.now().get());
-        let expires =
-            lifetime.map(|lifetime| now.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)));
+        let expires = lifetime.map(|lifetime| now.saturating_add(millis(lifetime)));
         self.accounts.create_registration_token(uses.map(i64::from), expires).await
     }
 }

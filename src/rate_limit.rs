@@ -21,10 +21,7 @@ use governor::{
     middleware::NoOpMiddleware,
     state::keyed::HashMapStateStore,
 };
-use ruma::{
-    OwnedUserId, UserId,
-    api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
-};
+use ruma::{OwnedUserId, UserId};
 
 use crate::{
     account::Caller,
@@ -215,19 +212,17 @@ fn quota(rate: Rate) -> Quota {
     quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
 }
 
-/// The header counts whole seconds, so the wait is rounded up to them.
 fn too_fast(wait: Duration) -> Error {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    let mut data = LimitExceededErrorData::new();
-    data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(seconds)));
-    let message = format!("Too many requests: try again in {seconds} s");
-    Error::refused(ErrorKind::LimitExceeded(data), message)
+    Error::wait("Too many requests", wait)
 }
 
 #[cfg(test)]
 mod tests {
     use governor::clock::FakeRelativeClock;
-    use ruma::user_id;
+    use ruma::{
+        api::error::{ErrorKind, RetryAfter},
+        user_id,
+    };
 
     use super::*;
     use crate::account::Restrictions;

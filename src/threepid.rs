@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use ruma::{OwnedServerName, OwnedUserId, UserId, api::error::ErrorKind, thirdparty::Medium};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     config::Config,
     db::{Conn, Db},
     error::{Error, Result},
@@ -181,9 +181,5 @@ fn deactivated() -> Error {
 
 /// `duration` before `now`, in milliseconds since the Unix epoch.
 fn before(now: i64, duration: Duration) -> i64 {
-    now.saturating_sub(milliseconds(duration))
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    now.saturating_sub(millis(duration))
 }

@@ -25,7 +25,7 @@ use serde_json::value::to_raw_value;
 
 use crate::{
     account::{Accounts, Named},
-    clock::Clock,
+    clock::{Clock, millis},
     db::Db,
     error::{Error, Result},
     random::Random,
@@ -302,8 +302,7 @@ impl Uia {
 
     /// Sessions opened until then have expired, in milliseconds since the Unix epoch.
     fn expiry(&self) -> i64 {
-        let lifetime = i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
-        i64::from(self.clock.now().get()).saturating_sub(lifetime)
+        i64::from(self.clock.now().get()).saturating_sub(millis(LIFETIME))
     }
 }
 
