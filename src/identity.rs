@@ -23,6 +23,7 @@ use crate::{
     config::{self, IdentityServerUrl},
     error::{Error, Result},
     event::SigningKey,
+    http_client::{self, Certificates, Needs},
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -78,7 +79,15 @@ impl IdentityServers {
     pub(crate) fn new(config: &config::Identity, server_name: OwnedServerName, key: Arc<SigningKey>) -> Result<Self> {
         let trusted = config.servers.clone();
         let plain = trusted.iter().all(|url| url.as_str().starts_with("http://"));
-        Ok(Self(Arc::new(Inner { http: client(plain)?, trusted, server_name, key })))
+        let http = http_client::new(Needs {
+            whom: "identity servers",
+            connect: CONNECT,
+            answer: ANSWER,
+            // They are out in the world, which some networks reach only so.
+            proxy: true,
+            certificates: if plain { Certificates::Unused } else { Certificates::Required },
+        });
+        Ok(Self(Arc::new(Inner { http: http.map_err(Error::broken)?, trusted, server_name, key })))
     }
 
     /// The server that a client names, if it may be asked.
@@ -115,16 +124,6 @@ impl IdentityServers {
         let validity: Validity = server.ask(self.0.http.get(validity_url)).await?;
         Ok(validity.valid)
     }
-}
-
-/// Where nobody is asked over HTTPS, no certificates of authorities are needed, which small images don't have.
-fn client(plain: bool) -> Result<Client> {
-    // Whoever comes second finds the same one in its place.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
-    let builder = Client::builder().connect_timeout(CONNECT).timeout(ANSWER);
-    let builder = builder.redirect(reqwest::redirect::Policy::none());
-    let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    builder.build().map_err(Error::broken)
 }
 
 impl IdentityServer<'_> {
