@@ -2,7 +2,7 @@
 //!
 //! One file for each act. What counts is in the database; this room keeps only facts that it has read
 //! there, until [`Bearers::forget`] says that they changed. Lock order inside transactions: the
-//! account, then its device, then their tokens.
+//! account, then its device, then their tokens, and the account before sessions that prove an address of it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
@@ -31,7 +31,7 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, UserId};
 
 use self::{last_seen::LastSeen, password::Passwords};
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     config::RegistrationMode,
     db::Db,
     error::{Error, Result},
@@ -168,7 +168,7 @@ impl Accounts {
 
 /// `duration` from `now` on, in milliseconds since the Unix epoch.
 fn after(now: i64, duration: Duration) -> i64 {
-    now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    now.saturating_add(millis(duration))
 }
 
 fn no_such_user() -> Error {

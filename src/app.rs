@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost, Restriction},
     account_data::{self, AccountDataBook},
-    clock::Clock,
+    clock::{Clock, millis},
     config::{self, Config, RateLimit},
     db::Db,
     delayed_event::{self, DelayedEvents},
@@ -147,12 +147,12 @@ impl App {
             clock.clone(),
             random.clone(),
             server_name.clone(),
-            key,
+            Arc::clone(&key),
             Arc::clone(&books.rooms),
         );
         let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
-        let terms = terms(&config.registration.terms);
-        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone());
+        let (terms, secret) = (terms(&config.registration.terms), key.shared_secret());
+        let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone(), secret);
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
         books.follow(&tail, accounts.bearers());
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
@@ -334,8 +334,7 @@ impl Administration {
     /// Makes a registration token, good for `uses` accounts and for `lifetime`; without limit where there is none.
     pub async fn create_registration_token(&self, uses: Option<u32>, lifetime: Option<Duration>) -> Result<String> {
         let now = i64::from(self.clock.now().get());
-        let expires =
-            lifetime.map(|lifetime| now.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)));
+        let expires = lifetime.map(|lifetime| now.saturating_add(millis(lifetime)));
         self.accounts.create_registration_token(uses.map(i64::from), expires).await
     }
 }

@@ -78,7 +78,12 @@ impl Clock {
 const SMALL: i64 = 100;
 
 fn machine_time() -> i64 {
-    i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX)
+    millis(since_epoch())
+}
+
+/// A span of time as it is counted in the database.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]

@@ -15,15 +15,14 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use ruma::{
-    OwnedDeviceId, OwnedRoomId, OwnedTransactionId, OwnedUserId, UserId,
-    api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
+    OwnedDeviceId, OwnedRoomId, OwnedTransactionId, OwnedUserId, UserId, api::error::ErrorKind,
     events::TimelineEventType,
 };
 
 pub(crate) use self::page::Which;
 pub(crate) use crate::store::delayed_event::{DelayedEvent, Finalised};
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     db::{Conn, Db},
     error::{Error, Result},
     event::{Content, Transaction},
@@ -255,14 +254,7 @@ fn deactivated() -> Error {
 
 /// `wait`: until the first of the user's events is sent, in milliseconds.
 fn too_many(max_scheduled: u32, wait: i64) -> Error {
-    let mut data = LimitExceededErrorData::new();
-    let seconds = u64::try_from(wait).unwrap_or(0).div_ceil(1_000).max(1);
-    data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(seconds)));
     let message =
-        format!("You have {max_scheduled} delayed events scheduled, and no more are allowed: cancel one, or wait");
-    Error::refused(ErrorKind::LimitExceeded(data), message)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+        format!("You have {max_scheduled} delayed events scheduled, and no more before one is sent or cancelled");
+    Error::wait(&message, Duration::from_millis(u64::try_from(wait).unwrap_or(0)))
 }

@@ -3,7 +3,9 @@
 //! A refusal carries the specification's error code, without HTTP; `api/error.rs` alone turns it into a
 //! status. What broke is logged there and told to nobody.
 
-use ruma::api::error::ErrorKind;
+use std::time::Duration;
+
+use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter};
 
 use crate::{
     db::{DbError, MigrateError},
@@ -63,6 +65,14 @@ impl Error {
 
     pub fn bad_json(message: impl Into<String>) -> Self {
         Self::refused(ErrorKind::BadJson, message)
+    }
+
+    /// Somebody has to wait. The header counts whole seconds, so the time is rounded up to them.
+    pub fn wait(message: &str, time: Duration) -> Self {
+        let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1);
+        let mut data = LimitExceededErrorData::new();
+        data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(seconds)));
+        Self::refused(ErrorKind::LimitExceeded(data), format!("{message}: try again in {seconds} s"))
     }
 
     /// `errcode` has no name in ruma: it is one of the Identity Service API's.

@@ -23,6 +23,7 @@ use crate::{
     config::{self, IdentityServerUrl},
     error::{Error, Result},
     event::SigningKey,
+    http_client::{self, Certificates, Needs},
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -78,7 +79,15 @@ impl IdentityServers {
     pub(crate) fn new(config: &config::Identity, server_name: OwnedServerName, key: Arc<SigningKey>) -> Result<Self> {
         let trusted = config.servers.clone();
         let plain = trusted.iter().all(|url| url.as_str().starts_with("http://"));
-        Ok(Self(Arc::new(Inner { http: client(plain)?, trusted, server_name, key })))
+        let http = http_client::new(Needs {
+            whom: "identity servers",
+            connect: CONNECT,
+            answer: ANSWER,
+            // They are out in the world, which some networks reach only so.
+            proxy: true,
+            certificates: if plain { Certificates::Unused } else { Certificates::Required },
+        });
+        Ok(Self(Arc::new(Inner { http: http.map_err(Error::broken)?, trusted, server_name, key })))
     }
 
     /// The server that a client names, if it may be asked.
@@ -115,16 +124,6 @@ impl IdentityServers {
         let validity: Validity = server.ask(self.0.http.get(validity_url)).await?;
         Ok(validity.valid)
     }
-}
-
-/// Where nobody is asked over HTTPS, no certificates of authorities are needed, which small images don't have.
-fn client(plain: bool) -> Result<Client> {
-    // Whoever comes second finds the same one in its place.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
-    let builder = Client::builder().connect_timeout(CONNECT).timeout(ANSWER);
-    let builder = builder.redirect(reqwest::redirect::Policy::none());
-    let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    builder.build().map_err(Error::broken)
 }
 
 impl IdentityServer<'_> {
@@ -182,10 +181,11 @@ impl IdentityServer<'_> {
         }
     }
 
-    /// The user who is known by this address. The server is not told the address itself.
+    /// The users who are known by these addresses, each given with its medium. The server is not told the addresses
+    /// themselves.
     ///
     /// <https://spec.matrix.org/v1.19/identity-service-api/#association-lookup>
-    pub(crate) async fn lookup(&self, token: &str, medium: &str, address: &str) -> Result<Option<OwnedUserId>> {
+    pub(crate) async fn lookup(&self, token: &str, addresses: &[(&str, &str)]) -> Result<Vec<Option<OwnedUserId>>> {
         #[derive(Deserialize)]
         struct HashDetails {
             lookup_pepper: String,
@@ -201,12 +201,16 @@ impl IdentityServer<'_> {
         if !details.algorithms.iter().any(|algorithm| algorithm == "sha256") {
             return Err(self.makes_no_sense(&"it does not know sha256"));
         }
-        let asked = format!("{address} {medium} {}", details.lookup_pepper);
-        let hash = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, asked.as_bytes()));
-        let body = json!({ "algorithm": "sha256", "pepper": details.lookup_pepper, "addresses": [hash] });
-        let mut found: Found = self.ask(self.post("lookup", &body).bearer_auth(token)).await?;
-        let user_id = found.mappings.remove(&hash).map(OwnedUserId::try_from);
-        user_id.transpose().map_err(|e| self.makes_no_sense(&e))
+        let hash = |(medium, address): &(&str, &str)| {
+            let asked = format!("{address} {medium} {}", details.lookup_pepper);
+            URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, asked.as_bytes()))
+        };
+        let hashes: Vec<String> = addresses.iter().map(hash).collect();
+        let body = json!({ "algorithm": "sha256", "pepper": details.lookup_pepper, "addresses": hashes });
+        let found: Found = self.ask(self.post("lookup", &body).bearer_auth(token)).await?;
+        let user_ids =
+            hashes.iter().map(|hash| found.mappings.get(hash).map(|user_id| OwnedUserId::try_from(user_id.as_str())));
+        user_ids.map(Option::transpose).collect::<Result<_, _>>().map_err(|e| self.makes_no_sense(&e))
     }
 
     /// Leaves an invitation for whoever proves that an address is theirs. The server writes to it. `invitation` is what

@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod fact;
 mod filter;
+mod http_client;
 mod hub;
 mod identity;
 pub mod log;

@@ -27,7 +27,7 @@ pub(crate) use self::{
     seal::{Opened, Seal},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     db::{Conn, Db, DbResult, Engine},
     fact::NodeId,
     hub::Hub,
@@ -245,8 +245,7 @@ impl Nodes {
     async fn agree_on_time(&self, conn: &mut Conn) -> DbResult<()> {
         let asked = Instant::now();
         let theirs = node::now(conn).await?;
-        let travelled = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(i64::MAX);
-        let moved = self.0.clock.agree_with(theirs.saturating_add(travelled));
+        let moved = self.0.clock.agree_with(theirs.saturating_add(millis(asked.elapsed() / 2)));
         if moved.abs() >= WRONG_CLOCK {
             let ahead = -moved;
             tracing::warn!(ahead_ms = ahead, "this machine's clock is wrong: the database's time is used instead");
@@ -257,10 +256,6 @@ impl Nodes {
 
 fn is_alive(row: &NodeRow) -> bool {
     row.silent < millis(DEAD)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// How much a node wants a key (rendezvous hashing): the highest has it.

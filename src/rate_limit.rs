@@ -21,15 +21,13 @@ use governor::{
     middleware::NoOpMiddleware,
     state::keyed::HashMapStateStore,
 };
-use ruma::{
-    OwnedUserId, UserId,
-    api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
-};
+use ruma::{OwnedUserId, UserId};
 
 use crate::{
     account::Caller,
     error::{Error, Result},
     hub::Board,
+    threepid::EmailAddress,
 };
 
 /// Every so many acts the buckets that are full again are thrown away.
@@ -97,6 +95,8 @@ pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
 enum Key {
     Address(IpAddr),
     User(OwnedUserId),
+    /// In the spelling in which it is kept. It has an `@` within, where a user ID begins with one.
+    Email(String),
 }
 
 impl std::fmt::Display for Key {
@@ -104,6 +104,7 @@ impl std::fmt::Display for Key {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::User(user_id) => user_id.fmt(f),
+            Self::Email(email) => email.fmt(f),
         }
     }
 }
@@ -143,6 +144,15 @@ impl<C: Clock + Clone> RateLimits<C> {
             return Ok(());
         }
         self.check_key(limit, &Key::User(user_id.to_owned())).await
+    }
+
+    /// Counts an act in the name of whoever has an e-mail address, apart from their user ID and whether or not there is
+    /// anybody: who is made to wait learns nothing from it.
+    pub(crate) async fn check_email(&self, limit: Limit, email: &EmailAddress) -> Result<()> {
+        if !self.enabled {
+            return Ok(());
+        }
+        self.check_key(limit, &Key::Email(email.as_str().to_owned())).await
     }
 
     /// Counts an act by whoever is at this address. An IPv6 network counts as one: it belongs to one customer.
@@ -202,19 +212,17 @@ fn quota(rate: Rate) -> Quota {
     quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
 }
 
-/// The header counts whole seconds, so the wait is rounded up to them.
 fn too_fast(wait: Duration) -> Error {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    let mut data = LimitExceededErrorData::new();
-    data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(seconds)));
-    let message = format!("Too many requests: try again in {seconds} s");
-    Error::refused(ErrorKind::LimitExceeded(data), message)
+    Error::wait("Too many requests", wait)
 }
 
 #[cfg(test)]
 mod tests {
     use governor::clock::FakeRelativeClock;
-    use ruma::user_id;
+    use ruma::{
+        api::error::{ErrorKind, RetryAfter},
+        user_id,
+    };
 
     use super::*;
     use crate::account::Restrictions;
@@ -273,6 +281,17 @@ mod tests {
         check("::ffff:192.0.2.1").await.unwrap();
         assert!(check("192.0.2.1").await.is_err());
         check("192.0.2.2").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_email_address_counts_apart_from_whoever_has_it() {
+        let (limits, _) = limits(true);
+        let check = async |email: &str| limits.check_email(Limit::Login, &EmailAddress::parse(email).unwrap()).await;
+        check("alice@example.org").await.unwrap();
+        check("Alice@Example.org").await.unwrap();
+        assert!(check("alice@example.org").await.is_err());
+        check("bob@example.org").await.unwrap();
+        limits.check_user(Limit::Login, user_id!("@alice:example.org")).await.unwrap();
     }
 
     #[tokio::test]

@@ -18,7 +18,10 @@ use std::{
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::AbortHandle,
+};
 use tracing::Instrument as _;
 
 /// What a task is called in the log.
@@ -44,6 +47,17 @@ impl Tasks {
     /// Runs `task` in the background. If it panics, the panic is logged and the others go on.
     pub fn spawn(&self, name: impl Into<Name>, task: impl Future<Output = ()> + Send + 'static) {
         self.start(name.into(), task, |_| {});
+    }
+
+    /// Runs `task` to its end, even where whoever waits for that here goes away. None if it panicked or was cut off.
+    pub async fn finish<T: Send + 'static>(
+        &self,
+        name: impl Into<Name>,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.spawn(name, async move { tell.send(task.await).unwrap_or_else(drop) });
+        told.await.ok()
     }
 
     /// Runs a task without which the server must not run: when it ends before shutdown has started,
@@ -242,6 +256,24 @@ mod tests {
 
         assert!(tasks.join_all(LONG).await.is_empty());
         assert!(!tasks.shutdown().is_started());
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_finished_though_nobody_waits_for_it() {
+        let tasks = Tasks::new();
+        assert_eq!(tasks.finish("waited for", async { 7 }).await, Some(7));
+        assert_eq!(tasks.finish("bad", async { panic!("on purpose") }).await, None::<()>);
+
+        let (go_on, waiting) = tokio::sync::oneshot::channel::<()>();
+        let (done, mut is_done) = tokio::sync::mpsc::channel::<()>(1);
+        let finish = tasks.finish("left alone", async move {
+            waiting.await.unwrap();
+            done.send(()).await.unwrap();
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(10), finish).await.is_err());
+        go_on.send(()).unwrap();
+        assert_eq!(is_done.recv().await, Some(()));
+        assert!(tasks.join_all(LONG).await.is_empty());
     }
 
     #[tokio::test]

@@ -5,11 +5,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>
 
+use std::{collections::BTreeMap, time::Duration};
+
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use ruma::{
     CanonicalJsonObject, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::membership::{Invite3pid, ThirdPartySigned},
 };
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     error::{Error, Result},
@@ -18,8 +22,10 @@ use crate::{
     threepid::canonical,
 };
 
-/// How many people are invited by their address when a room is made: each is asked about on the way.
+/// How many people are invited by their address when a room is made: a letter is written to each on the way.
 const MAX_AT_ONCE: usize = 10;
+/// For how long identity servers may keep somebody waiting who makes a room, altogether.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Invitations by address. Cheap to clone.
 #[derive(Clone)]
@@ -47,7 +53,8 @@ impl ThirdPartyInvites {
     pub(crate) async fn invite(&self, room_id: &RoomId, sender: &UserId, invite: &Invite3pid) -> Result<()> {
         let invitee = self.invitee(invite)?;
         let invitation = self.rooms.invitation(room_id, sender).await?;
-        if let Some(user_id) = invitee.find_user().await? {
+        let known = invitee.server.lookup(invitee.token, &[invitee.address()]).await?;
+        if let Some(user_id) = known.into_iter().flatten().next() {
             return self.rooms.invite(room_id, sender, &user_id, None).await;
         }
         let offer = invitee.leave(&invitation).await?;
@@ -62,21 +69,26 @@ impl ThirdPartyInvites {
             return Err(Error::invalid_param(message));
         }
         let invitees = invites.iter().map(|invite| self.invitee(invite)).collect::<Result<Vec<_>>>()?;
+        let until = Instant::now() + PATIENCE;
         let mut unknown = Vec::new();
-        for invitee in invitees {
-            match invitee.find_user().await? {
+        for (invitee, found) in in_time(until, find_users(invitees)).await? {
+            match found {
                 Some(user_id) => room.invite.push(user_id),
                 None => unknown.push(invitee),
             }
         }
+        if unknown.is_empty() {
+            return self.rooms.create(room).await;
+        }
         let leave = |invitation: Invitation| -> BoxFuture<'_, Result<Vec<Offer>>> {
-            Box::pin(async move {
+            let left = async move {
                 let mut offers = Vec::with_capacity(unknown.len());
                 for invitee in &unknown {
                     offers.push(invitee.leave(&invitation).await?);
                 }
                 Ok(offers)
-            })
+            };
+            Box::pin(in_time(until, left))
         };
         self.rooms.create_with_offers(room, leave).await
     }
@@ -107,9 +119,35 @@ impl ThirdPartyInvites {
     }
 }
 
+/// Whom the identity servers know. Each is asked once, in the name of each of its users.
+async fn find_users(invitees: Vec<Invitee<'_>>) -> Result<Vec<(Invitee<'_>, Option<OwnedUserId>)>> {
+    let mut together: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for invitee in invitees {
+        together.entry((invitee.server.name().to_owned(), invitee.token)).or_default().push(invitee);
+    }
+    let mut found = Vec::new();
+    for ((_, token), invitees) in together {
+        let addresses: Vec<_> = invitees.iter().map(Invitee::address).collect();
+        let Some(first) = invitees.first() else { continue };
+        let users = first.server.lookup(token, &addresses).await?;
+        found.extend(invitees.into_iter().zip(users));
+    }
+    Ok(found)
+}
+
+/// What identity servers answer until a time comes.
+async fn in_time<T>(until: Instant, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout_at(until, asked).await.unwrap_or_else(|_elapsed| {
+        let message = "The identity servers took too long: try again later, or invite fewer people by their addresses";
+        let (status, errcode) = (StatusCode::GATEWAY_TIMEOUT.as_u16(), "M_UNKNOWN".to_owned());
+        Err(Error::Relayed { status, errcode, message: message.to_owned() })
+    })
+}
+
 impl Invitee<'_> {
-    async fn find_user(&self) -> Result<Option<OwnedUserId>> {
-        self.server.lookup(self.token, self.medium, &self.address).await
+    /// With its medium.
+    fn address(&self) -> (&str, &str) {
+        (self.medium, &self.address)
     }
 
     /// Leaves the invitation with the identity server.

@@ -10,13 +10,15 @@ mod address;
 mod binding;
 mod letter;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedServerName, OwnedUserId, UserId, api::error::ErrorKind, thirdparty::Medium};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     config::Config,
     db::{Conn, Db},
     error::{Error, Result},
@@ -32,7 +34,7 @@ use crate::{
 pub(crate) use self::{
     address::{EmailAddress, canonical},
     binding::Credentials,
-    session::{Pending, Proof, SUBMIT_PATH, TokenRequest, find_proof, take, unproved},
+    session::{Pending, Proof, SUBMIT_PATH, TokenRequest, find_proof, look_at, take, unproved},
 };
 
 /// What an address is proved for.
@@ -113,7 +115,7 @@ impl Threepids {
         let mut tx = self.0.db.begin().await?;
         let account = account::lock(&mut tx, user_id).await?;
         if account.is_none_or(|account| account.deactivated) {
-            return Err(Error::refused(ErrorKind::UserDeactivated, "This account has been deactivated"));
+            return Err(deactivated());
         }
         let proved = take(&mut tx, proof, Operation::AddThreepid, self.now()).await?;
         attach(&mut tx, user_id, &proved).await?;
@@ -173,11 +175,11 @@ pub(crate) async fn find_owner(conn: &mut Conn, email: &str) -> Result<Option<Ow
     Ok(store::find_owner(conn, Medium::Email.as_str(), address.as_str()).await?)
 }
 
-/// `duration` before `now`, in milliseconds since the Unix epoch.
-fn before(now: i64, duration: Duration) -> i64 {
-    now.saturating_sub(milliseconds(duration))
+fn deactivated() -> Error {
+    Error::refused(ErrorKind::UserDeactivated, "This account has been deactivated")
 }
 
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+/// `duration` before `now`, in milliseconds since the Unix epoch.
+fn before(now: i64, duration: Duration) -> i64 {
+    now.saturating_sub(millis(duration))
 }

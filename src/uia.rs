@@ -1,7 +1,8 @@
 //! User-interactive authentication: asking again who is there before something serious is done.
 //!
 //! A session is bound to one operation, one user and what exactly was asked for, and ends when it has served
-//! once. It lives in the database, so that each request may reach another node.
+//! once. It lives in the database, so that each request may reach another node. Of what was asked for only a keyed hash
+//! is written down, because there may be a password in it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
 
@@ -10,19 +11,21 @@ mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use aws_lc_rs::hmac;
 use ruma::{
     UserId,
     api::{
         client::uiaa::{AuthData, AuthFlow, AuthType, Password, ThirdpartyIdCredentials, UiaaInfo},
         error::{ErrorKind, StandardErrorBody},
     },
+    serde::{Base64, base64::UrlSafe},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use crate::{
     account::{Accounts, Named},
-    clock::Clock,
+    clock::{Clock, millis},
     db::Db,
     error::{Error, Result},
     random::Random,
@@ -42,6 +45,8 @@ pub(crate) struct Uia {
     random: Random,
     accounts: Accounts,
     terms: Terms,
+    /// All nodes of a database have the same.
+    key: hmac::Key,
 }
 
 /// What has to be confirmed, and how.
@@ -50,7 +55,7 @@ pub(crate) struct Demand<'a> {
     pub(crate) operation: &'static str,
     /// None where nobody is logged in yet.
     pub(crate) user_id: Option<&'a UserId>,
-    /// A hash of what exactly is asked for.
+    /// What exactly is asked for.
     pub(crate) params: &'a str,
     /// The only flow, in the order in which its stages must be completed.
     pub(crate) stages: &'a [AuthType],
@@ -85,8 +90,11 @@ struct Completed {
 type Refusal = StandardErrorBody;
 
 impl Uia {
-    pub(crate) fn new(db: Db, clock: Clock, random: Random, accounts: Accounts, terms: Terms) -> Self {
-        Self { db, clock, random, accounts, terms }
+    /// `secret` is known to every node and to nobody else.
+    pub(crate) fn new(db: Db, clock: Clock, random: Random, accounts: Accounts, terms: Terms, secret: &[u8]) -> Self {
+        let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, b"requests to be confirmed").as_ref());
+        Self { db, clock, random, accounts, terms, key }
     }
 
     /// Judges what a client sent as `auth`. Without a session it is judged all the same: many clients send the
@@ -102,7 +110,7 @@ impl Uia {
         let Some(session) = session else {
             return self.begin(demand, Some(unknown_session())).await;
         };
-        if !demand.fits(&session) {
+        if !self.fits(demand, &session) {
             return Err(Error::forbidden("This authentication session was opened for another request: begin again"));
         }
         let completed: Vec<Completed> = serde_json::from_str(&session.completed).map_err(Error::broken)?;
@@ -266,9 +274,19 @@ impl Uia {
             id: self.random.token(SESSION_ID_LENGTH),
             user_id: demand.user_id.map(ToOwned::to_owned),
             operation: demand.operation.to_owned(),
-            params: demand.params.to_owned(),
+            params: self.hash(demand.params),
             completed: "[]".to_owned(),
         }
+    }
+
+    fn fits(&self, demand: &Demand<'_>, session: &Session) -> bool {
+        session.operation == demand.operation
+            && session.user_id.as_deref() == demand.user_id
+            && session.params == self.hash(demand.params)
+    }
+
+    fn hash(&self, params: &str) -> String {
+        Base64::<UrlSafe, _>::new(hmac::sign(&self.key, params.as_bytes()).as_ref()).encode()
     }
 
     async fn find(&self, session_id: &str) -> Result<Option<Session>> {
@@ -284,16 +302,7 @@ impl Uia {
 
     /// Sessions opened until then have expired, in milliseconds since the Unix epoch.
     fn expiry(&self) -> i64 {
-        let lifetime = i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
-        i64::from(self.clock.now().get()).saturating_sub(lifetime)
-    }
-}
-
-impl Demand<'_> {
-    fn fits(&self, session: &Session) -> bool {
-        session.operation == self.operation
-            && session.user_id.as_deref() == self.user_id
-            && session.params == self.params
+        i64::from(self.clock.now().get()).saturating_sub(millis(LIFETIME))
     }
 }
 

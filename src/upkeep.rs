@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::{
     account::Accounts, delayed_event::DelayedEvents, error::Result, node::Duty, tasks::Shutdown, threepid::Threepids,
     uia::Uia, user_directory::UserDirectory,
 };
 
 const INTERVAL: Duration = Duration::from_secs(30);
+/// How often identity servers are asked to forget what deactivated accounts have left with them.
+const WITHDRAW_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Whatever has something to be tidied.
 pub(crate) struct Tidied {
@@ -20,6 +24,7 @@ pub(crate) struct Tidied {
 
 /// Tidies until the server stops, and once more then.
 pub(crate) async fn run(tidied: Tidied, duty: Duty, shutdown: Shutdown) {
+    let mut withdrawn = None;
     loop {
         tokio::select! {
             () = shutdown.requests_done() => break,
@@ -30,6 +35,11 @@ pub(crate) async fn run(tidied: Tidied, duty: Duty, shutdown: Shutdown) {
             // Takes as long as rooms are large. What is broken off is begun again next time.
             () = settle(&tidied.user_directory, &duty) => {}
         }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
+            // Other servers take their time.
+            () = withdraw(&tidied.threepids, &duty, &mut withdrawn) => {}
+        }
     }
     tidy(&tidied, &duty).await;
 }
@@ -37,6 +47,14 @@ pub(crate) async fn run(tidied: Tidied, duty: Duty, shutdown: Shutdown) {
 async fn settle(directory: &UserDirectory, duty: &Duty) {
     if duty.is_mine() {
         report("looking at the members of rooms that were opened or closed", directory.settle().await);
+    }
+}
+
+/// `last`: when it was done here.
+async fn withdraw(threepids: &Threepids, duty: &Duty, last: &mut Option<Instant>) {
+    if duty.is_mine() && last.is_none_or(|last| last.elapsed() >= WITHDRAW_INTERVAL) {
+        *last = Some(Instant::now());
+        report("withdrawing addresses of deactivated accounts", threepids.withdraw_left().await);
     }
 }
 

@@ -18,7 +18,8 @@ impl Accounts {
     /// Nobody logs in to this account again or finds it, and nobody else gets its name. With `erase` also what it told
     /// of itself is gone, and the password with which its owner could still be told what happened.
     ///
-    /// The user's rooms are left by whoever calls this, and their addresses withdrawn from identity servers.
+    /// The user's rooms are left by whoever calls this, and their addresses withdrawn from identity servers: where that
+    /// has to be done is remembered until it is.
     pub(crate) async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
         account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
@@ -30,6 +31,7 @@ impl Accounts {
         uia::delete_of_user(&mut tx, user_id).await?;
         filter::delete_all(&mut tx, user_id).await?;
         delayed_event::delete_of_user(&mut tx, user_id).await?;
+        threepid::forget_resets(&mut tx, user_id).await?;
         threepid::delete_of_user(&mut tx, user_id).await?;
         if erase {
             account::erase(&mut tx, user_id).await?;

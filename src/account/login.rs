@@ -11,6 +11,7 @@ use super::{
     session::{NewSession, Session},
 };
 use crate::{
+    db::Tx,
     error::{Error, Result},
     store::{
         account::{self, Account},
@@ -128,7 +129,7 @@ impl Accounts {
         let hash = self.0.passwords.hash(password).await?;
         let mut tx = self.0.db.begin().await?;
         let account = account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
-        account::set_password(&mut tx, &account.user_id, &hash).await?;
+        set_password(&mut tx, &account.user_id, &hash).await?;
         if logout_devices {
             device::delete(&mut tx, user_id, Which::AllBut(&keep.device_id)).await?;
             token::delete_orphans(&mut tx, user_id).await?;
@@ -143,15 +144,21 @@ impl Accounts {
     pub(crate) async fn reset_password(&self, proof: &Proof, password: &str, logout_devices: bool) -> Result<()> {
         let hash = self.0.passwords.hash(password).await?;
         let mut tx = self.0.db.begin().await?;
-        let proved = threepid::take(&mut tx, proof, Operation::ResetPassword, self.now()).await?;
+        let (operation, now) = (Operation::ResetPassword, self.now());
         let nobodys = || Error::refused(ErrorKind::ThreepidNotFound, "No account has this address any more");
-        let user_id = addresses::find_owner(&mut tx, &proved.medium, &proved.address).await?.ok_or_else(nobodys)?;
+        // Only looked at: the account is locked before its sessions are.
+        let (medium, address) = threepid::look_at(&mut tx, proof, operation, now).await?;
+        let user_id = addresses::find_owner(&mut tx, &medium, &address).await?.ok_or_else(nobodys)?;
         let account = account::lock(&mut tx, &user_id).await?.ok_or_else(nobodys)?;
         if account.deactivated {
             return Err(deactivated());
         }
         account.restrictions.check_unlocked()?;
-        account::set_password(&mut tx, &account.user_id, &hash).await?;
+        let proved = threepid::take(&mut tx, proof, operation, now).await?;
+        // While the lock was waited for, the address may have changed hands.
+        let owner = addresses::find_owner(&mut tx, &proved.medium, &proved.address).await?;
+        owner.filter(|owner| *owner == user_id).ok_or_else(nobodys)?;
+        set_password(&mut tx, &user_id, &hash).await?;
         if logout_devices {
             device::delete(&mut tx, &user_id, Which::All).await?;
             token::delete_orphans(&mut tx, &user_id).await?;
@@ -161,6 +168,13 @@ impl Accounts {
         self.devices_changed(&user_id).await;
         Ok(())
     }
+}
+
+/// With the old password, the mails go that were to replace it: somebody else may have read one of them. That is so
+/// whether or not other devices stay logged in: those the user can see and end, a mail not.
+async fn set_password(tx: &mut Tx, user_id: &UserId, hash: &str) -> Result<()> {
+    account::set_password(tx, user_id, hash).await?;
+    Ok(addresses::forget_resets(tx, user_id).await?)
 }
 
 /// For whoever has proved that the account was theirs.

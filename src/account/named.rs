@@ -41,21 +41,13 @@ impl Accounts {
         localpart::meant(&name.to_ascii_lowercase(), &self.0.server_name)
     }
 
-    /// The same for names of either kind.
-    pub(crate) async fn find_named(&self, name: Named<'_>) -> Result<Option<OwnedUserId>> {
-        match name {
-            Named::User(name) => Ok(self.meant(name)),
-            Named::Email(email) => threepid::find_owner(&mut self.0.db.read().await?, email).await,
-        }
-    }
-
     /// A user ID as it was typed, else in small letters: nobody is refused for a capital at the start of the name.
     pub(super) async fn find_account(&self, name: Named<'_>) -> Result<Option<Account>> {
-        let as_typed = match name {
-            Named::User(name) => localpart::meant(name, &self.0.server_name),
-            Named::Email(_) => None,
+        let candidates = match name {
+            Named::User(name) => [localpart::meant(name, &self.0.server_name), self.meant(name)],
+            Named::Email(email) => [threepid::find_owner(&mut self.0.db.read().await?, email).await?, None],
         };
-        for user_id in [as_typed, self.find_named(name).await?].into_iter().flatten() {
+        for user_id in candidates.into_iter().flatten() {
             if let Some(account) = account::find(&mut self.0.db.read().await?, &user_id).await? {
                 return Ok(Some(account));
             }

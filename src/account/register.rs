@@ -72,7 +72,8 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Uses the token and logs in, in the transaction that makes the account.
+    /// Everything that follows from an account, in the transaction that makes it: it is listed for searches, uses up the
+    /// token, has accepted the documents, gets the address that was proved, and is logged in.
     pub(super) async fn welcome(&self, tx: &mut Tx, new: Registration<'_>) -> Result<Option<Session>> {
         user_directory::add(tx, &new.user_id).await?;
         if let Some(token) = new.token

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
 use http::Method;
 use ruma::{
     UserId,
@@ -16,7 +15,7 @@ use ruma::{
         client::uiaa::{AuthData, AuthType},
         error::DeserializationError,
     },
-    serde::{Base64, JsonObject, base64::UrlSafe},
+    serde::JsonObject,
 };
 use serde_json::{Value, json};
 
@@ -31,7 +30,7 @@ use crate::{
 pub(crate) struct Interactive<R> {
     pub(crate) request: R,
     pub(crate) auth: Option<AuthData>,
-    /// A hash of path and body, without `auth`.
+    /// Path and body as they were sent, without `auth`. There may be a password in it.
     params: String,
 }
 
@@ -55,8 +54,7 @@ impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
         let (parts, body) = request.into_parts();
         let mut body: JsonObject = if body.is_empty() { JsonObject::default() } else { serde_json::from_slice(body)? };
         let auth = body.remove("auth").map(read_auth).transpose()?.flatten();
-        let hash = digest::digest(&digest::SHA256, json!([path_args, body]).to_string().as_bytes());
-        let params = Base64::<UrlSafe, _>::new(hash.as_ref()).encode();
+        let params = json!([path_args, body]).to_string();
         let body = serde_json::to_vec(&body)?;
         let request = R::try_from_http_request_inner(http::Request::from_parts(parts, &body), path_args)?;
         Ok(Self { request, auth, params })

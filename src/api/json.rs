@@ -1,13 +1,20 @@
-//! Answers in JSON of our own making, where ruma's types leave out what clients look for or say `null` for
-//! what is not there.
+//! JSON of our own making, where ruma's types leave out what clients look for or say `null` for what is not there, and
+//! requests and answers of endpoints that ruma does not know.
 
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use http::Method;
 use ruma::api::{
-    BytesBody, IncomingRequest, Metadata, OutgoingResponse,
-    error::{DeserializationError, IntoHttpError},
+    BytesBody, IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _,
+    error::{DeserializationError, ErrorKind, IntoHttpError},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use super::error::ApiResult;
+use crate::error::{Error, Result};
 
 /// Endpoint `R`, answered in [`Json`].
 pub(crate) struct Written<R>(pub(crate) R);
@@ -25,6 +32,21 @@ impl From<Value> for Json {
     fn from(value: Value) -> Self {
         Self(value.to_string().into_bytes())
     }
+}
+
+/// Reads a body that is no ruma request.
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| {
+        let kind = if e.is_data() { ErrorKind::BadJson } else { ErrorKind::NotJson };
+        Error::refused(kind, format!("The request body can't be read: {e}"))
+    })
+}
+
+/// Answers a request that is none of ruma's.
+pub(crate) fn reply(answer: ApiResult<Value>) -> Response {
+    let written =
+        answer.and_then(|answer| Ok(Json::from(answer).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?));
+    written.map_or_else(IntoResponse::into_response, |response| response.map(Body::from))
 }
 
 impl<R: Metadata> Metadata for Written<R> {

@@ -8,8 +8,9 @@ use ruma::{
     api::error::{ErrorKind, StandardErrorBody},
 };
 
-use super::{CLAIM, DelayedEvent, DelayedEvents, Finalised, deactivated, millis, store};
+use super::{CLAIM, DelayedEvent, DelayedEvents, Finalised, deactivated, store};
 use crate::{
+    clock::millis,
     error::{Error, Result},
     event::{Content, Transaction},
     room::{Message, NewState},

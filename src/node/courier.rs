@@ -8,7 +8,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Peer;
-use crate::fact::NodeId;
+use crate::{
+    fact::NodeId,
+    http_client::{self, Certificates, HttpClientError, Needs},
+};
 
 pub(crate) const SEAL: HeaderName = HeaderName::from_static("hearth-forwarded");
 /// What the other node needs of a request, beside its path and body.
@@ -38,21 +41,15 @@ pub(crate) struct Parcel<'a> {
 }
 
 impl Courier {
-    pub(crate) fn new() -> reqwest::Result<Self> {
-        // Whoever comes second finds the same one in its place.
-        rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
-        let builder = || {
-            let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(ANSWER).no_proxy();
-            http.redirect(reqwest::redirect::Policy::none())
-        };
-        let http = builder().build().or_else(|error| {
-            // Small images have none, and most nodes speak plain HTTP with each other.
-            tracing::warn!(
-                %error,
-                "this machine has no certificates of authorities (the package is often called ca-certificates): \
-                 other nodes are reached by http:// only"
-            );
-            builder().tls_certs_only([]).build()
+    pub(crate) fn new() -> Result<Self, HttpClientError> {
+        let http = http_client::new(Needs {
+            whom: "other nodes",
+            connect: CONNECT,
+            answer: ANSWER,
+            // They are in the same network, where a proxy would only be one more that can fail, and that reads tokens.
+            proxy: false,
+            // Most nodes speak plain HTTP with each other.
+            certificates: Certificates::Welcome,
         });
         Ok(Self { http: http?, resting: Mutex::default() })
     }

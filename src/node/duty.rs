@@ -9,8 +9,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
-use super::{Nodes, millis, weight};
+use super::{Nodes, weight};
 use crate::{
+    clock::millis,
     db::{Conn, DbResult},
     store::node,
 };

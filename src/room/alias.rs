@@ -23,6 +23,7 @@ use crate::{
     error::{Error, Result},
     event::{Content, Draft},
     fact::Fact,
+    log::CommitError,
     store,
 };
 
@@ -63,6 +64,14 @@ impl Rooms {
         }
         let found = store::alias::find(&mut self.0.db.read().await?, alias).await?;
         found.map(|(room_id, _)| room_id).ok_or_else(|| Error::not_found(format!("There is no room {alias}")))
+    }
+
+    /// Refuses an alias that names a room already. Whether it is free when a room gets it, the log judges.
+    pub(super) async fn check_alias_free(&self, alias: &RoomAliasId) -> Result<()> {
+        match store::alias::find(&mut self.0.db.read().await?, alias).await? {
+            Some(_) => Err(CommitError::AliasTaken.into()),
+            None => Ok(()),
+        }
     }
 
     /// The servers that can let somebody into a room; this one first.

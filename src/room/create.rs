@@ -59,32 +59,48 @@ pub struct InitialState {
 impl Rooms {
     /// Makes a room and tells its identifier. The room, its alias and its place in the directory come into
     /// being together or not at all.
-    pub async fn create(&self, room: NewRoom) -> Result<OwnedRoomId> {
-        self.create_with_offers(room, no_offers).await
+    pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
+        self.check_first_invited(&mut room).await?;
+        self.create_with(room, |_| Ok(Vec::new()), no_offers).await
     }
 
-    /// The same with invitations to people who are known by an address only. What `offers` needs to know of the room is
-    /// told before it is there; if it fails, the room never is.
+    /// The same with invitations to people who are known by an address only, at least one. What `offers` needs to know
+    /// of the room is told before it is there; if it fails, the room never is. It is not called where it is known by
+    /// then that the room can't be, or can't have invitations: letters that were written are not taken back.
     pub async fn create_with_offers<'a>(
         &self,
         mut room: NewRoom,
         offers: impl FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
     ) -> Result<OwnedRoomId> {
-        let mut known = HashSet::from([room.creator.clone()]);
-        room.invite.retain(|user| known.insert(user.clone()));
-        self.check_invited(&room.invite).await?;
+        self.check_first_invited(&mut room).await?;
+        let offers = |invitation: Result<Invitation>| -> BoxFuture<'a, Result<Vec<Offer>>> {
+            match invitation {
+                Ok(invitation) => offers(invitation),
+                Err(error) => Box::pin(ready(Err(error))),
+            }
+        };
         self.create_with(room, |_| Ok(Vec::new()), offers).await
     }
 
+    /// Each is invited once, and the creator not at all.
+    async fn check_first_invited(&self, room: &mut NewRoom) -> Result<()> {
+        let mut known = HashSet::from([room.creator.clone()]);
+        room.invite.retain(|user| known.insert(user.clone()));
+        self.check_invited(&room.invite).await
+    }
+
     /// The same for a room that is the server's own, whoever is invited, with facts that hold if and only if it is
-    /// there.
+    /// there. `offers` is told what there is to know of the room, or why its creator can't invite to it.
     pub(super) async fn create_with<'a>(
         &self,
         room: NewRoom,
         more_facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
-        offers: impl FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
+        offers: impl FnOnce(Result<Invitation>) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
     ) -> Result<OwnedRoomId> {
         let version_rules = room_version::rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
+        if let Some(alias) = &room.alias {
+            self.check_alias_free(alias).await?;
+        }
         let people: Vec<_> = room.invite.iter().chain([&room.creator]).map(AsRef::as_ref).collect();
         let profiles = self.profiles(&people).await?;
         let (creator, version, alias) = (room.creator.clone(), room.version.clone(), room.alias.clone());
@@ -104,7 +120,7 @@ impl Rooms {
             Ok(facts)
         };
         let more = |room_id: &RoomId, state: &State| {
-            let offers = offers(Invitation::of(state, room_id, &host));
+            let offers = offers(Invitation::from_member(state, version_rules, room_id, &host));
             let drafts = move |offers: Vec<Offer>| offers.iter().map(|offer| offer.draft(&host).into()).collect();
             Box::pin(async move { offers.await.map(drafts) }) as BoxFuture<'a, _>
         };
@@ -113,7 +129,7 @@ impl Rooms {
 }
 
 /// Nobody is invited by an address.
-pub(super) fn no_offers<'a>(_: Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> {
+pub(super) fn no_offers<'a>(_: Result<Invitation>) -> BoxFuture<'a, Result<Vec<Offer>>> {
     Box::pin(ready(Ok(Vec::new())))
 }
 

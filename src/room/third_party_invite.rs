@@ -5,6 +5,7 @@
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, SigningKeyId, UserId,
     events::{TimelineEventType, room::member::MembershipState},
+    room_version_rules::RoomVersionRules,
     serde::Base64,
     signatures::{to_canonical_json_string_for_signing, verify_canonical_json_bytes},
     third_party_invite::IdentityServerBase64PublicKey,
@@ -66,7 +67,20 @@ pub struct OfferedKey {
 }
 
 impl Invitation {
-    pub(super) fn of(state: &State, room_id: &RoomId, sender: &UserId) -> Self {
+    /// What is told of a room by one of its members, if they may invite to it.
+    pub(super) fn from_member(
+        state: &State,
+        rules: &RoomVersionRules,
+        room_id: &RoomId,
+        sender: &UserId,
+    ) -> Result<Self> {
+        if !state.power_levels(rules).user_can_invite(sender) {
+            return Err(Error::forbidden("You don't have the power to invite to this room"));
+        }
+        Ok(Self::of(state, room_id, sender))
+    }
+
+    fn of(state: &State, room_id: &RoomId, sender: &UserId) -> Self {
         let text = |kind: &str, state_key: &str, field: &str| {
             let content: Content = state.get(kind, state_key)?.content_as().ok()?;
             content.get(field)?.as_str().map(ToOwned::to_owned)
@@ -111,10 +125,7 @@ impl Rooms {
         let room = self.get(room_id).await?;
         let (state, rules) = room.view(|view| (view.state.clone(), view.rules));
         check_joined(&state, sender)?;
-        if !state.power_levels(rules).user_can_invite(sender) {
-            return Err(Error::forbidden("You don't have the power to invite to this room"));
-        }
-        Ok(Invitation::of(&state, room_id, sender))
+        Invitation::from_member(&state, rules, room_id, sender)
     }
 
     /// Has the room offer an invitation.

@@ -4,7 +4,7 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::token::TokenHash;
-use crate::db::{Conn, DbResult, Row, args, statements};
+use crate::db::{Conn, DbResult, Engine, Row, Tx, args, statements};
 
 statements! {
     LIST_THREEPIDS = "SELECT medium, address, validated_ts, added_ts FROM threepids WHERE user_id = $1
@@ -23,7 +23,12 @@ statements! {
         ORDER BY medium, address, id_server";
     DELETE_BINDING = "DELETE FROM threepid_bindings
         WHERE user_id = $1 AND medium = $2 AND address = $3 AND id_server = $4";
-    DELETE_BINDINGS_OF_USER = "DELETE FROM threepid_bindings WHERE user_id = $1";
+    /// In any order, so that no one row is always the last.
+    LIST_LEFT_BINDINGS = "SELECT b.user_id, b.medium, b.address, b.id_server
+        FROM threepid_bindings b JOIN accounts a ON a.user_id = b.user_id
+        WHERE a.deactivated_ts > $1 ORDER BY random() LIMIT $2";
+    DELETE_LEFT_BINDINGS = "DELETE FROM threepid_bindings
+        WHERE user_id IN (SELECT user_id FROM accounts WHERE deactivated_ts <= $1)";
 
     DELETE_OLD_SESSION = "DELETE FROM threepid_sessions
         WHERE operation = $1 AND medium = $2 AND address = $3 AND secret_hash = $4 AND changed_ts <= $5";
@@ -48,9 +53,19 @@ statements! {
     TAKE_VALIDATED = "DELETE FROM threepid_sessions
         WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3
         RETURNING medium, address, validated_ts";
+    FIND_VALIDATED = "SELECT medium, address FROM threepid_sessions
+        WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3";
+    FORGET_RESETS = "DELETE FROM threepid_sessions WHERE operation = 'reset_password'
+        AND (medium, address) IN (SELECT medium, address FROM threepids WHERE user_id = $1)";
     DELETE_OLD_SESSIONS = "DELETE FROM threepid_sessions WHERE changed_ts <= $1";
 
+    /// Held until the transaction ends. The two numbers are a space of their own beside those of one number.
+    LOCK_MAILBOX = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720320, hashtext($1))::text";
     INSERT_MAIL = "INSERT INTO threepid_mails (medium, address, sent_ts) VALUES ($1, $2, $3)";
+    DELETE_MAIL = "DELETE FROM threepid_mails WHERE rowid =
+            (SELECT rowid FROM threepid_mails WHERE medium = $1 AND address = $2 AND sent_ts = $3 LIMIT 1)"
+        | "DELETE FROM threepid_mails WHERE ctid =
+            (SELECT ctid FROM threepid_mails WHERE medium = $1 AND address = $2 AND sent_ts = $3 LIMIT 1)";
     COUNT_MAILS = "SELECT COUNT(*), MIN(sent_ts) FROM threepid_mails
         WHERE medium = $1 AND address = $2 AND sent_ts > $3";
     DELETE_OLD_MAILS = "DELETE FROM threepid_mails WHERE sent_ts <= $1";
@@ -138,10 +153,9 @@ pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, medium: &str, addr
     Ok(conn.execute(&DELETE_THREEPID, args![medium, address, user_id]).await? == 1)
 }
 
-/// Everything that is known of a user's addresses.
+/// Takes every address from a user. Where they are published is remembered until they are withdrawn.
 pub(crate) async fn delete_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
-    conn.execute(&DELETE_THREEPIDS_OF_USER, args![user_id]).await?;
-    conn.execute(&DELETE_BINDINGS_OF_USER, args![user_id]).await.map(drop)
+    conn.execute(&DELETE_THREEPIDS_OF_USER, args![user_id]).await.map(drop)
 }
 
 pub(crate) async fn insert_binding(conn: &mut Conn, user_id: &UserId, binding: &Binding) -> DbResult<()> {
@@ -150,8 +164,22 @@ pub(crate) async fn insert_binding(conn: &mut Conn, user_id: &UserId, binding: &
 }
 
 pub(crate) async fn list_bindings(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Binding>> {
-    let binding = |row: &Row| Ok(Binding { medium: row.get(0)?, address: row.get(1)?, id_server: row.get(2)? });
-    conn.list(&LIST_BINDINGS, args![user_id]).await?.iter().map(binding).collect()
+    conn.list(&LIST_BINDINGS, args![user_id]).await?.iter().map(|row| binding(row, 0)).collect()
+}
+
+/// Some of what accounts have left published that were deactivated after `since`.
+pub(crate) async fn list_left_bindings(
+    conn: &mut Conn,
+    since: i64,
+    limit: i64,
+) -> DbResult<Vec<(OwnedUserId, Binding)>> {
+    let rows = conn.list(&LIST_LEFT_BINDINGS, args![since, limit]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, binding(row, 1)?))).collect()
+}
+
+/// Forgets what accounts have left published that were deactivated until `until`.
+pub(crate) async fn delete_left_bindings(conn: &mut Conn, until: i64) -> DbResult<()> {
+    conn.execute(&DELETE_LEFT_BINDINGS, args![until]).await.map(drop)
 }
 
 pub(crate) async fn delete_binding(conn: &mut Conn, user_id: &UserId, binding: &Binding) -> DbResult<()> {
@@ -216,6 +244,22 @@ pub(crate) async fn set_validated(conn: &mut Conn, sid: &str, now: i64) -> DbRes
     conn.execute(&SET_VALIDATED, args![sid, now]).await.map(drop)
 }
 
+/// The address that was proved for an operation.
+pub(crate) async fn find_validated(
+    conn: &mut Conn,
+    sid: &str,
+    operation: &str,
+    expiry: i64,
+) -> DbResult<Option<(String, String)>> {
+    let row = conn.find(&FIND_VALIDATED, args![sid, operation, expiry]).await?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+}
+
+/// Ends every session in which an address of a user is or was proved to reset their password.
+pub(crate) async fn forget_resets(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
+    conn.execute(&FORGET_RESETS, args![user_id]).await.map(drop)
+}
+
 /// The address that was proved for an operation, and when; from now on the session is nobody's.
 pub(crate) async fn take_validated(
     conn: &mut Conn,
@@ -227,8 +271,22 @@ pub(crate) async fn take_validated(
     row.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).transpose()
 }
 
+/// Waits for the turn to count the mails to an address. To be called before that, with the session locked already.
+pub(crate) async fn lock_mailbox(tx: &mut Tx, address: &str) -> DbResult<()> {
+    match tx.engine() {
+        Engine::Postgres => tx.execute(&LOCK_MAILBOX, args![address]).await.map(drop),
+        // Whoever may write there is alone.
+        Engine::Sqlite => Ok(()),
+    }
+}
+
 pub(crate) async fn insert_mail(conn: &mut Conn, medium: &str, address: &str, now: i64) -> DbResult<()> {
     conn.execute(&INSERT_MAIL, args![medium, address, now]).await.map(drop)
+}
+
+/// Forgets a mail that was not taken. To be called with the mailbox locked: of mails of the same time one is chosen.
+pub(crate) async fn delete_mail(conn: &mut Conn, medium: &str, address: &str, sent: i64) -> DbResult<()> {
+    conn.execute(&DELETE_MAIL, args![medium, address, sent]).await.map(drop)
 }
 
 /// How many mails went to an address after `since`, and when the first of them did.
@@ -246,6 +304,11 @@ pub(crate) async fn count_mails(
 pub(crate) async fn delete_old(conn: &mut Conn, sessions: i64, mails: i64) -> DbResult<()> {
     conn.execute(&DELETE_OLD_SESSIONS, args![sessions]).await?;
     conn.execute(&DELETE_OLD_MAILS, args![mails]).await.map(drop)
+}
+
+/// From three columns that follow each other.
+fn binding(row: &Row, first: usize) -> DbResult<Binding> {
+    Ok(Binding { medium: row.get(first)?, address: row.get(first + 1)?, id_server: row.get(first + 2)? })
 }
 
 fn session(row: &Row) -> DbResult<Session> {

@@ -43,7 +43,7 @@ statements! {
 
     INSERT_OPENID_TOKEN = "INSERT INTO openid_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
     FIND_OPENID_USER = "SELECT t.user_id FROM openid_tokens t JOIN accounts a ON a.user_id = t.user_id
-        WHERE t.token_hash = $1 AND t.expires_ts > $2 AND a.locked_ts IS NULL";
+        WHERE t.token_hash = $1 AND t.expires_ts > $2 AND a.locked_ts IS NULL AND a.deactivated_ts IS NULL";
     DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1";
     DELETE_EXPIRED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE expires_ts <= $1";
     INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";

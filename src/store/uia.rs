@@ -23,7 +23,7 @@ pub(crate) struct Session {
     /// None where nobody is logged in yet.
     pub(crate) user_id: Option<OwnedUserId>,
     pub(crate) operation: String,
-    /// What was asked for, as a hash.
+    /// What was asked for, as a keyed hash.
     pub(crate) params: String,
     /// JSON.
     pub(crate) completed: String,

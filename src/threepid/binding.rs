@@ -1,24 +1,32 @@
 //! Publishing addresses at identity servers, and withdrawing them.
 //!
-//! Who published what and where is remembered, so that it can be withdrawn with the account. No database transaction
-//! is open while an identity server is asked.
+//! Who published what and where is remembered, so that it can be withdrawn with the account: a row is gone when the
+//! identity server has forgotten the address, not before. What could not be withdrawn with the account is tried again for
+//! a while, which takes no token of the user's. No database transaction is open while an identity server is asked.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidbind>
 
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use ruma::{ClientSecret, SessionId, UserId, thirdparty::Medium};
+use ruma::{ClientSecret, OwnedUserId, SessionId, UserId, thirdparty::Medium};
 
-use super::{Threepids, canonical};
+use super::{Threepids, before, canonical, deactivated};
 use crate::{
     error::Result,
-    store::threepid::{self as store, Binding},
+    store::{
+        account,
+        threepid::{self as store, Binding},
+    },
 };
 
 /// How many identity servers are asked at once, and for how long they may keep somebody waiting altogether.
 const AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long after its deactivation an account's addresses are withdrawn, and how many at a time.
+const WITHDRAWN_FOR: Duration = Duration::from_hours(7 * 24);
+const WITHDRAWN_TOGETHER: i64 = 100;
 
 /// What an identity server knows a client and a session by.
 #[derive(Clone, Copy)]
@@ -41,8 +49,15 @@ impl Threepids {
         let id_server = server.name().to_owned();
         let binding = Binding { medium: medium.as_str().to_owned(), address, id_server };
         let mut tx = self.0.db.begin().await?;
+        let account = account::lock(&mut tx, user_id).await?;
+        // It is published by now, so it is written down in any case.
         store::insert_binding(&mut tx, user_id, &binding).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        if account.is_some_and(|account| !account.deactivated) {
+            return Ok(());
+        }
+        self.unbind_all(user_id, vec![binding]).await;
+        Err(deactivated())
     }
 
     /// Has an identity server forget an address: the one that is named, else each at which it was published. False if
@@ -79,9 +94,25 @@ impl Threepids {
 
     /// Withdraws what was published, as far as the identity servers go along. Tells whether all of them did.
     pub(crate) async fn unbind_all(&self, user_id: &UserId, bindings: Vec<Binding>) -> bool {
-        let asked = stream::iter(bindings)
-            .map(|binding| async move {
-                let unbound = self.unbind_one(user_id, &binding).await;
+        self.unbind_each(bindings.into_iter().map(|binding| (user_id.to_owned(), binding)).collect()).await
+    }
+
+    /// Withdraws some of what deactivated accounts have left published, because an identity server or this one was not
+    /// well at that time. To be called now and then.
+    pub(crate) async fn withdraw_left(&self) -> Result<()> {
+        let since = before(self.now(), WITHDRAWN_FOR);
+        let mut tx = self.0.db.begin().await?;
+        store::delete_left_bindings(&mut tx, since).await?;
+        tx.commit().await?;
+        let left = store::list_left_bindings(&mut self.0.db.read().await?, since, WITHDRAWN_TOGETHER).await?;
+        self.unbind_each(left).await;
+        Ok(())
+    }
+
+    async fn unbind_each(&self, published: Vec<(OwnedUserId, Binding)>) -> bool {
+        let asked = stream::iter(published)
+            .map(|(user_id, binding)| async move {
+                let unbound = self.unbind_one(&user_id, &binding).await;
                 unbound.unwrap_or_else(|error| {
                     tracing::info!(identity_server = binding.id_server, %error, "an address could not be withdrawn");
                     false

@@ -9,19 +9,15 @@
 use std::time::Duration;
 
 use reqwest::Url;
-use ruma::{
-    ClientSecret, OwnedUserId, SessionId, UInt,
-    api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
-    thirdparty::Medium,
-};
+use ruma::{ClientSecret, OwnedUserId, SessionId, UInt, api::error::ErrorKind, thirdparty::Medium};
 use serde::{Deserialize, Serialize};
 
 use super::{
     EmailAddress, Operation, Threepids, before,
     letter::{self, Ticket},
-    milliseconds,
 };
 use crate::{
+    clock::millis,
     db::Conn,
     error::{Error, Result},
     mail::{Letter, MailError, Mailer},
@@ -95,27 +91,31 @@ impl Threepids {
             return Ok(session.sid);
         }
         if session.until_ts > now {
-            return Err(wait("A mail for this attempt is on its way: ask again in a moment", Duration::from_secs(2)));
+            return Err(Error::wait("A mail for this attempt is on its way", Duration::from_secs(2)));
         }
+        store::lock_mailbox(&mut tx, email).await?;
         let (mails, first) = store::count_mails(&mut tx, medium, email, before(now, MAILS_WITHIN)).await?;
         if mails >= MAX_MAILS {
-            let free = first.unwrap_or(now).saturating_add(milliseconds(MAILS_WITHIN)).saturating_sub(now);
+            let free = first.unwrap_or(now).saturating_add(millis(MAILS_WITHIN)).saturating_sub(now);
             let patience = Duration::from_millis(u64::try_from(free).unwrap_or_default());
-            return Err(wait("This address was sent too many mails lately: ask again later", patience));
+            return Err(Error::wait("This address was sent too many mails lately", patience));
         }
         let owner = store::find_owner(&mut tx, medium, email).await?;
         let (letter, token) = self.write(operation, owner.as_ref(), email, &session.sid, request.client_secret);
         let next_link = request.next_link.and_then(|link| self.allowed_next_link(link));
-        let until = now.saturating_add(milliseconds(SENDING));
+        let until = now.saturating_add(millis(SENDING));
         store::begin_sending(&mut tx, &session.sid, token.as_ref(), next_link.as_deref(), now, until).await?;
         store::insert_mail(&mut tx, medium, email, now).await?;
         tx.commit().await?;
 
         let sent = mailer.send(letter).await;
         let mut tx = self.0.db.begin().await?;
-        match &sent {
-            Ok(()) => store::set_sent(&mut tx, &session.sid, send_attempt).await?,
-            Err(_) => store::set_not_sent(&mut tx, &session.sid).await?,
+        if sent.is_ok() {
+            store::set_sent(&mut tx, &session.sid, send_attempt).await?;
+        } else {
+            store::set_not_sent(&mut tx, &session.sid).await?;
+            store::lock_mailbox(&mut tx, email).await?;
+            store::delete_mail(&mut tx, medium, email, now).await?;
         }
         tx.commit().await?;
         sent.map_err(|error| match error {
@@ -233,6 +233,17 @@ pub(crate) async fn find_proof(
     Ok(session.filter(proves).map(|session| Proof(session.sid)))
 }
 
+/// The address that a proof is about, which stays good for use: its medium, and itself.
+pub(crate) async fn look_at(
+    conn: &mut Conn,
+    proof: &Proof,
+    operation: Operation,
+    now: i64,
+) -> Result<(String, String)> {
+    let found = store::find_validated(conn, &proof.0, operation.as_str(), before(now, LIFETIME)).await?;
+    found.ok_or_else(unproved)
+}
+
 /// Uses a proof, once, and tells what it proves.
 pub(crate) async fn take(conn: &mut Conn, proof: &Proof, operation: Operation, now: i64) -> Result<Threepid> {
     let taken = store::take_validated(conn, &proof.0, operation.as_str(), before(now, LIFETIME)).await?;
@@ -267,13 +278,4 @@ fn hash_secret(client_secret: &str) -> Result<TokenHash> {
         return Err(Error::invalid_param("`client_secret` is made of up to 255 of the characters 0-9a-zA-Z.=_-"));
     }
     Ok(TokenHash::of(client_secret))
-}
-
-/// The header counts whole seconds, so the wait is rounded up to them.
-fn wait(message: &str, patience: Duration) -> Error {
-    let mut data = LimitExceededErrorData::new();
-    data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(
-        patience.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX),
-    )));
-    Error::refused(ErrorKind::LimitExceeded(data), message)
 }

@@ -16,7 +16,12 @@ use crate::{
 const PASSWORD: &[AuthType] = &[AuthType::Password];
 
 fn uia(house: &House, db: &Db) -> Uia {
-    Uia::new(db.clone(), house.clock.clone(), Random::system(), house.accounts.clone(), Terms::default())
+    uia_with(house, db, b"secret")
+}
+
+fn uia_with(house: &House, db: &Db, secret: &[u8]) -> Uia {
+    let (clock, accounts) = (house.clock.clone(), house.accounts.clone());
+    Uia::new(db.clone(), clock, Random::system(), accounts, Terms::default(), secret)
 }
 
 fn demand<'a>(operation: &'static str, user_id: &'a OwnedUserId, params: &'a str) -> Demand<'a> {
@@ -104,6 +109,30 @@ async fn the_password_may_come_at_once() {
         assert_eq!(errcode(&info), Some(&ErrorKind::Forbidden));
         passed(uia.authenticate(&demand, Some(&password("alice", "alice's", info.session.as_deref()))).await);
         passed(uia.authenticate(&demand, Some(&password("@alice:example.org", "alice's", None))).await);
+        database.close().await;
+    }
+}
+
+/// There may be a password in what was asked for.
+#[tokio::test]
+async fn what_was_asked_for_is_written_down_so_that_only_this_server_knows_it_again() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let (uia, other_node) = (uia(&house, database.db()), uia(&house, database.db()));
+        let alice = house.register("alice", "alice's").await.user_id;
+        let demand = demand("change_password", &alice, "a new password");
+        let info = asked(uia.authenticate(&demand, None).await);
+        let session = info.session.as_deref();
+        let mut conn = database.db().read().await.unwrap();
+        let written = uia::find(&mut conn, session.unwrap(), 0).await.unwrap().unwrap().params;
+        drop(conn);
+        let stranger = uia_with(&house, database.db(), b"another secret");
+        assert_ne!(written, stranger.hash("a new password"));
+        assert_eq!(written, other_node.hash("a new password"));
+        let auth = password("alice", "alice's", session);
+        let refused = stranger.authenticate(&demand, Some(&auth)).await;
+        assert!(matches!(refused, Err(Error::Refused { kind: ErrorKind::Forbidden, .. })));
+        passed(other_node.authenticate(&demand, Some(&auth)).await);
         database.close().await;
     }
 }

@@ -170,14 +170,14 @@ async fn hash_details() -> Response {
 async fn lookup(State(server): State<IdentityServer>, body: Bytes) -> Response {
     let body = read(&body);
     assert_eq!((&body["algorithm"], &body["pepper"]), (&json!("sha256"), &json!(PEPPER)));
-    let asked = body["addresses"][0].as_str().unwrap();
+    let asked = body["addresses"].as_array().unwrap();
     let hash = |address: &str| {
         let text = format!("{address} email {PEPPER}");
         URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
     };
     let bound = server.0.bound.lock();
-    let found = bound.iter().find(|(address, _)| hash(address) == asked);
-    let mappings = found.map_or(json!({}), |(_, user_id)| json!({ asked: user_id }));
+    let hashed = bound.iter().map(|(address, user_id)| (hash(address), user_id));
+    let mappings: BTreeMap<_, _> = hashed.filter(|(hash, _)| asked.contains(&json!(hash))).collect();
     answer(&json!({ "mappings": mappings }))
 }
 

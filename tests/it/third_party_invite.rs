@@ -156,7 +156,11 @@ on_both! {
         let invites = json!([invitation(&identity, "bob@example.org"), invitation(&identity, "eve@example.org")]);
         let room = alice.create_room(json!({ "name": "The pub", "invite_3pid": invites })).await;
         assert_eq!(membership(&alice, &room, &bob.user_id).await["membership"], "invite");
-        let stored = identity.take_asked().pop().unwrap();
+        let mut asked = identity.take_asked();
+        let paths: Vec<_> = asked.iter().map(|asked| asked.path.rsplit('/').next().unwrap()).collect();
+        assert_eq!(paths, ["hash_details", "lookup", "store-invite"]);
+        assert_eq!(asked[1].body["addresses"].as_array().unwrap().len(), 2);
+        let stored = asked.pop().unwrap();
         assert_eq!((&stored.body["room_id"], &stored.body["room_name"]), (&json!(room), &json!("The pub")));
         let offer = offers(&alice, &room).await.remove(0);
         let eve = world.user("eve").await;
@@ -175,5 +179,26 @@ on_both! {
         assert_eq!(alice.get("/_matrix/client/v3/joined_rooms").await.ok(), rooms);
         identity.is(Mood::Well);
         create(json!([])).await.ok();
+    }
+
+    /// Letters are not taken back: none is written for a room that is refused.
+    async fn nobody_is_written_to_for_a_room_that_can_not_be(world, config => { IdentityServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let identity = IdentityServer::of(&world);
+        identity.knows("bob@example.org", &bob.user_id);
+        let create = async |mut body: Value, address: &str| {
+            body["invite_3pid"] = json!([invitation(&identity, address)]);
+            alice.post("/_matrix/client/v3/createRoom", body).await
+        };
+        alice.create_room(json!({ "room_alias_name": "pub" })).await;
+        let taken = create(json!({ "room_alias_name": "pub" }), "eve@example.org").await;
+        taken.refused(400, "M_ROOM_IN_USE");
+        let powerless = json!({ "room_version": "11", "power_level_content_override": { "invite": 101 } });
+        create(powerless.clone(), "eve@example.org").await.refused(400, "M_INVALID_ROOM_STATE");
+        create(powerless.clone(), "bob@example.org").await.refused(400, "M_INVALID_ROOM_STATE");
+        let asked = identity.take_asked();
+        assert!(asked.iter().all(|asked| !asked.path.ends_with("/store-invite")), "{asked:?}");
+        // Without anybody to invite there is nothing against it.
+        alice.create_room(powerless).await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hearth::{
     app::Administration,
-    config::{Policy, RegistrationMode, Translation},
+    config::{Policy, RateLimit, RegistrationMode, Translation},
 };
 use serde_json::{Value, json};
 
@@ -243,6 +243,57 @@ on_both! {
         login(&world, "alice", "newest password").await.ok();
     }
 
+    /// Trap: whoever read the mailbox for a minute gets no further when the owner has set a new password.
+    async fn a_new_password_ends_what_was_confirmed_before(world, config => { MailServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        add(&world, &alice, "alice@example.org").await;
+        add(&world, &alice, "second@example.org").await;
+        add(&world, &bob, "bob@example.org").await;
+        let prove = async |email: &str, secret: &str| {
+            by_mail(&Prover { secret, ..Prover::to_reset(&world, email) }.prove().await)
+        };
+        let thief = prove("alice@example.org", "thief").await;
+        let elsewhere = prove("second@example.org", "thief").await;
+        let waiting = Prover { secret: "waiting", ..Prover::to_reset(&world, "alice@example.org") };
+        waiting.ask(1).await.ok();
+        let unread = MailServer::of(&world).take_one();
+        let theirs = prove("bob@example.org", "bob").await;
+        let owner = prove("alice@example.org", "owner").await;
+        let body = json!({ "new_password": "new password", "logout_devices": false, "auth": owner });
+        world.call("POST", &format!("{ACCOUNT}/password"), None, Some(body)).await.ok();
+        for proof in [thief, elsewhere] {
+            reset(&world, "stolen password", proof).await.refused(401, "M_THREEPID_AUTH_FAILED");
+        }
+        assert_eq!(press(&world, &unread).await.0, 400);
+
+        let thief = prove("alice@example.org", "thief").await;
+        let change = json!({ "new_password": "newer password", "logout_devices": false });
+        with_auth(&alice, &format!("{ACCOUNT}/password"), change, password("alice", "new password")).await.ok();
+        reset(&world, "stolen password", thief).await.refused(401, "M_THREEPID_AUTH_FAILED");
+        login(&world, "alice", "newer password").await.ok();
+        // What others have confirmed is theirs.
+        reset(&world, "bob's new one", theirs).await.ok();
+    }
+
+    /// Each of them looks at its own session first, and then ends the other's.
+    async fn of_two_resets_at_once_one_sets_the_password(world, config => { MailServer::start(config); }) {
+        let alice = world.user("alice").await;
+        add(&world, &alice, "alice@example.org").await;
+        let mut proofs = Vec::new();
+        for secret in ["a", "b", "c"] {
+            let prover = Prover { secret, ..Prover::to_reset(&world, "alice@example.org") };
+            proofs.push(by_mail(&prover.prove().await));
+        }
+        let resets = proofs.into_iter().map(|proof| reset(&world, "new password", proof));
+        let (set, refused): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(resets).await.into_iter().partition(|reply| reply.status == 200);
+        assert_eq!((set.len(), refused.len()), (1, 2), "{refused:?}");
+        for late in refused {
+            assert_eq!(late.body["errcode"], "M_THREEPID_AUTH_FAILED", "{}", late.body);
+        }
+        login(&world, "alice", "new password").await.ok();
+    }
+
     /// Whoever has forgotten the password is answered as whoever knows it.
     async fn the_mails_of_a_locked_account_let_nobody_in(world, config => { MailServer::start(config); }) {
         let alice = world.user("alice").await;
@@ -343,6 +394,39 @@ on_both! {
         }
     }
 
+    /// Whoever tries passwords is made to wait by the address that they typed, not by whose it is.
+    async fn nobody_learns_from_waiting_who_has_an_account(world, config => {
+        MailServer::start(config);
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.rate_limits.enabled = true;
+        config.rate_limits.login = RateLimit { per_second: 0.001, burst: 3 };
+    }) {
+        let alice = world.user("alice").await;
+        add(&world, &alice, "alice@example.org").await;
+        let http = http_client(Duration::from_secs(30));
+        let mut hosts = 1..255;
+        // Each time from elsewhere.
+        let mut status = async |identifier: Value| {
+            let body = json!({ "type": "m.login.password", "identifier": identifier, "password": "guess" });
+            let request = http.post(format!("{}{LOGIN}", world.url)).body(body.to_string());
+            let from = format!("192.0.2.{}", hosts.next().unwrap());
+            request.header("x-forwarded-for", from).send().await.unwrap().status().as_u16()
+        };
+        let email = |address: &str| json!({ "type": "m.id.thirdparty", "medium": "email", "address": address });
+        // The first was the password with which the address was added.
+        for name in ["alice", "@Alice:localhost"] {
+            assert_eq!(status(json!({ "type": "m.id.user", "user": name })).await, 403, "{name}");
+        }
+        assert_eq!(status(json!({ "type": "m.id.user", "user": "alice" })).await, 429);
+        for address in ["alice@example.org", "nobody@example.org"] {
+            for spelling in [address, &address.to_ascii_uppercase(), address] {
+                assert_eq!(status(email(spelling)).await, 403, "{spelling}");
+            }
+            assert_eq!(status(email(address)).await, 429, "{address}");
+        }
+        assert_eq!(status(email("no address")).await, 403);
+    }
+
     async fn an_attempt_is_mailed_once(world, config => { MailServer::start(config); }) {
         let mails = MailServer::of(&world);
         let prover = Prover::to_add(&world, "alice@example.org");
@@ -430,6 +514,37 @@ on_both! {
         assert_eq!(mails.take().len(), 11);
         world.clock.advance(Duration::from_hours(1));
         ask(&secrets[10], "alice@example.org").await.ok();
+    }
+
+    async fn a_mailbox_is_not_flooded_by_many_at_once(world, config => { MailServer::start(config); }) {
+        let secrets: Vec<String> = (0..15).map(|number| format!("secret{number}")).collect();
+        let asked = secrets.iter().map(async |secret| {
+            Prover { secret, ..Prover::to_reset(&world, "alice@example.org") }.ask(1).await
+        });
+        let (sent, limited): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(asked).await.into_iter().partition(|reply| reply.status == 200);
+        assert_eq!((sent.len(), MailServer::of(&world).take().len()), (10, 10));
+        for reply in limited {
+            reply.refused(429, "M_LIMIT_EXCEEDED");
+        }
+    }
+
+    /// Who mistyped an address, or whose mail server was down, has not been sent anything.
+    async fn what_was_not_taken_fills_no_mailbox(world, config => { MailServer::start(config); }) {
+        let mails = MailServer::of(&world);
+        mails.refuse(Some("550 No such user"));
+        let secrets: Vec<String> = (0..12).map(|number| format!("secret{number}")).collect();
+        for secret in &secrets {
+            let prover = Prover { secret, ..Prover::to_add(&world, "alice@example.org") };
+            prover.ask(1).await.refused(400, "M_INVALID_PARAM");
+        }
+        mails.refuse(None);
+        // Those that were taken count as before.
+        for (number, secret) in secrets.iter().enumerate() {
+            let reply = Prover { secret, ..Prover::to_add(&world, "alice@example.org") }.ask(1).await;
+            assert_eq!(reply.status, if number < 10 { 200 } else { 429 }, "{}", reply.body);
+        }
+        assert_eq!(mails.take().len(), 10);
     }
 
     async fn an_account_needs_an_address_where_the_operator_says_so(world, config => {

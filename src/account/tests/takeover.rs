@@ -128,6 +128,9 @@ async fn a_deactivated_account_is_closed_for_good() {
         house.accounts.deactivate(&alice.user_id, false).await.unwrap();
 
         assert!(!house.is_in(&alice).await && !house.is_in(&laptop).await);
+        // One that was asked for before, and written down a moment too late.
+        let openid = house.accounts.create_openid_token(&alice.user_id).await.unwrap();
+        assert_eq!(house.accounts.find_openid_user(&openid).await.unwrap(), None);
         assert!(house.accounts.refresh(laptop.refresh_token.as_deref().unwrap()).await.is_err());
         assert_eq!(kind(house.accounts.login_with_token(&login_token, on("X")).await), ErrorKind::Forbidden);
         // Only who knows the password is told.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use axum::Router;
 use ruma::{
-    UserId,
+    OwnedUserId,
     api::client::{
         account::{change_password, deactivate, whoami},
         uiaa::AuthType,
@@ -17,6 +17,7 @@ use super::threepid::unbind_result;
 use crate::{
     api::{auth::required, error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
     app::App,
+    error::Error,
     rate_limit::Limit,
     threepid::{Operation, unproved},
 };
@@ -73,14 +74,21 @@ async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) 
     let caller = required(call.caller)?;
     call.request.confirm_password(&app, "deactivate", &caller).await?;
     let deactivate::v3::Request { id_server, erase, .. } = call.request.request;
-    let published = app.threepids.list_published(&caller.user_id, id_server.as_deref()).await?;
-    app.accounts.deactivate(&caller.user_id, erase).await?;
-    leave_rooms(&app, &caller.user_id).await?;
-    let all = app.threepids.unbind_all(&caller.user_id, published).await;
+    let withdrawn = withdraw(app.clone(), caller.user_id, id_server, erase);
+    // Nobody can ask for the rest again whose client has hung up: they are logged out by then.
+    let all = app.tasks.finish("deactivating an account", withdrawn).await;
+    let all = all.ok_or_else(|| Error::broken("an account was not deactivated to the end"))??;
     Ok(deactivate::v3::Response::new(unbind_result(all)))
 }
 
-/// Takes a user out of every room, invitations included.
-async fn leave_rooms(app: &App, user_id: &UserId) -> ApiResult<()> {
-    Ok(app.rooms.leave_all(user_id, Some("The account was deactivated")).await?)
+/// Ends an account and takes its user out of every room, invitations included. Tells whether every identity server has
+/// forgotten their addresses.
+async fn withdraw(app: App, user_id: OwnedUserId, id_server: Option<String>, erase: bool) -> ApiResult<bool> {
+    let published = app.threepids.list_published(&user_id, id_server.as_deref()).await?;
+    app.accounts.deactivate(&user_id, erase).await?;
+    let left = app.rooms.leave_all(&user_id, Some("The account was deactivated")).await;
+    // Whether or not a room could not be left.
+    let all = app.threepids.unbind_all(&user_id, published).await;
+    left?;
+    Ok(all)
 }

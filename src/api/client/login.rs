@@ -31,6 +31,7 @@ use crate::{
     app::App,
     error::{Error, Result},
     rate_limit::Limit,
+    threepid::EmailAddress,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -95,9 +96,7 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
     let session = match request.login_info {
         LoginInfo::Password(password) => {
             let name = name_of(&password)?;
-            if let Some(user_id) = app.accounts.find_named(name).await? {
-                app.rate_limits.check_user(Limit::Login, &user_id).await?;
-            }
+            check_name(&app, name).await?;
             app.accounts.login_with_password(name, &password.password, new).await?
         }
         LoginInfo::Token(token) => app.accounts.login_with_token(&token.token, new).await?,
@@ -115,6 +114,21 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
     let base_url = app.discovery.client_base_url.clone();
     response.well_known = base_url.map(|base_url| DiscoveryInfo::new(HomeserverInfo::new(base_url)));
     Ok(response)
+}
+
+/// Counts an attempt in somebody's name, whether there is an account with it or not.
+async fn check_name(app: &App, name: Named<'_>) -> Result<()> {
+    match name {
+        Named::User(name) => match app.accounts.meant(name) {
+            Some(user_id) => app.rate_limits.check_user(Limit::Login, &user_id).await,
+            None => Ok(()),
+        },
+        Named::Email(email) => match EmailAddress::parse(email) {
+            Ok(email) => app.rate_limits.check_email(Limit::Login, &email).await,
+            // Nobody has what is no address.
+            Err(_) => Ok(()),
+        },
+    }
 }
 
 /// Whom the client names, today's way or that of old.

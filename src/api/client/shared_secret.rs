@@ -4,26 +4,20 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::State,
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use ruma::{
-    OwnedDeviceId,
-    api::{OutgoingResponseExt as _, error::ErrorKind},
-};
+use axum::{Router, body::Body, extract::State, response::Response, routing::get};
+use ruma::OwnedDeviceId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::register::answer;
 use crate::{
     account::{NewSession, SharedSecretRegistration},
-    api::{error::ApiResult, extract::collect, json::Json},
+    api::{
+        error::ApiResult,
+        extract::collect,
+        json::{read, reply},
+    },
     app::App,
-    error::{Error, Result},
     serve::ClientAddress,
 };
 
@@ -62,7 +56,7 @@ async fn register(State(app): State<App>, request: http::Request<Body>) -> Respo
 async fn try_register(app: &App, request: http::Request<Body>) -> ApiResult<Value> {
     let (parts, body) = request.into_parts();
     let address = parts.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a| a.0);
-    let request = read(&collect(body, BODY_LIMIT).await?)?;
+    let request: Request = read(&collect(body, BODY_LIMIT).await?)?;
     let session = (!request.inhibit_login).then_some(NewSession {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,
@@ -82,17 +76,4 @@ async fn try_register(app: &App, request: http::Request<Body>) -> ApiResult<Valu
     let mut answer = answer(&user_id, session);
     answer.insert("home_server".to_owned(), json!(app.server_name));
     Ok(answer.into())
-}
-
-fn read(body: &[u8]) -> Result<Request> {
-    serde_json::from_slice(body).map_err(|e| {
-        let kind = if e.is_data() { ErrorKind::BadJson } else { ErrorKind::NotJson };
-        Error::refused(kind, format!("The request body can't be read: {e}"))
-    })
-}
-
-fn reply(answer: ApiResult<Value>) -> Response {
-    let written =
-        answer.and_then(|answer| Ok(Json::from(answer).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?));
-    written.map_or_else(IntoResponse::into_response, |response| response.map(Body::from))
 }

@@ -14,15 +14,15 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
-use ruma::api::{OutgoingResponseExt as _, error::ErrorKind};
+use ruma::api::error::ErrorKind;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     api::{
         error::{ApiError, ApiResult},
         extract::collect,
-        json::Json,
+        json::{read, reply},
     },
     app::App,
     error::{Error, Result},
@@ -60,7 +60,7 @@ async fn submit(State(app): State<App>, request: http::Request<Body>) -> Respons
     if content_type.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
         return submit_form(&app, body).await.unwrap_or_else(failed);
     }
-    submit_json(&app, body).await.unwrap_or_else(IntoResponse::into_response)
+    reply(submit_json(&app, body).await)
 }
 
 /// By the button: the answer is for people.
@@ -77,15 +77,10 @@ async fn submit_form(app: &App, body: Body) -> ApiResult<Response> {
 }
 
 /// By a client.
-async fn submit_json(app: &App, body: Body) -> ApiResult<Response> {
-    let body = collect(body, BODY_LIMIT).await?;
-    let Submission { sid, client_secret, token } = serde_json::from_slice(&body).map_err(|e| {
-        let kind = if e.is_data() { ErrorKind::BadJson } else { ErrorKind::NotJson };
-        Error::refused(kind, format!("The request body can't be read: {e}"))
-    })?;
+async fn submit_json(app: &App, body: Body) -> ApiResult<Value> {
+    let Submission { sid, client_secret, token } = read(&collect(body, BODY_LIMIT).await?)?;
     app.threepids.submit_token(&sid, &client_secret, &token).await?;
-    let written = Json::from(json!({ "success": true })).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?;
-    Ok(written.map(Body::from))
+    Ok(json!({ "success": true }))
 }
 
 impl Submission {
