@@ -249,7 +249,8 @@ impl Syncs {
         })
     }
 
-    /// A room that was left: what was said up to the leaving.
+    /// A room that was left: what was said up to the leaving. What has become of the user since is told alone: a ban or
+    /// an invitation opens nothing that came after they left.
     async fn gather_left(
         &self,
         request: &Request,
@@ -258,16 +259,20 @@ impl Syncs {
         membership: &Membership,
         since: &Since,
     ) -> Result<LeftRoom> {
-        let until = membership.position;
-        if !self.0.rooms.sight(room, &request.user_id).await?.was_member() {
-            // An invitation or a knock has ended. Nothing was told of the room inside, and nothing is now.
+        let (after, until) = (since.timeline_after(), membership.position);
+        let sight = self.0.rooms.sight(room, &request.user_id).await?;
+        let Some(left) = sight.left_at().map(|left| left.min(until)).filter(|left| *left > after) else {
+            // An invitation, a knock or a ban has ended, or begun. The user has not been inside since.
             let timeline = timeline::only(&self.0, request, room, until).await?;
             let (room_id, state) = (room_id.to_owned(), RoomState::default());
             return Ok(LeftRoom { room_id, timeline, state, account_data: Vec::new() });
+        };
+        let mut timeline = timeline::gather(&self.0, request, room, after, left).await?;
+        let state = state::gather(&self.0, request, room, since, &timeline, left).await?;
+        if left < until {
+            timeline.events.extend(timeline::only(&self.0, request, room, until).await?.events);
         }
-        let timeline = timeline::gather(&self.0, request, room, since.timeline_after(), until).await?;
-        let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
-        let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
+        let account_data = self.room_account_data(request, room_id, after, until).await?;
         Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })
     }
 

@@ -116,6 +116,26 @@ on_both! {
         assert_eq!(bodies(&listen(&bob, &initial["end"], "").await["chunk"]), ["five"]);
     }
 
+    /// Trap: history visibility, leavers.
+    async fn a_ban_after_leaving_opens_nothing(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat", "name": "open" })).await;
+        bob.join(&room).await.ok();
+        alice.say(&room, "before").await;
+        alice.post(&at(&room, "/kick"), json!({ "user_id": bob.user_id })).await.ok();
+        set(&alice, &room, "m.room.name", json!({ "name": "secret" })).await;
+        alice.say(&room, "secret").await;
+        alice.post(&at(&room, "/ban"), json!({ "user_id": bob.user_id })).await.ok();
+        let initial = initial_sync(&bob, "?archived=true").await;
+        let left = room_in(&initial, &room).unwrap();
+        assert_eq!(left["membership"], "ban");
+        let chunk = &left["messages"]["chunk"];
+        assert_eq!(bodies(chunk), ["before"]);
+        assert_eq!(chunk.as_array().unwrap().last().unwrap()["content"]["membership"], "ban");
+        assert_eq!(find(&left["state"], "m.room.name", "")["content"]["name"], "open");
+        assert!(!left.to_string().contains("secret"), "{left}");
+    }
+
     async fn the_stream_tells_what_happens(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
