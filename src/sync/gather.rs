@@ -150,20 +150,24 @@ impl Syncs {
         self.0.watchers.watcher(user_id).await
     }
 
-    /// What has happened since `request.since`, up to where this node has read.
-    pub(crate) async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
-        let tail = self.0.rooms.log().tail();
-        if let Some(since) = request.since
-            && since > tail.reached()
-        {
-            // A token from another node may be ahead of this one. None is ahead of the log, unless that is a backup.
-            self.0.rooms.log().refresh().await?;
-            if since > tail.reached() {
-                let message = "`since` lies beyond the end of this server's log: sync without it to begin anew";
+    /// Refuses a token from beyond the end of the log, which there is when that was restored from a backup: whoever
+    /// waited for news after it would hear none until the log has come so far.
+    pub(crate) async fn check_token(&self, since: Position) -> Result<()> {
+        let log = self.0.rooms.log();
+        if since > log.tail().reached() {
+            // One from another node may be ahead of this one.
+            log.refresh().await?;
+            if since > log.tail().reached() {
+                let message = "This token lies beyond the end of this server's log: begin anew without one";
                 return Err(Error::invalid_param(message));
             }
         }
-        let until = tail.reached();
+        Ok(())
+    }
+
+    /// What has happened since `request.since`, which has been checked, up to where this node has read.
+    pub(crate) async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
+        let until = self.0.rooms.log().tail().reached();
         let mut gathered = Gathered { until, ..Gathered::default() };
         let changed = match request.since {
             Some(since) if !request.full_state => watcher.changed_rooms(since),

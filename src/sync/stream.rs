@@ -75,9 +75,9 @@ impl Syncs {
         }
     }
 
-    /// What was said after `from`, up to where this node has read.
+    /// What was said after `from`, which has been checked, up to where this node has read.
     pub(crate) async fn hear(&self, listener: &Listener, from: Position) -> Result<Heard> {
-        let reached = self.0.rooms.log().tail().reached().max(from);
+        let reached = self.0.rooms.log().tail().reached();
         let mut stretch = Stretch { from, until: reached, events: Vec::new() };
         match &listener.room {
             Some(room_id) => {

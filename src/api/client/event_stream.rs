@@ -84,6 +84,9 @@ async fn wait(
 ) -> ApiResult<(Position, Heard)> {
     let deadline = Instant::now() + patience;
     let mut bell = Box::pin(app.syncs.bell(listener)).await?;
+    if let Some(from) = from {
+        Box::pin(app.syncs.check_token(from)).await?;
+    }
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
     loop {
