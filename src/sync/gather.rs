@@ -112,6 +112,15 @@ pub(crate) struct Summary {
     pub(crate) invited: usize,
 }
 
+impl Sources {
+    /// Whether a user wants to know of invitations, and of those that this inviter sends.
+    pub(super) async fn shows_invite(&self, user_id: &UserId, inviter: Option<&UserId>) -> Result<bool> {
+        let ignored = self.account_data.ignored(user_id).await?;
+        let is_welcome = inviter.is_none_or(|inviter| !ignored.contains(inviter));
+        Ok(is_welcome && !self.account_data.blocks_invites(user_id).await?)
+    }
+}
+
 impl Gathered {
     /// Whether there is nothing to tell.
     pub(crate) fn is_empty(&self) -> bool {
@@ -203,10 +212,8 @@ impl Syncs {
             }
             MembershipState::Invite if since.is_new() => {
                 let state = room.state();
-                let inviter = state.member(&request.user_id).map(|pdu| pdu.sender().to_owned());
-                let ignored = self.0.account_data.ignored(&request.user_id).await?;
-                let is_welcome = inviter.is_none_or(|inviter| !ignored.contains(&inviter));
-                if is_welcome && !self.0.account_data.blocks_invites(&request.user_id).await? {
+                let inviter = state.member(&request.user_id).map(|pdu| pdu.sender());
+                if self.0.shows_invite(&request.user_id, inviter).await? {
                     let state = state::stripped(&state, &request.user_id);
                     gathered.invited.push(StrippedRoom { room_id: room_id.to_owned(), state });
                 }
