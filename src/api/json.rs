@@ -1,13 +1,14 @@
 //! Answers in JSON of our own making, where ruma's types leave out what clients look for or say `null` for
 //! what is not there.
 
-use http::Method;
 use ruma::api::{
-    BytesBody, IncomingRequest, Metadata, OutgoingResponse,
+    BytesBody, IncomingRequest, OutgoingResponse,
     error::{DeserializationError, IntoHttpError},
 };
 use serde::Serialize;
 use serde_json::Value;
+
+use super::own::metadata_of;
 
 /// Endpoint `R`, answered in [`Json`].
 pub(crate) struct Written<R>(pub(crate) R);
@@ -27,14 +28,7 @@ impl From<Value> for Json {
     }
 }
 
-impl<R: Metadata> Metadata for Written<R> {
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+metadata_of!(for R: Written<R>);
 
 impl<R: IncomingRequest> IncomingRequest for Written<R> {
     type EndpointError = R::EndpointError;
