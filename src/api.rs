@@ -12,6 +12,7 @@ mod guest;
 mod health;
 pub(crate) mod interactive;
 pub(crate) mod json;
+pub(crate) mod own;
 pub(crate) mod restriction;
 pub(crate) mod route;
 

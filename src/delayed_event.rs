@@ -173,7 +173,10 @@ impl DelayedEvents {
 
     /// Restarts, sends or cancels an event. Where it is known who asks, it has to be theirs.
     ///
-    /// `M_NOT_FOUND` also where it has ended already, in another way than was asked for.
+    /// `M_NOT_FOUND` also where it has ended already, in another way than was asked for. The proposal has come to say
+    /// 409 with `M_UNKNOWN` there, though nothing of `restart` after sending. But clients were built on the text before
+    /// it: to matrix-js-sdk `M_NOT_FOUND` means that a new event has to be scheduled, and any other error that the call
+    /// has failed (<https://github.com/matrix-org/matrix-js-sdk/pull/5553>). 409 is for the stable endpoints.
     pub(crate) async fn act(&self, delay_id: &str, owner: Option<&UserId>, action: Action) -> Result<()> {
         // It goes round again only where somebody else has done something to the event in between.
         loop {

@@ -103,7 +103,9 @@ impl Typists {
         self.check_member(user_id, room_id).await?;
         // What ends sooner than everybody believes is news.
         let goes_on = self.0.book.find(room_id, user_id).is_some_and(|believed| now < believed && believed <= until);
-        if goes_on && pulse::keep(&self.0.board, room_id, user_id, until).await {
+        // Said in any case: what was said before could prolong what ends sooner.
+        let kept = pulse::keep(&self.0.board, room_id, user_id, until).await;
+        if goes_on && kept {
             return Ok(());
         }
         self.write(user_id, room_id, Some(until)).await

@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use http::Method;
-use ruma::api::{IncomingRequest, Metadata, error::DeserializationError};
+use ruma::api::{IncomingRequest, error::DeserializationError};
 
-use super::json::Json;
+use super::{json::Json, own::metadata_of};
 use crate::error::{Error, Result};
 
 /// A request that sends something, now or later as its query says.
@@ -23,14 +22,7 @@ impl<R> MaybeDelayed<R> {
     }
 }
 
-impl<R: Metadata> Metadata for MaybeDelayed<R> {
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+metadata_of!(for R: MaybeDelayed<R>);
 
 impl<R: IncomingRequest> IncomingRequest for MaybeDelayed<R> {
     type EndpointError = R::EndpointError;
@@ -45,7 +37,8 @@ impl<R: IncomingRequest> IncomingRequest for MaybeDelayed<R> {
 /// Nothing that asks for a delay is overlooked: the event would be sent at once, and a call left while it is joined.
 fn read_delay(query: &str) -> Result<Option<Duration>, &'static str> {
     let mut delay = None;
-    for (name, value) in parameters(query) {
+    // As they stand there: none that is understood has characters that need an escape.
+    for (name, value) in query.split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, ""))) {
         match name.strip_prefix("org.matrix.msc4140.") {
             Some("delay") => {
                 let milliseconds = value.parse().or(Err("`org.matrix.msc4140.delay` is a number of milliseconds"))?;
@@ -56,11 +49,6 @@ fn read_delay(query: &str) -> Result<Option<Duration>, &'static str> {
         }
     }
     Ok(delay)
-}
-
-/// The names and values of a query, as they stand there: none that is understood has characters that need an escape.
-pub(crate) fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
 }
 
 #[cfg(test)]

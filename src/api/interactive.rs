@@ -7,11 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use http::Method;
 use ruma::{
     UserId,
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         client::uiaa::{AuthData, AuthType},
         error::DeserializationError,
     },
@@ -19,7 +18,10 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use super::error::{ApiError, ApiResult};
+use super::{
+    error::{ApiError, ApiResult},
+    own::metadata_of,
+};
 use crate::{
     account::Caller,
     app::App,
@@ -34,14 +36,7 @@ pub(crate) struct Interactive<R> {
     params: String,
 }
 
-impl<R: Metadata> Metadata for Interactive<R> {
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+metadata_of!(for R: Interactive<R>);
 
 impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
     type EndpointError = R::EndpointError;
@@ -52,7 +47,7 @@ impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
         let (parts, body) = request.into_parts();
-        let mut body: JsonObject = if body.is_empty() { JsonObject::default() } else { serde_json::from_slice(body)? };
+        let mut body: JsonObject = serde_json::from_slice(body)?;
         let auth = body.remove("auth").map(read_auth).transpose()?.flatten();
         let params = json!([path_args, body]).to_string();
         let body = serde_json::to_vec(&body)?;

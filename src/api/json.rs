@@ -5,15 +5,14 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::Method;
 use ruma::api::{
-    BytesBody, IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _,
+    BytesBody, IncomingRequest, OutgoingResponse, OutgoingResponseExt as _,
     error::{DeserializationError, ErrorKind, IntoHttpError},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::error::ApiResult;
+use super::{error::ApiResult, own::metadata_of};
 use crate::error::{Error, Result};
 
 /// Endpoint `R`, answered in [`Json`].
@@ -49,14 +48,7 @@ pub(crate) fn reply(answer: ApiResult<Value>) -> Response {
     written.map_or_else(IntoResponse::into_response, |response| response.map(Body::from))
 }
 
-impl<R: Metadata> Metadata for Written<R> {
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+metadata_of!(for R: Written<R>);
 
 impl<R: IncomingRequest> IncomingRequest for Written<R> {
     type EndpointError = R::EndpointError;

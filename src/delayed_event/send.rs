@@ -23,11 +23,12 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a node looks whether the duty has become its own.
 const OTHERS: Duration = Duration::from_secs(1);
-/// How long to wait after the database has failed.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait after the database has failed: until what was claimed then is due again, so that what comes after it
+/// in its room doesn't overtake it.
+const PAUSE: Duration = CLAIM;
 /// How many events are read at once.
 const BATCH: i64 = 200;
-/// In how many rooms at once events are sent. In one room they keep their order.
+/// In how many rooms at once events are sent. In one room they keep their order, unless a node dies over one of them.
 const ROOMS_AT_ONCE: usize = 16;
 
 impl DelayedEvents {

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     event::{Content, Transaction},
     room::{Message, NewState},
-    store::account,
+    store::{account, event},
     testing::{World, user},
 };
 
@@ -152,6 +152,30 @@ async fn what_a_node_has_claimed_and_not_sent_is_sent_when_the_claim_has_run_out
     assert!(world.app.delayed_events.find(&claimed, None).await.unwrap().sending, "nobody else touches it");
     world.clock.advance(Duration::from_secs(4));
     assert!(world.event_of(&claimed).await.is_some());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_is_tried_again_still_comes_before_what_was_due_after_it() {
+    let alice = user("alice");
+    let world = World::new().await;
+    let room = world.room_with_account(&alice).await;
+    let mut scheduled = Vec::new();
+    for (body, delay) in [("first", 10), ("second", 11), ("third", 12)] {
+        let delay = Duration::from_secs(delay);
+        scheduled.push(world.schedule(&NewDelayedEvent { delay, ..message(&room, &alice, body) }).await);
+    }
+    world.clock.advance(Duration::from_secs(9));
+    world.claim(&scheduled[0]).await;
+    // Everything is due at once, the first since its claim has run out.
+    world.clock.advance(Duration::from_secs(6));
+    let mut places = Vec::new();
+    for delay_id in &scheduled {
+        let event_id = world.event_of(delay_id).await.unwrap();
+        let event = event::find(&mut world.app.db.read().await.unwrap(), &event_id).await.unwrap();
+        places.push(event.unwrap().position);
+    }
+    assert!(places.is_sorted(), "{places:?}");
     world.close().await;
 }
 

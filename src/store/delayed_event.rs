@@ -18,7 +18,8 @@ statements! {
     COUNT_SCHEDULED = "SELECT COUNT(*), MIN(due_ts) FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NULL";
     LIST_DUE = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
             sending, finalised_ts, event_id, error
-        FROM delayed_events WHERE finalised_ts IS NULL AND due_ts <= $1 ORDER BY due_ts, delay_id LIMIT $2";
+        FROM delayed_events WHERE finalised_ts IS NULL AND due_ts <= $1
+        ORDER BY delayed_since_ts + delay_ms, delay_id LIMIT $2";
     LIST_SCHEDULED = "SELECT delay_id, user_id, room_id, type, state_key, content, delay_ms, delayed_since_ts,
             sending, finalised_ts, event_id, error
         FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NULL
@@ -152,7 +153,7 @@ pub(crate) async fn count_scheduled(conn: &mut Conn, user_id: &UserId) -> DbResu
     }
 }
 
-/// Those whose time has come by `now`, in the order of their times.
+/// Those that are due by `now`, in the order of their times, however late a node has tried to send them before.
 pub(crate) async fn list_due(conn: &mut Conn, now: i64, limit: i64) -> DbResult<Vec<DelayedEvent>> {
     conn.list(&LIST_DUE, args![now, limit]).await?.iter().map(delayed_event).collect()
 }

@@ -112,6 +112,15 @@ pub(crate) struct Summary {
     pub(crate) invited: usize,
 }
 
+impl Sources {
+    /// Whether a user wants to know of invitations, and of those that this inviter sends.
+    pub(super) async fn shows_invite(&self, user_id: &UserId, inviter: Option<&UserId>) -> Result<bool> {
+        let ignored = self.account_data.ignored(user_id).await?;
+        let is_welcome = inviter.is_none_or(|inviter| !ignored.contains(inviter));
+        Ok(is_welcome && !self.account_data.blocks_invites(user_id).await?)
+    }
+}
+
 impl Gathered {
     /// Whether there is nothing to tell.
     pub(crate) fn is_empty(&self) -> bool {
@@ -150,20 +159,24 @@ impl Syncs {
         self.0.watchers.watcher(user_id).await
     }
 
-    /// What has happened since `request.since`, up to where this node has read.
-    pub(crate) async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
-        let tail = self.0.rooms.log().tail();
-        if let Some(since) = request.since
-            && since > tail.reached()
-        {
-            // A token from another node may be ahead of this one. None is ahead of the log, unless that is a backup.
-            self.0.rooms.log().refresh().await?;
-            if since > tail.reached() {
-                let message = "`since` lies beyond the end of this server's log: sync without it to begin anew";
+    /// Refuses a token from beyond the end of the log, which there is when that was restored from a backup: whoever
+    /// waited for news after it would hear none until the log has come so far.
+    pub(crate) async fn check_token(&self, since: Position) -> Result<()> {
+        let log = self.0.rooms.log();
+        if since > log.tail().reached() {
+            // One from another node may be ahead of this one.
+            log.refresh().await?;
+            if since > log.tail().reached() {
+                let message = "This token lies beyond the end of this server's log: begin anew without one";
                 return Err(Error::invalid_param(message));
             }
         }
-        let until = tail.reached();
+        Ok(())
+    }
+
+    /// What has happened since `request.since`, which has been checked, up to where this node has read.
+    pub(crate) async fn gather(&self, request: &Request, watcher: &Watcher) -> Result<Gathered> {
+        let until = self.0.rooms.log().tail().reached();
         let mut gathered = Gathered { until, ..Gathered::default() };
         let changed = match request.since {
             Some(since) if !request.full_state => watcher.changed_rooms(since),
@@ -199,10 +212,8 @@ impl Syncs {
             }
             MembershipState::Invite if since.is_new() => {
                 let state = room.state();
-                let inviter = state.member(&request.user_id).map(|pdu| pdu.sender().to_owned());
-                let ignored = self.0.account_data.ignored(&request.user_id).await?;
-                let is_welcome = inviter.is_none_or(|inviter| !ignored.contains(&inviter));
-                if is_welcome && !self.0.account_data.blocks_invites(&request.user_id).await? {
+                let inviter = state.member(&request.user_id).map(|pdu| pdu.sender());
+                if self.0.shows_invite(&request.user_id, inviter).await? {
                     let state = state::stripped(&state, &request.user_id);
                     gathered.invited.push(StrippedRoom { room_id: room_id.to_owned(), state });
                 }
@@ -249,7 +260,8 @@ impl Syncs {
         })
     }
 
-    /// A room that was left: what was said up to the leaving.
+    /// A room that was left: what was said up to the leaving. What has become of the user since is told alone: a ban or
+    /// an invitation opens nothing that came after they left.
     async fn gather_left(
         &self,
         request: &Request,
@@ -258,16 +270,20 @@ impl Syncs {
         membership: &Membership,
         since: &Since,
     ) -> Result<LeftRoom> {
-        let until = membership.position;
-        if !self.0.rooms.sight(room, &request.user_id).await?.was_member() {
-            // An invitation or a knock has ended. Nothing was told of the room inside, and nothing is now.
+        let (after, until) = (since.timeline_after(), membership.position);
+        let sight = self.0.rooms.sight(room, &request.user_id).await?;
+        let Some(left) = sight.left_at().map(|left| left.min(until)).filter(|left| *left > after) else {
+            // An invitation, a knock or a ban has ended, or begun. The user has not been inside since.
             let timeline = timeline::only(&self.0, request, room, until).await?;
             let (room_id, state) = (room_id.to_owned(), RoomState::default());
             return Ok(LeftRoom { room_id, timeline, state, account_data: Vec::new() });
+        };
+        let mut timeline = timeline::gather(&self.0, request, room, after, left).await?;
+        let state = state::gather(&self.0, request, room, since, &timeline, left).await?;
+        if left < until {
+            timeline.events.extend(timeline::only(&self.0, request, room, until).await?.events);
         }
-        let timeline = timeline::gather(&self.0, request, room, since.timeline_after(), until).await?;
-        let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
-        let account_data = self.room_account_data(request, room_id, since.timeline_after(), until).await?;
+        let account_data = self.room_account_data(request, room_id, after, until).await?;
         Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })
     }
 

@@ -187,18 +187,9 @@ impl Writer<'_> {
     }
 
     fn messages(&self, timeline: &Timeline, end: Position) -> Messages {
-        let format = |event: &Stored| ClientFormat {
-            with_room_id: true,
-            now: Some(self.now),
-            transaction_id: event.transaction_for(self.user_id, self.device_id),
-            delay_id: event.delay_id_for(self.user_id),
-            replaces: event.replaces.clone(),
-            membership: timeline.membership_at(event),
-            relations: None,
-        };
         let write = |event: &Arc<Stored>| {
-            let relations = timeline.bundles.write(event.pdu.event_id(), &format);
-            client_event(&event.pdu, &ClientFormat { relations, ..format(event) })
+            let format = timeline.format(event, self.user_id, self.device_id, self.now);
+            client_event(&event.pdu, &ClientFormat { with_room_id: true, ..format })
         };
         Messages {
             start: timeline.limited.then(|| prev_batch(timeline).to_string()),

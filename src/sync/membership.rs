@@ -39,13 +39,11 @@ impl Since {
         self.after.filter(|_| self.before == MembershipState::Join)
     }
 
-    /// Whether leaving is news: the client knew the room, or asks for rooms that were left.
+    /// Whether it is news that the user is outside, or banned, or no longer banned. A client that knows nothing has to
+    /// ask for rooms that were left.
     pub(super) fn tells_leave(&self, request: &Request) -> bool {
         match self.after {
-            Some(_) => {
-                matches!(self.before, MembershipState::Join | MembershipState::Invite | MembershipState::Knock)
-                    || (self.before != self.now && self.now == MembershipState::Ban)
-            }
+            Some(_) => self.before != self.now,
             None => request.filter.room.include_leave,
         }
     }

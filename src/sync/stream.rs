@@ -75,9 +75,9 @@ impl Syncs {
         }
     }
 
-    /// What was said after `from`, up to where this node has read.
+    /// What was said after `from`, which has been checked, up to where this node has read.
     pub(crate) async fn hear(&self, listener: &Listener, from: Position) -> Result<Heard> {
-        let reached = self.0.rooms.log().tail().reached().max(from);
+        let reached = self.0.rooms.log().tail().reached();
         let mut stretch = Stretch { from, until: reached, events: Vec::new() };
         match &listener.room {
             Some(room_id) => {
@@ -155,13 +155,14 @@ impl Syncs {
             *event.pdu.kind() == TimelineEventType::RoomMember
                 && event.pdu.state_key() == Some(listener.user_id.as_str())
         });
-        let ignored = self.0.account_data.ignored(&listener.user_id).await?;
-        let unwanted = |event| membership.state == MembershipState::Invite && ignored.contains(event);
-        if let Some(own) = own.filter(|own| !unwanted(own.pdu.sender())) {
-            let now = Some(self.0.clock.now());
-            let format = ClientFormat { with_room_id: true, now, ..ClientFormat::default() };
-            stretch.events.push((at, client_event(&own.pdu, &format)));
+        let Some(own) = own else { return Ok(()) };
+        let is_invite = membership.state == MembershipState::Invite;
+        if is_invite && !self.0.shows_invite(&listener.user_id, Some(own.pdu.sender())).await? {
+            return Ok(());
         }
+        let now = Some(self.0.clock.now());
+        let format = ClientFormat { with_room_id: true, now, ..ClientFormat::default() };
+        stretch.events.push((at, client_event(&own.pdu, &format)));
         Ok(())
     }
 }

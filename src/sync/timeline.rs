@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ruma::events::room::member::MembershipState;
+use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, UserId};
 
 use super::{Request, gather::Sources};
 use crate::{
     error::Result,
-    event::{Relation, Stored},
+    event::{ClientFormat, Relation, Stored},
     position::Position,
     room::{
         Room,
@@ -35,7 +35,7 @@ pub(crate) struct Timeline {
     /// Everything after this position has been looked at.
     pub(crate) start: Position,
     /// What relates to the events, where older ones were left out: whoever has the older ones relates them alone.
-    pub(crate) bundles: Bundles,
+    bundles: Bundles,
     /// What the user may see.
     sight: Sight,
 }
@@ -45,9 +45,26 @@ impl Timeline {
         self.events.is_empty() && !self.limited
     }
 
-    /// The user's membership when an event was sent, as far as that is remembered.
-    pub(crate) fn membership_at(&self, event: &Stored) -> Option<MembershipState> {
-        self.sight.membership_at(event.position)
+    /// How the user gets one of the events to read, on this device and at this time: without the room, which the
+    /// timeline is of.
+    pub(super) fn format(
+        &self,
+        event: &Stored,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> ClientFormat {
+        let format = |event: &Stored| ClientFormat {
+            with_room_id: false,
+            now: Some(now),
+            transaction_id: event.transaction_for(user_id, device_id),
+            delay_id: event.delay_id_for(user_id),
+            replaces: event.replaces.clone(),
+            membership: self.sight.membership_at(event.position),
+            relations: None,
+        };
+        let relations = self.bundles.write(event.pdu.event_id(), &format);
+        ClientFormat { relations, ..format(event) }
     }
 }
 

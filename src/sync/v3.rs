@@ -167,17 +167,8 @@ impl Page<'_> {
     }
 
     fn timeline_event<T>(&self, event: &Stored, timeline: &Timeline) -> Result<Raw<T>> {
-        let format = |event: &Stored| ClientFormat {
-            with_room_id: false,
-            now: Some(self.now),
-            transaction_id: event.transaction_for(&self.writer.user_id, &self.writer.device_id),
-            delay_id: event.delay_id_for(&self.writer.user_id),
-            replaces: event.replaces.clone(),
-            membership: timeline.membership_at(event),
-            relations: None,
-        };
-        let relations = timeline.bundles.write(event.pdu.event_id(), &format);
-        self.event(&event.pdu, &ClientFormat { relations, ..format(event) })
+        let format = timeline.format(event, &self.writer.user_id, &self.writer.device_id, self.now);
+        self.event(&event.pdu, &format)
     }
 
     fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<Vec<Raw<AnySyncStateEvent>>> {

@@ -44,13 +44,13 @@ pub(crate) struct Registry(RwLock<Index>);
 struct Index {
     users: HashMap<OwnedUserId, Arc<Watcher>>,
     rooms: HashMap<OwnedRoomId, WatchedRoom>,
+    /// Wakes those who look at a room from outside.
+    onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
 }
 
 struct WatchedRoom {
     pulse: Arc<Pulse>,
     users: Vec<Arc<Watcher>>,
-    /// Wakes those who look on from outside; none before the first of them.
-    onlookers: Option<watch::Sender<Position>>,
 }
 
 /// When something last happened in a room.
@@ -85,11 +85,7 @@ pub(crate) struct Membership {
 
 impl WatchedRoom {
     fn new(pulse: Arc<Pulse>) -> Self {
-        Self { pulse, users: Vec::new(), onlookers: None }
-    }
-
-    fn is_watched(&self) -> bool {
-        !self.users.is_empty() || self.onlookers.as_ref().is_some_and(|onlookers| onlookers.receiver_count() > 0)
+        Self { pulse, users: Vec::new() }
     }
 }
 
@@ -161,21 +157,12 @@ impl Watchers {
         }
     }
 
-    /// A notice of every event in a room, for somebody who need not be in it.
+    /// A notice of every later event in a room, for somebody who need not be in it. What came before is what the node
+    /// has read by then: it reads first and wakes afterwards.
     pub(crate) fn onlook(&self, room_id: &RoomId) -> watch::Receiver<Position> {
-        loop {
-            let position = self.tail.reached();
-            // While nothing can be applied: a room's pulse must not miss a beat.
-            let subscribed = self.tail.catch_up(position, |missed| {
-                let now = missed.last().map_or(position, |batch| batch.last);
-                let mut index = self.registry.0.write();
-                let room = index.room(room_id, now);
-                room.onlookers.get_or_insert_with(|| watch::Sender::new(now)).subscribe()
-            });
-            if let Some(subscribed) = subscribed {
-                return subscribed;
-            }
-        }
+        let mut index = self.registry.0.write();
+        index.onlookers.retain(|_, onlookers| onlookers.receiver_count() > 0);
+        index.onlookers.entry(room_id.to_owned()).or_default().subscribe()
     }
 
     /// Whether a watcher shares a room with a user. None where that is not in memory: the user is connected to
@@ -219,12 +206,6 @@ impl Index {
         watcher
     }
 
-    /// A room with its pulse, which starts at `now` if nobody has watched the room yet.
-    fn room(&mut self, room_id: &RoomId, now: Position) -> &mut WatchedRoom {
-        let pulse = || Arc::new(Pulse(AtomicI64::new(now.0)));
-        self.rooms.entry(room_id.to_owned()).or_insert_with(|| WatchedRoom::new(pulse()))
-    }
-
     /// Records a membership. A room's pulse starts at `now`: it may have changed at any time before.
     fn enter(
         &mut self,
@@ -233,7 +214,8 @@ impl Index {
         (membership, position, forgotten): (MembershipState, Position, bool),
         now: Position,
     ) {
-        let room = self.room(room_id, now);
+        let pulse = || Arc::new(Pulse(AtomicI64::new(now.0)));
+        let room = self.rooms.entry(room_id.to_owned()).or_insert_with(|| WatchedRoom::new(pulse()));
         let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
         let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
         match (watches, watching) {
@@ -260,7 +242,7 @@ impl Index {
         let users = &self.users;
         self.rooms.retain(|_, room| {
             room.users.retain(|user| users.contains_key(&user.user_id));
-            room.is_watched()
+            !room.users.is_empty()
         });
         // Whoever stays keeps the pulse that the index keeps; others' rooms get a new one when they return.
         for watcher in self.users.values() {
@@ -344,7 +326,7 @@ impl Index {
 
     /// Wakes whoever looks at a room from outside.
     fn wake_onlookers(&self, room_id: &RoomId, at: Position) {
-        if let Some(onlookers) = self.rooms.get(room_id).and_then(|room| room.onlookers.as_ref()) {
+        if let Some(onlookers) = self.onlookers.get(room_id) {
             onlookers.send_replace(at);
         }
     }

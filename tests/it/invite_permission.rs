@@ -37,6 +37,7 @@ on_both! {
 
     async fn invitations_from_before_are_not_shown_while_they_are_blocked(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let from = next(&bob.sync(None).await);
         let room = alice.create_room(json!({ "invite": [bob.user_id] })).await;
         assert!(bob.sync(None).await["rooms"]["invite"][&room].is_object());
         set_permission(&bob, json!({ "default_action": "block" })).await;
@@ -47,8 +48,13 @@ on_both! {
         assert_eq!(alice.get(&state).await.ok()["membership"], "invite");
         let more = bob.sync_with(Some(&next(&sync)), "&timeout=0").await;
         assert!(more["rooms"]["invite"][&room].is_null(), "{more}");
+        let stream = format!("/_matrix/client/v3/events?timeout=0&from={from}");
+        let hidden = bob.get(&stream).await.ok();
+        assert_eq!(hidden["chunk"], json!([]));
         set_permission(&bob, json!({})).await;
         assert!(bob.sync(None).await["rooms"]["invite"][&room].is_object());
+        let shown = bob.get(&stream).await.ok();
+        assert_eq!(shown["chunk"][0]["content"]["membership"], "invite", "{shown}");
         bob.join(&room).await.ok();
     }
 }

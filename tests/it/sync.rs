@@ -4,12 +4,32 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{escape, next, texts},
+    world::{Client, escape, next, texts},
 };
+
+async fn moderate(moderator: &Client, room: &str, action: &str, user: &Client) {
+    let path = format!("/_matrix/client/v3/rooms/{}/{action}", escape(room));
+    moderator.post(&path, json!({ "user_id": user.user_id })).await.ok();
+}
+
+async fn rename(user: &Client, room: &str, name: &str) {
+    user.put(&format!("/_matrix/client/v3/rooms/{}/state/m.room.name/", escape(room)), json!({ "name": name }))
+        .await
+        .ok();
+}
+
+/// What a sync tells of a room that was left: the memberships in its timeline, and its state.
+fn outside(sync: &Value, room: &str) -> (Vec<Value>, Vec<Value>) {
+    let left = &sync["rooms"]["leave"][room];
+    let timeline = left["timeline"]["events"].as_array().unwrap_or_else(|| panic!("{room} was not left: {sync}"));
+    let state = left.get("state").or_else(|| left.get("state_after")).unwrap_or_else(|| panic!("no state: {sync}"));
+    let memberships = timeline.iter().map(|event| event["content"]["membership"].clone());
+    (memberships.collect(), state["events"].as_array().unwrap().clone())
+}
 
 on_both! {
     async fn a_message_wakes_who_waits(world) {
@@ -87,6 +107,50 @@ on_both! {
         let filter = escape(r#"{"room":{"include_leave":true}}"#);
         let initial = bob.sync_with(None, &format!("&filter={filter}")).await;
         assert!(initial["rooms"]["leave"].get(&room).is_some(), "{initial}");
+    }
+
+    /// Trap: history visibility, leavers.
+    async fn what_becomes_of_who_has_left_opens_nothing(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        for state_after in [false, true] {
+            let sync = async |since: &str| {
+                bob.sync_with(Some(since), &format!("&use_state_after={state_after}")).await
+            };
+            let room = alice.create_room(json!({ "preset": "public_chat", "name": "open" })).await;
+            bob.join(&room).await.ok();
+            let joined = next(&bob.sync(None).await);
+            moderate(&alice, &room, "kick", &bob).await;
+            rename(&alice, &room, "secret").await;
+            let kicked = sync(&joined).await;
+            assert_eq!(outside(&kicked, &room).0, ["leave"]);
+            moderate(&alice, &room, "ban", &bob).await;
+            let banned = sync(&next(&kicked)).await;
+            assert_eq!(outside(&banned, &room), (vec![json!("ban")], vec![]));
+            moderate(&alice, &room, "unban", &bob).await;
+            let unbanned = sync(&next(&banned)).await;
+            assert_eq!(outside(&unbanned, &room), (vec![json!("leave")], vec![]));
+            assert!(sync(&next(&unbanned)).await.get("rooms").is_none(), "it is told once");
+
+            // The second invitation is declined.
+            alice.invite(&room, &bob.user_id).await.ok();
+            let invited = sync(&next(&unbanned)).await;
+            assert!(invited["rooms"]["invite"].get(&room).is_some(), "{invited}");
+            rename(&alice, &room, "secret still").await;
+            bob.leave(&room).await.ok();
+            let declined = sync(&next(&invited)).await;
+            assert_eq!(outside(&declined, &room), (vec![json!("leave")], vec![]));
+
+            // Who has been away all the time is told how they left and what is now, and nothing else.
+            let away = sync(&joined).await;
+            assert_eq!(outside(&away, &room).0, ["leave", "leave"]);
+            assert!(!away.to_string().contains("secret"), "{away}");
+            let filter = escape(r#"{"room":{"include_leave":true}}"#);
+            let initial = bob.sync_with(None, &format!("&filter={filter}&use_state_after={state_after}")).await;
+            let (memberships, state) = outside(&initial, &room);
+            assert_eq!(memberships[memberships.len() - 2..], ["leave", "leave"]);
+            assert!(!state_after || state.iter().any(|event| event["content"]["name"] == "open"), "{initial}");
+            assert!(!initial["rooms"]["leave"][&room].to_string().contains("secret"), "{initial}");
+        }
     }
 
     /// Trap: lazy-loaded members. The sender of every timeline event is known to the client.

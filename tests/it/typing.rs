@@ -72,6 +72,22 @@ on_both! {
         assert_eq!(typists(&sync, &room), Some(json!([])));
     }
 
+    async fn what_is_to_end_sooner_than_was_said_before_does(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let typing = |timeout: u32| json!({ "typing": true, "timeout": timeout });
+        alice.type_as(&alice.user_id, &room, typing(30_000)).await.ok();
+        world.clock.advance(Duration::from_secs(20));
+        alice.type_as(&alice.user_id, &room, typing(30_000)).await.ok();
+        alice.type_as(&alice.user_id, &room, typing(1_000)).await.ok();
+        let sync = bob.sync(None).await;
+        assert_eq!(typists(&sync, &room), Some(json!([alice.user_id])), "{sync}");
+        world.clock.advance(Duration::from_secs(2));
+        let sync = bob.wait(&next(&sync)).await;
+        assert_eq!(typists(&sync, &room), Some(json!([])), "{sync}");
+    }
+
     async fn only_as_oneself_and_where_one_is(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -25,19 +25,16 @@ use ruma::{
     events::TimelineEventType,
     serde::Raw,
 };
-use serde::{
-    Deserialize,
-    de::value::{Error as PathError, SeqDeserializer},
-};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     api::{
         content::read_content,
-        delay::parameters,
         error::{ApiError, ApiResult},
         extract::Call,
         json::{Json, Written},
+        own::{metadata_of, read_path, read_query},
         route::Routes as _,
     },
     app::App,
@@ -74,22 +71,14 @@ struct Scheduled {
     content: Raw<Value>,
 }
 
-impl Metadata for Schedule {
-    type Authentication = <send_delayed_event::unstable::Request as Metadata>::Authentication;
-    type PathBuilder = <send_delayed_event::unstable::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = send_delayed_event::unstable::Request::METHOD;
-    const RATE_LIMITED: bool = send_delayed_event::unstable::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = send_delayed_event::unstable::Request::PATH_BUILDER;
-}
+metadata_of!(Schedule: send_delayed_event::unstable::Request);
 
 impl IncomingRequest for Schedule {
     type EndpointError = <send_delayed_event::unstable::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = Json;
 
     fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
-        let path = SeqDeserializer::<_, PathError>::new(path.iter().copied());
-        let (room_id, kind, transaction_id) = Deserialize::deserialize(path)?;
+        let (room_id, kind, transaction_id) = read_path(path)?;
         Ok(Self { room_id, kind, transaction_id, event: serde_json::from_slice(request.body())? })
     }
 }
@@ -215,57 +204,43 @@ async fn find(app: App, call: Call<Written<get_delayed_event::unstable::Request>
 }
 
 /// As ruma's request, with what clients ask for in the query.
+#[derive(Deserialize)]
 struct List {
-    which: Option<Which>,
+    /// Any where none is named.
+    #[serde(default)]
+    status: Vec<Status>,
+    #[serde(default, rename = "delay_id")]
     delay_ids: Vec<String>,
     from: Option<String>,
-    /// Whether something was asked for that there is not.
-    unknown: bool,
 }
 
-impl Metadata for List {
-    type Authentication = <get_all_delayed_events::unstable::Request as Metadata>::Authentication;
-    type PathBuilder = <get_all_delayed_events::unstable::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = get_all_delayed_events::unstable::Request::METHOD;
-    const RATE_LIMITED: bool = get_all_delayed_events::unstable::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = get_all_delayed_events::unstable::Request::PATH_BUILDER;
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Scheduled,
+    Finalised,
 }
+
+metadata_of!(List: get_all_delayed_events::unstable::Request);
 
 impl IncomingRequest for List {
     type EndpointError = <get_all_delayed_events::unstable::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = Json;
 
     fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
-        let mut list = Self { which: None, delay_ids: Vec::new(), from: None, unknown: false };
-        for (name, value) in parameters(request.uri().query().unwrap_or_default()) {
-            match (name, value) {
-                ("status", "scheduled") => list.which.get_or_insert(NOTHING).scheduled = true,
-                ("status", "finalised") => list.which.get_or_insert(NOTHING).finalised = true,
-                ("status", _) => list.unknown = true,
-                ("delay_id", delay_id) => list.delay_ids.push(delay_id.to_owned()),
-                ("from", from) => list.from = Some(from.to_owned()),
-                _ => {}
-            }
-        }
-        Ok(list)
+        read_query(&request)
     }
 }
 
-const NOTHING: Which = Which { scheduled: false, finalised: false };
-const EVERYTHING: Which = Which { scheduled: true, finalised: true };
-
 /// The answer of the last text that has this endpoint, and beside it that of the first.
 async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
-    let List { which, delay_ids, from, unknown } = call.request;
-    if unknown {
-        return Err(Error::invalid_param("`status` is `scheduled` or `finalised`").into());
-    }
+    let List { status, delay_ids, from } = call.request;
     if delay_ids.len() > MAX_ASKED {
         return Err(Error::invalid_param(format!("Ask for at most {MAX_ASKED} delayed events at once")).into());
     }
     let user_id = &call.caller.user_id;
-    let wanted = which.unwrap_or(EVERYTHING);
+    let wants = |one| status.is_empty() || status.contains(&one);
+    let wanted = Which { scheduled: wants(Status::Scheduled), finalised: wants(Status::Finalised) };
     let page = if delay_ids.is_empty() {
         app.delayed_events.page(user_id, wanted, from.as_deref()).await?
     } else {
@@ -275,7 +250,7 @@ async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
     let mut answer = json!({});
     if wanted.scheduled {
         let scheduled = page.scheduled.iter().map(show_as_before).collect::<Result<Vec<_>>>()?;
-        if which.is_none() {
+        if status.is_empty() {
             insert(&mut answer, "delayed_events", scheduled.clone().into());
         }
         insert(&mut answer, "scheduled", scheduled.into());

@@ -4,9 +4,9 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
 
 use axum::Router;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest,
     client::{
         alias::{create_alias, delete_alias, get_alias},
         directory::{get_room_visibility, set_room_visibility},
@@ -20,6 +20,7 @@ use crate::{
     api::{
         error::{ApiError, ApiResult},
         extract::Call,
+        own::metadata_of,
         route::Routes as _,
     },
     app::App,
@@ -80,14 +81,7 @@ async fn get_visibility(
 /// The request in which `visibility` may be left out, which ruma does not let it be: it is `public` then.
 struct SetVisibility(set_room_visibility::v3::Request);
 
-impl Metadata for SetVisibility {
-    type Authentication = <set_room_visibility::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <set_room_visibility::v3::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = set_room_visibility::v3::Request::METHOD;
-    const RATE_LIMITED: bool = set_room_visibility::v3::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = set_room_visibility::v3::Request::PATH_BUILDER;
-}
+metadata_of!(SetVisibility: set_room_visibility::v3::Request);
 
 impl IncomingRequest for SetVisibility {
     type EndpointError = <set_room_visibility::v3::Request as IncomingRequest>::EndpointError;

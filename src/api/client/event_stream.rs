@@ -8,11 +8,10 @@
 use std::time::Duration;
 
 use axum::Router;
-use http::Method;
 use ruma::{
     OwnedEventId, OwnedRoomId,
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         auth_scheme::AccessToken,
         client::{
             peeking::listen_to_new_events::v3 as listen_to_new_events, room::get_room_event::v3 as get_room_event,
@@ -24,18 +23,19 @@ use ruma::{
     presence::PresenceState,
     serde::Raw,
 };
-use serde::{
-    Deserialize, Serialize,
-    de::{
-        Error as _,
-        value::{Error as ValueError, SeqDeserializer},
-    },
-};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
 use super::{message::place, sync::MAX_PATIENCE};
 use crate::{
-    api::{error::ApiResult, extract::Call, guest, json::Json, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        guest,
+        json::Json,
+        own::{metadata_of, read_path, read_query},
+        route::Routes as _,
+    },
     app::App,
     error::Error,
     position::Position,
@@ -84,6 +84,9 @@ async fn wait(
 ) -> ApiResult<(Position, Heard)> {
     let deadline = Instant::now() + patience;
     let mut bell = Box::pin(app.syncs.bell(listener)).await?;
+    if let Some(from) = from {
+        Box::pin(app.syncs.check_token(from)).await?;
+    }
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
     loop {
@@ -116,38 +119,22 @@ async fn event(app: App, call: Call<FindEvent>) -> ApiResult<get_room_event::Res
 }
 
 /// As ruma's request, which looks into a room, but `room_id` may be absent: then it is about all of the user's rooms.
+#[derive(Deserialize)]
 struct Listen {
     from: Option<String>,
+    #[serde(default, with = "ruma::serde::duration::opt_ms")]
     timeout: Option<Duration>,
     room_id: Option<OwnedRoomId>,
 }
 
-impl Metadata for Listen {
-    type Authentication = <listen_to_new_events::Request as Metadata>::Authentication;
-    type PathBuilder = <listen_to_new_events::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = listen_to_new_events::Request::METHOD;
-    const RATE_LIMITED: bool = listen_to_new_events::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = listen_to_new_events::Request::PATH_BUILDER;
-}
+metadata_of!(Listen: listen_to_new_events::Request);
 
 impl IncomingRequest for Listen {
     type EndpointError = <listen_to_new_events::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = Json;
 
-    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
-        let (mut parts, body) = request.into_parts();
-        let query = parts.uri.query().unwrap_or_default();
-        let of_one_room = query.split('&').any(|parameter| parameter.starts_with("room_id="));
-        if !of_one_room {
-            // Ruma insists on one.
-            let with_room = format!("/?room_id=!none&{query}");
-            parts.uri = with_room.parse().map_err(ValueError::custom)?;
-        }
-        let request = http::Request::from_parts(parts, body);
-        let request = listen_to_new_events::Request::try_from_http_request_inner(request, path)?;
-        let room_id = Some(request.room_id).filter(|_| of_one_room);
-        Ok(Self { from: request.from, timeout: request.timeout, room_id })
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
+        read_query(&request)
     }
 }
 
@@ -172,7 +159,7 @@ impl IncomingRequest for FindEvent {
     type OutgoingResponse = get_room_event::Response;
 
     fn try_from_http_request_inner(_: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
-        let (event_id,) = Deserialize::deserialize(SeqDeserializer::<_, ValueError>::new(path.iter().copied()))?;
+        let (event_id,) = read_path(path)?;
         Ok(Self { event_id })
     }
 }

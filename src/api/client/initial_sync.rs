@@ -3,8 +3,6 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3initialsync> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync>
 
-use std::{fmt::Display, str::FromStr};
-
 use axum::Router;
 use ruma::{
     UInt,
@@ -14,13 +12,14 @@ use ruma::{
     },
     presence::PresenceState,
 };
-use serde::de::{Error as _, value::Error as ValueError};
+use serde::Deserialize;
 
 use crate::{
     api::{
         error::ApiResult,
         extract::Call,
         json::{Json, Written},
+        own::read_query,
         route::Routes as _,
     },
     app::App,
@@ -45,10 +44,12 @@ async fn one(app: App, call: Call<Written<get_current_state::Request>>) -> ApiRe
 }
 
 /// The request that ruma does not have.
+#[derive(Deserialize)]
 struct InitialSync {
     /// How many messages of each room.
     limit: Option<UInt>,
     /// Whether rooms that were left are told too.
+    #[serde(default)]
     archived: bool,
 }
 
@@ -68,18 +69,6 @@ impl IncomingRequest for InitialSync {
     type OutgoingResponse = Json;
 
     fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
-        let mut parsed = Self { limit: None, archived: false };
-        for (name, value) in request.uri().query().unwrap_or_default().split('&').filter_map(|p| p.split_once('=')) {
-            match name {
-                "limit" => parsed.limit = Some(read(name, value)?),
-                "archived" => parsed.archived = read(name, value)?,
-                _ => {}
-            }
-        }
-        Ok(parsed)
+        read_query(&request)
     }
-}
-
-fn read<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, ValueError> {
-    value.parse().map_err(|error| ValueError::custom(format!("{name}: {error}")))
 }

@@ -3,10 +3,9 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#login>
 
 use axum::Router;
-use http::Method;
 use ruma::{
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         client::session::{
             get_login_token,
             get_login_types::{
@@ -27,7 +26,7 @@ use serde::de::Error as _;
 
 use crate::{
     account::{LOGIN_TOKEN_LIFETIME, Named, NewSession, Session},
-    api::{error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
+    api::{error::ApiResult, extract::Call, interactive::Interactive, own::metadata_of, route::Routes as _},
     app::App,
     error::{Error, Result},
     rate_limit::Limit,
@@ -47,14 +46,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 /// Ruma's request, once it is certain that there is a `type`: without one, ruma panics.
 struct Login(login::v3::Request);
 
-impl Metadata for Login {
-    type Authentication = <login::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <login::v3::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = login::v3::Request::METHOD;
-    const RATE_LIMITED: bool = login::v3::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = login::v3::Request::PATH_BUILDER;
-}
+metadata_of!(Login: login::v3::Request);
 
 impl IncomingRequest for Login {
     type EndpointError = <login::v3::Request as IncomingRequest>::EndpointError;
@@ -64,10 +56,7 @@ impl IncomingRequest for Login {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
-        let body: JsonObject = match request.body() {
-            [] => JsonObject::default(),
-            body => serde_json::from_slice(body)?,
-        };
+        let body: JsonObject = serde_json::from_slice(request.body())?;
         if !body.contains_key("type") {
             return Err(serde_json::Error::missing_field("type").into());
         }

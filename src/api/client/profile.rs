@@ -3,11 +3,10 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
 use axum::Router;
-use http::Method;
 use ruma::{
     UserId,
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         client::profile::{
             ProfileFieldName, ProfileFieldValue, delete_profile_field, get_profile, get_profile_field,
             set_profile_field,
@@ -19,7 +18,7 @@ use ruma::{
 use serde::de::Error as _;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::metadata_of, route::Routes as _},
     app::App,
     error::Error,
 };
@@ -38,14 +37,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 /// Ruma's request, of a body without other properties than the one that is set: ruma stumbles over them.
 struct SetField(set_profile_field::v3::Request);
 
-impl Metadata for SetField {
-    type Authentication = <set_profile_field::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <set_profile_field::v3::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = set_profile_field::v3::Request::METHOD;
-    const RATE_LIMITED: bool = set_profile_field::v3::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = set_profile_field::v3::Request::PATH_BUILDER;
-}
+metadata_of!(SetField: set_profile_field::v3::Request);
 
 impl IncomingRequest for SetField {
     type EndpointError = <set_profile_field::v3::Request as IncomingRequest>::EndpointError;
@@ -56,7 +48,7 @@ impl IncomingRequest for SetField {
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
         let (parts, body) = request.into_parts();
-        let mut body: JsonObject = if body.is_empty() { JsonObject::default() } else { serde_json::from_slice(body)? };
+        let mut body: JsonObject = serde_json::from_slice(body)?;
         body.retain(|property, _| path_args.last() == Some(&property.as_str()));
         if body.is_empty() {
             return Err(serde_json::Error::custom("missing field: the body must have the property that is set").into());

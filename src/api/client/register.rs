@@ -5,11 +5,10 @@
 use std::net::IpAddr;
 
 use axum::Router;
-use http::Method;
 use ruma::{
     UserId,
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         client::{
             account::{
                 check_registration_token_validity, get_username_availability,
@@ -31,6 +30,7 @@ use crate::{
         extract::Call,
         interactive::Interactive,
         json::{Json, Written},
+        own::metadata_of,
         route::Routes as _,
     },
     app::App,
@@ -120,14 +120,7 @@ struct Guest {
     initial_device_display_name: Option<String>,
 }
 
-impl Metadata for Register {
-    type Authentication = <register::v3::Request as Metadata>::Authentication;
-    type PathBuilder = <register::v3::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = register::v3::Request::METHOD;
-    const RATE_LIMITED: bool = register::v3::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = register::v3::Request::PATH_BUILDER;
-}
+metadata_of!(Register: register::v3::Request);
 
 impl IncomingRequest for Register {
     type EndpointError = <register::v3::Request as IncomingRequest>::EndpointError;

@@ -5,11 +5,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use axum::Router;
-use http::Method;
 use ruma::{
     OwnedRoomId, OwnedUserId, UInt,
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         client::filter::RoomEventFilter,
         client::search::search_events::v3::{
             self as search_events, Criteria as Asked, EventContextResult, GroupingKey, OrderBy, ResultCategories,
@@ -25,7 +24,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     account::Caller,
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::metadata_of, route::Routes as _},
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
@@ -235,14 +234,7 @@ struct Search {
     wants_context: bool,
 }
 
-impl Metadata for Search {
-    type Authentication = <search_events::Request as Metadata>::Authentication;
-    type PathBuilder = <search_events::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = <search_events::Request as Metadata>::METHOD;
-    const RATE_LIMITED: bool = <search_events::Request as Metadata>::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = <search_events::Request as Metadata>::PATH_BUILDER;
-}
+metadata_of!(Search: search_events::Request);
 
 impl IncomingRequest for Search {
     type EndpointError = <search_events::Request as IncomingRequest>::EndpointError;

@@ -61,6 +61,9 @@ async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
 /// Everything but the waiting itself is on the heap only while it runs: ten thousand clients wait at once.
 async fn wait(app: &App, asked: &sync::Request, device_id: &DeviceId, patience: Duration) -> ApiResult<sync::Gathered> {
     let deadline = Instant::now() + patience;
+    if let Some(since) = asked.since {
+        Box::pin(app.syncs.check_token(since)).await?;
+    }
     let watcher = Box::pin(app.syncs.watcher(&asked.user_id)).await?;
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();

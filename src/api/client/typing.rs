@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use axum::Router;
-use http::Method;
 use ruma::{
     OwnedRoomId, OwnedUserId, UInt,
     api::{
-        IncomingRequest, Metadata, client::typing::create_typing_event::v3 as create_typing_event,
-        error::DeserializationError,
+        IncomingRequest, client::typing::create_typing_event::v3 as create_typing_event, error::DeserializationError,
     },
 };
-use serde::{
-    Deserialize,
-    de::value::{Error as PathError, SeqDeserializer},
-};
+use serde::Deserialize;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        own::{metadata_of, read_path},
+        route::Routes as _,
+    },
     app::App,
     error::Error,
 };
@@ -55,23 +55,14 @@ struct Typing {
     timeout: Option<UInt>,
 }
 
-impl Metadata for SetTyping {
-    type Authentication = <create_typing_event::Request as Metadata>::Authentication;
-    type PathBuilder = <create_typing_event::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = <create_typing_event::Request as Metadata>::METHOD;
-    const RATE_LIMITED: bool = <create_typing_event::Request as Metadata>::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = <create_typing_event::Request as Metadata>::PATH_BUILDER;
-}
+metadata_of!(SetTyping: create_typing_event::Request);
 
 impl IncomingRequest for SetTyping {
     type EndpointError = <create_typing_event::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = create_typing_event::Response;
 
     fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
-        let path = SeqDeserializer::<_, PathError>::new(path.iter().copied());
-        let (room_id, user_id) = Deserialize::deserialize(path)?;
-        let body: &[u8] = if request.body().is_empty() { b"{}" } else { request.body() };
-        Ok(Self { room_id, user_id, state: serde_json::from_slice(body)? })
+        let (room_id, user_id) = read_path(path)?;
+        Ok(Self { room_id, user_id, state: serde_json::from_slice(request.body())? })
     }
 }
