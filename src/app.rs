@@ -155,6 +155,9 @@ impl App {
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone());
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
         books.follow(&tail, accounts.bearers());
+        let profiles = Profiles::new(db.clone(), server_name.clone());
+        // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
+        let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
         let limits = delayed_event_limits(&config.delayed_events);
         let delayed_events = DelayedEvents::start(parts, limits, &nodes, &tasks).await?;
@@ -167,8 +170,6 @@ impl App {
             user_directory: user_directory.clone(),
         };
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
-        let profiles = Profiles::new(db.clone(), server_name.clone());
-        let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
         let typists =

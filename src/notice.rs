@@ -52,14 +52,17 @@ impl Notices {
         Self(Arc::new(Inner { db, clock, rooms, profiles, room }))
     }
 
-    /// Makes sure that the server's own user is there. Nobody else gets the name from then on.
+    /// Makes sure that the server's own user is there. Nobody else gets the name from then on, or turns down the
+    /// invitation to a room of theirs.
     pub(crate) async fn reserve(&self) -> Result<()> {
-        let Inner { db, clock, room, .. } = &*self.0;
+        let Inner { db, clock, rooms, room, .. } = &*self.0;
         let mut tx = db.begin().await?;
         if !account::insert(&mut tx, &room.sender, None, false, clock.now().get().into()).await? {
             check_nobodys(&mut tx, &room.sender).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        rooms.speak_as(&room.sender);
+        Ok(())
     }
 
     /// Gives the server's own user the name and the picture that are configured, and tells their rooms.
@@ -100,11 +103,6 @@ impl Notices {
     /// Whether the server speaks to somebody in this room.
     pub(crate) async fn is_room(&self, room_id: &RoomId) -> Result<bool> {
         self.0.rooms.is_notice_room(&self.0.room.sender, room_id).await
-    }
-
-    /// Refuses where a user turns down the invitation to the room in which the server speaks to them.
-    pub(crate) async fn check_leaving(&self, room_id: &RoomId, user_id: &UserId) -> Result<()> {
-        self.0.rooms.check_leaving_notices(&self.0.room.sender, room_id, user_id).await
     }
 }
 
