@@ -65,16 +65,17 @@ impl Notices {
         Ok(())
     }
 
-    /// Gives the server's own user the name and the picture that are configured, and tells their rooms.
+    /// Gives the server's own user the name and the picture that are configured. A room hears of them with the next
+    /// notice there.
     pub(crate) async fn introduce(&self) -> Result<()> {
-        let Inner { rooms, profiles, room, .. } = &*self.0;
+        let Inner { profiles, room, .. } = &*self.0;
         let sender = &room.sender;
-        let mut changed = profiles.set(sender, DISPLAYNAME, &json!(room.name)).await?;
-        changed |= match &room.avatar_url {
+        profiles.set(sender, DISPLAYNAME, &json!(room.name)).await?;
+        match &room.avatar_url {
             Some(url) => profiles.set(sender, AVATAR_URL, &json!(url)).await?,
             None => profiles.remove(sender, AVATAR_URL).await?,
         };
-        if changed { rooms.update_profile(sender).await } else { Ok(()) }
+        Ok(())
     }
 
     /// Tells a user something, once for each `id`. Who has no account any more is told nothing.

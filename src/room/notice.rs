@@ -53,11 +53,12 @@ impl State {
 }
 
 impl Rooms {
-    /// The room in which the server speaks to a user, who is in it or invited from now on. Whether they take
-    /// invitations of others does not matter.
+    /// The room in which the server speaks to a user, who is in it or invited from now on, and sees the server's own
+    /// user as their profile is now. Whether they take invitations of others does not matter.
     pub async fn notice_room(&self, room: &NoticeRoom, user_id: &UserId) -> Result<OwnedRoomId> {
         for _ in 0..ATTEMPTS {
             if let Some(room_id) = self.find_notice_room(&room.sender, user_id).await? {
+                self.tell_profile(&room_id, &room.sender, &self.profile(&room.sender).await?).await?;
                 self.invite_to_notices(&room_id, &room.sender, user_id).await?;
                 return Ok(room_id);
             }

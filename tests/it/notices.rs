@@ -111,8 +111,21 @@ on_both! {
         let scheduled = format!("{DELAYED}/delayed_events/{}", scheduled["delay_id"].as_str().unwrap());
         let sent = alice.post(&format!("{scheduled}/send"), json!({})).await;
         sent.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
-        let profile = world.call("GET", "/_matrix/client/v3/profile/@notices:localhost", None, None).await.ok();
-        assert_eq!(profile, json!({ "displayname": "The operators", "avatar_url": "mxc://localhost/seal" }));
+        let profile = "/_matrix/client/v3/profile/@notices:localhost";
+        let shown = world.call("GET", profile, None, None).await.ok();
+        assert_eq!(shown, json!({ "displayname": "The operators", "avatar_url": "mxc://localhost/seal" }));
+
+        // A new name reaches the room with the next notice.
+        alice.join(&room).await.ok();
+        let mut world = world;
+        "The owls".clone_into(&mut world.config.server_notices.name);
+        let world = world.restarted().await;
+        let (alice, operator) = (alice.at(&world), administration(&world).await);
+        let since = next(&alice.sync(None).await);
+        operator.send_notice(Some("alice"), "Guess who.").await.unwrap();
+        assert_eq!(told(&alice, &room, &since, 1).await, ["Guess who."]);
+        let sender = format!("/_matrix/client/v3/rooms/{}/state/m.room.member/@notices:localhost", escape(&room));
+        assert_eq!(alice.get(&sender).await.ok()["displayname"], "The owls");
     }
 
     async fn a_notice_to_all_reaches_everybody_once(world, config => {

@@ -70,3 +70,22 @@ async fn its_invitation_stands_until_it_is_accepted_and_comes_again() {
     assert_eq!(membership().await, json!("leave"));
     world.close().await;
 }
+
+/// Also where it was to be told before, and that failed.
+#[tokio::test]
+async fn it_hears_of_the_name_that_the_server_has_now() {
+    let world = World::new().await;
+    let (alice, room) = (user("alice"), room());
+    let room_id = world.rooms.notice_room(&room, &alice).await.unwrap();
+    let own = room.sender.as_str();
+    for name in ["The operators", "The owls"] {
+        world.set_displayname("server", name).await;
+        assert_eq!(world.rooms.notice_room(&room, &alice).await.unwrap(), room_id);
+        assert_eq!(world.state(&room_id, "m.room.member", own).await["displayname"], json!(name));
+    }
+    let member = || world.rooms.get(&room_id);
+    let before = member().await.unwrap().state().member(&room.sender).unwrap().event_id().to_owned();
+    world.rooms.notice_room(&room, &alice).await.unwrap();
+    assert_eq!(member().await.unwrap().state().member(&room.sender).unwrap().event_id(), before);
+    world.close().await;
+}
