@@ -279,7 +279,7 @@ impl Administration {
     pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
         db.migrate().await?;
         // Nobody is logged in or out by these commands. Of what else they change, running nodes are told by an errand.
-        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(()))))?;
+        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(Ok(())))))?;
         let (random, notices_sender) = (random.clone(), config.notices_sender());
         Ok(Self { db, accounts, clock, random, notices_sender })
     }
@@ -376,10 +376,8 @@ fn tell_of_devices(log: Log) -> OnDevicesChanged {
     Arc::new(move |user_id| {
         let log = log.clone();
         Box::pin(async move {
-            // What changed is committed already. Nodes that don't hear of it look tokens up again after a while.
-            if let Err(error) = log.append(Write::fact(Fact::Devices { user_id })).await {
-                tracing::warn!(%error, "other nodes could not be told that somebody's devices have changed");
-            }
+            log.append(Write::fact(Fact::Devices { user_id })).await?;
+            Ok(())
         })
     })
 }
