@@ -260,6 +260,7 @@ pub struct Administration {
 pub struct AccountSummary {
     pub user_id: OwnedUserId,
     pub admin: bool,
+    pub guest: bool,
     pub deactivated: bool,
     #[serde(flatten)]
     pub restrictions: RestrictionSummary,
@@ -292,10 +293,10 @@ impl Administration {
     /// What there is to know of an account.
     pub async fn show_account(&self, name: &str) -> Result<AccountSummary> {
         let (account, accepted_terms) = self.accounts.describe(name).await?;
-        let Account { user_id, admin, deactivated, restrictions, .. } = account;
+        let Account { user_id, admin, guest, deactivated, restrictions, .. } = account;
         let restrictions = RestrictionSummary { locked: restrictions.locked, suspended: restrictions.suspended };
         let accepted_terms = accepted_terms.into_iter().collect();
-        Ok(AccountSummary { user_id, admin, deactivated, restrictions, accepted_terms })
+        Ok(AccountSummary { user_id, admin, guest, deactivated, restrictions, accepted_terms })
     }
 
     /// Locks an account, or unlocks it.
