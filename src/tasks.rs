@@ -18,7 +18,10 @@ use std::{
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::AbortHandle,
+};
 use tracing::Instrument as _;
 
 /// What a task is called in the log.
@@ -44,6 +47,22 @@ impl Tasks {
     /// Runs `task` in the background. If it panics, the panic is logged and the others go on.
     pub fn spawn(&self, name: impl Into<Name>, task: impl Future<Output = ()> + Send + 'static) {
         self.start(name.into(), task, |_| {});
+    }
+
+    /// Runs `work` to its end, also where whoever waits for it goes away, as a client does that hangs up. None if it has
+    /// panicked.
+    pub async fn see_through<T: Send + 'static>(
+        &self,
+        name: impl Into<Name>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.spawn(name, async move {
+            if tell.send(work.await).is_err() {
+                tracing::debug!("nobody waits any more for what was done");
+            }
+        });
+        told.await.ok()
     }
 
     /// Runs a task without which the server must not run: when it ends before shutdown has started,
@@ -242,6 +261,20 @@ mod tests {
 
         assert!(tasks.join_all(LONG).await.is_empty());
         assert!(!tasks.shutdown().is_started());
+    }
+
+    #[tokio::test]
+    async fn what_is_seen_through_ends_although_nobody_waits() {
+        let tasks = Tasks::new();
+        assert_eq!(tasks.see_through("sum", async { 1 + 1 }).await, Some(2));
+        assert_eq!(tasks.see_through::<()>("bad", async { panic!("on purpose") }).await, None);
+
+        let ((go, gone), (tell, told)) = (oneshot::channel::<()>(), oneshot::channel());
+        let long = tasks.see_through("long", async move { tell.send(gone.await).unwrap() });
+        assert!(long.now_or_never().is_none());
+        go.send(()).unwrap();
+        told.await.unwrap().unwrap();
+        assert!(tasks.join_all(LONG).await.is_empty());
     }
 
     #[tokio::test]
