@@ -81,8 +81,8 @@ pub(crate) struct AccountSettings {
 }
 
 /// Called after each commit that changed who is logged in as a user, and waited for, so that every node knows it
-/// before whoever did it is answered.
-pub(crate) type OnDevicesChanged = Arc<dyn Fn(OwnedUserId) -> BoxFuture<'static, ()> + Send + Sync>;
+/// before whoever did it is answered. Fails where other nodes were not told.
+pub(crate) type OnDevicesChanged = Arc<dyn Fn(OwnedUserId) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 /// The accounts of this server. Cheap to clone.
 #[derive(Clone)]
@@ -156,8 +156,15 @@ impl Accounts {
     }
 
     async fn devices_changed(&self, user_id: &UserId) {
+        // What changed is committed already. Nodes that don't hear of it look tokens up again after a while.
+        if let Err(error) = self.try_devices_changed(user_id).await {
+            tracing::warn!(%error, "other nodes could not be told that somebody's devices have changed");
+        }
+    }
+
+    async fn try_devices_changed(&self, user_id: &UserId) -> Result<()> {
         self.0.bearers.forget(user_id);
-        (self.0.on_devices_changed)(user_id.to_owned()).await;
+        (self.0.on_devices_changed)(user_id.to_owned()).await
     }
 
     /// Milliseconds since the Unix epoch.

@@ -155,6 +155,9 @@ impl App {
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone(), secret);
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
         books.follow(&tail, accounts.bearers());
+        let profiles = Profiles::new(db.clone(), server_name.clone());
+        // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
+        let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
         let limits = delayed_event_limits(&config.delayed_events);
         let delayed_events = DelayedEvents::start(parts, limits, &nodes, &tasks).await?;
@@ -167,8 +170,6 @@ impl App {
             user_directory: user_directory.clone(),
         };
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
-        let profiles = Profiles::new(db.clone(), server_name.clone());
-        let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
         let receipts = Receipts::new(db.clone(), rooms.clone(), clock.clone(), books.receipts);
         let typists =
@@ -259,6 +260,7 @@ pub struct Administration {
 pub struct AccountSummary {
     pub user_id: OwnedUserId,
     pub admin: bool,
+    pub guest: bool,
     pub deactivated: bool,
     #[serde(flatten)]
     pub restrictions: RestrictionSummary,
@@ -278,7 +280,7 @@ impl Administration {
     pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
         db.migrate().await?;
         // Nobody is logged in or out by these commands. Of what else they change, running nodes are told by an errand.
-        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(()))))?;
+        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(Ok(())))))?;
         let (random, notices_sender) = (random.clone(), config.notices_sender());
         Ok(Self { db, accounts, clock, random, notices_sender })
     }
@@ -291,10 +293,10 @@ impl Administration {
     /// What there is to know of an account.
     pub async fn show_account(&self, name: &str) -> Result<AccountSummary> {
         let (account, accepted_terms) = self.accounts.describe(name).await?;
-        let Account { user_id, admin, deactivated, restrictions, .. } = account;
+        let Account { user_id, admin, guest, deactivated, restrictions, .. } = account;
         let restrictions = RestrictionSummary { locked: restrictions.locked, suspended: restrictions.suspended };
         let accepted_terms = accepted_terms.into_iter().collect();
-        Ok(AccountSummary { user_id, admin, deactivated, restrictions, accepted_terms })
+        Ok(AccountSummary { user_id, admin, guest, deactivated, restrictions, accepted_terms })
     }
 
     /// Locks an account, or unlocks it.
@@ -374,10 +376,8 @@ fn tell_of_devices(log: Log) -> OnDevicesChanged {
     Arc::new(move |user_id| {
         let log = log.clone();
         Box::pin(async move {
-            // What changed is committed already. Nodes that don't hear of it look tokens up again after a while.
-            if let Err(error) = log.append(Write::fact(Fact::Devices { user_id })).await {
-                tracing::warn!(%error, "other nodes could not be told that somebody's devices have changed");
-            }
+            log.append(Write::fact(Fact::Devices { user_id })).await?;
+            Ok(())
         })
     })
 }

@@ -75,7 +75,10 @@ pub enum AdminCommand {
     /// Make a token with which people can register while `registration.mode` is "token"
     CreateRegistrationToken(CreateRegistrationToken),
 
-    /// Show what there is to know of an account, as a JSON object
+    /// Show whose account it is and what has been done to it, as a JSON object
+    ///
+    /// Whether it is an administrator's or a guest's, locked, suspended or deactivated, and which terms its owner has
+    /// accepted.
     ShowAccount(NamedAccount),
 
     /// Lock an account: it can only log out until it is unlocked, and keeps its sessions

@@ -201,6 +201,13 @@ pub struct ServerNotices {
     pub avatar_url: Option<String>,
 }
 
+/// Whether a user of this server may be called so: what historical user ids were allowed besides is refused
+/// (<https://spec.matrix.org/v1.19/appendices/#user-identifiers>).
+pub fn is_localpart(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._=-/+".contains(&b);
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
 /// What carries the calls of many.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Rtc {

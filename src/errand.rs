@@ -1,7 +1,8 @@
 //! Errands: what the operator asks for on the command line and only a running node can do, because it takes the log.
 //!
-//! The command leaves them in the database, and the node whose duty it is does them one after the other. Each can be
-//! done twice without harm: by two nodes that both believe it is their duty, or again after a crash.
+//! The command leaves them in the database, and the node whose duty it is does them: for several users at once, for each
+//! of them one after the other. Each can be done twice without harm: by two nodes that both believe it is their duty, or
+//! again after a crash.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -133,14 +134,54 @@ impl Errands {
 
     async fn carry_out(&self, kind: Kind, errand: &Errand) -> Result<()> {
         match (kind, &self.notices) {
-            (Kind::Account, _) => {
-                self.accounts.changed_from_outside(&errand.user_id).await;
-                Ok(())
-            }
+            (Kind::Account, _) => self.accounts.changed_from_outside(&errand.user_id).await,
             (Kind::Notice, Some(notices)) => {
                 notices.send(&errand.user_id, errand.body.as_deref().unwrap_or_default(), &errand.id).await
             }
             (Kind::Notice, None) => Err(Error::broken("nobody is there to send a notice")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::{
+        account::{Restriction, tests::house},
+        config::RegistrationMode,
+        db::testing,
+        hub::Hub,
+        metrics::Metrics,
+        node::Nodes,
+        random::Random,
+        tasks::Tasks,
+    };
+
+    #[tokio::test]
+    async fn an_errand_stays_until_the_other_nodes_could_be_told() {
+        let database = testing::sqlite().await;
+        let house = house(&database, RegistrationMode::Closed);
+        let (db, tasks, hub) = (database.db().clone(), Tasks::new(), Hub::silent());
+        let (clock, random) = (house.clock.clone(), Random::system());
+        let nodes = Nodes::enter(db.clone(), clock, &random, hub, None, Metrics::new(), &tasks).await.unwrap();
+        let errands = Errands::new(db, house.accounts.clone(), None, nodes.duty("errands").await.unwrap());
+        let left = async || errand::list(&mut errands.db.read().await.unwrap(), Kind::Account, 10).await.unwrap().len();
+
+        let alice = house.accounts.create_user("alice", "secret", false).await.unwrap();
+        house.accounts.restrict_from_outside("alice", Restriction::Locked, true).await.unwrap();
+        house.changed.lock().clear();
+        house.cut_off.store(true, Ordering::Relaxed);
+        assert!(matches!(errands.take_up(Kind::Account).await, Err(Error::Unavailable(_))));
+        assert_eq!(left().await, 1);
+        house.cut_off.store(false, Ordering::Relaxed);
+        assert!(!errands.take_up(Kind::Account).await.unwrap());
+        assert_eq!(left().await, 0);
+        assert_eq!(*house.changed.lock(), [alice]);
+        tasks.join_all(Duration::from_secs(5)).await;
+        drop(errands);
+        drop(house);
+        database.close().await;
     }
 }

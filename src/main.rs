@@ -26,6 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long background tasks may take to end when no request is left.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the database may take to give up what a start has begun that was broken off.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match run(&Cli::from_arguments()) {
@@ -100,15 +102,23 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     serve::stop_on_signals(&tasks, config.shutdown_notice())?;
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
-    let db = open(&config).await?;
+    let Some(db) = unless_stopped(&tasks, open(&config)).await? else { return end(&tasks).await };
     let mut config = config;
     if config.cluster.advertise.is_none() {
         let database = db::find_host(&config.database_url().to_connect());
         let reachable = listeners.find_reachable(database.as_ref().map(|(host, port)| (host.as_str(), *port)));
         config.cluster.advertise = reachable.and_then(|url| url.try_into().ok());
     }
-    let app =
-        App::start(config.clone(), db.clone(), Clock::system(), random.clone(), tasks.clone(), metrics.clone()).await?;
+    let (clock, chance) = (Clock::system(), random.clone());
+    let starting = Box::pin(App::start(config.clone(), db.clone(), clock, chance, tasks.clone(), metrics.clone()));
+    let Some(app) = unless_stopped(&tasks, async { anyhow::Ok(starting.await?) }).await? else {
+        let ended = end(&tasks).await;
+        // Where a statement goes on for long it is left alone: nobody commits it any more.
+        if tokio::time::timeout(DATABASE_PATIENCE, db.close()).await.is_err() {
+            tracing::warn!("the database is still at work on what the start had begun, which is rolled back");
+        }
+        return ended;
+    };
     for url in listeners.urls() {
         tracing::info!("listening on {url}");
     }
@@ -119,10 +129,24 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 
     // The log's committer ends when nobody can write any more.
     drop(app);
+    let ended = end(&tasks).await;
+    db.close().await;
+    ended
+}
+
+/// What comes of a step of the start; nothing where the server is told to stop before.
+async fn unless_stopped<T>(tasks: &Tasks, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = step => done.map(Some),
+        () = tasks.shutdown().started() => Ok(None),
+    }
+}
+
+/// Waits for the tasks, and tells whether it was an end as it should be.
+async fn end(tasks: &Tasks) -> anyhow::Result<ExitCode> {
     for task in tasks.join_all(TASKS_PATIENCE).await {
         tracing::warn!(%task, "a task did not end in time and was cut off");
     }
-    db.close().await;
     match tasks.shutdown().find_reason() {
         Some(Reason::Failed(why)) => anyhow::bail!("{why}"),
         _ => Ok(ExitCode::SUCCESS),

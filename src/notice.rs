@@ -52,26 +52,30 @@ impl Notices {
         Self(Arc::new(Inner { db, clock, rooms, profiles, room }))
     }
 
-    /// Makes sure that the server's own user is there. Nobody else gets the name from then on.
+    /// Makes sure that the server's own user is there. Nobody else gets the name from then on, or turns down the
+    /// invitation to a room of theirs.
     pub(crate) async fn reserve(&self) -> Result<()> {
-        let Inner { db, clock, room, .. } = &*self.0;
+        let Inner { db, clock, rooms, room, .. } = &*self.0;
         let mut tx = db.begin().await?;
         if !account::insert(&mut tx, &room.sender, None, false, clock.now().get().into()).await? {
             check_nobodys(&mut tx, &room.sender).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        rooms.speak_as(&room.sender);
+        Ok(())
     }
 
-    /// Gives the server's own user the name and the picture that are configured, and tells their rooms.
+    /// Gives the server's own user the name and the picture that are configured. A room hears of them with the next
+    /// notice there.
     pub(crate) async fn introduce(&self) -> Result<()> {
-        let Inner { rooms, profiles, room, .. } = &*self.0;
+        let Inner { profiles, room, .. } = &*self.0;
         let sender = &room.sender;
-        let mut changed = profiles.set(sender, DISPLAYNAME, &json!(room.name)).await?;
-        changed |= match &room.avatar_url {
+        profiles.set(sender, DISPLAYNAME, &json!(room.name)).await?;
+        match &room.avatar_url {
             Some(url) => profiles.set(sender, AVATAR_URL, &json!(url)).await?,
             None => profiles.remove(sender, AVATAR_URL).await?,
         };
-        if changed { rooms.update_profile(sender).await } else { Ok(()) }
+        Ok(())
     }
 
     /// Tells a user something, once for each `id`. Who has no account any more is told nothing.
@@ -100,11 +104,6 @@ impl Notices {
     /// Whether the server speaks to somebody in this room.
     pub(crate) async fn is_room(&self, room_id: &RoomId) -> Result<bool> {
         self.0.rooms.is_notice_room(&self.0.room.sender, room_id).await
-    }
-
-    /// Refuses where a user turns down the invitation to the room in which the server speaks to them.
-    pub(crate) async fn check_leaving(&self, room_id: &RoomId, user_id: &UserId) -> Result<()> {
-        self.0.rooms.check_leaving_notices(&self.0.room.sender, room_id, user_id).await
     }
 }
 

@@ -43,10 +43,13 @@ pub mod visibility;
 #[cfg(test)]
 mod world;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::RwLock;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, api::error::ErrorKind, events::TimelineEventType};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, api::error::ErrorKind, events::TimelineEventType};
 
 use self::append::Pending;
 pub use self::{
@@ -90,6 +93,8 @@ struct Inner {
     server_name: OwnedServerName,
     key: Arc<SigningKey>,
     active: Arc<Active>,
+    /// The server's own user, once it is known that it has one.
+    voice: OnceLock<OwnedUserId>,
 }
 
 /// The rooms in memory. They follow the log.
@@ -196,7 +201,8 @@ impl Rooms {
         key: Arc<SigningKey>,
         active: Arc<Active>,
     ) -> Self {
-        Self(Arc::new(Inner { db, log, clock, random, server_name, key, active }))
+        let voice = OnceLock::new();
+        Self(Arc::new(Inner { db, log, clock, random, server_name, key, active, voice }))
     }
 
     pub fn log(&self) -> &Log {

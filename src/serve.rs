@@ -1,8 +1,9 @@
 //! The listeners: HTTP/1.1 and HTTP/2 on TCP, TLS and unix sockets, until shutdown has drained them.
 //!
 //! Binding and serving are two steps, so that an address in use is told before anything else starts,
-//! and a server on port 0 knows its port. Until it is served, an address refuses connections: a load balancer then goes
-//! on to the next node, where one that kept it waiting would slow everybody down. What is answered is the router's business.
+//! and a server on port 0 knows its port. Until it is served, a TCP address refuses connections: a load balancer then
+//! goes on to the next node, where one that kept it waiting would slow everybody down. What is answered is the router's
+//! business.
 
 mod panic;
 mod peer;

@@ -49,14 +49,19 @@ impl Tasks {
         self.start(name.into(), task, |_| {});
     }
 
-    /// Runs `task` to its end, even where whoever waits for that here goes away. None if it panicked or was cut off.
-    pub async fn finish<T: Send + 'static>(
+    /// Runs `work` to its end, also where whoever waits for it goes away, as a client does that hangs up. None if it has
+    /// panicked.
+    pub async fn see_through<T: Send + 'static>(
         &self,
         name: impl Into<Name>,
-        task: impl Future<Output = T> + Send + 'static,
+        work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let (tell, told) = oneshot::channel();
-        self.spawn(name, async move { tell.send(task.await).unwrap_or_else(drop) });
+        self.spawn(name, async move {
+            if tell.send(work.await).is_err() {
+                tracing::debug!("nobody waits any more for what was done");
+            }
+        });
         told.await.ok()
     }
 
@@ -259,20 +264,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_begun_is_finished_though_nobody_waits_for_it() {
+    async fn what_is_seen_through_ends_although_nobody_waits() {
         let tasks = Tasks::new();
-        assert_eq!(tasks.finish("waited for", async { 7 }).await, Some(7));
-        assert_eq!(tasks.finish("bad", async { panic!("on purpose") }).await, None::<()>);
+        assert_eq!(tasks.see_through("sum", async { 1 + 1 }).await, Some(2));
+        assert_eq!(tasks.see_through::<()>("bad", async { panic!("on purpose") }).await, None);
 
-        let (go_on, waiting) = tokio::sync::oneshot::channel::<()>();
-        let (done, mut is_done) = tokio::sync::mpsc::channel::<()>(1);
-        let finish = tasks.finish("left alone", async move {
-            waiting.await.unwrap();
-            done.send(()).await.unwrap();
-        });
-        assert!(tokio::time::timeout(Duration::from_millis(10), finish).await.is_err());
-        go_on.send(()).unwrap();
-        assert_eq!(is_done.recv().await, Some(()));
+        let ((go, gone), (tell, told)) = (oneshot::channel::<()>(), oneshot::channel());
+        let long = tasks.see_through("long", async move { tell.send(gone.await).unwrap() });
+        assert!(long.now_or_never().is_none());
+        go.send(()).unwrap();
+        told.await.unwrap().unwrap();
         assert!(tasks.join_all(LONG).await.is_empty());
     }
 

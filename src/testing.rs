@@ -115,7 +115,7 @@ impl World {
             state(TimelineEventType::RoomJoinRules, "", json!({ "join_rule": "public" })),
         ];
         let founding = Founding { version: RoomVersionId::V11, proposals };
-        let room_id = self.rooms().found(founding, |_| Vec::new()).await.unwrap();
+        let room_id = self.rooms().found(founding).await.unwrap();
         for member in &members[1..] {
             self.membership(&room_id, member, "join").await;
         }

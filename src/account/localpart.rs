@@ -4,7 +4,10 @@
 
 use ruma::{OwnedUserId, ServerName, UserId, api::error::ErrorKind};
 
-use crate::error::{Error, Result};
+use crate::{
+    config::is_localpart,
+    error::{Error, Result},
+};
 
 const MAX_USER_ID_BYTES: usize = 255;
 
@@ -16,8 +19,7 @@ pub(super) fn new_user_id(username: &str, server_name: &ServerName) -> Result<Ow
     if localpart.is_empty() {
         return Err(invalid("A user name needs at least one character".to_owned()));
     }
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._=-/+".contains(&b);
-    if !localpart.bytes().all(allowed) {
+    if !is_localpart(&localpart) {
         return Err(invalid("A user name is made of the characters a-z, 0-9 and ._=-/+".to_owned()));
     }
     let user_id = format!("@{localpart}:{server_name}");

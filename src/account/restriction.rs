@@ -70,8 +70,8 @@ impl Accounts {
     }
 
     /// Makes every node look an account up again that was changed from outside.
-    pub(crate) async fn changed_from_outside(&self, user_id: &UserId) {
-        self.devices_changed(user_id).await;
+    pub(crate) async fn changed_from_outside(&self, user_id: &UserId) -> Result<()> {
+        self.try_devices_changed(user_id).await
     }
 
     /// Looked at before the account is, so that nobody else learns who has one.

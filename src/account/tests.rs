@@ -3,7 +3,10 @@
 mod guest;
 mod takeover;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 use ruma::{api::error::ErrorKind, device_id, server_name, user_id};
@@ -23,6 +26,8 @@ pub(crate) struct House {
     pub(crate) accounts: Accounts,
     pub(crate) clock: Clock,
     pub(crate) changed: Arc<Mutex<Vec<OwnedUserId>>>,
+    /// Whether no other node can be told of anything.
+    pub(crate) cut_off: Arc<AtomicBool>,
 }
 
 pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> House {
@@ -36,7 +41,8 @@ pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> 
         password_min_length: 1,
     };
     let changed: Arc<Mutex<Vec<OwnedUserId>>> = Arc::default();
-    let told = Arc::clone(&changed);
+    let cut_off: Arc<AtomicBool> = Arc::default();
+    let (told, unheard) = (Arc::clone(&changed), Arc::clone(&cut_off));
     let accounts = Accounts::new(
         database.db().clone(),
         clock.clone(),
@@ -44,11 +50,14 @@ pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> 
         server_name!("example.org").to_owned(),
         settings,
         Arc::new(move |user_id| {
+            if unheard.load(Ordering::Relaxed) {
+                return Box::pin(std::future::ready(Err(Error::Unavailable("nobody hears this".to_owned()))));
+            }
             told.lock().push(user_id);
-            Box::pin(std::future::ready(()))
+            Box::pin(std::future::ready(Ok(())))
         }),
     );
-    House { accounts: accounts.unwrap(), clock, changed }
+    House { accounts: accounts.unwrap(), clock, changed, cut_off }
 }
 
 pub(crate) fn on(device_id: &str) -> NewSession {

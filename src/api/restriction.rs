@@ -142,10 +142,10 @@ pub(crate) async fn check_joining(app: &App, caller: &Caller, room_id: &RoomId) 
     caller.restrictions.check_not_suspended()
 }
 
-/// Every endpoint that was routed on this thread, for the test that walks them all.
+/// Every endpoint that was routed on this thread, for the tests that walk them all.
 #[cfg(test)]
 pub(super) mod routed {
-    use std::cell::RefCell;
+    use std::{borrow::Cow, cell::RefCell};
 
     use super::{Metadata, Method, OpenTo, name};
     use ruma::api::path_builder::PathBuilder as _;
@@ -153,8 +153,9 @@ pub(super) mod routed {
     #[derive(Clone, Debug)]
     pub(crate) struct Endpoint {
         pub(crate) method: Method,
-        pub(crate) paths: Vec<&'static str>,
-        /// Its names in the lists, one for each path.
+        /// As they are routed, each in all its spellings.
+        pub(crate) paths: Vec<String>,
+        /// Its names in the lists, whichever path it is called by.
         pub(crate) names: Vec<String>,
         pub(crate) takes_token: bool,
         pub(crate) open_to: OpenTo,
@@ -164,14 +165,15 @@ pub(super) mod routed {
         static ENDPOINTS: RefCell<Vec<Endpoint>> = const { RefCell::new(Vec::new()) };
     }
 
-    pub(crate) fn note<R: Metadata>() {
-        let paths: Vec<&str> = R::PATH_BUILDER.all_paths().collect();
+    pub(crate) fn note<R: Metadata>(paths: &[Cow<'_, str>]) {
         let scheme = std::any::type_name::<R::Authentication>().rsplit("::").next().unwrap_or_default();
+        let name = |path: &str| name(&R::METHOD, path).unwrap_or_else(|| format!("{} {path}", R::METHOD));
         let endpoint = Endpoint {
             method: R::METHOD,
-            names: paths.iter().map(|path| name(&R::METHOD, path).unwrap_or(format!("{} {path}", R::METHOD))).collect(),
-            paths,
-            takes_token: ["AccessToken", "AccessTokenOptional"].contains(&scheme),
+            paths: paths.iter().map(|path| path.clone().into_owned()).collect(),
+            names: R::PATH_BUILDER.all_paths().map(name).collect(),
+            // That of application services is looked at like any other, although none of them holds it.
+            takes_token: ["AccessToken", "AccessTokenOptional", "AppserviceToken"].contains(&scheme),
             open_to: OpenTo::of::<R>(),
         };
         ENDPOINTS.with_borrow_mut(|endpoints| endpoints.push(endpoint));

@@ -55,9 +55,10 @@ impl Routes for Router<App> {
         A: Future<Output = ApiResult<R::OutgoingResponse>> + Send + 'static,
     {
         let open_to = OpenTo::of::<R>();
+        let paths: Vec<_> = <R as Metadata>::PATH_BUILDER.all_paths().flat_map(spellings).collect();
         #[cfg(test)]
-        super::restriction::routed::note::<R>();
-        for path in <R as Metadata>::PATH_BUILDER.all_paths().flat_map(spellings) {
+        super::restriction::routed::note::<R>(&paths);
+        for path in paths {
             let handler = handler.clone();
             let answer = move |State(app): State<App>, mut request: http::Request<Body>| async move {
                 request.extensions_mut().insert(open_to);
@@ -68,8 +69,6 @@ impl Routes for Router<App> {
                 };
                 answered.and_then(write).unwrap_or_else(IntoResponse::into_response)
             };
-            #[cfg(test)]
-            MADE.with_borrow_mut(|made| made.push((R::METHOD, path.clone().into_owned())));
             self = self.route(&path, on(filter(&R::METHOD), answer));
         }
         self
@@ -102,18 +101,14 @@ fn filter(method: &Method) -> MethodFilter {
     }
 }
 
-#[cfg(test)]
-thread_local! {
-    /// What this thread has routed.
-    static MADE: std::cell::RefCell<Vec<(Method, String)>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
 /// Every route of the client-server API, for tests that walk all of them.
 #[cfg(test)]
 pub(super) fn list() -> Vec<(Method, String)> {
-    MADE.take();
+    use super::restriction::routed;
+    routed::take();
     drop(super::client::routes(Router::new()));
-    MADE.take()
+    let of = |endpoint: routed::Endpoint| endpoint.paths.into_iter().map(move |path| (endpoint.method.clone(), path));
+    routed::take().into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, Listen, LogFormat, MailEncryption, MailFrom, Network,
-    Policy, PublicKey, RedisUrl, RegistrationMode, Rooms, Secret, TurnUri,
+    Policy, PublicKey, RedisUrl, RegistrationMode, Rooms, Secret, TurnUri, is_localpart,
 };
 
 /// One key of the configuration.
@@ -338,12 +338,13 @@ impl Kind {
     }
 }
 
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    T::deserialize(value.clone()).map_err(|error| error.message().to_owned())
+}
+
 /// Anything that `T` can be read from.
 fn parses<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
-    match T::deserialize(value.clone()) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.message().to_owned()),
-    }
+    read::<T>(value).map(drop)
 }
 
 /// One of a few words, which the key's expectation lists already.
@@ -380,8 +381,7 @@ fn room_version(value: &Value) -> Result<(), String> {
 }
 
 fn contacts(value: &Value) -> Result<(), String> {
-    let contacts: Vec<Contact> =
-        serde::Deserialize::deserialize(value.clone()).map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let contacts: Vec<Contact> = read(value)?;
     let reachable = |contact: &Contact| contact.matrix_id.is_some() || contact.email_address.is_some();
     if contacts.iter().all(reachable) {
         Ok(())
@@ -392,8 +392,7 @@ fn contacts(value: &Value) -> Result<(), String> {
 
 /// What the specification asks of identifiers, and that nothing is listed without a place to read it.
 fn terms(value: &Value) -> Result<(), String> {
-    let policies: Vec<Policy> =
-        serde::Deserialize::deserialize(value.clone()).map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let policies: Vec<Policy> = read(value)?;
     let opaque = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     let identifies = |text: &str| (1..=255).contains(&text.len()) && text.bytes().all(opaque);
     let mut ids = BTreeSet::new();
@@ -419,8 +418,7 @@ fn terms(value: &Value) -> Result<(), String> {
 }
 
 fn transports(value: &Value) -> Result<(), String> {
-    let transports: Vec<RtcTransport> =
-        serde::Deserialize::deserialize(value.clone()).map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let transports: Vec<RtcTransport> = read(value)?;
     for transport in transports.iter().filter(|transport| transport.transport_type() == "livekit") {
         let data = transport.data();
         let url = data.get("livekit_service_url").and_then(|url| url.as_str());
@@ -433,9 +431,8 @@ fn transports(value: &Value) -> Result<(), String> {
 }
 
 fn localpart(value: &Value) -> Result<(), String> {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._=-/+".contains(&b);
     match value.as_str() {
-        Some(text) if !text.is_empty() && text.bytes().all(allowed) => Ok(()),
+        Some(text) if is_localpart(text) => Ok(()),
         _ => Err("it is made of the characters a-z, 0-9 and ._=-/+".to_owned()),
     }
 }

@@ -1,5 +1,7 @@
 //! `[mail]`: where mails go, and whom they come from.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// How the way to the mail server is protected.
@@ -30,8 +32,9 @@ impl TryFrom<String> for HostName {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-        if text.contains("://") || text.is_empty() || !text.bytes().all(fits) {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_name = !text.is_empty() && text.bytes().all(fits);
+        if !is_name && text.parse::<IpAddr>().is_err() {
             return Err("it is the name alone, without scheme and port".to_owned());
         }
         Ok(Self(text))
@@ -88,10 +91,19 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_alone() {
-        for text in ["mail.example.org", "localhost", "127.0.0.1", "::1"] {
+        for text in ["mail.example.org", "localhost", "127.0.0.1", "::1", "2001:db8::25"] {
             assert_eq!(HostName::try_from(text.to_owned()).unwrap().as_str(), text);
         }
-        for text in ["", "smtp://mail.example.org", "mail example", "mail/x"] {
+        for text in [
+            "",
+            "smtp://mail.example.org",
+            "mail example",
+            "mail/x",
+            "mail.example.org:587",
+            "127.0.0.1:587",
+            "[::1]:587",
+            "mail:",
+        ] {
             assert!(HostName::try_from(text.to_owned()).is_err(), "{text}");
         }
     }

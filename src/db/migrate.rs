@@ -49,6 +49,7 @@ static MIGRATIONS: &[Migration] = migrations![
     10 "0010_moderation",
     11 "0011_delayed_events",
     12 "0012_threads",
+    14 "0014_errands_in_order",
 ];
 
 statements! {

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     event::{Content, Transaction},
     room::{Message, NewState},
+    store::account,
     tasks::Shutdown,
 };
 
@@ -114,11 +115,10 @@ impl DelayedEvents {
 
     /// Puts an event into its room, unless it is there already.
     async fn deliver(&self, event: &DelayedEvent) -> Result<OwnedEventId> {
-        let sender = store::find_sender(&mut self.0.db.read().await?, &event.user_id).await?;
+        let sender = account::find(&mut self.0.db.read().await?, &event.user_id).await?;
         let sender = sender.filter(|sender| !sender.deactivated).ok_or_else(deactivated)?;
-        if sender.restricted {
-            return Err(Error::refused(ErrorKind::UserSuspended, "The account is locked or suspended"));
-        }
+        sender.restrictions.check_unlocked()?;
+        sender.restrictions.check_not_suspended()?;
         let content: Content = serde_json::from_str(&event.content).map_err(Error::broken)?;
         let (room_id, user_id, kind) = (event.room_id.clone(), event.user_id.clone(), event.kind.clone());
         let transaction = Transaction::delayed(&event.id);

@@ -65,6 +65,18 @@ impl Change<'_> {
             }
         }
     }
+
+    /// The same for somebody who leaves. Who has left already may leave again.
+    fn plan_leaving(self, head: &Head) -> Result<Plan> {
+        match head.state.membership(self.target) {
+            MembershipState::Leave => {
+                let left = head.state.member(self.target).map(|left| Plan::done_by(left.event_id()));
+                left.ok_or_else(|| Error::forbidden("You are not in this room"))
+            }
+            MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
+            _ => Ok(self.plan(head)),
+        }
+    }
 }
 
 /// Whose membership a piece of state is, and what it says.
@@ -126,19 +138,18 @@ impl Rooms {
         content: &Content,
         transaction: Option<&Transaction>,
     ) -> Result<OwnedEventId> {
-        let appended = self.append(room_id, |head| match head.state.membership(user_id) {
-            MembershipState::Leave => {
-                let left = head.state.member(user_id).map(|left| Plan::done_by(left.event_id()));
-                left.ok_or_else(|| Error::forbidden("You are not in this room"))
-            }
-            MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
-            _ => Ok(Change { sender: user_id, target: user_id, content, transaction }.plan(head)),
+        let appended = self.append(room_id, |head| {
+            self.check_leaving(&head.state, user_id)?;
+            Change { sender: user_id, target: user_id, content, transaction }.plan_leaving(head)
         });
         event_id(&appended.await?)
     }
 
-    /// Makes somebody leave who is in the room, invited or knocking.
+    /// Makes somebody leave who is in the room, invited or knocking. Whoever does that to themselves leaves.
     pub async fn kick(&self, room_id: &RoomId, sender: &UserId, target: &UserId, reason: Option<String>) -> Result<()> {
+        if sender == target {
+            return self.leave(room_id, sender, reason).await;
+        }
         let content = member_content(&MembershipState::Leave, &Profile::default(), reason);
         let change = Change { sender, target, content: &content, transaction: None };
         let kicked = self.change(room_id, change, |before| match before {
@@ -237,7 +248,8 @@ impl Rooms {
         forgotten.await.map(drop)
     }
 
-    /// Takes somebody out of every room that they are in, invited to or knocking on.
+    /// Takes somebody out of every room that they are in, invited to or knocking on: also of the one in which the
+    /// server speaks to them, whose invitation they could not turn down themselves.
     ///
     /// Where something breaks, the other rooms are left all the same.
     pub async fn leave_all(&self, user_id: &UserId, reason: Option<&str>) -> Result<()> {
@@ -245,9 +257,11 @@ impl Rooms {
         let present = memberships.into_iter().filter(|row| {
             matches!(row.membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock)
         });
+        let content = member_content(&MembershipState::Leave, &Profile::default(), reason.map(ToOwned::to_owned));
+        let change = Change { sender: user_id, target: user_id, content: &content, transaction: None };
         let left = stream::iter(present)
             .map(|row| async move {
-                match self.leave(&row.room_id, user_id, reason.map(ToOwned::to_owned)).await {
+                match self.append(&row.room_id, |head| change.plan_leaving(head)).await {
                     Err(error) if !matches!(error, Error::Refused { .. }) => {
                         tracing::warn!(room_id = %row.room_id, %error, "a room could not be left");
                         Err(error)

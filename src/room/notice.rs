@@ -53,11 +53,12 @@ impl State {
 }
 
 impl Rooms {
-    /// The room in which the server speaks to a user, who is in it or invited from now on. Whether they take
-    /// invitations of others does not matter.
+    /// The room in which the server speaks to a user, who is in it or invited from now on, and sees the server's own
+    /// user as their profile is now. Whether they take invitations of others does not matter.
     pub async fn notice_room(&self, room: &NoticeRoom, user_id: &UserId) -> Result<OwnedRoomId> {
         for _ in 0..ATTEMPTS {
             if let Some(room_id) = self.find_notice_room(&room.sender, user_id).await? {
+                self.tell_profile(&room_id, &room.sender, &self.profile(&room.sender).await?).await?;
                 self.invite_to_notices(&room_id, &room.sender, user_id).await?;
                 return Ok(room_id);
             }
@@ -70,12 +71,16 @@ impl Rooms {
         Err(Error::Unavailable(format!("the room for notices to {user_id} could not be made")))
     }
 
-    /// Refuses where a user turns down the invitation to a room in which the server speaks to them. Whoever has
+    /// From now on nobody turns down an invitation to the rooms in which this user speaks.
+    pub fn speak_as(&self, sender: &UserId) {
+        self.0.voice.get_or_init(|| sender.to_owned());
+    }
+
+    /// Refuses where a user turns down the invitation to the room in which the server speaks to them. Whoever has
     /// joined may leave.
-    pub async fn check_leaving_notices(&self, sender: &UserId, room_id: &RoomId, user_id: &UserId) -> Result<()> {
-        let Some(room) = self.find(room_id).await? else { return Ok(()) };
-        let state = room.state();
-        if state.is_made_by(sender) && state.membership(user_id) == MembershipState::Invite {
+    pub(super) fn check_leaving(&self, state: &State, user_id: &UserId) -> Result<()> {
+        let is_of_the_server = || self.0.voice.get().is_some_and(|voice| state.is_made_by(voice));
+        if state.membership(user_id) == MembershipState::Invite && is_of_the_server() {
             let message = "This server tells you here what you need to know: join the room, then you can leave it";
             return Err(Error::refused(ErrorKind::CannotLeaveServerNoticeRoom, message));
         }

@@ -68,7 +68,8 @@ impl Rooms {
         told.fold(Ok(()), |so_far, told| async { so_far.and(told) }).await
     }
 
-    async fn tell_profile(&self, room_id: &RoomId, user_id: &UserId, profile: &Profile) -> Result<()> {
+    /// Tells one room, if the user is in it and it does not know yet.
+    pub(super) async fn tell_profile(&self, room_id: &RoomId, user_id: &UserId, profile: &Profile) -> Result<()> {
         let told = self.append(room_id, |head| {
             let Some(current) = head.state.member(user_id) else { return Ok(Plan::nothing()) };
             if head.state.membership(user_id) != MembershipState::Join {

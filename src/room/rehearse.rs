@@ -48,6 +48,7 @@ impl Rooms {
             Some((target, MembershipState::Join | MembershipState::Knock)) if target == sender => {
                 return self.rehearse_form(room_id, draft, &head);
             }
+            Some((target, MembershipState::Leave)) if target == sender => self.check_leaving(&head.state, sender)?,
             Some((target, _)) if target == sender => {}
             _ => check_joined(&head.state, sender)?,
         }

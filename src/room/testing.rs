@@ -31,7 +31,7 @@ impl World {
             state("m.room.join_rules", "", json!({ "join_rule": "public" })),
             state("m.room.history_visibility", "", json!({ "history_visibility": visibility })),
         ];
-        self.rooms.found(Founding { version, proposals }, |_| Vec::new()).await.unwrap()
+        self.rooms.found(Founding { version, proposals }).await.unwrap()
     }
 
     /// Appends an event; None if the room refuses it.

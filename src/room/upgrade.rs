@@ -18,7 +18,7 @@ use ruma::{
 
 use super::{
     Rooms, State,
-    append::{Founding, Head, Plan, Proposal, unsupported},
+    append::{Appended, Founding, Head, Plan, Proposal, unsupported},
     create::{FirstEvents, InitialState},
     preset::TOMBSTONE,
     profile_of::Profile,
@@ -91,18 +91,33 @@ impl Rooms {
         Ok(new)
     }
 
-    /// Hands on what was too much for one write. The upgrade stands whatever becomes of this.
+    /// Hands on what was too much for one write, as far as whoever upgrades still has the power. The upgrade stands
+    /// whatever becomes of this.
     async fn hand_on_the_rest(&self, upgrade: &Upgrade, new: &RoomId) {
         let Ok(old) = self.get(&upgrade.room_id).await else { return };
         let crowd = crowd(&old.state());
+        let mut left_out = 0;
         for some in crowd.get(AT_ONCE..).unwrap_or_default().chunks(AT_ONCE) {
-            let draft = |state: &InitialState| {
-                Draft::state(upgrade.by.clone(), state.kind.clone(), &*state.state_key, state.content.clone())
+            let plan = |head: &Head| {
+                let power = head.state.power_levels(head.rules);
+                let allowed = some.iter().filter(|state| upgrade.may_set(&power, state));
+                let proposals = allowed.map(|InitialState { kind, state_key, content }| {
+                    Draft::state(upgrade.by.clone(), kind.clone(), &**state_key, content.clone()).into()
+                });
+                Ok(Plan { proposals: proposals.collect(), ..Plan::default() })
             };
-            let proposals = || some.iter().map(|state| draft(state).into()).collect();
-            if let Err(error) = self.append(new, |_| Ok(Plan { proposals: proposals(), ..Plan::default() })).await {
-                tracing::warn!(%error, room_id = %new, "a new room did not get every ban, space and child of the old one");
-            }
+            let handed_on = match self.append(new, plan).await {
+                Ok(Appended::Done(events)) => events.len(),
+                Ok(Appended::Before(_)) => 0,
+                Err(error) => {
+                    tracing::warn!(%error, room_id = %new, "a new room could not be given more of the old one");
+                    0
+                }
+            };
+            left_out += some.len() - handed_on;
+        }
+        if left_out > 0 {
+            tracing::warn!(left_out, room_id = %new, "a new room did not get every ban, space and child of the old one");
         }
     }
 }
@@ -129,10 +144,9 @@ impl Upgrade {
             }
         }
         let power = self.power(at_first.clone(), new_rules);
-        for InitialState { kind, state_key, content } in crowd(&old.state).into_iter().take(AT_ONCE) {
-            let banned = <&UserId>::try_from(&*state_key).ok();
-            if banned.is_none_or(|user| power.user_can_ban_user(&self.by, user)) {
-                events.push(kind, state_key, content);
+        for state in crowd(&old.state).into_iter().take(AT_ONCE) {
+            if self.may_set(&power, &state) {
+                events.push(state.kind, state.state_key, state.content);
             }
         }
         if raised.is_some() {
@@ -196,6 +210,17 @@ impl Upgrade {
         Some(raised)
     }
 
+    /// Whether whoever upgrades may hand on a ban, a space or a child.
+    fn may_set(&self, power: &RoomPowerLevels, state: &InitialState) -> bool {
+        let InitialState { kind, state_key, .. } = state;
+        if *kind == TimelineEventType::RoomMember {
+            return <&UserId>::try_from(&**state_key).is_ok_and(|user| power.user_can_ban_user(&self.by, user));
+        }
+        // What is kept under a user's name is theirs to say.
+        let is_anothers = state_key.starts_with('@') && state_key.as_str() != self.by.as_str();
+        !is_anothers && power.user_can_send_state(&self.by, kind.to_string().into())
+    }
+
     fn power(&self, levels: RoomPowerLevelsEventContent, new_rules: &RoomVersionRules) -> RoomPowerLevels {
         let creators: BTreeSet<OwnedUserId> = self.creators(new_rules).iter().chain([&self.by]).cloned().collect();
         RoomPowerLevels::new(RoomPowerLevelsSource::Original(levels), &new_rules.authorization, creators)
@@ -230,7 +255,8 @@ impl Upgrade {
     }
 }
 
-/// State that there may be much of: the children of a space, the spaces that the room is in, and who is banned.
+/// State that there may be much of: who is banned, the children of a space, and the spaces that the room is in. Bans
+/// come first, because they may take power that whoever upgrades has only for the first write.
 fn crowd(old: &State) -> Vec<InitialState> {
     let mut crowd = Vec::new();
     for kind in [TimelineEventType::SpaceChild, TimelineEventType::SpaceParent] {
@@ -248,7 +274,8 @@ fn crowd(old: &State) -> Vec<InitialState> {
             crowd.push(InitialState { kind: TimelineEventType::RoomMember, state_key: user.to_string(), content });
         }
     }
-    crowd.sort_by(|a, b| a.state_key.cmp(&b.state_key));
+    let order = |state: &InitialState| (state.kind != TimelineEventType::RoomMember, state.state_key.clone());
+    crowd.sort_by_cached_key(order);
     crowd
 }
 

@@ -17,9 +17,9 @@ statements! {
     /// Whoever is or was in a room and is a guest.
     LIST_GUESTS_OF_ROOM = "SELECT a.user_id FROM memberships m JOIN accounts a ON a.user_id = m.user_id
         WHERE m.room_id = $1 AND a.guest ORDER BY a.user_id";
-    FIND_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, locked_ts, suspended_ts FROM accounts
+    FIND_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, guest, locked_ts, suspended_ts FROM accounts
         WHERE user_id = $1";
-    LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, locked_ts, suspended_ts FROM accounts
+    LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, guest, locked_ts, suspended_ts FROM accounts
         WHERE user_id = $1 FOR UPDATE";
     SET_PASSWORD = "UPDATE accounts SET password_hash = $2 WHERE user_id = $1";
     DEACTIVATE = "UPDATE accounts SET deactivated_ts = $2 WHERE user_id = $1";
@@ -28,7 +28,7 @@ statements! {
     ERASE = "UPDATE accounts SET erased = TRUE, password_hash = NULL WHERE user_id = $1";
 }
 
-/// What decides whether somebody may log in.
+/// What decides whether somebody may log in, and what they may do.
 #[derive(Clone)]
 pub(crate) struct Account {
     pub(crate) user_id: OwnedUserId,
@@ -36,6 +36,7 @@ pub(crate) struct Account {
     pub(crate) password_hash: Option<String>,
     pub(crate) deactivated: bool,
     pub(crate) admin: bool,
+    pub(crate) guest: bool,
     pub(crate) restrictions: Restrictions,
 }
 
@@ -139,7 +140,8 @@ fn account(row: &Row) -> DbResult<Account> {
         password_hash: row.get(1)?,
         deactivated: deactivated_ts.is_some(),
         admin: row.get(3)?,
-        restrictions: Restrictions::read(row, 4)?,
+        guest: row.get(4)?,
+        restrictions: Restrictions::read(row, 5)?,
     })
 }
 

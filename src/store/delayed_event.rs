@@ -52,7 +52,6 @@ statements! {
     DELETE_SURPLUS = "DELETE FROM delayed_events WHERE delay_id IN (
         SELECT delay_id FROM delayed_events WHERE user_id = $1 AND finalised_ts IS NOT NULL
         ORDER BY finalised_ts DESC, delay_id LIMIT 1000000 OFFSET $2)";
-    FIND_SENDER = "SELECT admin, guest, deactivated_ts, locked_ts, suspended_ts FROM accounts WHERE user_id = $1";
 }
 
 /// A delayed event.
@@ -88,17 +87,6 @@ pub(crate) struct Origin<'a> {
     pub(crate) device_id: &'a DeviceId,
     /// None where the request named none.
     pub(crate) transaction_id: Option<&'a TransactionId>,
-}
-
-/// Who is to be the sender of an event.
-#[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
-pub(crate) struct Sender {
-    pub(crate) admin: bool,
-    pub(crate) guest: bool,
-    pub(crate) deactivated: bool,
-    /// Locked or suspended.
-    pub(crate) restricted: bool,
 }
 
 impl DelayedEvent {
@@ -228,20 +216,6 @@ pub(crate) async fn delete_finalised(conn: &mut Conn, until: i64) -> DbResult<()
 /// Forgets all but the newest of a user's that have ended.
 pub(crate) async fn delete_surplus(conn: &mut Conn, user_id: &UserId, kept: i64) -> DbResult<()> {
     conn.execute(&DELETE_SURPLUS, args![user_id, kept]).await.map(drop)
-}
-
-pub(crate) async fn find_sender(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Sender>> {
-    let row = conn.find(&FIND_SENDER, args![user_id]).await?;
-    let sender = |row: Row| {
-        let is_set = |column| row.get::<Option<i64>>(column).map(|ts| ts.is_some());
-        Ok(Sender {
-            admin: row.get(0)?,
-            guest: row.get(1)?,
-            deactivated: is_set(2)?,
-            restricted: is_set(3)? || is_set(4)?,
-        })
-    };
-    row.map(sender).transpose()
 }
 
 fn delayed_event(row: &Row) -> DbResult<DelayedEvent> {

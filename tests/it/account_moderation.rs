@@ -228,8 +228,8 @@ on_both! {
         is_locked(&sync);
         let shown = serde_json::to_value(operator.show_account("@bob:localhost").await.unwrap()).unwrap();
         assert_eq!(shown, json!({
-            "user_id": bob.user_id, "admin": false, "deactivated": false, "locked": true, "suspended": false,
-            "accepted_terms": {},
+            "user_id": bob.user_id, "admin": false, "guest": false, "deactivated": false, "locked": true,
+            "suspended": false, "accepted_terms": {},
         }));
 
         operator.set_locked("bob", false).await.unwrap();

@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use hearth::config::RateLimit;
+use hearth::{app::Administration, config::RateLimit};
 use serde_json::{Value, json};
 
 use crate::{
@@ -552,6 +552,26 @@ on_both! {
         world.clock.advance(Duration::from_secs(6));
         alice.event_of(&control).await;
         assert_eq!(alice.history(&room).await, ["control"]);
+    }
+
+    async fn nothing_is_sent_for_whoever_is_locked_or_suspended_and_they_are_told_which(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let (hushed, spoken) = (alice.say_later(&room, "hushed", 5_000).await, alice.say_later(&room, "spoken", 6_000).await);
+        let app = world.app();
+        let operator = Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap();
+        let send = format!("{}/send", one(&hushed));
+        operator.set_locked("alice", true).await.unwrap();
+        world.call("POST", &send, None, None).await.refused(401, "M_USER_LOCKED");
+        operator.set_locked("alice", false).await.unwrap();
+        operator.set_suspended("alice", true).await.unwrap();
+        world.call("POST", &send, None, None).await.refused(403, "M_USER_SUSPENDED");
+        world.clock.advance(Duration::from_secs(5));
+        assert_eq!(alice.error_of(&hushed).await, "M_USER_SUSPENDED");
+        operator.set_suspended("alice", false).await.unwrap();
+        world.clock.advance(Duration::from_secs(1));
+        alice.event_of(&spoken).await;
+        assert_eq!(alice.history(&room).await, ["spoken"]);
     }
 }
 

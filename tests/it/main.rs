@@ -35,6 +35,7 @@ mod rooms;
 mod rtc;
 mod search;
 mod specification;
+mod start;
 mod sync;
 mod sync_model;
 mod terms;

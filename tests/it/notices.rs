@@ -12,6 +12,8 @@ use crate::{
     world::{Client, World, escape, next, texts},
 };
 
+const DELAYED: &str = "/_matrix/client/unstable/org.matrix.msc4140";
+
 async fn administration(world: &World) -> Administration {
     let app = world.app();
     Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap()
@@ -64,8 +66,17 @@ on_both! {
 
         alice.leave(&room).await.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
         let own = format!("/_matrix/client/v3/rooms/{}/state/m.room.member/{}", escape(&room), escape(&alice.user_id));
-        let left = alice.put(&own, json!({ "membership": "leave" })).await;
-        left.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        let left = json!({ "membership": "leave" });
+        let later = format!("{own}?org.matrix.msc4140.delay=1");
+        for path in [&own, &later] {
+            alice.put(path, left.clone()).await.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        }
+        let delayed = format!("{DELAYED}/rooms/{}/delayed_event/m.room.member/1", escape(&room));
+        let schedule = json!({ "delay_ms": 1, "state_key": alice.user_id, "content": left });
+        alice.put(&delayed, schedule).await.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        let kick = format!("/_matrix/client/v3/rooms/{}/kick", escape(&room));
+        let kicked = alice.post(&kick, json!({ "user_id": alice.user_id })).await;
+        kicked.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
         bob.leave(&room).await.refused(403, "M_FORBIDDEN");
         bob.join(&room).await.refused(403, "M_FORBIDDEN");
         alice.join(&room).await.ok();
@@ -88,15 +99,33 @@ on_both! {
         let text = json!({ "msgtype": "m.text", "body": "thanks" });
         alice.put(&answer, text).await.refused(403, "M_FORBIDDEN");
 
-        // Whoever has joined may leave. The next notice brings them back to the same room.
+        // Whoever has joined may leave, now or later. The next notice brings them back to the same room, and what was
+        // to be done later is refused when its time has come.
+        let scheduled = alice.put(&format!("{own}?org.matrix.msc4140.delay=60000"), left).await.ok();
         alice.leave(&room).await.ok();
         let world = world.restarted().await;
         let (alice, operator) = (alice.at(&world), administration(&world).await);
         let since = next(&alice.sync(None).await);
         operator.send_notice(Some("alice"), "Once more.").await.unwrap();
         assert_eq!(invited(&alice, &since).await.0, room);
-        let profile = world.call("GET", "/_matrix/client/v3/profile/@notices:localhost", None, None).await.ok();
-        assert_eq!(profile, json!({ "displayname": "The operators", "avatar_url": "mxc://localhost/seal" }));
+        let scheduled = format!("{DELAYED}/delayed_events/{}", scheduled["delay_id"].as_str().unwrap());
+        let sent = alice.post(&format!("{scheduled}/send"), json!({})).await;
+        sent.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        let profile = "/_matrix/client/v3/profile/@notices:localhost";
+        let shown = world.call("GET", profile, None, None).await.ok();
+        assert_eq!(shown, json!({ "displayname": "The operators", "avatar_url": "mxc://localhost/seal" }));
+
+        // A new name reaches the room with the next notice.
+        alice.join(&room).await.ok();
+        let mut world = world;
+        "The owls".clone_into(&mut world.config.server_notices.name);
+        let world = world.restarted().await;
+        let (alice, operator) = (alice.at(&world), administration(&world).await);
+        let since = next(&alice.sync(None).await);
+        operator.send_notice(Some("alice"), "Guess who.").await.unwrap();
+        assert_eq!(told(&alice, &room, &since, 1).await, ["Guess who."]);
+        let sender = format!("/_matrix/client/v3/rooms/{}/state/m.room.member/@notices:localhost", escape(&room));
+        assert_eq!(alice.get(&sender).await.ok()["displayname"], "The owls");
     }
 
     async fn a_notice_to_all_reaches_everybody_once(world, config => {

@@ -3,18 +3,14 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>
 
 use axum::Router;
-use ruma::{
-    RoomId, UserId,
-    api::client::membership::{
-        forget_room::v3::{Request as Forget, Response as Forgotten},
-        leave_room::v3::{Request as Leave, Response as Left},
-    },
+use ruma::api::client::membership::{
+    forget_room::v3::{Request as Forget, Response as Forgotten},
+    leave_room::v3::{Request as Leave, Response as Left},
 };
 
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
-    error::Result,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -22,19 +18,8 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 }
 
 async fn leave(app: App, call: Call<Leave>) -> ApiResult<Left> {
-    check_leaving(&app, &call.request.room_id, &call.caller.user_id).await?;
     app.rooms.leave(&call.request.room_id, &call.caller.user_id, call.request.reason).await?;
     Ok(Left::new())
-}
-
-/// Nobody turns down the invitation to the room in which the server speaks to them.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#server-notices>
-pub(super) async fn check_leaving(app: &App, room_id: &RoomId, user_id: &UserId) -> Result<()> {
-    match &app.notices {
-        Some(notices) => notices.check_leaving(room_id, user_id).await,
-        None => Ok(()),
-    }
 }
 
 async fn forget(app: App, call: Call<Forget>) -> ApiResult<Forgotten> {

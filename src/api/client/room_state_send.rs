@@ -3,10 +3,10 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
 
 use axum::Router;
-use ruma::{CanonicalJsonValue, api::client::state::send_state_event::v3::Request, events::TimelineEventType};
+use ruma::{api::client::state::send_state_event::v3::Request, events::TimelineEventType};
 use serde_json::json;
 
-use super::{delayed_event::schedule_from_query, leave::check_leaving};
+use super::delayed_event::schedule_from_query;
 use crate::{
     api::{
         content::read_content, delay::MaybeDelayed, error::ApiResult, extract::Call, json::Json, route::Routes as _,
@@ -34,10 +34,6 @@ async fn send_state(app: App, call: Call<MaybeDelayed<Request>>) -> ApiResult<Js
         return schedule_from_query(&app, &new).await;
     }
     let (sender, guest) = (&call.caller.user_id, call.caller.guest);
-    let leaves = || content.get("membership").and_then(CanonicalJsonValue::as_str) == Some("leave");
-    if kind == TimelineEventType::RoomMember && state_key == sender.as_str() && leaves() {
-        check_leaving(&app, &room_id, sender).await?;
-    }
     let event_id = app.rooms.send_state(&room_id, sender, guest, &kind, &state_key, content).await?;
     Ok(Json::from(json!({ "event_id": event_id })))
 }

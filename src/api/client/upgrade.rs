@@ -8,6 +8,7 @@ use ruma::api::client::room::upgrade_room::v3::{Request, Response};
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
+    error::Error,
     room::Upgrade,
 };
 
@@ -18,5 +19,8 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn upgrade(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Request { room_id, new_version, additional_creators, .. } = call.request;
     let upgrade = Upgrade { room_id, by: call.caller.user_id, version: new_version, additional_creators };
-    Ok(Response::new(app.rooms.upgrade(&upgrade).await?))
+    // The new room stands before everything has moved there: whoever hangs up must not leave it half empty.
+    let rooms = app.rooms.clone();
+    let upgraded = app.tasks.see_through("room upgrade", async move { rooms.upgrade(&upgrade).await }).await;
+    Ok(Response::new(upgraded.unwrap_or_else(|| Err(Error::broken("an upgrade has panicked")))?))
 }

@@ -1,13 +1,13 @@
 //! The room in which the server speaks to a user.
 
 use futures_util::future::join_all;
-use ruma::RoomVersionId;
+use ruma::{RoomVersionId, events::TimelineEventType};
 use serde_json::json;
 
 use super::errcode;
 use crate::room::{
     NoticeRoom,
-    world::{World, user},
+    world::{World, json as content, user},
 };
 
 fn room() -> NoticeRoom {
@@ -44,15 +44,48 @@ async fn its_invitation_stands_until_it_is_accepted_and_comes_again() {
     let room_id = world.rooms.notice_room(&room, &alice).await.unwrap();
     let membership = || async { world.state(&room_id, "m.room.member", "@alice:here").await["membership"].clone() };
     assert_eq!(membership().await, json!("invite"));
-    let check = || world.rooms.check_leaving_notices(&room.sender, &room_id, &alice);
-    assert_eq!(errcode(check().await), "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+    world.rooms.speak_as(&room.sender);
+    let (kind, left) = (TimelineEventType::RoomMember, content(json!({ "membership": "leave" })));
+    let own = alice.as_str();
+    let refused = [
+        errcode(world.rooms.leave(&room_id, &alice, None).await),
+        errcode(world.rooms.kick(&room_id, &alice, &alice, None).await),
+        errcode(world.rooms.send_state(&room_id, &alice, false, &kind, own, left.clone()).await),
+        errcode(world.rooms.rehearse(&room_id, &alice, &kind, Some(own), &left).await),
+    ];
+    assert_eq!(refused, ["M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"; 4]);
     let elsewhere = world.public_room("carol").await;
-    world.rooms.check_leaving_notices(&room.sender, &elsewhere, &alice).await.unwrap();
+    let bob = user("bob");
+    world.rooms.invite(&elsewhere, &user("carol"), &bob, None).await.unwrap();
+    world.rooms.kick(&elsewhere, &bob, &bob, None).await.unwrap();
+    assert_eq!(world.state(&elsewhere, "m.room.member", bob.as_str()).await["membership"], json!("leave"));
 
     world.rooms.join(&room_id, &alice, false, None).await.unwrap();
-    check().await.unwrap();
+    world.rooms.rehearse(&room_id, &alice, &kind, Some(own), &left).await.unwrap();
     world.rooms.leave(&room_id, &alice, None).await.unwrap();
     assert_eq!(world.rooms.notice_room(&room, &alice).await.unwrap(), room_id);
     assert_eq!(membership().await, json!("invite"));
+    // Whose account goes, goes from here too.
+    world.rooms.leave_all(&alice, None).await.unwrap();
+    assert_eq!(membership().await, json!("leave"));
+    world.close().await;
+}
+
+/// Also where it was to be told before, and that failed.
+#[tokio::test]
+async fn it_hears_of_the_name_that_the_server_has_now() {
+    let world = World::new().await;
+    let (alice, room) = (user("alice"), room());
+    let room_id = world.rooms.notice_room(&room, &alice).await.unwrap();
+    let own = room.sender.as_str();
+    for name in ["The operators", "The owls"] {
+        world.set_displayname("server", name).await;
+        assert_eq!(world.rooms.notice_room(&room, &alice).await.unwrap(), room_id);
+        assert_eq!(world.state(&room_id, "m.room.member", own).await["displayname"], json!(name));
+    }
+    let member = || world.rooms.get(&room_id);
+    let before = member().await.unwrap().state().member(&room.sender).unwrap().event_id().to_owned();
+    world.rooms.notice_room(&room, &alice).await.unwrap();
+    assert_eq!(member().await.unwrap().state().member(&room.sender).unwrap().event_id(), before);
     world.close().await;
 }

@@ -1,6 +1,6 @@
 //! A room's successor: what it gets, and what the old room is left with.
 
-use ruma::{OwnedRoomId, RoomVersionId, UserId, room_alias_id};
+use ruma::{OwnedRoomId, RoomVersionId, UserId, events::room::member::MembershipState, room_alias_id};
 use serde_json::{Value, json};
 
 use super::errcode;
@@ -138,6 +138,50 @@ async fn somebody_with_just_enough_power_can_upgrade_and_has_no_more_afterwards(
     assert_eq!(levels["users"], json!({"@alice:here": 100, "@bob:here": 50}));
     assert_ne!(world.state(&new, "m.room.encryption", "").await, Value::Null);
     world.close().await;
+}
+
+/// What one write does not hold follows under the new room's own levels, by which bob bans nobody.
+#[tokio::test]
+async fn of_a_crowd_everything_moves_that_may() {
+    for (children, banned, moved) in [(20, 3, 3), (450, 3, 3), (20, 410, 400)] {
+        let world = World::new().await;
+        let bob = user("bob");
+        let state = |kind: &str, state_key: String, state| InitialState {
+            kind: kind.into(),
+            state_key,
+            content: content(state),
+        };
+        let children = 0..children;
+        let child = |n| state("m.space.child", format!("!child{n}:here"), json!({"via": ["here"]}));
+        let ban = |n| state("m.room.member", format!("@troll{n}:there"), json!({"membership": "ban"}));
+        let levels = json!({
+            "users": {"@alice:here": 100, "@bob:here": 50},
+            "events": {"m.room.tombstone": 50},
+            "ban": 60,
+        });
+        let room = NewRoom {
+            version: RoomVersionId::V11,
+            creation_content: content(json!({"type": "m.space"})),
+            initial_state: children.clone().map(child).chain((0..banned).map(ban)).collect(),
+            power_level_content_override: content(levels),
+            ..new_room("alice", Preset::PublicChat)
+        };
+        let old = world.rooms.create(room).await.unwrap();
+        world.rooms.join(&old, &bob, false, None).await.unwrap();
+        // Nobody but alice can say this, and the upgrade goes on without it.
+        let of_alice = content(json!({"via": ["here"]}));
+        let kind = "m.space.parent".into();
+        world.rooms.send_state(&old, &user("alice"), false, &kind, "@alice:here", of_alice).await.unwrap();
+
+        let new = world.rooms.upgrade(&upgrade(&old, &bob, RoomVersionId::V11)).await.unwrap();
+        let now = world.rooms.get(&new).await.unwrap().state();
+        assert_eq!(now.of_kind("m.space.child").count(), children.len());
+        let bans = now.members().filter(|(user, _)| now.membership(user) == MembershipState::Ban);
+        assert_eq!(bans.count(), moved);
+        assert_eq!(now.of_kind("m.space.parent").count(), 0);
+        assert_eq!(world.state(&new, "m.room.power_levels", "").await["users"]["@bob:here"], json!(50));
+        world.close().await;
+    }
 }
 
 #[tokio::test]
