@@ -7,15 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, World, escape, next, texts},
+    world::{Client, Reply, World, at, escape, next, texts},
 };
 
 const REGISTER: &str = "/_matrix/client/v3/register";
 const REGISTER_GUEST: &str = "/_matrix/client/v3/register?kind=guest";
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 /// A room that everybody can join, guests too.
 async fn open_room(creator: &Client) -> String {
@@ -265,7 +261,7 @@ on_both! {
         let (guest, other) = (world.guest().await, world.guest().await);
         let room = open_room(&alice).await;
         join(&guest, &room).await.ok();
-        let name = guest.user_id.trim_start_matches('@').split(':').next().unwrap();
+        let name = guest.name();
         let body = |name: &str, token: &str| {
             let (password, auth) = (format!("password of {name}"), json!({ "type": "m.login.dummy" }));
             json!({ "username": name, "password": password, "guest_access_token": token, "auth": auth })

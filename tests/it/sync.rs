@@ -201,9 +201,7 @@ on_both! {
         let since = next(&alice.sync(None).await);
         let waiting = alice.wait(&since);
         let stop = async {
-            while !world.metrics().contains("hearth_waiting_syncs 1") {
-                tokio::task::yield_now().await;
-            }
+            world.until_a_sync_waits().await;
             world.app().tasks.shutdown().start("the test says so");
         };
         let (sync, ()) = tokio::join!(waiting, stop);
