@@ -26,6 +26,16 @@ async fn set(by: &Client, act: &str, user_id: &str, on: bool) -> Reply {
     by.put(&path(act, user_id), json!({ key: on })).await
 }
 
+/// Asks again and again: what the command line leaves is taken up within a second.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("no node has taken it up");
+}
+
 #[track_caller]
 fn is_locked(reply: &Reply) {
     reply.refused(401, "M_USER_LOCKED");
@@ -209,16 +219,26 @@ on_both! {
             "accepted_terms": {},
         }));
 
+        let nodes: Vec<Client> = (0..world.nodes.len()).map(|node| bob.clone().at_node(&world, node)).collect();
+        // Each of them remembers it.
+        for node in &nodes {
+            is_locked(&node.get(WHOAMI).await);
+        }
         operator.set_locked("bob", false).await.unwrap();
+        until(async || bob.get(WHOAMI).await.status == 200).await;
+        for node in &nodes {
+            node.get(WHOAMI).await.ok();
+        }
         operator.set_suspended("bob", true).await.unwrap();
-        let heard = async {
-            while bob.get(WHOAMI).await.status == 401 {}
-            while bob.post("/_matrix/client/v3/createRoom", json!({})).await.status == 200 {}
-        };
-        tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+        let create = async |client: &Client| client.post("/_matrix/client/v3/createRoom", json!({})).await;
+        until(async || create(&bob).await.status != 200).await;
+        for node in &nodes {
+            create(node).await.refused(403, "M_USER_SUSPENDED");
+        }
         // Administrators too: somebody has to be able to.
         operator.create_user("root", "password of root", true).await.unwrap();
         operator.set_suspended("root", true).await.unwrap();
+        assert!(operator.show_account("root").await.unwrap().restrictions.suspended);
         assert!(operator.set_locked("nobody", true).await.is_err());
     }
 }
