@@ -67,6 +67,7 @@ impl Accounts {
         if !account::insert(&mut tx, &new.user_id, Some(&hash), new.admin, self.now()).await? {
             return Err(in_use());
         }
+        user_directory::add(&mut tx, &new.user_id, None).await?;
         let session = self.welcome(&mut tx, new).await?;
         tx.commit().await?;
         Ok(session)
@@ -74,7 +75,6 @@ impl Accounts {
 
     /// Uses the token and logs in, in the transaction that makes the account.
     pub(super) async fn welcome(&self, tx: &mut Tx, new: Registration<'_>) -> Result<Option<Session>> {
-        user_directory::add(tx, &new.user_id).await?;
         if let Some(token) = new.token
             && !registration::use_token(tx, token, self.now()).await?
         {

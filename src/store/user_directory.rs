@@ -110,11 +110,13 @@ pub(crate) struct Hit {
     pub(crate) rank: Rank,
 }
 
-/// Puts a new user of this server into the directory, in which nobody finds them yet.
-pub(crate) async fn add(tx: &mut Tx, user_id: &UserId) -> DbResult<()> {
+/// Puts somebody who is not in the directory into it, as a user of this server who is called so and is in the rooms that
+/// they are in now. Whoever may be in any sees to it that nobody joins meanwhile.
+pub(crate) async fn add(tx: &mut Tx, user_id: &UserId, display_name: Option<&str>) -> DbResult<()> {
     tx.insert(&INSERT_LISTED, &[Column::texts([user_id.as_str()]), Column::Bools(vec![false])]).await?;
-    let words = words::of_user(user_id, None);
-    insert(tx, &[Entry { user_id, room_id: None, words, is_public: false }]).await
+    let words = words::of_user(user_id, display_name);
+    insert(tx, &[Entry { user_id, room_id: None, words, is_public: false }]).await?;
+    review(tx, &[user_id.as_str()]).await
 }
 
 /// Takes a user of this server out of the directory.

@@ -26,7 +26,7 @@ async fn person(world: &World, name: &str, display_name: &str) -> OwnedUserId {
     let user_id = user(name);
     let mut tx = world.app.db.begin().await.unwrap();
     store::account::insert(&mut tx, &user_id, None, false, 0).await.unwrap();
-    store::user_directory::add(&mut tx, &user_id).await.unwrap();
+    store::user_directory::add(&mut tx, &user_id, None).await.unwrap();
     tx.commit().await.unwrap();
     world.app.profiles.set(&user_id, "displayname", &json!(display_name)).await.unwrap();
     user_id
