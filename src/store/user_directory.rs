@@ -26,7 +26,7 @@ statements! {
     SHOW_WORDS = "UPDATE user_directory_words SET is_public = $3 WHERE user_id IN LIST($1) AND room_id = $2";
     PUT_OFF_ROOM = "INSERT INTO user_directory_rooms (room_id, head) VALUES ($1, $2)
         ON CONFLICT (room_id) DO UPDATE SET head = excluded.head";
-    FIND_PUT_OFF = "SELECT room_id, head FROM user_directory_rooms LIMIT 1";
+    FIND_PUT_OFF = "SELECT room_id, head FROM user_directory_rooms WHERE room_id > $1 ORDER BY room_id LIMIT 1";
     DELETE_PUT_OFF = "DELETE FROM user_directory_rooms WHERE room_id = $1 AND head = $2";
     FIND_MEMBER_AFTER = "SELECT mine.room_id FROM memberships mine
         JOIN memberships theirs ON theirs.room_id = mine.room_id AND theirs.membership = 'join'
@@ -182,9 +182,10 @@ pub(crate) async fn put_off(conn: &mut Conn, room_id: &RoomId, head: i64) -> DbR
     conn.execute(&PUT_OFF_ROOM, args![room_id, head]).await.map(drop)
 }
 
-/// A room that was put off, and at which head.
-pub(crate) async fn find_put_off(conn: &mut Conn) -> DbResult<Option<(OwnedRoomId, i64)>> {
-    conn.find(&FIND_PUT_OFF, args![]).await?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+/// The next room after another that was put off, and at which head.
+pub(crate) async fn find_put_off(conn: &mut Conn, after: Option<&RoomId>) -> DbResult<Option<(OwnedRoomId, i64)>> {
+    let after = after.map_or("", RoomId::as_str);
+    conn.find(&FIND_PUT_OFF, args![after]).await?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }
 
 /// Ticks a room off, unless it has been put off again since.
