@@ -260,7 +260,7 @@ async fn people(conn: &mut Conn, found: Vec<(OwnedUserId, Option<OwnedRoomId>)>)
         match room_id {
             Some(room_id) => {
                 strangers.push(user_id.as_str());
-                rooms.push(room_id.as_str());
+                rooms.push(&**room_id);
             }
             None => locals.push(&**user_id),
         }
@@ -276,7 +276,7 @@ async fn people(conn: &mut Conn, found: Vec<(OwnedUserId, Option<OwnedRoomId>)>)
         }
     }
     if !strangers.is_empty() {
-        let places = store::user_directory::list_member_events(conn, &rooms, &strangers).await?;
+        let places = store::state::list_current_of(conn, &rooms, "m.room.member", &strangers).await?;
         for event in store::event::list_at(conn, &places).await? {
             let user_id = event.pdu.state_key().and_then(|key| OwnedUserId::try_from(key).ok());
             let face: Face = event.pdu.content_as().unwrap_or_default();

@@ -59,12 +59,6 @@ statements! {
                     AND other.room_id = w.room_id AND other.word >= $5 AND other.word < $6 LIMIT 1), FALSE))
         ) found WHERE nth = 1
         ORDER BY CASE WHEN $5 = '' AND word = $3 AND rank < 2 THEN 0 ELSE 1 END, rank, word, user_id LIMIT $7";
-    /// Their newest membership events in some rooms.
-    LIST_MEMBER_EVENTS = "SELECT v.event_position FROM rooms r
-        JOIN state_versions v ON v.lineage = r.trunk AND v.type = 'm.room.member' AND v.state_key IN LIST($2)
-        WHERE r.room_id IN LIST($1) AND v.event_position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM state_versions later
-            WHERE later.lineage = v.lineage AND later.type = v.type AND later.state_key = v.state_key
-                AND later.from_position > v.from_position)";
 }
 
 static INSERT_LISTED: Insert = Insert::new(
@@ -239,11 +233,6 @@ pub(crate) async fn scan(
         conn.list(&SCAN_PUBLIC, args).await?
     };
     rows.iter().map(|row| Ok((hit(row)?, row.get(4)?))).collect()
-}
-
-/// Where the membership events of some users in some rooms stand.
-pub(crate) async fn list_member_events(conn: &mut Conn, rooms: &[&str], users: &[&str]) -> DbResult<Vec<i64>> {
-    conn.list(&LIST_MEMBER_EVENTS, args![rooms, users]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// What is wanted, as ranges of an index.
