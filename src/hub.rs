@@ -56,10 +56,12 @@ impl Hub {
         let (said, to_say) = watch::channel(Position::START);
         let (hears, heard) = watch::channel(Position::START);
         let (ear, last_heard) = watch::channel(None);
-        let shutdown = tasks.shutdown();
+        let shutdown = tasks.shutdown().clone();
         tasks.spawn("hub speaker", speak(client.clone(), channel.clone(), to_say, shutdown.clone()));
         tasks.spawn("hub listener", listen(client.clone(), channel, hears, ear, shutdown.clone()));
-        Ok(Self { said, heard, last_heard, board: Board::new(client, name) })
+        let board = Board::new(client, name);
+        tasks.spawn("hub board", board.clone().open(shutdown));
+        Ok(Self { said, heard, last_heard, board })
     }
 
     /// What nodes share beside wake-ups.

@@ -79,6 +79,8 @@ impl Profiles {
     pub(crate) async fn remove(&self, user_id: &UserId, field: &str) -> Result<bool> {
         check_field(field)?;
         let mut tx = self.db.begin().await?;
+        // Locked, so that a guest who becomes a user meanwhile is in the directory as they are.
+        account::lock(&mut tx, user_id).await?.ok_or_else(no_profile)?;
         let removed = profile::delete(&mut tx, user_id, field).await?;
         relist(&mut tx, user_id, field).await?;
         tx.commit().await?;
@@ -99,8 +101,14 @@ async fn relist(tx: &mut Tx, user_id: &UserId, field: &str) -> Result<()> {
         return Ok(());
     }
     let Some(is_public) = user_directory::lock(tx, user_id).await? else { return Ok(()) };
-    let name = profile::find(tx, user_id, DISPLAYNAME).await?.map(|json| parse(&json)).transpose()?;
-    Ok(user_directory::rename(tx, user_id, name.as_ref().and_then(Value::as_str), is_public).await?)
+    let name = find_display_name(tx, user_id).await?;
+    Ok(user_directory::rename(tx, user_id, name.as_deref(), is_public).await?)
+}
+
+/// What a user calls themselves.
+pub(crate) async fn find_display_name(conn: &mut Conn, user_id: &UserId) -> Result<Option<String>> {
+    let name = profile::find(conn, user_id, DISPLAYNAME).await?.map(|json| parse(&json)).transpose()?;
+    Ok(name.as_ref().and_then(Value::as_str).map(ToOwned::to_owned))
 }
 
 /// `avatar_url`, `displayname`, `m.tz`, or a name in reversed-domain style of somebody's own. The `m.` names

@@ -131,11 +131,14 @@ impl UserDirectory {
         Ok(Found { people: people(&mut conn, found).await?, limited })
     }
 
-    /// Looks at the members of large rooms that have been opened or closed. To be called now and then.
+    /// Looks at the members of large rooms that have been opened or closed. To be called now and then. A room that is
+    /// opened or closed again meanwhile has its turn next time, so that this ends and the other rooms have theirs.
     pub(crate) async fn settle(&self) -> Result<()> {
+        let mut last: Option<OwnedRoomId> = None;
         loop {
             let mut conn = self.db.read().await?;
-            let Some((room_id, head)) = store::user_directory::find_put_off(&mut conn).await? else { return Ok(()) };
+            let put_off = store::user_directory::find_put_off(&mut conn, last.as_deref()).await?;
+            let Some((room_id, head)) = put_off else { return Ok(()) };
             let members = store::membership::list_joined_users(&mut conn, &room_id, i64::MAX).await?;
             drop(conn);
             for members in members.chunks(SETTLED_AT_ONCE) {
@@ -144,6 +147,7 @@ impl UserDirectory {
             let mut tx = self.db.begin().await?;
             store::user_directory::tick_off(&mut tx, &room_id, head).await?;
             tx.commit().await?;
+            last = Some(room_id);
         }
     }
 
@@ -256,7 +260,7 @@ async fn people(conn: &mut Conn, found: Vec<(OwnedUserId, Option<OwnedRoomId>)>)
         match room_id {
             Some(room_id) => {
                 strangers.push(user_id.as_str());
-                rooms.push(room_id.as_str());
+                rooms.push(&**room_id);
             }
             None => locals.push(&**user_id),
         }
@@ -272,7 +276,7 @@ async fn people(conn: &mut Conn, found: Vec<(OwnedUserId, Option<OwnedRoomId>)>)
         }
     }
     if !strangers.is_empty() {
-        let places = store::user_directory::list_member_events(conn, &rooms, &strangers).await?;
+        let places = store::state::list_current_of(conn, &rooms, "m.room.member", &strangers).await?;
         for event in store::event::list_at(conn, &places).await? {
             let user_id = event.pdu.state_key().and_then(|key| OwnedUserId::try_from(key).ok());
             let face: Face = event.pdu.content_as().unwrap_or_default();

@@ -13,9 +13,11 @@ use super::{
 use crate::{
     db::Conn,
     error::{Error, Result},
+    profile,
     store::{
-        account,
+        account, log,
         token::{self, TokenHash},
+        user_directory,
     },
 };
 
@@ -61,6 +63,12 @@ impl Accounts {
             return Err(no_guest());
         }
         let session = self.welcome(&mut tx, new).await?;
+        // Nobody joins meanwhile. Last of all, since the log waits for it.
+        log::lock(&mut tx).await?;
+        let display_name = profile::find_display_name(&mut tx, &user_id).await?;
+        // Guests from before there was a directory are in it.
+        user_directory::remove(&mut tx, &user_id).await?;
+        user_directory::add(&mut tx, &user_id, display_name.as_deref()).await?;
         tx.commit().await?;
         // Every node takes them for a guest who has seen their token before.
         self.devices_changed(&user_id).await;

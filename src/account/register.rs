@@ -67,6 +67,7 @@ impl Accounts {
         if !account::insert(&mut tx, &new.user_id, Some(&hash), new.admin, self.now()).await? {
             return Err(in_use());
         }
+        user_directory::add(&mut tx, &new.user_id, None).await?;
         let session = self.welcome(&mut tx, new).await?;
         tx.commit().await?;
         Ok(session)
@@ -75,7 +76,6 @@ impl Accounts {
     /// Everything that follows from an account, in the transaction that makes it: it is listed for searches, uses up the
     /// token, has accepted the documents, gets the address that was proved, and is logged in.
     pub(super) async fn welcome(&self, tx: &mut Tx, new: Registration<'_>) -> Result<Option<Session>> {
-        user_directory::add(tx, &new.user_id).await?;
         if let Some(token) = new.token
             && !registration::use_token(tx, token, self.now()).await?
         {

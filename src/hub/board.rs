@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 use redis::{Client, FromRedisValue, Pipeline, RedisError, aio::MultiplexedConnection};
 use tokio::time::{Instant, timeout};
 
+use super::in_time;
+use crate::tasks::Shutdown;
+
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long Redis is left alone after a failure.
@@ -34,6 +37,22 @@ impl Board {
     pub(super) fn new(client: Client, name: &str) -> Self {
         let (connection, down_until) = (tokio::sync::Mutex::default(), Mutex::default());
         Self(Some(Arc::new(Inner { client, prefix: format!("hearth:{name}:"), connection, down_until })))
+    }
+
+    /// Connects, so that whoever asks first need not wait for that. While it tries nobody waits for it; where it fails,
+    /// whoever asks tries again.
+    pub(super) async fn open(self, shutdown: Shutdown) {
+        let Some(inner) = self.0 else { return };
+        let connected = tokio::select! {
+            () = shutdown.requests_done() => return,
+            connected = in_time(inner.client.get_multiplexed_async_connection()) => connected,
+        };
+        match connected {
+            Ok(connection) => {
+                inner.connection.lock().await.get_or_insert(connection);
+            }
+            Err(error) => tracing::debug!(%error, "Redis does not answer at start"),
+        }
     }
 
     /// Whether there is a Redis that has not just failed.
@@ -99,5 +118,27 @@ impl Inner {
         let connection = self.client.get_multiplexed_async_connection().await?;
         *open = Some(connection.clone());
         Ok(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Tasks;
+
+    #[tokio::test]
+    async fn it_connects_before_anybody_asks_and_nobody_waits_for_that() {
+        // A Redis that takes connections and never says a word.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::open(format!("redis://{}", listener.local_addr().unwrap())).unwrap();
+        let (board, tasks) = (Board::new(client, "test"), Tasks::new());
+        tasks.spawn("hub board", board.clone().open(tasks.shutdown().clone()));
+        let _opening = timeout(Duration::from_secs(30), listener.accept()).await.unwrap().unwrap();
+        let mut ping = redis::pipe();
+        ping.cmd("PING");
+        let asked = timeout(Duration::from_secs(2), board.ask::<(String,)>(&ping));
+        assert_eq!(asked.await.unwrap(), None);
+        assert!(!board.is_there());
+        assert_eq!(tasks.join_all(Duration::from_secs(2)).await, [""; 0]);
     }
 }

@@ -108,7 +108,6 @@ async fn write_events(
     store::event::insert(tx, &rows).await?;
     let heads: Vec<_> = rooms.iter().map(|(room_id, room)| (*room_id, room.head, room.standing)).collect();
     store::room::upsert_heads(tx, &heads).await?;
-    write_state(tx, events, &rooms, here).await?;
     let highlights: Vec<(Position, &RoomId, &UserId)> = events
         .iter()
         .flat_map(|(at, event)| event.highlights.iter().map(|user| (*at, event.pdu.room_id(), &**user)))
@@ -120,6 +119,8 @@ async fn write_events(
         .filter_map(|(at, event)| Some((*at, &*event.pdu, Relation::of(&event.pdu)?)))
         .collect();
     store::relation::insert(tx, &relations).await?;
+    // After what only inserts: it reads, for which everything that waits to be inserted is sent.
+    write_state(tx, events, &rooms, here).await?;
     for (_, event) in events {
         if let Some(redacted) = &event.redacted {
             store::event::replace_redacted(tx, redacted, event.pdu.event_id()).await?;

@@ -72,9 +72,7 @@ impl Rooms {
 
     /// The rooms that somebody has joined.
     pub async fn list_joined_rooms(&self, user_id: &UserId) -> Result<Vec<OwnedRoomId>> {
-        let memberships = store::membership::list_of_user(&mut self.0.db.read().await?, user_id).await?;
-        let joined = memberships.into_iter().filter(|one| one.membership == MembershipState::Join);
-        Ok(joined.map(|one| one.room_id).collect())
+        Ok(store::membership::list_joined_rooms(&mut self.0.db.read().await?, user_id).await?)
     }
 }
 

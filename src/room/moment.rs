@@ -39,25 +39,32 @@ impl Rooms {
         let ts = i64::from(ts.get());
         let backward = direction == Direction::Backward;
         let mut snapshot = self.0.db.snapshot().await?;
-        let mut closest: Option<(i64, Position)> = None;
-        for (after, until) in reading.sight.within(Position::START, reading.until) {
+        let mut stretches: Vec<_> = reading.sight.within(Position::START, reading.until).collect();
+        if backward {
+            stretches.reverse();
+        }
+        // Over the whole room events in order get later and later: the first stretch that has one has the closest.
+        let mut in_order: Option<(i64, Position)> = None;
+        let mut closest_late: Option<(i64, Position)> = None;
+        for (after, until) in stretches {
             let stretch = Stretch { room_id: &room_id, after, until };
-            let in_order = if backward {
-                stretch.last_before(&mut snapshot, ts).await?
-            } else {
-                stretch.first_after(&mut snapshot, ts).await?
+            in_order = match in_order {
+                Some(found) => Some(found),
+                None if backward => stretch.last_before(&mut snapshot, ts).await?,
+                None => stretch.first_after(&mut snapshot, ts).await?,
             };
             let late = find_late(&mut snapshot, &room_id, ts, backward, (after, until)).await?;
-            for found in [in_order, late].into_iter().flatten() {
-                let is_closer = |known: (i64, Position)| if backward { found > known } else { found < known };
-                if closest.is_none_or(is_closer) {
-                    closest = Some(found);
-                }
-            }
+            closest_late = closer(closest_late, late, backward);
         }
-        let Some((_, position)) = closest else { return Ok(None) };
+        let Some((_, position)) = closer(in_order, closest_late, backward) else { return Ok(None) };
         Ok(store::event::list_at(&mut snapshot, &[position.0]).await?.pop())
     }
+}
+
+/// The one of two events that is closer to the time at or after which both are, backwards at or before which.
+fn closer(one: Option<(i64, Position)>, other: Option<(i64, Position)>, backward: bool) -> Option<(i64, Position)> {
+    let found = one.into_iter().chain(other);
+    if backward { found.max() } else { found.min() }
 }
 
 impl Stretch<'_> {
@@ -90,7 +97,12 @@ impl Stretch<'_> {
         if last.newest_ts < ts {
             return Ok(None);
         }
-        let (mut low, mut high) = (self.after, last.position);
+        // It may have been so late before this stretch, as it was in all that follow one in which it got there.
+        let Some(first) = next_moment(conn, self.room_id, self.after, last.position).await? else { return Ok(None) };
+        if first.newest_ts >= ts {
+            return Ok(Some(first));
+        }
+        let (mut low, mut high) = (first.position, last.position);
         let mut reached = last;
         while low < high {
             let middle = Position(low.0 + (high.0 - low.0) / 2);

@@ -32,7 +32,8 @@ pub(crate) struct BatchRow {
     pub(crate) entries: Vec<Entry>,
 }
 
-/// Waits for the turn to write. Only for the transaction that will insert a batch.
+/// Waits for the turn to write, and holds everybody else up until the transaction ends: it inserts a batch, or sees who
+/// is in which room and writes down what follows from that before it changes.
 pub(crate) async fn lock(tx: &mut Tx) -> DbResult<()> {
     match tx.engine() {
         Engine::Postgres => tx.execute(&LOCK_LOG, args![]).await.map(drop),

@@ -36,6 +36,12 @@ statements! {
         WHERE r.room_id IN LIST($1) AND v.event_position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM state_versions later
             WHERE later.lineage = v.lineage AND later.type = v.type AND later.state_key = v.state_key
                 AND later.from_position > v.from_position)";
+    /// The same of one type, under some keys.
+    LIST_CURRENT_OF = "SELECT v.event_position FROM rooms r
+        JOIN state_versions v ON v.lineage = r.trunk AND v.type = $2 AND v.state_key IN LIST($3)
+        WHERE r.room_id IN LIST($1) AND v.event_position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM state_versions later
+            WHERE later.lineage = v.lineage AND later.type = v.type AND later.state_key = v.state_key
+                AND later.from_position > v.from_position)";
     /// The rooms that $1 is in and that have or had something under a key.
     LIST_ROOMS_WITH = "SELECT DISTINCT r.room_id FROM memberships m JOIN rooms r ON r.room_id = m.room_id
         JOIN state_versions v ON v.lineage = r.trunk AND v.type = $2 AND v.state_key = $3
@@ -190,6 +196,17 @@ pub(crate) async fn changes_between(
 pub(crate) async fn list_current(conn: &mut Conn, rooms: &[&RoomId], kinds: &[&str]) -> DbResult<Vec<i64>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     conn.list(&LIST_CURRENT, args![&rooms, kinds]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// The same for one type, of which some keys are wanted.
+pub(crate) async fn list_current_of(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+    kind: &str,
+    state_keys: &[&str],
+) -> DbResult<Vec<i64>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_CURRENT_OF, args![&rooms, kind, state_keys]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// The rooms that a user is in and whose state has or had something under a key.

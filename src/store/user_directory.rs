@@ -26,7 +26,7 @@ statements! {
     SHOW_WORDS = "UPDATE user_directory_words SET is_public = $3 WHERE user_id IN LIST($1) AND room_id = $2";
     PUT_OFF_ROOM = "INSERT INTO user_directory_rooms (room_id, head) VALUES ($1, $2)
         ON CONFLICT (room_id) DO UPDATE SET head = excluded.head";
-    FIND_PUT_OFF = "SELECT room_id, head FROM user_directory_rooms LIMIT 1";
+    FIND_PUT_OFF = "SELECT room_id, head FROM user_directory_rooms WHERE room_id > $1 ORDER BY room_id LIMIT 1";
     DELETE_PUT_OFF = "DELETE FROM user_directory_rooms WHERE room_id = $1 AND head = $2";
     FIND_MEMBER_AFTER = "SELECT mine.room_id FROM memberships mine
         JOIN memberships theirs ON theirs.room_id = mine.room_id AND theirs.membership = 'join'
@@ -59,12 +59,6 @@ statements! {
                     AND other.room_id = w.room_id AND other.word >= $5 AND other.word < $6 LIMIT 1), FALSE))
         ) found WHERE nth = 1
         ORDER BY CASE WHEN $5 = '' AND word = $3 AND rank < 2 THEN 0 ELSE 1 END, rank, word, user_id LIMIT $7";
-    /// Their newest membership events in some rooms.
-    LIST_MEMBER_EVENTS = "SELECT v.event_position FROM rooms r
-        JOIN state_versions v ON v.lineage = r.trunk AND v.type = 'm.room.member' AND v.state_key IN LIST($2)
-        WHERE r.room_id IN LIST($1) AND v.event_position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM state_versions later
-            WHERE later.lineage = v.lineage AND later.type = v.type AND later.state_key = v.state_key
-                AND later.from_position > v.from_position)";
 }
 
 static INSERT_LISTED: Insert = Insert::new(
@@ -110,11 +104,13 @@ pub(crate) struct Hit {
     pub(crate) rank: Rank,
 }
 
-/// Puts a new user of this server into the directory, in which nobody finds them yet.
-pub(crate) async fn add(tx: &mut Tx, user_id: &UserId) -> DbResult<()> {
+/// Puts somebody who is not in the directory into it, as a user of this server who is called so and is in the rooms that
+/// they are in now. Whoever may be in any sees to it that nobody joins meanwhile.
+pub(crate) async fn add(tx: &mut Tx, user_id: &UserId, display_name: Option<&str>) -> DbResult<()> {
     tx.insert(&INSERT_LISTED, &[Column::texts([user_id.as_str()]), Column::Bools(vec![false])]).await?;
-    let words = words::of_user(user_id, None);
-    insert(tx, &[Entry { user_id, room_id: None, words, is_public: false }]).await
+    let words = words::of_user(user_id, display_name);
+    insert(tx, &[Entry { user_id, room_id: None, words, is_public: false }]).await?;
+    review(tx, &[user_id.as_str()]).await
 }
 
 /// Takes a user of this server out of the directory.
@@ -180,9 +176,10 @@ pub(crate) async fn put_off(conn: &mut Conn, room_id: &RoomId, head: i64) -> DbR
     conn.execute(&PUT_OFF_ROOM, args![room_id, head]).await.map(drop)
 }
 
-/// A room that was put off, and at which head.
-pub(crate) async fn find_put_off(conn: &mut Conn) -> DbResult<Option<(OwnedRoomId, i64)>> {
-    conn.find(&FIND_PUT_OFF, args![]).await?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+/// The next room after another that was put off, and at which head.
+pub(crate) async fn find_put_off(conn: &mut Conn, after: Option<&RoomId>) -> DbResult<Option<(OwnedRoomId, i64)>> {
+    let after = after.map_or("", RoomId::as_str);
+    conn.find(&FIND_PUT_OFF, args![after]).await?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }
 
 /// Ticks a room off, unless it has been put off again since.
@@ -236,11 +233,6 @@ pub(crate) async fn scan(
         conn.list(&SCAN_PUBLIC, args).await?
     };
     rows.iter().map(|row| Ok((hit(row)?, row.get(4)?))).collect()
-}
-
-/// Where the membership events of some users in some rooms stand.
-pub(crate) async fn list_member_events(conn: &mut Conn, rooms: &[&str], users: &[&str]) -> DbResult<Vec<i64>> {
-    conn.list(&LIST_MEMBER_EVENTS, args![rooms, users]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// What is wanted, as ranges of an index.

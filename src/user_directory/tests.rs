@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::{
     prelude::*,
     strategy::ValueTree,
@@ -26,7 +28,7 @@ async fn person(world: &World, name: &str, display_name: &str) -> OwnedUserId {
     let user_id = user(name);
     let mut tx = world.app.db.begin().await.unwrap();
     store::account::insert(&mut tx, &user_id, None, false, 0).await.unwrap();
-    store::user_directory::add(&mut tx, &user_id).await.unwrap();
+    store::user_directory::add(&mut tx, &user_id, None).await.unwrap();
     tx.commit().await.unwrap();
     world.app.profiles.set(&user_id, "displayname", &json!(display_name)).await.unwrap();
     user_id
@@ -113,7 +115,42 @@ async fn the_members_of_a_large_room_follow_when_it_is_opened_or_closed() {
         assert!(is_found().await, "who can't enter can read");
         // Nothing is left to do.
         let mut conn = world.app.db.read().await.unwrap();
-        assert!(store::user_directory::find_put_off(&mut conn).await.unwrap().is_none());
+        assert!(store::user_directory::find_put_off(&mut conn, None).await.unwrap().is_none());
+        drop(conn);
+        world.close().await;
+    }
+}
+
+/// Whoever opens and closes a large room all the time keeps nobody from looking at the other rooms, and not for ever.
+#[tokio::test]
+async fn a_room_that_is_opened_and_closed_all_the_time_has_one_turn() {
+    for world in World::on_each_engine().await {
+        let alice = person(&world, "alice", "Alice").await;
+        let mut rooms = vec![world.room(&[&alice]).await, world.room(&[&alice]).await];
+        rooms.sort();
+        let [restless, large] = &rooms[..] else { panic!("two rooms") };
+        for room_id in &rooms {
+            for n in 0..100 {
+                world.membership(room_id, &user(&format!("extra{n}")), "join").await;
+            }
+            join_rule(&world, room_id, &alice, "invite").await;
+        }
+        let toggle = async {
+            loop {
+                join_rule(&world, restless, &alice, "public").await;
+                join_rule(&world, restless, &alice, "invite").await;
+            }
+        };
+        let settled = tokio::time::timeout(Duration::from_secs(20), async {
+            tokio::select! {
+                settled = world.app.user_directory.settle() => settled.unwrap(),
+                () = toggle => {}
+            }
+        });
+        Box::pin(settled).await.expect("it has not ended");
+        let mut conn = world.app.db.read().await.unwrap();
+        let left = store::user_directory::find_put_off(&mut conn, None).await.unwrap();
+        assert!(left.is_none_or(|(room_id, _)| room_id != *large), "the other room had its turn");
         drop(conn);
         world.close().await;
     }

@@ -7,29 +7,15 @@
 
 use std::time::Duration;
 
-use hearth::app::Administration;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     on_both,
-    world::{Client, Reply, World, escape, next, texts},
+    world::{Client, Reply, escape, next, password, texts},
 };
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 const LOGIN: &str = "/_matrix/client/v3/login";
-
-async fn administration(world: &World) -> Administration {
-    let app = world.app();
-    Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap()
-}
-
-/// An administrator, logged in.
-async fn administrator(world: &World, name: &str) -> Client {
-    let user_id = administration(world).await.create_user(name, &format!("password of {name}"), true).await.unwrap();
-    let mut client = world.user(&format!("before-{name}")).await;
-    client.user_id = user_id.to_string();
-    world.login(&client).await
-}
 
 fn path(act: &str, user_id: &str) -> String {
     format!("/_matrix/client/v1/admin/{act}/{}", escape(user_id))
@@ -40,9 +26,14 @@ async fn set(by: &Client, act: &str, user_id: &str, on: bool) -> Reply {
     by.put(&path(act, user_id), json!({ key: on })).await
 }
 
-fn password(name: &str, password: &str) -> Value {
-    let identifier = json!({ "type": "m.id.user", "user": name });
-    json!({ "type": "m.login.password", "identifier": identifier, "password": password })
+/// Asks again and again: what the command line leaves is taken up within a second.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("no node has taken it up");
 }
 
 #[track_caller]
@@ -53,12 +44,12 @@ fn is_locked(reply: &Reply) {
 
 on_both! {
     async fn a_locked_account_can_only_log_out_and_keeps_its_sessions(world) {
-        let (root, bob) = (administrator(&world, "root").await, world.user("bob").await);
+        let (root, bob) = (world.administrator("root").await, world.user("bob").await);
         let tablet = world.login(&bob).await;
         let room = bob.create_room(json!({})).await;
         assert_eq!(root.get(&path("lock", &bob.user_id)).await.ok(), json!({ "locked": false }));
         let sessions = json!({ "refresh_token": true });
-        let mut body = password("bob", "password of bob");
+        let mut body = bob.password();
         body.as_object_mut().unwrap().extend(sessions.as_object().unwrap().clone());
         let refreshable = world.call("POST", LOGIN, None, Some(body)).await.ok();
 
@@ -108,13 +99,11 @@ on_both! {
     }
 
     async fn a_sync_that_waits_ends_when_the_account_is_locked(world) {
-        let (root, bob) = (administrator(&world, "root").await, world.user("bob").await);
+        let (root, bob) = (world.administrator("root").await, world.user("bob").await);
         let since = next(&bob.sync(None).await);
         let waiting = format!("/_matrix/client/v3/sync?set_presence=offline&timeout=60000&since={since}");
         let lock = async {
-            while !world.metrics().contains("hearth_waiting_syncs 1") {
-                tokio::task::yield_now().await;
-            }
+            world.until_a_sync_waits().await;
             set(&root, "lock", &bob.user_id, true).await.ok();
         };
         let (sync, ()) = tokio::join!(bob.get(&waiting), lock);
@@ -122,7 +111,7 @@ on_both! {
     }
 
     async fn only_administrators_restrict_accounts_and_only_those_of_others_who_are_none(world) {
-        let (root, toor) = (administrator(&world, "root").await, administrator(&world, "toor").await);
+        let (root, toor) = (world.administrator("root").await, world.administrator("toor").await);
         let (bob, eve) = (world.user("bob").await, world.user("eve").await);
         for (act, key) in [("lock", "locked"), ("suspend", "suspended")] {
             // Nobody else finds out who has an account.
@@ -151,11 +140,11 @@ on_both! {
         }
         toor.get(WHOAMI).await.ok();
 
-        let auth = json!({ "auth": password("eve", "password of eve") });
+        let auth = json!({ "auth": eve.password() });
         eve.post("/_matrix/client/v3/account/deactivate", auth).await.ok();
         root.get(&path("lock", &eve.user_id)).await.refused(404, "M_NOT_FOUND");
         set(&root, "suspend", &eve.user_id, true).await.refused(404, "M_NOT_FOUND");
-        let login = world.call("POST", LOGIN, None, Some(password("eve", "password of eve"))).await;
+        let login = world.call("POST", LOGIN, None, Some(eve.password())).await;
         login.refused(403, "M_USER_DEACTIVATED");
 
         let capabilities = |reply: Reply| reply.ok()["capabilities"].get("m.account_moderation").cloned();
@@ -166,7 +155,7 @@ on_both! {
 
     async fn a_suspended_user_reads_leaves_and_redacts_their_own_words(world) {
         let (root, alice, bob) =
-            (administrator(&world, "root").await, world.user("alice").await, world.user("bob").await);
+            (world.administrator("root").await, world.user("alice").await, world.user("bob").await);
         let room = bob.create_room(json!({ "preset": "public_chat" })).await;
         alice.join(&room).await.ok();
         let (own, others) = (bob.say(&room, "mine").await, alice.say(&room, "hers").await);
@@ -215,13 +204,11 @@ on_both! {
 
     async fn the_operator_restricts_accounts_beside_the_running_server(world) {
         let bob = world.user("bob").await;
-        let operator = administration(&world).await;
+        let operator = world.administration().await;
         let since = next(&bob.sync(None).await);
         let waiting = format!("/_matrix/client/v3/sync?set_presence=offline&timeout=60000&since={since}");
         let lock = async {
-            while !world.metrics().contains("hearth_waiting_syncs 1") {
-                tokio::task::yield_now().await;
-            }
+            world.until_a_sync_waits().await;
             assert_eq!(operator.set_locked("bob", true).await.unwrap(), bob.user_id.as_str());
         };
         let (sync, ()) = tokio::join!(bob.get(&waiting), lock);
@@ -232,16 +219,26 @@ on_both! {
             "suspended": false, "accepted_terms": {},
         }));
 
+        let nodes: Vec<Client> = (0..world.nodes.len()).map(|node| bob.clone().at_node(&world, node)).collect();
+        // Each of them remembers it.
+        for node in &nodes {
+            is_locked(&node.get(WHOAMI).await);
+        }
         operator.set_locked("bob", false).await.unwrap();
+        until(async || bob.get(WHOAMI).await.status == 200).await;
+        for node in &nodes {
+            node.get(WHOAMI).await.ok();
+        }
         operator.set_suspended("bob", true).await.unwrap();
-        let heard = async {
-            while bob.get(WHOAMI).await.status == 401 {}
-            while bob.post("/_matrix/client/v3/createRoom", json!({})).await.status == 200 {}
-        };
-        tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+        let create = async |client: &Client| client.post("/_matrix/client/v3/createRoom", json!({})).await;
+        until(async || create(&bob).await.status != 200).await;
+        for node in &nodes {
+            create(node).await.refused(403, "M_USER_SUSPENDED");
+        }
         // Administrators too: somebody has to be able to.
         operator.create_user("root", "password of root", true).await.unwrap();
         operator.set_suspended("root", true).await.unwrap();
+        assert!(operator.show_account("root").await.unwrap().restrictions.suspended);
         assert!(operator.set_locked("nobody", true).await.is_err());
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::world::{Engine, World, escape, new_postgres_database};
+use crate::world::{Engine, World, escape, http_client, new_postgres_database};
 
 const NEVER: u8 = 0;
 /// The server never gets to see the COMMIT.
@@ -166,9 +166,10 @@ impl World {
     /// Waits until a node's `/ready` answers so.
     async fn until_ready_says(&self, node: usize, status: u16, at_most: Duration) {
         let address = format!("{}/ready", self.nodes[node].url);
+        let http = http_client(Duration::from_secs(5));
         let waited = tokio::time::timeout(at_most, async {
-            while reqwest::get(&address).await.unwrap().status().as_u16() != status {
-                tokio::task::yield_now().await;
+            while http.get(&address).send().await.unwrap().status().as_u16() != status {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
         assert!(waited.await.is_ok(), "/ready did not say {status} within {at_most:?}");

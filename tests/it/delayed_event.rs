@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, World, escape, next, texts},
+    world::{Client, Reply, escape, next},
 };
 
 const PREFIX: &str = "/_matrix/client/unstable/org.matrix.msc4140";
@@ -100,7 +100,7 @@ on_both! {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await.ok();
-        let mut sync = bob.sync(None).await;
+        let since = next(&bob.sync(None).await);
         let later = alice.say_later(&room, "later", 5_000).await;
         let sooner = alice.say_later(&room, "sooner", 4_000).await;
         assert_eq!(
@@ -117,12 +117,7 @@ on_both! {
         alice.event_of(&sooner).await;
         assert!(alice.is_scheduled(&later).await, "not before its time");
         world.clock.advance(Duration::from_millis(1));
-        let mut seen = Vec::new();
-        while seen.len() < 2 {
-            sync = bob.wait(&next(&sync)).await;
-            seen.extend(texts(&sync, &room));
-        }
-        assert_eq!(seen, ["sooner", "later"]);
+        assert_eq!(bob.hear(&room, &since, 2).await, ["sooner", "later"]);
 
         let event_id = alice.event_of(&later).await;
         let (own, others) = (alice.event(&room, &event_id).await, bob.event(&room, &event_id).await);
@@ -546,7 +541,7 @@ on_both! {
         bob.join(&room).await.ok();
         let from_beyond = bob.say_later(&room, "from beyond", 5_000).await;
         let control = alice.say_later(&room, "control", 6_000).await;
-        deactivate(&world, &bob).await;
+        bob.post("/_matrix/client/v3/account/deactivate", json!({ "auth": bob.password() })).await.ok();
         let path = format!("{}/send", one(&from_beyond));
         world.call("POST", &path, None, None).await.refused(404, "M_NOT_FOUND");
         world.clock.advance(Duration::from_secs(6));
@@ -573,15 +568,4 @@ on_both! {
         alice.event_of(&spoken).await;
         assert_eq!(alice.history(&room).await, ["spoken"]);
     }
-}
-
-async fn deactivate(world: &World, user: &Client) {
-    let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
-    let auth = json!({
-        "type": "m.login.password",
-        "identifier": { "type": "m.id.user", "user": name },
-        "password": format!("password of {name}"),
-    });
-    let path = "/_matrix/client/v3/account/deactivate";
-    world.call("POST", path, Some(&user.token), Some(json!({ "auth": auth }))).await.ok();
 }

@@ -11,15 +11,11 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, World, escape},
+    world::{Client, World, at, escape},
 };
 
 const INITIAL_SYNC: &str = "/_matrix/client/v3/initialSync";
 const EVENTS: &str = "/_matrix/client/v3/events";
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 /// A public room with this history visibility.
 async fn room_with(creator: &Client, visibility: &str) -> String {
@@ -195,6 +191,7 @@ on_both! {
         let (mut heard, mut pieces) = (Vec::new(), 0);
         while heard.len() < texts.len() {
             let piece = listen(&bob, &from, "").await;
+            assert_ne!(piece["chunk"], json!([]), "no more than this was heard: {heard:?}");
             heard.extend(bodies(&piece["chunk"]).into_iter().map(ToOwned::to_owned));
             from = piece["end"].clone();
             pieces += 1;

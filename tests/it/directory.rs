@@ -6,14 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, World, escape},
+    world::{Client, World, at, escape},
 };
 
 const PUBLIC_ROOMS: &str = "/_matrix/client/v3/publicRooms";
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 /// A room that the directory shows.
 async fn published(creator: &Client, name: &str, more: Value) -> String {

@@ -7,15 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, World, escape, next, texts},
+    world::{Client, Reply, World, at, escape, next, texts},
 };
 
 const REGISTER: &str = "/_matrix/client/v3/register";
 const REGISTER_GUEST: &str = "/_matrix/client/v3/register?kind=guest";
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 /// A room that everybody can join, guests too.
 async fn open_room(creator: &Client) -> String {
@@ -39,6 +35,14 @@ async fn membership(reader: &Client, room: &str, of: &Client) -> Value {
 
 async fn register(world: &World, body: Value) -> Reply {
     world.call("POST", REGISTER, None, Some(body)).await
+}
+
+/// A guest registers under the name that they have.
+async fn become_user(world: &World, guest: &Client) -> Reply {
+    let mut body = json!({ "username": guest.name(), "guest_access_token": guest.token });
+    body["password"] = guest.password()["password"].clone();
+    body["auth"] = json!({ "type": "m.login.dummy" });
+    register(world, body).await
 }
 
 on_both! {
@@ -265,7 +269,7 @@ on_both! {
         let (guest, other) = (world.guest().await, world.guest().await);
         let room = open_room(&alice).await;
         join(&guest, &room).await.ok();
-        let name = guest.user_id.trim_start_matches('@').split(':').next().unwrap();
+        let name = guest.name();
         let body = |name: &str, token: &str| {
             let (password, auth) = (format!("password of {name}"), json!({ "type": "m.login.dummy" }));
             json!({ "username": name, "password": password, "guest_access_token": token, "auth": auth })
@@ -294,5 +298,44 @@ on_both! {
         // Guests leave; users don't.
         set_access(&alice, &room, json!({ "guest_access": "forbidden" })).await.ok();
         assert_eq!(membership(&alice, &room, &guest).await, "join");
+    }
+
+    async fn who_becomes_a_user_is_found_as_they_are(world, config => { config.registration.guests = true; }) {
+        let (alice, eve) = (world.user("alice").await, world.user("eve").await);
+        let (open, guest, nobody) = (open_room(&alice).await, world.guest().await, world.guest().await);
+        join(&guest, &open).await.ok();
+        for guest in [&guest, &nobody] {
+            let name = format!("/_matrix/client/v3/profile/{}/displayname", escape(&guest.user_id));
+            guest.put(&name, json!({ "displayname": "Visitor" })).await.ok();
+        }
+        let found = async |by: &Client, term: &str| {
+            let path = "/_matrix/client/v3/user_directory/search";
+            by.post(path, json!({ "search_term": term })).await.ok()["results"].clone()
+        };
+        assert_eq!(found(&eve, "visitor").await, json!([]), "guests are not found");
+        become_user(&world, &guest).await.ok();
+        become_user(&world, &nobody).await.ok();
+        let expected = json!([{ "user_id": guest.user_id, "display_name": "Visitor" }]);
+        assert_eq!(found(&eve, "visitor").await, expected, "the other one is in no room");
+        assert_eq!(found(&eve, &guest.user_id).await, expected);
+        nobody.join(&open).await.ok();
+        assert_eq!(found(&eve, "visitor").await.as_array().unwrap().len(), 2);
+        guest.leave(&open).await.ok();
+        assert_eq!(found(&eve, &guest.user_id).await, json!([]));
+    }
+
+    async fn no_join_slips_by_while_guests_become_users(world, config => { config.registration.guests = true; }) {
+        let (alice, eve) = (world.user("alice").await, world.user("eve").await);
+        let room = open_room(&alice).await;
+        let guests = join_all((0..8).map(|_| world.guest())).await;
+        let joins = join_all(guests.iter().map(|guest| join(guest, &room)));
+        let upgrades = join_all(guests.iter().map(|guest| become_user(&world, guest)));
+        let (joins, upgrades) = tokio::join!(joins, upgrades);
+        joins.into_iter().chain(upgrades).for_each(|reply| drop(reply.ok()));
+        for guest in &guests {
+            let term = json!({ "search_term": guest.user_id });
+            let found = eve.post("/_matrix/client/v3/user_directory/search", term).await.ok();
+            assert_eq!(found["results"][0]["user_id"], guest.user_id.as_str(), "{found}");
+        }
     }
 }

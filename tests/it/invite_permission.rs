@@ -46,7 +46,7 @@ on_both! {
         // It is as if it were not there for syncs, not for the room.
         let state = format!("/_matrix/client/v3/rooms/{}/state/m.room.member/{}", escape(&room), escape(&bob.user_id));
         assert_eq!(alice.get(&state).await.ok()["membership"], "invite");
-        let more = bob.sync_with(Some(&next(&sync)), "&timeout=0").await;
+        let more = bob.sync(Some(&next(&sync))).await;
         assert!(more["rooms"]["invite"][&room].is_null(), "{more}");
         let stream = format!("/_matrix/client/v3/events?timeout=0&from={from}");
         let hidden = bob.get(&stream).await.ok();

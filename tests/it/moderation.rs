@@ -3,7 +3,6 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#reporting-content> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-administration>
 
-use hearth::app::Administration;
 use serde_json::json;
 
 use crate::{on_both, world::escape};
@@ -33,10 +32,7 @@ on_both! {
         bob.post(&of_user, json!({})).await.refused(400, "M_MISSING_PARAM");
         world.call("POST", &of_user, None, Some(json!({ "reason": "" }))).await.refused(401, "M_MISSING_TOKEN");
 
-        let app = &world.nodes[0].app;
-        let administration =
-            Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap();
-        let reports = administration.list_reports(10).await.unwrap();
+        let reports = world.administration().await.list_reports(10).await.unwrap();
         assert_eq!(reports.len(), 5);
         let rude = reports.iter().find(|report| report.reason == "rude words").unwrap();
         let place = (rude.room_id.as_ref().map(AsRef::as_ref), rude.event_id.as_ref().map(AsRef::as_ref));
@@ -56,13 +52,7 @@ on_both! {
         alice.get(&whois(&bob.user_id)).await.refused(403, "M_FORBIDDEN");
         alice.get(&whois("@nobody:localhost")).await.refused(403, "M_FORBIDDEN");
 
-        let app = &world.nodes[0].app;
-        let administration =
-            Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap();
-        administration.create_user("root", "password of root", true).await.unwrap();
-        let mut root = alice.clone();
-        "@root:localhost".clone_into(&mut root.user_id);
-        let root = world.login(&root).await;
+        let root = world.administrator("root").await;
         assert_eq!(root.get(&whois(&bob.user_id)).await.ok()["devices"].as_object().unwrap().len(), 1);
         root.get(&whois("@nobody:localhost")).await.refused(404, "M_NOT_FOUND");
     }

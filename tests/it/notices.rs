@@ -4,20 +4,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use hearth::app::Administration;
 use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, World, escape, next, texts},
+    world::{Client, escape, next, password},
 };
 
 const DELAYED: &str = "/_matrix/client/unstable/org.matrix.msc4140";
-
-async fn administration(world: &World) -> Administration {
-    let app = world.app();
-    Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap()
-}
 
 /// Waits for an invitation: the room, what is told of it, and where to sync on from.
 async fn invited(user: &Client, since: &str) -> (String, Value, String) {
@@ -32,20 +26,6 @@ async fn invited(user: &Client, since: &str) -> (String, Value, String) {
     panic!("{} is not invited", user.user_id)
 }
 
-/// Waits until so many messages are in a room's timeline, from a place on.
-async fn told(user: &Client, room: &str, since: &str, count: usize) -> Vec<String> {
-    let (mut since, mut all) = (since.to_owned(), Vec::new());
-    for _ in 0..6 {
-        let sync = user.wait(&since).await;
-        since = next(&sync);
-        all.extend(texts(&sync, room));
-        if all.len() >= count {
-            return all;
-        }
-    }
-    panic!("{} was told only {all:?}", user.user_id)
-}
-
 on_both! {
     async fn the_server_speaks_to_a_user_in_one_room_which_they_have_to_see(world, config => {
         config.server_notices.localpart = Some("notices".to_owned());
@@ -53,7 +33,7 @@ on_both! {
         config.server_notices.avatar_url = Some("mxc://localhost/seal".to_owned());
     }) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
-        let operator = administration(&world).await;
+        let operator = world.administration().await;
         let since = next(&alice.sync(None).await);
         assert_eq!(operator.send_notice(Some("alice"), "Good day.").await.unwrap(), 1);
         let (room, told_of_it, since) = invited(&alice, &since).await;
@@ -83,7 +63,7 @@ on_both! {
 
         // A second notice comes into the same room.
         operator.send_notice(Some("@alice:localhost"), "And good night.").await.unwrap();
-        assert_eq!(told(&alice, &room, &since, 2).await, ["Good day.", "And good night."]);
+        assert_eq!(alice.hear(&room, &since, 2).await, ["Good day.", "And good night."]);
         let sync = alice.sync(None).await;
         let rooms = sync["rooms"]["join"].as_object().unwrap();
         assert_eq!(rooms.keys().collect::<Vec<_>>(), [&room]);
@@ -104,7 +84,7 @@ on_both! {
         let scheduled = alice.put(&format!("{own}?org.matrix.msc4140.delay=60000"), left).await.ok();
         alice.leave(&room).await.ok();
         let world = world.restarted().await;
-        let (alice, operator) = (alice.at(&world), administration(&world).await);
+        let (alice, operator) = (alice.at(&world), world.administration().await);
         let since = next(&alice.sync(None).await);
         operator.send_notice(Some("alice"), "Once more.").await.unwrap();
         assert_eq!(invited(&alice, &since).await.0, room);
@@ -133,14 +113,12 @@ on_both! {
     }) {
         let users = [world.user("alice").await, world.user("bob").await, world.user("carol").await];
         let gone = world.user("dave").await;
-        let identifier = json!({ "type": "m.id.user", "user": "dave" });
-        let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": "password of dave" });
-        gone.post("/_matrix/client/v3/account/deactivate", json!({ "auth": auth })).await.ok();
+        gone.post("/_matrix/client/v3/account/deactivate", json!({ "auth": gone.password() })).await.ok();
         let mut before = Vec::new();
         for user in &users {
             before.push(next(&user.sync(None).await));
         }
-        let operator = administration(&world).await;
+        let operator = world.administration().await;
         assert_eq!(operator.send_notice(None, "We are back at eight.").await.unwrap(), 3);
         world.clock.advance(Duration::from_secs(1));
         assert_eq!(operator.send_notice(None, "We are back.").await.unwrap(), 3);
@@ -148,7 +126,7 @@ on_both! {
         for (user, since) in users.iter().zip(&before) {
             let (room, _, since) = invited(user, since).await;
             user.join(&room).await.ok();
-            assert_eq!(told(user, &room, &since, 2).await, ["We are back at eight.", "We are back."]);
+            assert_eq!(user.hear(&room, &since, 2).await, ["We are back at eight.", "We are back."]);
             rooms.insert(room);
         }
         assert_eq!(rooms.len(), 3);
@@ -163,10 +141,7 @@ on_both! {
         config.server_notices.localpart = Some("notices".to_owned());
     }) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
-        let operator = administration(&world).await;
-        let mut root = alice.clone();
-        root.user_id = operator.create_user("root", "password of root", true).await.unwrap().to_string();
-        let root = world.login(&root).await;
+        let (operator, root) = (world.administration().await, world.administrator("root").await);
         let public = alice.create_room(json!({ "preset": "public_chat" })).await;
         let since = next(&bob.sync(None).await);
         let suspend = format!("/_matrix/client/v1/admin/suspend/{}", escape(&bob.user_id));
@@ -175,7 +150,7 @@ on_both! {
         let (room, _, since) = invited(&bob, &since).await;
         bob.join(&public).await.refused(403, "M_USER_SUSPENDED");
         bob.post(&format!("/_matrix/client/v3/rooms/{}/join", escape(&room)), json!({})).await.ok();
-        assert_eq!(told(&bob, &room, &since, 1).await, ["You are suspended, because."]);
+        assert_eq!(bob.hear(&room, &since, 1).await, ["You are suspended, because."]);
         bob.join("!nowhere:localhost").await.refused(403, "M_USER_SUSPENDED");
     }
 
@@ -184,16 +159,15 @@ on_both! {
     }) {
         let body = json!({ "username": "notices", "password": "a password", "auth": { "type": "m.login.dummy" } });
         world.call("POST", "/_matrix/client/v3/register", None, Some(body)).await.refused(400, "M_USER_IN_USE");
-        let identifier = json!({ "type": "m.id.user", "user": "notices" });
-        for password in ["", "a password"] {
-            let body = json!({ "type": "m.login.password", "identifier": identifier, "password": password });
-            world.call("POST", "/_matrix/client/v3/login", None, Some(body)).await.refused(403, "M_FORBIDDEN");
+        for guess in ["", "a password"] {
+            let body = Some(password("notices", guess));
+            world.call("POST", "/_matrix/client/v3/login", None, body).await.refused(403, "M_FORBIDDEN");
         }
     }
 
     async fn a_server_without_a_voice_says_so(world) {
         let alice = world.user("alice").await;
-        let refused = administration(&world).await.send_notice(Some(&alice.user_id), "Hello").await.unwrap_err();
+        let refused = world.administration().await.send_notice(Some(&alice.user_id), "Hello").await.unwrap_err();
         assert!(refused.to_string().contains("server_notices.localpart"), "{refused}");
         // Somebody has the name already: the server stays without, and their account stays theirs.
         let mut world = world;

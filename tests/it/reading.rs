@@ -6,12 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, escape, next},
+    world::{Client, at, escape, next},
 };
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 /// A public room with this history visibility.
 async fn room(creator: &Client, visibility: &str) -> String {

@@ -8,14 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, escape},
+    world::{Client, Reply, at, escape},
 };
 
 static TRANSACTION: AtomicU64 = AtomicU64::new(0);
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 fn v1(room: &str, rest: &str) -> String {
     format!("/_matrix/client/v1/rooms/{}{rest}", escape(room))

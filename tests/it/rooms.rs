@@ -6,12 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, escape},
+    world::{Client, at, escape},
 };
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 async fn state(user: &Client, room: &str, kind: &str) -> Value {
     user.get(&at(room, &format!("/state/{kind}/"))).await.ok()

@@ -8,12 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, escape},
+    world::{Client, Reply, at, escape},
 };
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 async fn try_search(user: &Client, next: Option<&str>, criteria: Value) -> Reply {
     let next = next.map_or_else(String::new, |token| format!("?next_batch={}", escape(token)));

@@ -263,12 +263,13 @@ on_both! {
     async fn shutting_down_answers_who_waits(world) {
         let alice = world.user("alice").await;
         let since = next(&alice.sync(None).await);
-        let waiting = alice.wait(&since);
+        // Longer than this client has patience for an answer.
+        let waiting = alice.sync_with(Some(&since), "&timeout=120000");
         let stop = async {
-            while !world.metrics().contains("hearth_waiting_syncs 1") {
-                tokio::task::yield_now().await;
+            world.until_a_sync_waits().await;
+            for node in &world.nodes {
+                node.app.tasks.shutdown().start("the test says so");
             }
-            world.app().tasks.shutdown().start("the test says so");
         };
         let (sync, ()) = tokio::join!(waiting, stop);
         assert!(sync["next_batch"].is_string());

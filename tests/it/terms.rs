@@ -6,10 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hearth::{
-    app::Administration,
-    config::{Policy, RegistrationMode, Translation},
-};
+use hearth::config::{Policy, RegistrationMode, Translation};
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,11 +23,6 @@ fn policy(id: &str, version: &str, languages: &[&str]) -> Policy {
     };
     let translations: BTreeMap<_, _> = languages.iter().map(translation).collect();
     Policy { id: id.to_owned(), version: version.to_owned(), translations }
-}
-
-async fn administration(world: &World) -> Administration {
-    let app = world.app();
-    Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap()
 }
 
 /// A try to register, with the stage of `auth` and a session.
@@ -82,7 +74,7 @@ on_both! {
         let again = register(&world, "bob", json!({ "type": "m.login.terms", "session": session })).await;
         again.refused(401, "M_UNKNOWN");
         let world = world.restarted().await;
-        let shown = administration(&world).await.show_account("alice").await.unwrap();
+        let shown = world.administration().await.show_account("alice").await.unwrap();
         let accepted = serde_json::to_value(&shown.accepted_terms).unwrap();
         assert_eq!(accepted, json!({ "privacy_policy": "3", "terms_of_service": "1.2" }));
     }
@@ -98,7 +90,7 @@ on_both! {
         register(&world, "alice", auth).await.refused(403, "M_FORBIDDEN");
         let asked = ask(&world).await;
         register(&world, "alice", json!({ "type": "m.login.terms", "session": asked["session"] })).await.ok();
-        let shown = administration(&world).await.show_account("alice").await.unwrap();
+        let shown = world.administration().await.show_account("alice").await.unwrap();
         assert_eq!(shown.accepted_terms["terms_of_service"], "2");
     }
 
@@ -106,7 +98,7 @@ on_both! {
         config.registration.mode = RegistrationMode::Token;
         config.registration.terms = vec![policy("terms_of_service", "1", &["en"])];
     }) {
-        let token = administration(&world).await.create_registration_token(Some(1), None).await.unwrap();
+        let token = world.administration().await.create_registration_token(Some(1), None).await.unwrap();
         let valid = |token: &str| {
             let path = format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={token}");
             let world = &world;
@@ -145,10 +137,9 @@ on_both! {
         }
         let alice = world.user("alice").await;
         let change = "/_matrix/client/v3/account/password";
-        let identifier = json!({ "type": "m.id.user", "user": "alice" });
-        let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": "password of alice" });
+        let auth = alice.password();
         weak(alice.post(change, json!({ "new_password": "1234567", "auth": auth })).await);
         alice.post(change, json!({ "new_password": "12345678", "auth": auth })).await.ok();
-        assert!(administration(&world).await.create_user("bob", "short", false).await.is_err());
+        assert!(world.administration().await.create_user("bob", "short", false).await.is_err());
     }
 }

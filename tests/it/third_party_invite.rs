@@ -8,12 +8,8 @@ use serde_json::{Value, json};
 use crate::{
     identity_server::{IdentityServer, Mood},
     on_both,
-    world::{Client, Reply, escape},
+    world::{Client, Reply, at, escape},
 };
-
-fn at(room: &str, rest: &str) -> String {
-    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
-}
 
 fn invitation(identity: &IdentityServer, address: &str) -> Value {
     json!({ "id_server": identity.name(), "id_access_token": "secret", "medium": "email", "address": address })

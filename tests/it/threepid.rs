@@ -4,17 +4,14 @@
 
 use std::time::Duration;
 
-use hearth::{
-    app::Administration,
-    config::{Policy, RateLimit, RegistrationMode, Translation},
-};
+use hearth::config::{Policy, RateLimit, RegistrationMode, Translation};
 use serde_json::{Value, json};
 
 use crate::{
     identity_server::{IdentityServer, Mood},
     mail_server::{Mail, MailServer},
     on_both,
-    world::{Client, Reply, World, http_client},
+    world::{Client, Reply, World, http_client, password},
 };
 
 const ACCOUNT: &str = "/_matrix/client/v3/account";
@@ -80,15 +77,6 @@ async fn press(world: &World, mail: &Mail) -> (u16, Option<String>, String) {
     (answer.status().as_u16(), location, answer.text().await.unwrap())
 }
 
-async fn administration(world: &World) -> Administration {
-    let app = world.app();
-    Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap()
-}
-
-fn name_of(user: &Client) -> &str {
-    user.user_id.trim_start_matches('@').split(':').next().unwrap()
-}
-
 /// Proves an address and adds it to a user's account.
 async fn add(world: &World, user: &Client, email: &str) {
     let credentials = Prover::to_add(world, email).prove().await;
@@ -97,17 +85,12 @@ async fn add(world: &World, user: &Client, email: &str) {
 
 /// Adds what was proved, with the user's password.
 async fn add_proved(user: &Client, credentials: Value) -> Reply {
-    let name = name_of(user);
-    with_auth(user, &format!("{ACCOUNT}/3pid/add"), credentials, password(name, &format!("password of {name}"))).await
+    with_auth(user, &format!("{ACCOUNT}/3pid/add"), credentials, user.password()).await
 }
 
 async fn with_auth(user: &Client, path: &str, mut body: Value, auth: Value) -> Reply {
     body["auth"] = auth;
     user.post(path, body).await
-}
-
-fn password(name: &str, password: &str) -> Value {
-    json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": name }, "password": password })
 }
 
 fn by_mail(credentials: &Value) -> Value {
@@ -298,7 +281,7 @@ on_both! {
     async fn the_mails_of_a_locked_account_let_nobody_in(world, config => { MailServer::start(config); }) {
         let alice = world.user("alice").await;
         add(&world, &alice, "alice@example.org").await;
-        let (operator, address) = (administration(&world).await, "alice@example.org");
+        let (operator, address) = (world.administration().await, "alice@example.org");
         let proof = Prover::to_reset(&world, address).prove().await;
         operator.set_locked("alice", true).await.unwrap();
         login_by_address(&world, address, "password of alice").await.refused(401, "M_USER_LOCKED");
@@ -585,11 +568,11 @@ on_both! {
             translations: [("en".to_owned(), translation)].into(),
         }];
     }) {
-        let operator = administration(&world).await;
+        let operator = world.administration().await;
         let token = operator.create_registration_token(Some(2), None).await.unwrap();
         let (first, second) = (world.guest().await, world.guest().await);
         let register = async |guest: &Client, auth: Value| {
-            let name = name_of(guest);
+            let name = guest.name();
             let body = json!({
                 "username": name, "password": "secret of a guest", "guest_access_token": guest.token, "auth": auth,
             });
@@ -618,12 +601,12 @@ on_both! {
         register(guest, auth).await.ok();
         assert_eq!(addresses(guest).await, ["shared@example.org"]);
         login_by_address(&world, "shared@example.org", "secret of a guest").await.ok();
-        assert_eq!(operator.show_account(name_of(guest)).await.unwrap().accepted_terms["terms"], "1");
+        assert_eq!(operator.show_account(guest.name()).await.unwrap().accepted_terms["terms"], "1");
 
         let (guest, auth) = proved.remove(0);
         register(guest, auth).await.refused(400, "M_THREEPID_IN_USE");
         assert_eq!(guest.get(&format!("{ACCOUNT}/whoami")).await.ok()["is_guest"], true);
-        assert!(operator.show_account(name_of(guest)).await.unwrap().accepted_terms.is_empty());
+        assert!(operator.show_account(guest.name()).await.unwrap().accepted_terms.is_empty());
         let valid = format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={token}");
         assert_eq!(world.call("GET", &valid, None, None).await.ok(), json!({ "valid": true }));
     }
@@ -716,7 +699,7 @@ on_both! {
         add(&world, &alice, "shared@example.org").await;
         alice.post(&format!("{ACCOUNT}/3pid/bind"), binding(&identity, "alice")).await.ok();
         let path = format!("{ACCOUNT}/deactivate");
-        let gone = with_auth(&alice, &path, json!({}), password("alice", "password of alice")).await.ok();
+        let gone = with_auth(&alice, &path, json!({}), alice.password()).await.ok();
         assert_eq!(gone, json!({ "id_server_unbind_result": "success" }));
         assert_eq!(identity.find("alice@example.org"), None);
         login_by_address(&world, "shared@example.org", "password of alice").await.refused(403, "M_FORBIDDEN");
@@ -724,7 +707,7 @@ on_both! {
 
         bob.post(&format!("{ACCOUNT}/3pid/bind"), binding(&identity, "bob")).await.ok();
         identity.is(Mood::Says(500, "broken"));
-        let gone = with_auth(&bob, &path, json!({}), password("bob", "password of bob")).await.ok();
+        let gone = with_auth(&bob, &path, json!({}), bob.password()).await.ok();
         assert_eq!(gone, json!({ "id_server_unbind_result": "no-support" }));
     }
 

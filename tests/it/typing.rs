@@ -35,7 +35,7 @@ on_both! {
 
         let token = next(&sync);
         let late = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            world.until_a_sync_waits().await;
             world.clock.advance(Duration::from_secs(31));
         };
         let (sync, ()) = tokio::join!(bob.wait(&token), late);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hearth::{
     api,
-    app::App,
+    app::{Administration, App},
     clock::Clock,
     config::Config,
     db::Db,
@@ -205,7 +205,7 @@ impl World {
         self.client(&self.call("POST", "/_matrix/client/v3/register?kind=guest", None, Some(json!({}))).await.ok())
     }
 
-    /// Whoever got this answer when they registered.
+    /// Whoever got this answer when they registered or logged in.
     fn client(&self, registered: &Value) -> Client {
         Client {
             user_id: registered["user_id"].as_str().unwrap().to_owned(),
@@ -217,14 +217,32 @@ impl World {
 
     /// A second device of a user.
     pub(crate) async fn login(&self, user: &Client) -> Client {
-        let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
-        let body = json!({
-            "type": "m.login.password",
-            "identifier": { "type": "m.id.user", "user": name },
-            "password": format!("password of {name}"),
-        });
-        let reply = self.call("POST", "/_matrix/client/v3/login", None, Some(body)).await.ok();
+        let reply = self.call("POST", "/_matrix/client/v3/login", None, Some(user.password())).await.ok();
         Client { token: reply["access_token"].as_str().unwrap().to_owned(), ..user.clone() }
+    }
+
+    /// What the operator has from the command line.
+    pub(crate) async fn administration(&self) -> Administration {
+        let app = self.app();
+        Administration::open(&self.config, app.db.clone(), self.clock.clone(), &app.random).await.unwrap()
+    }
+
+    /// Makes an administrator and logs them in.
+    pub(crate) async fn administrator(&self, name: &str) -> Client {
+        let secret = format!("password of {name}");
+        self.administration().await.create_user(name, &secret, true).await.unwrap();
+        let body = Some(password(name, &secret));
+        self.client(&self.call("POST", "/_matrix/client/v3/login", None, body).await.ok())
+    }
+
+    /// Waits until a sync waits for news, on whichever node.
+    pub(crate) async fn until_a_sync_waits(&self) {
+        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+            while !self.metrics().contains("hearth_waiting_syncs 1") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        waited.await.expect("no sync waits");
     }
 
     /// The metrics of all nodes as an operator's Prometheus reads them.
@@ -332,6 +350,16 @@ impl Client {
         Self { url: world.nodes[index].url.clone(), ..self }
     }
 
+    /// The localpart of their identifier.
+    pub(crate) fn name(&self) -> &str {
+        self.user_id.trim_start_matches('@').split(':').next().unwrap()
+    }
+
+    /// How they show that it is them, by the password that they registered with.
+    pub(crate) fn password(&self) -> Value {
+        password(self.name(), &format!("password of {}", self.name()))
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Reply {
         call(&self.http, &self.url, "GET", path, Some(&self.token), None).await
     }
@@ -385,6 +413,20 @@ impl Client {
         self.sync_with(Some(since), "&timeout=10000").await
     }
 
+    /// Waits until so many messages are in a room's timeline, from a place on.
+    pub(crate) async fn hear(&self, room: &str, since: &str, count: usize) -> Vec<String> {
+        let (mut since, mut all) = (since.to_owned(), Vec::new());
+        for _ in 0..6 {
+            let sync = self.wait(&since).await;
+            since = next(&sync);
+            all.extend(texts(&sync, room));
+            if all.len() >= count {
+                return all;
+            }
+        }
+        panic!("{} was told only {all:?}", self.user_id)
+    }
+
     /// One `/sync` with further parameters, each beginning with `&`.
     pub(crate) async fn sync_with(&self, since: Option<&str>, more: &str) -> Value {
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
@@ -409,6 +451,16 @@ pub(crate) fn escape(identifier: &str) -> String {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path + &char::from(byte).to_string(),
         _ => path + &format!("%{byte:02X}"),
     })
+}
+
+/// A path below a room.
+pub(crate) fn at(room: &str, rest: &str) -> String {
+    format!("/_matrix/client/v3/rooms/{}{rest}", escape(room))
+}
+
+/// How somebody shows that it is them, at once, without asking for a session first.
+pub(crate) fn password(name: &str, password: &str) -> Value {
+    json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": name }, "password": password })
 }
 
 /// The texts of the messages in a room's timeline of a sync.

@@ -1,6 +1,7 @@
 //! Guests, and who may make a full account of one.
 
 use super::*;
+use crate::store::user_directory;
 
 async fn guest(house: &House) -> Session {
     let session = NewSession { device_id: None, display_name: None, refreshable: false, address: HERE };
@@ -36,6 +37,23 @@ async fn a_guest_becomes_a_user_and_stays_logged_in() {
         assert!(!caller().await.guest, "what was remembered of the token is forgotten");
         assert_eq!(*house.changed.lock(), std::slice::from_ref(&guest.user_id));
         house.accounts.login_with_password(name(&guest), "secret", on("PHONE")).await.unwrap();
+        database.close().await;
+    }
+}
+
+/// A migration has put everybody into the directory who had an account then.
+#[tokio::test]
+async fn a_guest_from_before_there_was_a_directory_becomes_a_user() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let guest = guest(&house).await;
+        let mut tx = database.db().begin().await.unwrap();
+        user_directory::add(&mut tx, &guest.user_id, None).await.unwrap();
+        tx.commit().await.unwrap();
+        house.accounts.upgrade_guest(&guest.access_token, upgrade(&guest, "secret")).await.unwrap();
+        let mut tx = database.db().begin().await.unwrap();
+        assert_eq!(user_directory::lock(&mut tx, &guest.user_id).await.unwrap(), Some(false));
+        drop(tx);
         database.close().await;
     }
 }

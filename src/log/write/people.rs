@@ -112,7 +112,7 @@ pub(super) async fn redact(tx: &mut Tx, redacted: &Pdu, here: &ServerName) -> Db
     if membership.is_none_or(|membership| membership.membership != MembershipState::Join) {
         return Ok(());
     }
-    let places = user_directory::list_member_events(tx, &[room_id.as_str()], &[user_id.as_str()]).await?;
+    let places = store::state::list_current_of(tx, &[room_id], "m.room.member", &[user_id.as_str()]).await?;
     let current = store::event::list_at(tx, &places).await?.pop();
     let words = words::of_user(user_id, current.and_then(|event| display_name(&event.pdu)).as_deref());
     let is_public = store::room::is_open(tx, room_id).await?;

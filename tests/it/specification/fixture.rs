@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hearth::{
-    app::Administration,
-    config::{Config, Contact},
-};
+use hearth::config::{Config, Contact};
 use ruma::api::client::discovery::discover_support::ContactRole;
 use serde_json::{Value, json};
 
@@ -70,8 +67,7 @@ impl Fixture {
         for name in ["alice", "bob", "carol", "dan", "erin", "fred", "gina", "olga", "pat"] {
             people.insert(name, world.user(name).await);
         }
-        let root = administrator(&world, people["alice"].clone()).await;
-        people.insert("root", root);
+        people.insert("root", world.administrator("root").await);
         let (alice, bob, fred, gina) = (&people["alice"], &people["bob"], &people["fred"], &people["gina"]);
         let own = |user: &Client, rest: &str| format!("/_matrix/client/v3/user/{}/{rest}", escape(&user.user_id));
         let name = format!("/_matrix/client/v3/profile/{}/displayname", escape(&alice.user_id));
@@ -214,17 +210,17 @@ impl Fixture {
     async fn scene_of_an_account(&self, operation_id: &str) -> Option<Scene> {
         let erin = self.person("erin");
         let scene = match operation_id {
-            "login" => self.by("erin").body(password(erin)).costly(),
-            "generateLoginToken" => self.by("alice").body(json!({ "auth": password(self.person("alice")) })).costly(),
+            "login" => self.by("erin").body(erin.password()).costly(),
+            "generateLoginToken" => self.by("alice").body(json!({ "auth": self.person("alice").password() })).costly(),
             "logout" => self.by_client(&self.world.login(erin).await).once().costly(),
             "deleteDevice" | "deleteDevices" => {
                 let device = self.world.login(erin).await;
                 let id = device_of(&device).await;
-                let body = json!({ "devices": [id], "auth": password(erin) });
+                let body = json!({ "devices": [id], "auth": erin.password() });
                 self.by_client(&device).with("deviceId", id).body(body).once().costly()
             }
             "refresh" => {
-                let mut body = password(erin);
+                let mut body = erin.password();
                 body["refresh_token"] = true.into();
                 let session = self.world.call("POST", "/_matrix/client/v3/login", None, Some(body)).await.ok();
                 self.by("erin").body(json!({ "refresh_token": session["refresh_token"] })).once().costly()
@@ -240,11 +236,11 @@ impl Fixture {
             "logout_all" => self.by_client(&self.newcomer().await).once().costly(),
             "deactivateAccount" => {
                 let user = self.newcomer().await;
-                self.by_client(&user).body(json!({ "auth": password(&user), "erase": false })).once().costly()
+                self.by_client(&user).body(json!({ "auth": user.password(), "erase": false })).once().costly()
             }
             "changePassword" => {
                 let user = self.newcomer().await;
-                let body = json!({ "new_password": "another one", "logout_devices": true, "auth": password(&user) });
+                let body = json!({ "new_password": "another one", "logout_devices": true, "auth": user.password() });
                 self.by_client(&user).body(body).once().costly()
             }
             "getAdminSuspendUser" | "setAdminSuspendUser" | "getAdminLockUser" | "setAdminLockUser" => {
@@ -276,7 +272,7 @@ impl Fixture {
             }
             "add3PID" => {
                 let mut body = self.prove(&email).await;
-                body["auth"] = password(erin);
+                body["auth"] = erin.password();
                 self.by("erin").body(body).once().costly()
             }
             "bind3PID" => self.by("erin").body(binding),
@@ -386,28 +382,7 @@ impl Scene {
     }
 }
 
-/// Somebody who administers the server. `anybody` shows how clients reach it.
-async fn administrator(world: &World, anybody: Client) -> Client {
-    let app = world.app();
-    let administration =
-        Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap();
-    administration.create_user("root", "password of root", true).await.unwrap();
-    let mut root = anybody;
-    "@root:localhost".clone_into(&mut root.user_id);
-    world.login(&root).await
-}
-
 async fn device_of(client: &Client) -> String {
     let whoami = client.get("/_matrix/client/v3/account/whoami").await.ok();
     whoami["device_id"].as_str().unwrap().to_owned()
-}
-
-/// How a user shows that it is them: at once, without asking for a session first.
-fn password(user: &Client) -> Value {
-    let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
-    json!({
-        "type": "m.login.password",
-        "identifier": { "type": "m.id.user", "user": name },
-        "password": format!("password of {name}"),
-    })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -25,6 +25,9 @@ use crate::world::{escape, texts};
 
 /// How many endpoints are tried at once.
 const AT_ONCE: usize = 8;
+
+/// How often a request is sent at most to a server that says it should come again.
+const TRIES: u32 = 5;
 
 /// Endpoints whose valid request this server refuses, and how.
 const REFUSED: [(&str, u16, &str); 9] = [
@@ -138,7 +141,24 @@ impl Walk {
         }
     }
 
+    /// Sends a request, and a few times more where the server asks for that because it is busy.
     async fn send(&self, draft: &Draft) -> Result<Answer, reqwest::Error> {
+        let mut tries = 0;
+        let response = loop {
+            let response = self.send_once(draft).await?;
+            tries += 1;
+            let is_asked_for = response.status() == 503 && response.headers().contains_key(RETRY_AFTER);
+            if !is_asked_for || tries == TRIES {
+                break response;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let (status, content_type) = (response.status().as_u16(), content_type.unwrap_or_default().to_owned());
+        Ok(Answer { status, content_type, body: response.bytes().await?.to_vec() })
+    }
+
+    async fn send_once(&self, draft: &Draft) -> Result<reqwest::Response, reqwest::Error> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let url = format!("{}{}", self.fixture.world.url, draft.path_and_query());
         let mut request = self.fixture.http.request(draft.method().clone(), url);
@@ -151,10 +171,7 @@ impl Walk {
         if let Some(body) = &draft.body {
             request = request.body(body.clone());
         }
-        let response = request.send().await?;
-        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let (status, content_type) = (response.status().as_u16(), content_type.unwrap_or_default().to_owned());
-        Ok(Answer { status, content_type, body: response.bytes().await?.to_vec() })
+        request.send().await
     }
 
     /// The server goes on, everybody reads what they read before, and the room is as it was.
