@@ -100,7 +100,7 @@ on_both! {
         let mut world = world;
         "The owls".clone_into(&mut world.config.server_notices.name);
         let world = world.restarted().await;
-        let (alice, operator) = (alice.at(&world), administration(&world).await);
+        let (alice, operator) = (alice.at(&world), world.administration().await);
         let since = next(&alice.sync(None).await);
         operator.send_notice(Some("alice"), "Guess who.").await.unwrap();
         assert_eq!(told(&alice, &room, &since, 1).await, ["Guess who."]);

@@ -76,7 +76,7 @@ async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) 
     let deactivate::v3::Request { id_server, erase, .. } = call.request.request;
     let withdrawn = withdraw(app.clone(), caller.user_id, id_server, erase);
     // Nobody can ask for the rest again whose client has hung up: they are logged out by then.
-    let all = app.tasks.finish("deactivating an account", withdrawn).await;
+    let all = app.tasks.see_through("deactivating an account", withdrawn).await;
     let all = all.ok_or_else(|| Error::broken("an account was not deactivated to the end"))??;
     Ok(deactivate::v3::Response::new(unbind_result(all)))
 }
