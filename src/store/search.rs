@@ -6,7 +6,7 @@
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use aws_lc_rs::digest;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
@@ -70,6 +70,9 @@ pub(crate) struct Document<'a> {
     pub(crate) text: Text,
 }
 
+/// Documents on their way into the index of one engine.
+pub(crate) struct Rows(Option<String>);
+
 /// Where a search looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
@@ -123,18 +126,27 @@ pub(crate) async fn move_progress(tx: &mut Tx, from: Position, until: Position) 
     Ok(tx.execute(&MOVE_PROGRESS, args![from.0, until.0]).await? == 1)
 }
 
-pub(crate) async fn add(tx: &mut Tx, documents: &[Document<'_>]) -> DbResult<()> {
-    if documents.is_empty() {
-        return Ok(());
+/// Documents as the rows of an engine, as they are made before the transaction that adds them.
+pub(crate) fn rows(engine: Engine, documents: &[Document<'_>]) -> Rows {
+    let mut rooms: HashMap<&RoomId, String> = HashMap::new();
+    let mut rows = Vec::with_capacity(documents.len());
+    for document in documents {
+        rows.push(match engine {
+            Engine::Sqlite => {
+                let room = rooms.entry(document.room_id).or_insert_with(|| room_word(document.room_id));
+                fts_row(document, room)
+            }
+            Engine::Postgres => serde_json::json!([document.position, vector(document)]),
+        });
     }
-    let rows: Vec<serde_json::Value> = match tx.engine() {
-        Engine::Sqlite => documents.iter().map(fts_row).collect(),
-        Engine::Postgres => {
-            documents.iter().map(|document| serde_json::json!([document.position, vector(document)])).collect()
-        }
-    };
-    let rows = serde_json::Value::Array(rows).to_string();
-    tx.execute(&ADD_DOCUMENTS, args![&rows]).await.map(drop)
+    Rows((!rows.is_empty()).then(|| serde_json::Value::Array(rows).to_string()))
+}
+
+pub(crate) async fn add(tx: &mut Tx, rows: &Rows) -> DbResult<()> {
+    match &rows.0 {
+        Some(rows) => tx.execute(&ADD_DOCUMENTS, args![rows]).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 pub(crate) async fn remove(tx: &mut Tx, positions: &[i64]) -> DbResult<()> {
@@ -190,9 +202,8 @@ fn hit(row: &Row) -> DbResult<Hit> {
 }
 
 /// A row of the FTS5 table: its tokeniser splits at spaces and leaves the words as they are.
-fn fts_row(document: &Document<'_>) -> serde_json::Value {
+fn fts_row(document: &Document<'_>, room: &str) -> serde_json::Value {
     let Text { body, name, topic } = &document.text;
-    let room = room_word(document.room_id);
     serde_json::json!([document.position, room, body.join(" "), name.join(" "), topic.join(" ")])
 }
 
