@@ -5,18 +5,12 @@
 
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
+use crate::store::search::Phrase;
+
 /// Longer words are found by their beginning, in characters.
 const MAX_WORD: usize = 64;
-/// From so many characters on a word stands for all that begin with it.
+/// From so many characters on the last word of a term stands for all that begin with it.
 const PREFIX: usize = 4;
-
-/// Words that follow each other, one of the things that a search asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Phrase {
-    pub(crate) words: Vec<String>,
-    /// Whether the last word may be the beginning of a longer one.
-    pub(crate) is_prefix: bool,
-}
 
 /// The words of a text, in their order.
 pub(crate) fn words(text: &str) -> Vec<String> {
@@ -28,18 +22,23 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     splitter.words
 }
 
-/// What a search term asks for: each word, and what is in quotes or not separated by a space as a sequence.
+/// What a search term asks for: each word, and what is in quotes or not separated by a space as a sequence. The last
+/// word may go on: somebody may be typing it.
 pub(crate) fn phrases(term: &str) -> Vec<Phrase> {
-    let mut phrases = Vec::new();
+    let mut phrases: Vec<Phrase> = Vec::new();
+    let mut is_open = false;
     for (number, part) in term.split('"').enumerate() {
         let is_quoted = number % 2 == 1;
         let pieces: Vec<&str> = if is_quoted { vec![part] } else { part.split_whitespace().collect() };
-        for piece in pieces {
-            let words = words(piece);
-            let Some(last) = words.last() else { continue };
-            let is_prefix = !is_quoted && last.chars().count() >= PREFIX;
-            phrases.push(Phrase { words, is_prefix });
+        let found = pieces.into_iter().map(words).filter(|words| !words.is_empty());
+        let before = phrases.len();
+        phrases.extend(found.map(|words| Phrase { words, is_prefix: false }));
+        if phrases.len() > before {
+            is_open = !is_quoted;
         }
+    }
+    if let Some(last) = phrases.last_mut() {
+        last.is_prefix = is_open && last.words.last().is_some_and(|word| word.chars().count() >= PREFIX);
     }
     phrases
 }
@@ -143,6 +142,9 @@ mod tests {
         };
         assert_eq!(phrases("red Martians"), [phrase(&["red"], false), phrase(&["martians"], true)]);
         assert_eq!(phrases("\"Red Martians\" men"), [phrase(&["red", "martians"], false), phrase(&["men"], false)]);
+        assert_eq!(phrases("Martians reds"), [phrase(&["martians"], false), phrase(&["reds"], true)]);
+        assert_eq!(phrases("\"red\" Martians !"), [phrase(&["red"], false), phrase(&["martians"], true)]);
+        assert_eq!(phrases("Martians \"reds\" \"\""), [phrase(&["martians"], false), phrase(&["reds"], false)]);
         assert_eq!(phrases("foo-bars"), [phrase(&["foo", "bars"], true)]);
         assert_eq!(phrases("東京"), [phrase(&["東", "京"], false)]);
         assert_eq!(phrases("\"open red"), [phrase(&["open", "red"], false)]);

@@ -29,8 +29,9 @@ use crate::{
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
+    rate_limit::Limit,
     room::{reading::Reading, timeline::Surroundings},
-    search::{Criteria, Fields, Found, Group, Order, Place},
+    search::{Criteria, Fields, Found, Group, Match, Order, Place},
 };
 
 /// How many results come in a page where the client does not say, and at most.
@@ -45,6 +46,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn search(app: App, call: Call<Search>) -> ApiResult<search_events::Response> {
     let Call { request: Search { request, wants_context }, caller, .. } = call;
+    app.rate_limits.check(Limit::Message, &caller).await?;
     let mut categories = ResultCategories::new();
     if let Some(asked) = &request.search_categories.room_events {
         let from = request.next_batch.as_deref().map(str::parse).transpose()?;
@@ -91,7 +93,7 @@ async fn room_events(
         } else {
             None
         };
-        answer.results.push(write(app, caller, asked, reading, (&result.event, result.rank), around).await?);
+        answer.results.push(write(app, caller, asked, reading, &result, around).await?);
     }
     Ok(answer)
 }
@@ -102,14 +104,14 @@ async fn write(
     caller: &Caller,
     asked: &Asked,
     reading: &Reading,
-    (event, rank): (&Stored, f64),
+    Match { event, rank }: &Match,
     around: Option<Surroundings>,
 ) -> Result<SearchResult> {
     let others = around.iter().flat_map(|around| around.before.iter().chain(&around.after));
     let events: Vec<&Stored> = others.map(|event| &**event).chain([event]).collect();
     let writer = app.rooms.writer(reading, events.iter().copied(), &caller.device_id, app.clock.now()).await?;
     let mut result = SearchResult::new();
-    result.rank = Some(rank);
+    result.rank = Some(f64::from(*rank));
     result.result = Some(writer.write(event));
     if let Some(around) = &around {
         let mut written = EventContextResult::new();
