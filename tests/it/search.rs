@@ -48,6 +48,9 @@ on_both! {
             "Crème brûlée for two",
             "東京タワーへ行く",
             "the end of the line",
+            "Οδυσσεύς sleeps",
+            "soft\u{ad}hyphens, zero\u{200b}widths",
+            "a fox 🦊!",
         ] {
             alice.say(&room, text).await;
         }
@@ -58,6 +61,9 @@ on_both! {
             ("mar", vec![]),
             ("mart men", vec![]),
             ("men mart", vec!["Martians and men"]),
+            ("ΟΔΥΣΣΕΥΣ", vec!["Οδυσσεύς sleeps"]),
+            ("softhyphens zerowidths", vec!["soft\u{ad}hyphens, zero\u{200b}widths"]),
+            ("🦊", vec!["a fox 🦊!"]),
             ("martians women", vec![]),
             ("creme", vec!["Crème brûlée for two"]),
             ("タワー", vec!["東京タワーへ行く"]),
