@@ -21,7 +21,7 @@ use ruma::{
 };
 
 pub(crate) use self::{book::Book, card::Card, space::Walk};
-use crate::{db::Db, error::Result, log::Log, store};
+use crate::{db::Db, error::Result, log::Log, store, words};
 
 /// How many cards are read from the database at once.
 const CHUNK: usize = 500;
@@ -43,7 +43,7 @@ struct Inner {
 /// What somebody looks for in the public directory.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
-    /// Part of a name, topic or alias, in whatever case.
+    /// Part of a name, topic or alias, in whatever case, with its accents or without.
     pub(crate) term: Option<String>,
     /// None for rooms of any type.
     pub(crate) types: Option<Vec<RoomTypeFilter>>,
@@ -82,7 +82,7 @@ impl Directory {
     /// The public rooms that match.
     pub(crate) async fn public_rooms(&self, query: &Query) -> Result<Page> {
         let published = self.published().await?;
-        let term = query.term.as_deref().map(str::to_lowercase);
+        let term = query.term.as_deref().map(words::fold);
         let matches = |card: &Card| {
             term.as_deref().is_none_or(|term| card.mentions(term))
                 && query.types.as_deref().is_none_or(|types| types.iter().any(|wanted| is_of(card, wanted)))

@@ -4,13 +4,16 @@
 //! somebody searches. Everything else knows of the index only what `store::search` offers: to add and remove documents,
 //! to tell how far it has come, and to find the newest that match. Another search engine would take its place.
 //!
-//! Results come in windows: the newest that match, as many as can be put in order at once, then those before them. So
-//! the best of the newest come first, and however many there are, all of them come.
+//! Where the best come first, results come in windows: the newest that match, as many as can be read and put in order at
+//! once, then those before them. So the best of the newest come first, and however many there are, all of them come.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-side-search>
 
 mod document;
 mod feed;
+mod rank;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::{
@@ -22,7 +25,7 @@ use std::{
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, api::client::filter::RoomEventFilter};
 
-use self::words::Phrase;
+use self::document::text_of;
 pub(crate) use crate::store::search::Fields;
 use crate::{
     db::Db,
@@ -37,13 +40,15 @@ use crate::{
     },
     store::{
         self,
-        search::{Hit, Sequence, Wanted},
+        search::{Hit, Phrase, Wanted},
     },
     tasks::Tasks,
 };
 
-/// How many matches are put in order at once. In tests so few that it matters.
-const WINDOW: usize = if cfg!(test) { 6 } else { 1_000 };
+/// How many matches are looked up and put in order at once. In tests so few that it matters.
+const WINDOW: usize = if cfg!(test) { 6 } else { 300 };
+/// How many events are read at once where a filter may drop most of them.
+const STEP: usize = if cfg!(test) { 2 } else { 100 };
 /// How many windows one request looks through.
 const MAX_WINDOWS: usize = 10;
 /// How many rooms are asked for at once.
@@ -88,7 +93,7 @@ pub(crate) struct Found {
     pub(crate) results: Vec<Match>,
     /// The rooms of the results, as the reader sees them.
     pub(crate) readings: HashMap<OwnedRoomId, Reading>,
-    /// How many matches were looked at, at least.
+    /// How many matches there are, at least: as many as this page and those before it have come to.
     pub(crate) count: usize,
     pub(crate) highlights: Vec<String>,
     /// Where to go on. None where there is nothing more.
@@ -98,16 +103,21 @@ pub(crate) struct Found {
 /// One result.
 pub(crate) struct Match {
     pub(crate) event: Stored,
-    pub(crate) rank: f64,
+    /// How well it matches; higher is better.
+    pub(crate) rank: u32,
 }
 
-/// A place among the results, which clients hold as a token.
+/// A place among the results, which clients hold as a token. It names the last one that was given: whatever is redacted
+/// or said meanwhile, what follows it is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The window holds the newest matches before this place in the log.
+    /// Of what stands from here on in the log, everything has been given, or it came later.
     below: Position,
-    /// How many of the window have been given.
-    given: usize,
+    /// What stands from here on has been counted. By rank, the window under way begins here and ends before `below`.
+    counted: Position,
+    count: usize,
+    /// By rank, the last result that was given of the window under way.
+    last: Option<(u32, Position)>,
     pub(crate) group: Option<Group>,
 }
 
@@ -119,6 +129,11 @@ pub(crate) enum Group {
 }
 
 impl Place {
+    /// Before everything that was said up to some place.
+    fn first(until: Position) -> Self {
+        Self { below: until.next(), counted: until.next(), count: 0, last: None, group: None }
+    }
+
     /// The same place among the results of one group.
     pub(crate) fn within(&self, group: Group) -> Self {
         Self { group: Some(group), ..self.clone() }
@@ -136,7 +151,10 @@ impl Group {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.below.0, self.given)?;
+        write!(f, "{}.{}.{}", self.below.0, self.counted.0, self.count)?;
+        if let Some((rank, position)) = self.last {
+            write!(f, ".{rank}.{}", position.0)?;
+        }
         match &self.group {
             None => Ok(()),
             Some(Group::Room(room_id)) => write!(f, ".{room_id}"),
@@ -149,25 +167,35 @@ impl FromStr for Place {
     type Err = Error;
 
     fn from_str(token: &str) -> Result<Self> {
-        let invalid = || Error::invalid_param("next_batch is not a token that a search has given: pass it unchanged");
-        let mut parts = token.splitn(3, '.');
-        let mut number = || parts.next()?.parse::<i64>().ok().filter(|number| *number >= 0);
-        let below = Position(number().ok_or_else(invalid)?);
-        let given = number().and_then(|given| usize::try_from(given).ok()).ok_or_else(invalid)?;
-        let group = match parts.next() {
-            None => None,
-            Some(room) if room.starts_with('!') => Some(Group::Room(room.try_into().ok().ok_or_else(invalid)?)),
-            Some(user) => Some(Group::Sender(user.try_into().ok().ok_or_else(invalid)?)),
-        };
-        Ok(Self { below, given, group })
+        parse(token)
+            .ok_or_else(|| Error::invalid_param("next_batch is not a token that a search has given: pass it unchanged"))
     }
 }
 
-/// The newest matches before some place that the reader may see, in the order in which they are given.
+fn parse(token: &str) -> Option<Place> {
+    let (numbers, group) = token.split_at_checked(token.find(['!', '@']).unwrap_or(token.len()))?;
+    let group = match group.chars().next() {
+        None => None,
+        Some('!') => Some(Group::Room(group.try_into().ok()?)),
+        Some(_) => Some(Group::Sender(group.try_into().ok()?)),
+    };
+    let numbers = if group.is_some() { numbers.strip_suffix('.')? } else { numbers };
+    let numbers: Vec<&str> = numbers.split('.').collect();
+    let position = |number: &str| number.parse().ok().filter(|number| *number >= 0).map(Position);
+    let (below, counted, count, last) = match *numbers.as_slice() {
+        [below, counted, count] => (below, counted, count, None),
+        [below, counted, count, rank, last] => (below, counted, count, Some((rank.parse().ok()?, position(last)?))),
+        _ => return None,
+    };
+    let (below, counted) = (position(below)?, position(counted)?);
+    (counted <= below).then_some(Place { below, counted, count: count.parse().ok()?, last, group })
+}
+
+/// The newest matches before some place that the reader may see, newest first.
 struct Window {
     hits: Vec<Hit>,
-    /// Where the next one begins, unless this was the last.
-    next: Option<Position>,
+    /// Where it begins: the next one ends before.
+    begin: Position,
 }
 
 impl Searches {
@@ -186,18 +214,20 @@ impl Searches {
             return Err(Error::invalid_param(format!("A search has at most {MAX_WORDS} words")));
         }
         let now = self.0.rooms.log().tail().reached();
-        self.catch_up(now).await?;
+        // What is indexed later would come between results that have been given.
+        let indexed = self.catch_up(now).await?;
         let rooms = self.list_rooms(criteria).await?;
         let mut found = Found { highlights, ..Found::default() };
-        let mut place = criteria.from.clone().unwrap_or(Place { below: now.next(), given: 0, group: None });
+        let mut place = criteria.from.clone().unwrap_or_else(|| Place::first(indexed));
         for _ in 0..MAX_WINDOWS {
-            let window = self.window(criteria, &phrases, &rooms, place.below, &mut found.readings).await?;
-            found.count += window.hits.len();
-            let given = self.pick(criteria, &place, &window.hits, &mut found.results).await?;
-            match window.next {
-                _ if given < window.hits.len() => place.given = given,
-                Some(below) => place = Place { below, given: 0, ..place },
-                None => return Ok(found.tidied()),
+            let window = self.window(criteria, &phrases, &rooms, &mut place, &mut found.readings).await?;
+            found.count = place.count;
+            let is_done = self.pick(criteria, &phrases, &window.hits, &mut place, &mut found.results).await?;
+            if is_done {
+                if window.begin == Position::START {
+                    return Ok(found.tidied());
+                }
+                place = Place { below: window.begin, last: None, ..place };
             }
             if found.results.len() == criteria.limit {
                 break;
@@ -216,32 +246,36 @@ impl Searches {
         Ok(wanted.map(|membership| membership.room_id).collect())
     }
 
+    /// The window under way at a place, or else the next one, whose matches are counted there.
     async fn window(
         &self,
         criteria: &Criteria<'_>,
         phrases: &[Phrase],
         rooms: &[OwnedRoomId],
-        below: Position,
+        place: &mut Place,
         readings: &mut HashMap<OwnedRoomId, Reading>,
     ) -> Result<Window> {
-        let sequences: Vec<Sequence<'_>> =
-            phrases.iter().map(|phrase| Sequence { words: &phrase.words, is_prefix: phrase.is_prefix }).collect();
         let mut hits = Vec::new();
         for rooms in rooms.chunks(ROOMS) {
             let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
             let wanted = Wanted {
-                sequences: &sequences,
+                phrases,
                 fields: criteria.fields,
                 rooms: &rooms,
-                below,
-                ranked: criteria.order == Order::Rank,
+                below: place.below,
                 most: i64::try_from(WINDOW).unwrap_or(i64::MAX),
             };
             hits.extend(store::search::find(&mut self.0.db.read().await?, &wanted).await?);
         }
         hits.sort_unstable_by_key(|hit| std::cmp::Reverse(hit.position));
         hits.truncate(WINDOW);
-        let next = if hits.len() == WINDOW { hits.last().map(|hit| hit.position) } else { None };
+        let full = hits.last().filter(|_| hits.len() == WINDOW).map(|hit| hit.position);
+        let mut begin = full.unwrap_or(Position::START);
+        if criteria.order == Order::Rank && place.counted < place.below {
+            // What has been redacted since makes no room for what is older: that is put in order with the next window.
+            begin = begin.max(place.counted);
+            hits.retain(|hit| hit.position >= begin);
+        }
         for room_id in hits.iter().map(|hit| &hit.room_id) {
             if !readings.contains_key(room_id)
                 && let Some(reading) = self.open(criteria, room_id).await?
@@ -252,12 +286,13 @@ impl Searches {
         hits.retain(|hit| {
             !hit.is_gone
                 && criteria.filter.passes_sender(&hit.sender)
+                && place.group.as_ref().is_none_or(|group| group.holds(hit))
                 && readings.get(&hit.room_id).is_some_and(|reading| reading.sight.sees_at(hit.position))
         });
-        if criteria.order == Order::Rank {
-            hits.sort_by_key(|hit| std::cmp::Reverse((hit.rank, hit.position)));
-        }
-        Ok(Window { hits, next })
+        let new = hits.iter().filter(|hit| hit.position < place.counted).count();
+        place.count = place.count.saturating_add(new);
+        place.counted = if criteria.order == Order::Rank { begin } else { begin.min(place.counted) };
+        Ok(Window { hits, begin })
     }
 
     /// A room as the reader sees it, unless they may not or what is said there is encrypted.
@@ -270,38 +305,59 @@ impl Searches {
         Ok((!is_encrypted).then_some(reading))
     }
 
-    /// Takes results from a window until there are enough, and tells how many of the window have been looked at.
+    /// Takes results from a window, from a place on, until there are enough. Tells whether nothing is left of it.
     async fn pick(
         &self,
         criteria: &Criteria<'_>,
-        place: &Place,
+        phrases: &[Phrase],
         hits: &[Hit],
+        place: &mut Place,
         results: &mut Vec<Match>,
-    ) -> Result<usize> {
-        let mut given = place.given.min(hits.len());
-        while results.len() < criteria.limit && given < hits.len() {
-            let step: Vec<&Hit> = hits.iter().skip(given).take(criteria.limit).collect();
-            let positions: Vec<i64> = step.iter().map(|hit| hit.position.0).collect();
-            let events = store::event::list_at(&mut self.0.db.read().await?, &positions).await?;
-            let mut events: HashMap<Position, Stored> =
-                events.into_iter().map(|event| (event.position, event)).collect();
-            for hit in step {
+    ) -> Result<bool> {
+        let step = match criteria.order {
+            Order::Rank => WINDOW,
+            Order::Recent => criteria.limit.max(STEP),
+        };
+        for hits in hits.chunks(step) {
+            let mut matches = self.read(criteria, phrases, hits).await?;
+            if criteria.order == Order::Rank {
+                matches.sort_unstable_by_key(|found| std::cmp::Reverse(found.merit()));
+                matches.retain(|found| place.last.is_none_or(|last| found.merit() < last));
+            }
+            for found in matches {
                 if results.len() == criteria.limit {
-                    break;
+                    return Ok(false);
                 }
-                given += 1;
-                let Some(event) = events.remove(&hit.position) else { continue };
-                let is_wanted = event.standing == Standing::Accepted
-                    && event.pdu.redacted_because().is_none()
-                    && criteria.filter.passes(&event.pdu)
-                    && !crate::room::reading::is_ignored(&event.pdu, &criteria.ignored)
-                    && place.group.as_ref().is_none_or(|group| group.holds(hit));
-                if is_wanted {
-                    results.push(Match { event, rank: in_units(hit.rank) });
+                match criteria.order {
+                    Order::Rank => place.last = Some(found.merit()),
+                    Order::Recent => place.below = found.event.position,
                 }
+                results.push(found);
             }
         }
-        Ok(given)
+        Ok(true)
+    }
+
+    /// Those of the hits that somebody wants, newest first.
+    async fn read(&self, criteria: &Criteria<'_>, phrases: &[Phrase], hits: &[Hit]) -> Result<Vec<Match>> {
+        let positions: Vec<i64> = hits.iter().map(|hit| hit.position.0).collect();
+        let mut events = store::event::list_at(&mut self.0.db.read().await?, &positions).await?;
+        events.retain(|event| {
+            event.standing == Standing::Accepted
+                && event.pdu.redacted_because().is_none()
+                && criteria.filter.passes(&event.pdu)
+                && !crate::room::reading::is_ignored(&event.pdu, &criteria.ignored)
+        });
+        events.sort_unstable_by_key(|event| std::cmp::Reverse(event.position));
+        let rank = |event: &Stored| text_of(event).map_or(0, |text| rank::of(&text, criteria.fields, phrases));
+        Ok(events.into_iter().map(|event| Match { rank: rank(&event), event }).collect())
+    }
+}
+
+impl Match {
+    /// What results are ordered by.
+    fn merit(&self) -> (u32, Position) {
+        (self.rank, self.event.position)
     }
 }
 
@@ -312,9 +368,4 @@ impl Found {
         self.readings.retain(|room_id, _| rooms.contains(&**room_id));
         self
     }
-}
-
-/// Ranks are kept in millionths.
-fn in_units(rank: i64) -> f64 {
-    i32::try_from(rank).map_or(f64::from(i32::MAX), f64::from) / 1_000_000.0
 }

@@ -1,14 +1,18 @@
-//! The words of a name: the form in which names are kept to be searched, and in which they are looked for.
+//! The words of a text, and the form in which names are kept to be searched.
+//!
+//! Whatever is searched by its words, messages as well as names, is cut into them here, and so is what is looked for:
+//! without case, accents and punctuation, and without differences that nobody sees.
 //!
 //! A name is found by whatever it goes on with from the beginning of one of its words: `Anna Maria Berg` by `anna m`,
-//! by `maria` and by `be`. So it is kept as often as it has words, each time from another one on, in small letters and
-//! without punctuation. Whoever looks for the beginning of a kept text then reads one range of an index.
+//! by `maria` and by `be`. So it is kept as often as it has words, each time from another one on. Whoever looks for the
+//! beginning of a kept text then reads one range of an index.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-directory>
 
 use std::collections::BTreeMap;
 
 use ruma::UserId;
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 /// How much of a name is read, in characters.
 const MAX_READ: usize = 256;
@@ -16,6 +20,14 @@ const MAX_READ: usize = 256;
 const MAX_KEPT: usize = 64;
 /// How many words of a name are kept.
 const MAX_WORDS: usize = 16;
+
+/// A word of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) text: String,
+    /// Whether the word before it ends where this one begins.
+    pub(crate) adjoins: bool,
+}
 
 /// A text by which a user is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +54,7 @@ impl Rank {
     }
 }
 
-/// A name in small letters, its words apart by one space or by what kind of letters they are.
+/// A name, its words apart by one space or by what kind of letters they are.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Folded {
     text: String,
@@ -57,16 +69,45 @@ pub(crate) struct Wanted {
     pub(crate) with: Option<String>,
 }
 
+/// The words of a text, in their order. In scripts that put no spaces between words each character is one, and so is
+/// each emoji.
+pub(crate) fn split(text: &str) -> impl Iterator<Item = Token> {
+    let mut characters = characters(text).peekable();
+    let mut gap = true;
+    std::iter::from_fn(move || {
+        let first = loop {
+            match characters.next()? {
+                // There is nothing that it could mark.
+                c if is_combining_mark(c) => {}
+                c if stands_alone(c) || c.is_alphanumeric() => break c,
+                _ => gap = true,
+            }
+        };
+        let is_alone = stands_alone(first);
+        let goes_on = |c: &char| is_combining_mark(*c) || !is_alone && !stands_alone(*c) && c.is_alphanumeric();
+        let mut text = String::from(first);
+        while let Some(c) = characters.next_if(goes_on) {
+            text.push(c);
+        }
+        Some(Token { text, adjoins: !std::mem::replace(&mut gap, false) })
+    })
+}
+
+/// A text as its words are compared, with what is between them.
+pub(crate) fn fold(text: &str) -> String {
+    characters(text).collect()
+}
+
 /// The texts by which a user is found who calls themselves so.
 pub(crate) fn of_user(user_id: &UserId, display_name: Option<&str>) -> Vec<Word> {
-    let display_name = display_name.map(fold).unwrap_or_default();
+    let display_name = display_name.map(join).unwrap_or_default();
     let has_display_name = !display_name.text.is_empty();
     let mut ranks: BTreeMap<String, Rank> = BTreeMap::new();
     let mut keep = |text: String, begins_name: bool| {
         let rank = Rank::new(begins_name, has_display_name);
         ranks.entry(text).and_modify(|known| *known = rank.min(*known)).or_insert(rank);
     };
-    for name in [display_name, fold(user_id.localpart())] {
+    for name in [display_name, join(user_id.localpart())] {
         for (nth, start) in name.starts.iter().enumerate() {
             keep(name.text.get(*start..).map(kept).unwrap_or_default(), nth == 0);
         }
@@ -82,7 +123,7 @@ pub(crate) fn wanted(term: &str) -> Vec<Wanted> {
     if term.starts_with('@') && term.contains(':') {
         return vec![Wanted { beginning: identifier(term), with: None }];
     }
-    let folded = fold(term);
+    let folded = join(term);
     if folded.text.is_empty() {
         return Vec::new();
     }
@@ -106,38 +147,40 @@ fn kept(text: &str) -> String {
 
 /// A whole user id, which is found from its beginning only.
 fn identifier(user_id: &str) -> String {
-    small(user_id).filter(|c| !is_invisible(*c)).take(MAX_READ).collect()
+    characters(user_id).take(MAX_READ).collect()
 }
 
-fn fold(name: &str) -> Folded {
+/// The words of a name in one text.
+fn join(name: &str) -> Folded {
+    let read: String = name.chars().filter(|c| !is_invisible(*c)).take(MAX_READ).collect();
     let mut folded = Folded::default();
-    let (mut gap, mut stood_alone) = (true, false);
-    for c in small(name).filter(|c| !is_invisible(*c)).take(MAX_READ) {
-        if separates(c) {
-            gap = true;
-            continue;
-        }
-        let alone = stands_alone(c);
-        if gap && !folded.text.is_empty() {
+    for token in split(&read) {
+        if !folded.text.is_empty() && !token.adjoins {
             folded.text.push(' ');
         }
-        if (gap || alone || stood_alone) && folded.starts.len() < MAX_WORDS {
+        if folded.starts.len() < MAX_WORDS {
             folded.starts.push(folded.text.len());
         }
-        folded.text.push(c);
-        (gap, stood_alone) = (false, alone);
+        folded.text.push_str(&token.text);
     }
     if folded.text.is_empty() {
         // Who is called `?!` is found by that.
-        folded.text = small(name.trim()).filter(|c| !is_invisible(*c)).take(MAX_KEPT).collect();
+        folded.text = kept(fold(&read).trim());
         folded.starts.extend((!folded.text.is_empty()).then_some(0));
     }
     folded
 }
 
-/// In small letters. One of them has two forms, of which the second stands at the end of words.
-fn small(text: &str) -> impl Iterator<Item = char> {
-    text.chars().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c })
+/// The characters of a text that make a difference, in small letters, in one form where there are several.
+fn characters(text: &str) -> impl Iterator<Item = char> {
+    // Letters are taken apart to lose their accents, and put together again where they lose none, as in Korean.
+    let bare = text.nfkd().filter(|c| !is_invisible(*c) && !is_accent(*c));
+    // One small letter has two forms, of which the second stands at the end of words.
+    bare.nfc().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c })
+}
+
+fn is_accent(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36f}')
 }
 
 /// What is not seen and not typed: control characters, marks of direction, joiners, variations of emoji, and the last
@@ -157,41 +200,24 @@ fn is_invisible(c: char) -> bool {
         )
 }
 
-/// White space and punctuation.
-fn separates(c: char) -> bool {
-    c.is_whitespace()
-        || c.is_ascii_punctuation()
-        || matches!(
-            c,
-            '\u{a1}'
-                | '\u{ab}'
-                | '\u{b7}'
-                | '\u{bb}'
-                | '\u{bf}'
-                | '\u{60c}'
-                | '\u{61b}'
-                | '\u{61f}'
-                | '\u{2010}'..='\u{205e}'
-                | '\u{3001}'..='\u{3003}'
-                | '\u{3008}'..='\u{3020}'
-                | '\u{30fb}'
-                | '\u{ff01}'..='\u{ff0f}'
-                | '\u{ff1a}'..='\u{ff20}'
-        )
-}
-
 /// What is a word by itself although no space surrounds it: emoji and other symbols, and the characters of Chinese,
-/// Japanese and Korean, since a given name follows a family name there without a gap.
+/// Japanese and Korean, Thai, Lao, Khmer and Burmese.
 fn stands_alone(c: char) -> bool {
-    matches!(
+    let is_symbol = matches!(c, '\u{2190}'..='\u{2bff}' | '\u{4dc0}'..='\u{4dff}' | '\u{1f000}'..='\u{1faff}');
+    let has_no_spaces = matches!(
         c,
-        '\u{2190}'..='\u{2bff}'
+        '\u{e00}'..='\u{eff}'
+            | '\u{1000}'..='\u{109f}'
+            | '\u{1780}'..='\u{17ff}'
             | '\u{3040}'..='\u{30ff}'
-            | '\u{3400}'..='\u{9fff}'
+            | '\u{31f0}'..='\u{31ff}'
+            | '\u{3400}'..='\u{4dbf}'
+            | '\u{4e00}'..='\u{9fff}'
             | '\u{ac00}'..='\u{d7af}'
-            | '\u{1f000}'..='\u{1faff}'
+            | '\u{f900}'..='\u{faff}'
             | '\u{20000}'..='\u{3ffff}'
-    )
+    );
+    is_symbol || has_no_spaces && c.is_alphanumeric()
 }
 
 #[cfg(test)]
@@ -210,6 +236,32 @@ mod tests {
         let words = of_user(user_id!("@x:here"), Some(display_name));
         let has = |beginning: &str| words.iter().any(|word| word.text.starts_with(beginning));
         wanted(term).iter().any(|wanted| has(&wanted.beginning) && wanted.with.as_deref().is_none_or(has))
+    }
+
+    #[test]
+    fn a_text_is_cut_into_words() {
+        // What adjoins the word before it is marked.
+        let cut = |text: &str| {
+            let word = |token: Token| if token.adjoins { format!("+{}", token.text) } else { token.text };
+            split(text).map(word).collect::<Vec<_>>()
+        };
+        for (text, expected) in [
+            ("Crème\tBRÛLÉE!", vec!["creme", "brulee"]),
+            ("soft\u{ad}hyphen zero\u{200b}width word\u{2060}joiner", vec!["softhyphen", "zerowidth", "wordjoiner"]),
+            ("Ὀδυσσεύς", vec!["οδυσσευσ"]),
+            ("안녕 하세요", vec!["안", "+녕", "하", "+세", "+요"]),
+            ("\u{1112}\u{1161}\u{11ab}", vec!["한"]),
+            ("東京タワーへ ｶﾞ", vec!["東", "+京", "+タ", "+ワ", "+ー", "+へ", "ガ"]),
+            ("佐々木・健", vec!["佐", "+々", "+木", "健"]),
+            ("น้ำ", vec!["น\u{e49}\u{e4d}", "+\u{e32}"]),
+            ("Hi🦊there 👍🏽 ❤\u{fe0f}", vec!["hi", "+🦊", "+there", "👍", "+🏽", "❤"]),
+            ("हिन्दी में", vec!["हिन्दी", "में"]),
+            ("v1.19—№ 5", vec!["v1", "19", "no", "5"]),
+            ("\u{301}\u{3099} \u{94d}", vec![]),
+        ] {
+            assert_eq!(cut(text), expected, "{text}");
+        }
+        assert_eq!(fold("#Straße:ΠΟΛΙΣ\n"), "#straße:πολισ\n");
     }
 
     #[test]
@@ -236,6 +288,13 @@ mod tests {
         for (name, term) in [
             ("Ærøskøbing ÅSE", "åse"),
             ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),
+            ("Ὀδυσσεύς", "ΟΔΥΣΣΕΥΣ"),
+            ("Jos\u{e9}", "jose\u{301}"),
+            ("Jose\u{301}", "JOSE"),
+            ("ＡＢＣ Corp", "abc"),
+            ("abc", "ＡＢ"),
+            ("？！", "?"),
+            ("ｶﾞｲﾄﾞ", "ガイ"),
             ("Ольга Петрова", "ПЕТР"),
             ("山田太郎", "太郎"),
             ("김철수", "철수"),
@@ -252,7 +311,9 @@ mod tests {
         ] {
             assert!(found_by(name, term), "{name} by {term}");
         }
-        for (name, term) in [("Anna Berg", "nna"), ("Anna Berg", "anna z"), ("Anna Berg", "?"), ("?!", "a")] {
+        for (name, term) in
+            [("Anna Berg", "nna"), ("Anna Berg", "anna z"), ("Anna Berg", "?"), ("?!", "a"), ("ガイド", "カ")]
+        {
             assert!(!found_by(name, term), "{name} by {term}");
         }
     }
@@ -271,11 +332,12 @@ mod tests {
     #[test]
     fn whatever_is_written_is_bounded() {
         let long = "Ä".repeat(60_000);
-        assert_eq!(texts(&long), [("ä".repeat(MAX_KEPT), 0)]);
+        assert_eq!(texts(&long), [("a".repeat(MAX_KEPT), 0)]);
         assert!(found_by(&long, &long));
         let words: Vec<String> = (100..10_000).map(|n| n.to_string()).collect();
         assert_eq!(texts(&words.join(" ")).len(), MAX_WORDS);
         assert_eq!(wanted(&"x".repeat(10_000)).first().map(|wanted| wanted.beginning.len()), Some(MAX_KEPT));
+        assert!(texts(&"\u{fdfa}".repeat(10_000)).iter().all(|(text, _)| text.chars().count() <= MAX_KEPT));
         assert!(texts("\u{10ffff}").is_empty());
         assert!("ab" < end_of("a").as_str() && "a\u{10fffe}z" < end_of("a").as_str() && end_of("a").as_str() < "b");
     }

@@ -49,6 +49,7 @@ static MIGRATIONS: &[Migration] = migrations![
     10 "0010_moderation",
     11 "0011_delayed_events",
     12 "0012_threads",
+    13 "0013_words" then user_directory::fill,
     14 "0014_errands_in_order",
 ];
 
@@ -190,6 +191,15 @@ mod tests {
             VALUES ($1, $2, $3, 1, FALSE)";
         LIST_WORDS = "SELECT user_id, word, rank, is_public FROM user_directory_words ORDER BY user_id, word";
         COUNT_LISTED = "SELECT COUNT(*) FROM user_directory";
+        INSERT_LISTED = "INSERT INTO user_directory (user_id, is_public) VALUES ($1, TRUE)";
+        INSERT_WORD = "INSERT INTO user_directory_words (user_id, room_id, word, rank, is_public)
+            VALUES ($1, $2, $3, 0, TRUE)";
+        INSERT_SEARCHED = "INSERT INTO search (rowid, room, body) VALUES (7, 'r', 'old')"
+            | "INSERT INTO search (position, words) VALUES (7, 'old')";
+        SET_PROGRESS = "UPDATE search_progress SET position = 7";
+        FIND_PROGRESS = "SELECT position FROM search_progress";
+        COUNT_SEARCHED = "SELECT COUNT(*) FROM search WHERE search MATCH 'old'"
+            | "SELECT COUNT(*) FROM search WHERE words @@ CAST('old' AS tsquery)";
 
         DROP_LATE = "DROP INDEX late_events";
         DROP_LATE_TS = "ALTER TABLE events DROP COLUMN late_ts";
@@ -333,6 +343,36 @@ mod tests {
             assert_eq!(found.len(), expected.concat().len() + 2 * 1_100);
             let row = conn.find(&COUNT_LISTED, args![]).await.unwrap().unwrap();
             assert_eq!(row.get::<i64>(0).unwrap(), 1_104);
+            drop(conn);
+            database.close().await;
+        }
+    }
+
+    /// What was kept by its words as they were cut once is kept by them as they are cut now.
+    #[tokio::test]
+    async fn words_of_old_are_made_anew() {
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            undo(&mut tx, "0013_words", &[&INSERT_SEARCHED, &SET_PROGRESS]).await;
+            tx.execute(&INSERT_PERSON, args!["@x:here", None::<i64>]).await.unwrap();
+            tx.execute(&INSERT_LISTED, args!["@x:here"]).await.unwrap();
+            tx.execute(&INSERT_NAME, args!["@x:here", "\"José\""]).await.unwrap();
+            tx.execute(&INSERT_WORD, args!["@x:here", "", "josé"]).await.unwrap();
+            tx.commit().await.unwrap();
+            let count = async || {
+                let row = db.read().await.unwrap().find(&COUNT_SEARCHED, args![]).await.unwrap().unwrap();
+                row.get::<i64>(0).unwrap()
+            };
+            assert_eq!(count().await, 1);
+            assert_eq!(db.migrate().await.unwrap(), ["0013_words"]);
+            assert_eq!(count().await, 0);
+            let mut conn = db.read().await.unwrap();
+            let progress = conn.find(&FIND_PROGRESS, args![]).await.unwrap().unwrap();
+            assert_eq!(progress.get::<i64>(0).unwrap(), 0);
+            let rows = conn.list(&LIST_WORDS, args![]).await.unwrap();
+            let found: Vec<String> = rows.iter().map(|row| row.get(1).unwrap()).collect();
+            assert_eq!(found, ["@x:here", "jose", "x"]);
             drop(conn);
             database.close().await;
         }

@@ -21,7 +21,7 @@ use crate::{
     event::Pdu,
     position::Position,
     room::State,
-    store,
+    store, words,
 };
 
 /// The state that a card is made of, members apart.
@@ -44,7 +44,7 @@ pub(crate) struct Card {
     pub(crate) summary: RoomSummary,
     /// The rooms of a space, in the order in which clients show them.
     pub(crate) children: Vec<Arc<Pdu>>,
-    /// Name, topic and alias in lower case, to search in.
+    /// Name, topic and alias, folded to be searched in.
     words: String,
     /// What came later is not part of it.
     pub(super) position: Position,
@@ -102,7 +102,7 @@ impl Card {
         }
         let words =
             [summary.name.as_deref(), summary.topic.as_deref(), summary.canonical_alias.as_ref().map(AsRef::as_ref)];
-        let words = words.into_iter().flatten().collect::<Vec<_>>().join("\n").to_lowercase();
+        let words = words::fold(&words.into_iter().flatten().collect::<Vec<_>>().join("\n"));
         Self { children: children(state), summary, words, position }
     }
 
@@ -114,7 +114,7 @@ impl Card {
         self.summary.num_joined_members
     }
 
-    /// Whether name, topic or alias hold a term, which is in lower case.
+    /// Whether name, topic or alias hold a term, which is folded as they are.
     pub(super) fn mentions(&self, term: &str) -> bool {
         self.words.contains(term)
     }

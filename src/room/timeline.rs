@@ -77,9 +77,8 @@ pub struct Page {
     pub end: Option<Position>,
 }
 
-/// The surroundings of an event.
-pub struct Context {
-    pub event: Stored,
+/// What was said before and after an event.
+pub struct Surroundings {
     /// Newest first.
     pub before: Vec<Arc<Stored>>,
     /// Oldest first.
@@ -88,6 +87,12 @@ pub struct Context {
     pub start: Position,
     /// From here on forwards lies what is not part of `after`.
     pub end: Position,
+}
+
+/// An event in its surroundings.
+pub struct Context {
+    pub event: Stored,
+    pub around: Surroundings,
     /// The state of the room just after the last of these events, as far as the filter wants it.
     pub state: Vec<Arc<Pdu>>,
 }
@@ -187,35 +192,33 @@ impl Rooms {
     ) -> Result<Option<Context>> {
         let Some(event) = self.find_event(reading, event_id).await? else { return Ok(None) };
         let limit = limit.min(MAX_LIMIT);
-        self.surroundings(reading, event, (limit / 2, limit - limit / 2), filter).await.map(Some)
+        let around = self.surroundings(reading, event.position, (limit / 2, limit - limit / 2), filter).await?;
+        let last = around.after.last().map_or(event.position, |last| last.position);
+        let state = self.state_at(&reading.room, last).await?;
+        let events = around.before.iter().chain(&around.after).map(|event| &event.pdu).chain([&event.pdu]);
+        let state = wanted_state(&state, filter, events);
+        Ok(Some(Context { event, around, state }))
     }
 
-    /// What was said before and after an event that the user sees, so many events of each.
+    /// What was said before and after the place of an event that the user sees, so many events of each.
     pub async fn surroundings(
         &self,
         reading: &mut Reading,
-        event: Stored,
+        here: Position,
         (before, after): (usize, usize),
         filter: &RoomEventFilter,
-    ) -> Result<Context> {
-        let here = event.position;
+    ) -> Result<Surroundings> {
         let backward = Walk::new(reading, Direction::Backward, (Some(here.before()), None), before, filter);
         let before = self.page(reading, &backward).await?;
         let forward = Walk::new(reading, Direction::Forward, (Some(here), None), after, filter);
         let after = self.page(reading, &forward).await?;
         let start = before.end.or_else(|| before.events.last().map(|first| first.position.before()));
         let end = after.end.or_else(|| after.events.last().map(|last| last.position));
-        let last = after.events.last().map_or(here, |last| last.position);
-        let state = self.state_at(&reading.room, last).await?;
-        let events = before.events.iter().chain(&after.events).map(|event| &event.pdu).chain([&event.pdu]);
-        let state = wanted_state(&state, filter, events);
-        Ok(Context {
-            event,
+        Ok(Surroundings {
             before: before.events,
             after: after.events,
             start: start.unwrap_or(here.before()),
             end: end.unwrap_or(here),
-            state,
         })
     }
 }

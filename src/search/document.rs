@@ -2,6 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room_events>
 
+use ruma::events::TimelineEventType;
 use serde::Deserialize;
 
 use super::words::words;
@@ -16,10 +17,10 @@ pub(super) fn text_of(event: &Stored) -> Option<Text> {
         return None;
     }
     let pdu = &event.pdu;
-    let text = match pdu.kind().to_string().as_str() {
-        "m.room.message" => Text { body: words(&body(pdu)?), ..Text::default() },
-        "m.room.name" => Text { name: words(&pdu.content_as::<Name>().ok()?.name), ..Text::default() },
-        "m.room.topic" => Text { topic: topic(pdu), ..Text::default() },
+    let text = match pdu.kind() {
+        TimelineEventType::RoomMessage => Text { body: words(&body(pdu)?), ..Text::default() },
+        TimelineEventType::RoomName => Text { name: words(&pdu.content_as::<Name>().ok()?.name), ..Text::default() },
+        TimelineEventType::RoomTopic => Text { topic: topic(pdu), ..Text::default() },
         _ => return None,
     };
     (text != Text::default()).then_some(text)

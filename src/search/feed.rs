@@ -12,6 +12,7 @@ use super::{Searches, document::text_of};
 use crate::{
     error::Result,
     event::Stored,
+    fact::{Batch, News},
     node::Duty,
     position::Position,
     store::{self, search::Document},
@@ -41,7 +42,8 @@ impl Searches {
                 match self.take(self.0.rooms.log().tail().reached()).await {
                     Ok(reached) => {
                         taken = reached;
-                        // Where there is much to take, whoever writes gets at least as much of the database.
+                        // Where there is much to take, it rests as long as it has worked, so that whoever writes gets
+                        // on meanwhile. Somebody who searches does not wait for that.
                         if reached < self.0.rooms.log().tail().reached() { begun.elapsed() } else { REST }
                     }
                     Err(error) => {
@@ -60,16 +62,19 @@ impl Searches {
     }
 
     /// Has the index hold everything up to `until`, unless there is so much to take that it would be waited for too
-    /// long: then what is newest is not found yet.
-    pub(super) async fn catch_up(&self, until: Position) -> Result<()> {
+    /// long: then what is newest is not found yet. Tells up to where, or up to where at least, it holds the log.
+    pub(super) async fn catch_up(&self, until: Position) -> Result<Position> {
         let begun = Instant::now();
-        while self.take(until).await? < until {
+        loop {
+            let reached = self.take(until).await?;
+            if reached >= until {
+                return Ok(until);
+            }
             if begun.elapsed() >= PATIENCE {
                 tracing::warn!("the search index lags behind the log: a search may miss what is newest");
-                return Ok(());
+                return Ok(reached);
             }
         }
-        Ok(())
     }
 
     /// Takes a stretch of the log, if the index does not hold everything up to `until`, and tells how far it has come.
@@ -81,7 +86,18 @@ impl Searches {
             return Ok(from);
         }
         let until = until.min(Position(from.0.saturating_add(STEP)));
-        let events = store::event::list_between(&mut conn, from.next(), until).await?;
+        // What is remembered stands there as it was written: what has been redacted later is taken, and taken out again
+        // with the stretch that redacts it.
+        let remembered = self.0.rooms.log().tail().catch_up(from, |missed| {
+            missed.iter().take_while(|batch| batch.first <= until).cloned().collect::<Vec<_>>()
+        });
+        let stored;
+        let events: Vec<&Stored> = if let Some(batches) = &remembered {
+            batches.iter().flat_map(|batch| events_within(batch, from, until)).collect()
+        } else {
+            stored = store::event::list_between(&mut conn, from.next(), until).await?;
+            stored.iter().collect()
+        };
         // What was redacted in this stretch may have been indexed before it. It may also stand, if nobody was allowed
         // to redact it.
         let targets: Vec<&EventId> = events.iter().filter_map(|event| event.pdu.redacts()).collect();
@@ -89,18 +105,28 @@ impl Searches {
         drop(conn);
         let gone: Vec<i64> =
             targets.iter().filter(|event| text_of(event).is_none()).map(|event| event.position.0).collect();
-        let documents: Vec<Document<'_>> = events.iter().filter_map(document).collect();
+        let documents: Vec<Document<'_>> = events.into_iter().filter_map(document).collect();
+        let rows = store::search::rows(self.0.db.engine(), &documents);
 
         let mut tx = self.0.db.begin().await?;
         if !store::search::move_progress(&mut tx, from, until).await? {
             // Another node was quicker.
             return Ok(from);
         }
-        store::search::add(&mut tx, &documents).await?;
+        store::search::add(&mut tx, &rows).await?;
         store::search::remove(&mut tx, &gone).await?;
         tx.commit().await?;
         Ok(until)
     }
+}
+
+/// The events of a batch after one place, up to another.
+fn events_within(batch: &Batch, after: Position, until: Position) -> impl Iterator<Item = &Stored> {
+    let within = batch.entries().filter(move |(at, _)| after < *at && *at <= until);
+    within.filter_map(|(_, news)| match news {
+        News::Event(logged) => Some(&logged.stored),
+        _ => None,
+    })
 }
 
 fn document(event: &Stored) -> Option<Document<'_>> {

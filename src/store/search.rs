@@ -1,12 +1,13 @@
 //! `search` and `search_progress`: the full text of messages, names and topics, in the engine's own index. FTS5 on
-//! SQLite, `tsvector` on `PostgreSQL`; what is a word is decided above, so that both find the same.
+//! SQLite, `tsvector` on `PostgreSQL`; what is a word and how well something matches is decided above, so that both find
+//! the same in the same order.
 //!
 //! A room is a word too: looking for something in some rooms costs no more than looking for one more word. So is, on
 //! `PostgreSQL`, the stretch of the log: its index knows no order, and what is newest is found stretch by stretch.
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use aws_lc_rs::digest;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
@@ -25,32 +26,23 @@ statements! {
         | "INSERT INTO search (position, words) SELECT (value ->> 0)::bigint, (value ->> 1)::tsvector
             FROM jsonb_array_elements(CAST($1 AS jsonb)) ON CONFLICT (position) DO NOTHING";
     REMOVE_DOCUMENTS = "DELETE FROM search WHERE rowid IN LIST($1)" | "DELETE FROM search WHERE position IN LIST($1)";
-    /// The newest below $2 that match $1, and how well they match: on `PostgreSQL`, $4.
-    FIND_RANKED = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL,
-            CAST(-1000000 * bm25(search, 0.0, 1.0, 3.0, 2.0) AS INTEGER)
+    /// The newest below $2 that match $1.
+    FIND_NEWEST = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL
         FROM search CROSS JOIN events e ON e.position = search.rowid
         WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3"
         | "WITH hits AS MATERIALIZED (
             SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position < $2),
         newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
-        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL,
-            CAST(1000000 * ts_rank(s.words, CAST($4 AS tsquery)) AS bigint)
-        FROM newest n JOIN search s ON s.position = n.position JOIN events e ON e.position = n.position
-        ORDER BY n.position DESC";
-    FIND_NEWEST = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL, 0
-        FROM search CROSS JOIN events e ON e.position = search.rowid
-        WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3"
-        | "WITH hits AS MATERIALIZED (
-            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position < $2),
-        newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
-        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL, CAST(0 AS bigint)
+        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL
         FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
 }
 
 /// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters.
-const STRETCHES: [(u32, char); 3] = [(14, 'a'), (18, 'b'), (22, 'c')];
+/// In tests so short that a log has several.
+const STRETCHES: [(u32, char); 3] =
+    if cfg!(test) { [(3, 'a'), (4, 'b'), (5, 'c')] } else { [(14, 'a'), (18, 'b'), (22, 'c')] };
 /// How many stretches of one length are looked through before longer ones are.
-const FEW: i64 = 16;
+const FEW: i64 = if cfg!(test) { 2 } else { 16 };
 /// Words at a greater distance from the beginning have no place of their own on `PostgreSQL`.
 const MAX_PLACE: usize = 16_383;
 
@@ -70,6 +62,9 @@ pub(crate) struct Document<'a> {
     pub(crate) text: Text,
 }
 
+/// Documents on their way into the index of one engine.
+pub(crate) struct Rows(Option<String>);
+
 /// Where a search looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
@@ -78,23 +73,21 @@ pub(crate) struct Fields {
     pub(crate) topic: bool,
 }
 
-/// Words that follow each other.
+/// Words that follow each other, one of the things that a search asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sequence<'a> {
-    pub(crate) words: &'a [String],
+pub(crate) struct Phrase {
+    pub(crate) words: Vec<String>,
     /// Whether the last word may be the beginning of a longer one.
     pub(crate) is_prefix: bool,
 }
 
-/// What is looked for: every one of these sequences.
+/// What is looked for: every one of these phrases.
 pub(crate) struct Wanted<'a> {
-    pub(crate) sequences: &'a [Sequence<'a>],
+    pub(crate) phrases: &'a [Phrase],
     pub(crate) fields: Fields,
     pub(crate) rooms: &'a [&'a RoomId],
     /// Only what stands before this place.
     pub(crate) below: Position,
-    /// Whether it matters how well something matches.
-    pub(crate) ranked: bool,
     /// How many of the newest are given.
     pub(crate) most: i64,
 }
@@ -107,8 +100,6 @@ pub(crate) struct Hit {
     pub(crate) sender: OwnedUserId,
     /// Whether it has been redacted since.
     pub(crate) is_gone: bool,
-    /// How well it matches, in millionths; higher is better.
-    pub(crate) rank: i64,
 }
 
 /// Up to where the log has been indexed.
@@ -123,18 +114,27 @@ pub(crate) async fn move_progress(tx: &mut Tx, from: Position, until: Position) 
     Ok(tx.execute(&MOVE_PROGRESS, args![from.0, until.0]).await? == 1)
 }
 
-pub(crate) async fn add(tx: &mut Tx, documents: &[Document<'_>]) -> DbResult<()> {
-    if documents.is_empty() {
-        return Ok(());
+/// Documents as the rows of an engine, as they are made before the transaction that adds them.
+pub(crate) fn rows(engine: Engine, documents: &[Document<'_>]) -> Rows {
+    let mut rooms: HashMap<&RoomId, String> = HashMap::new();
+    let mut rows = Vec::with_capacity(documents.len());
+    for document in documents {
+        rows.push(match engine {
+            Engine::Sqlite => {
+                let room = rooms.entry(document.room_id).or_insert_with(|| room_word(document.room_id));
+                fts_row(document, room)
+            }
+            Engine::Postgres => serde_json::json!([document.position, vector(document)]),
+        });
     }
-    let rows: Vec<serde_json::Value> = match tx.engine() {
-        Engine::Sqlite => documents.iter().map(fts_row).collect(),
-        Engine::Postgres => {
-            documents.iter().map(|document| serde_json::json!([document.position, vector(document)])).collect()
-        }
-    };
-    let rows = serde_json::Value::Array(rows).to_string();
-    tx.execute(&ADD_DOCUMENTS, args![&rows]).await.map(drop)
+    Rows((!rows.is_empty()).then(|| serde_json::Value::Array(rows).to_string()))
+}
+
+pub(crate) async fn add(tx: &mut Tx, rows: &Rows) -> DbResult<()> {
+    match &rows.0 {
+        Some(rows) => tx.execute(&ADD_DOCUMENTS, args![rows]).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 pub(crate) async fn remove(tx: &mut Tx, positions: &[i64]) -> DbResult<()> {
@@ -146,11 +146,11 @@ pub(crate) async fn remove(tx: &mut Tx, positions: &[i64]) -> DbResult<()> {
 
 /// The newest that match, newest first.
 pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<Hit>> {
-    if wanted.rooms.is_empty() || wanted.sequences.is_empty() {
+    if wanted.rooms.is_empty() || wanted.phrases.is_empty() {
         return Ok(Vec::new());
     }
     if conn.engine() == Engine::Sqlite {
-        return run(conn, wanted, &fts_query(wanted), "").await;
+        return run(conn, wanted, &fts_query(wanted)).await;
     }
     let (rooms, words) = (ts_rooms(wanted), ts_words(wanted));
     let newest = wanted.below.before().0;
@@ -161,21 +161,16 @@ pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<H
             break;
         }
         let stretches: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
-        let hits = run(conn, wanted, &format!("({rooms}) & ({}) & {words}", stretches.join(" | ")), &words).await?;
+        let hits = run(conn, wanted, &format!("({rooms}) & ({}) & {words}", stretches.join(" | "))).await?;
         if i64::try_from(hits.len()).is_ok_and(|count| count >= wanted.most) {
             return Ok(hits);
         }
     }
-    run(conn, wanted, &format!("({rooms}) & {words}"), &words).await
+    run(conn, wanted, &format!("({rooms}) & {words}")).await
 }
 
-async fn run(conn: &mut Conn, wanted: &Wanted<'_>, query: &str, words: &str) -> DbResult<Vec<Hit>> {
-    let statement = if wanted.ranked { &FIND_RANKED } else { &FIND_NEWEST };
-    let mut arguments = args![query, wanted.below.0, wanted.most].to_vec();
-    if wanted.ranked && conn.engine() == Engine::Postgres {
-        arguments.extend_from_slice(args![words]);
-    }
-    let rows = conn.list(statement, &arguments).await?;
+async fn run(conn: &mut Conn, wanted: &Wanted<'_>, query: &str) -> DbResult<Vec<Hit>> {
+    let rows = conn.list(&FIND_NEWEST, args![query, wanted.below.0, wanted.most]).await?;
     rows.iter().map(hit).collect()
 }
 
@@ -185,14 +180,12 @@ fn hit(row: &Row) -> DbResult<Hit> {
         room_id: row.get(1)?,
         sender: row.get(2)?,
         is_gone: !row.get::<bool>(3)?,
-        rank: row.get(4)?,
     })
 }
 
 /// A row of the FTS5 table: its tokeniser splits at spaces and leaves the words as they are.
-fn fts_row(document: &Document<'_>) -> serde_json::Value {
+fn fts_row(document: &Document<'_>, room: &str) -> serde_json::Value {
     let Text { body, name, topic } = &document.text;
-    let room = room_word(document.room_id);
     serde_json::json!([document.position, room, body.join(" "), name.join(" "), topic.join(" ")])
 }
 
@@ -205,10 +198,9 @@ fn fts_query(wanted: &Wanted<'_>) -> String {
         .filter(|(_, is_in)| *is_in)
         .map(|(field, _)| *field)
         .collect();
-    let sequence = |sequence: &Sequence<'_>| {
-        format!("\"{}\"{}", sequence.words.join(" "), if sequence.is_prefix { " *" } else { "" })
-    };
-    let words: Vec<String> = wanted.sequences.iter().map(sequence).collect();
+    let phrase =
+        |phrase: &Phrase| format!("\"{}\"{}", phrase.words.join(" "), if phrase.is_prefix { " *" } else { "" });
+    let words: Vec<String> = wanted.phrases.iter().map(phrase).collect();
     format!("(room : ({})) AND ({{{}}} : ({}))", rooms.join(" OR "), fields.join(" "), words.join(" AND "))
 }
 
@@ -251,17 +243,17 @@ fn ts_words(wanted: &Wanted<'_>) -> String {
     let Fields { body, name, topic } = wanted.fields;
     let labels: String =
         [('A', name), ('B', topic), ('D', body)].iter().filter(|(_, is_in)| *is_in).map(|(label, _)| *label).collect();
-    let sequence = |sequence: &Sequence<'_>| {
-        let last = sequence.words.len().saturating_sub(1);
+    let phrase = |phrase: &Phrase| {
+        let last = phrase.words.len().saturating_sub(1);
         let word = |(number, word): (usize, &String)| {
-            let prefix = if sequence.is_prefix && number == last { "*" } else { "" };
+            let prefix = if phrase.is_prefix && number == last { "*" } else { "" };
             format!("{}:{prefix}{labels}", ts_quoted(word))
         };
-        let words: Vec<String> = sequence.words.iter().enumerate().map(word).collect();
+        let words: Vec<String> = phrase.words.iter().enumerate().map(word).collect();
         format!("({})", words.join(" <-> "))
     };
-    let sequences: Vec<String> = wanted.sequences.iter().map(sequence).collect();
-    sequences.join(" & ")
+    let phrases: Vec<String> = wanted.phrases.iter().map(phrase).collect();
+    phrases.join(" & ")
 }
 
 fn ts_quoted(word: &str) -> String {

@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use hearth::{app::Administration, config::RateLimit};
+use hearth::config::RateLimit;
 use serde_json::{Value, json};
 
 use crate::{
@@ -553,8 +553,7 @@ on_both! {
         let alice = world.user("alice").await;
         let room = alice.create_room(json!({})).await;
         let (hushed, spoken) = (alice.say_later(&room, "hushed", 5_000).await, alice.say_later(&room, "spoken", 6_000).await);
-        let app = world.app();
-        let operator = Administration::open(&world.config, app.db.clone(), world.clock.clone(), &app.random).await.unwrap();
+        let operator = world.administration().await;
         let send = format!("{}/send", one(&hushed));
         operator.set_locked("alice", true).await.unwrap();
         world.call("POST", &send, None, None).await.refused(401, "M_USER_LOCKED");

@@ -96,7 +96,9 @@ on_both! {
         };
         assert_eq!(search(json!({ "generic_search_term": "cheese" })).await, ["Second"]);
         assert_eq!(search(json!({ "generic_search_term": "CHEES" })).await, ["Second", "Third"]);
-        assert_eq!(search(json!({ "generic_search_term": "überr" })).await, ["Überraschung"]);
+        for term in ["überr", "u\u{308}berr", "UBERR", "ｕｂｅｒｒ"] {
+            assert_eq!(search(json!({ "generic_search_term": term })).await, ["Überraschung"], "{term}");
+        }
         assert_eq!(search(json!({ "generic_search_term": "100%" })).await, [""; 0]);
         assert_eq!(search(json!({ "room_types": ["m.space"] })).await, ["A space"]);
         assert_eq!(search(json!({ "room_types": [null] })).await, ["Second", "Third", "Überraschung"]);

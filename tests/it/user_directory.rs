@@ -205,6 +205,7 @@ on_both! {
             ("u6", long.as_str(), vec!["þþþ", long.as_str()]),
             ("u7", "%_ \\' OR 1=1", vec!["or", "or 1=1"]),
             ("u8", "***", vec!["***", "*"]),
+            ("u9", "Jos\u{e9} ＷＩＤＥ", vec!["jose", "jose\u{301}", "JOSÉ", "wide"]),
         ] {
             let user = person(&world, localpart, name).await;
             user.join(&room).await.ok();

@@ -10,6 +10,7 @@ use crate::{
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
+    room::timeline::Context,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -22,18 +23,19 @@ async fn context(app: App, call: Call<Request>) -> ApiResult<Response> {
     let ignored = app.account_data.ignored(&caller.user_id).await?;
     let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
     let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
-    let context = found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;
+    let Context { event, around, state } =
+        found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;
 
     let now = app.clock.now();
-    let events = context.before.iter().chain(&context.after).map(|event| &**event).chain([&context.event]);
+    let events = around.before.iter().chain(&around.after).map(|event| &**event).chain([&event]);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
     let mut response = Response::new();
-    response.start = Some(context.start.to_string());
-    response.end = Some(context.end.to_string());
-    response.events_before = context.before.iter().map(|event| writer.write(event)).collect();
-    response.event = Some(writer.write(&context.event));
-    response.events_after = context.after.iter().map(|event| writer.write(event)).collect();
+    response.start = Some(around.start.to_string());
+    response.end = Some(around.end.to_string());
+    response.events_before = around.before.iter().map(|event| writer.write(event)).collect();
+    response.event = Some(writer.write(&event));
+    response.events_after = around.after.iter().map(|event| writer.write(event)).collect();
     let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
-    response.state = context.state.iter().map(|event| client_event(event, &format)).collect();
+    response.state = state.iter().map(|event| client_event(event, &format)).collect();
     Ok(response)
 }

@@ -28,8 +28,9 @@ use crate::{
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
-    room::{reading::Reading, timeline::Context},
-    search::{Criteria, Fields, Found, Group, Order, Place},
+    rate_limit::Limit,
+    room::{reading::Reading, timeline::Surroundings},
+    search::{Criteria, Fields, Found, Group, Match, Order, Place},
 };
 
 /// How many results come in a page where the client does not say, and at most.
@@ -44,6 +45,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn search(app: App, call: Call<Search>) -> ApiResult<search_events::Response> {
     let Call { request: Search { request, wants_context }, caller, .. } = call;
+    app.rate_limits.check(Limit::Message, &caller).await?;
     let mut categories = ResultCategories::new();
     if let Some(asked) = &request.search_categories.room_events {
         let from = request.next_batch.as_deref().map(str::parse).transpose()?;
@@ -82,14 +84,15 @@ async fn room_events(
     }
     for result in std::mem::take(&mut found.results) {
         let Some(reading) = found.readings.get_mut(result.event.pdu.room_id()) else { continue };
-        let context = if wants_context {
+        let around = if wants_context {
             let limit = |limit: UInt| usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_CONTEXT);
             let limits = (limit(asked.event_context.before_limit), limit(asked.event_context.after_limit));
-            Some(app.rooms.surroundings(reading, result.event.clone(), limits, &RoomEventFilter::default()).await?)
+            let here = result.event.position;
+            Some(app.rooms.surroundings(reading, here, limits, &RoomEventFilter::default()).await?)
         } else {
             None
         };
-        answer.results.push(write(app, caller, asked, reading, (&result.event, result.rank), context).await?);
+        answer.results.push(write(app, caller, asked, reading, &result, around).await?);
     }
     Ok(answer)
 }
@@ -100,21 +103,21 @@ async fn write(
     caller: &Caller,
     asked: &Asked,
     reading: &Reading,
-    (event, rank): (&Stored, f64),
-    context: Option<Context>,
+    Match { event, rank }: &Match,
+    around: Option<Surroundings>,
 ) -> Result<SearchResult> {
-    let around = context.iter().flat_map(|context| context.before.iter().chain(&context.after));
-    let events: Vec<&Stored> = around.map(|event| &**event).chain([event]).collect();
+    let others = around.iter().flat_map(|around| around.before.iter().chain(&around.after));
+    let events: Vec<&Stored> = others.map(|event| &**event).chain([event]).collect();
     let writer = app.rooms.writer(reading, events.iter().copied(), &caller.device_id, app.clock.now()).await?;
     let mut result = SearchResult::new();
-    result.rank = Some(rank);
+    result.rank = Some(f64::from(*rank));
     result.result = Some(writer.write(event));
-    if let Some(context) = &context {
+    if let Some(around) = &around {
         let mut written = EventContextResult::new();
-        written.start = Some(context.start.to_string());
-        written.end = Some(context.end.to_string());
-        written.events_before = context.before.iter().map(|event| writer.write(event)).collect();
-        written.events_after = context.after.iter().map(|event| writer.write(event)).collect();
+        written.start = Some(around.start.to_string());
+        written.end = Some(around.end.to_string());
+        written.events_before = around.before.iter().map(|event| writer.write(event)).collect();
+        written.events_after = around.after.iter().map(|event| writer.write(event)).collect();
         if asked.event_context.include_profile {
             written.profile_info = profiles(app, reading, event, &events).await?;
         }

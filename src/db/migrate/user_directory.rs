@@ -1,4 +1,5 @@
-//! The words of the names that are there already, for `0007_user_directory`: SQL does not know where a word begins.
+//! The words of the names that are there already, for `0007_user_directory` and, since they are other words than once,
+//! for `0013_words`: SQL does not know where a word begins.
 
 use futures_util::future::BoxFuture;
 use ruma::OwnedUserId;

@@ -186,15 +186,15 @@ async fn the_context_of_an_event_joins_onto_pages_without_gap_or_overlap() {
     for limit in [0, 1, 2, 5, 200] {
         let mut reading = test.rooms.open(&room_id, &user("bob")).await.unwrap();
         let context = test.rooms.context(&mut reading, middle.event_id(), limit, &EVERYTHING).await.unwrap().unwrap();
-        assert!(context.before.len() + context.after.len() <= limit);
-        let earlier = Walk::new(&reading, Direction::Backward, (Some(context.start), None), 200, &EVERYTHING);
+        assert!(context.around.before.len() + context.around.after.len() <= limit);
+        let earlier = Walk::new(&reading, Direction::Backward, (Some(context.around.start), None), 200, &EVERYTHING);
         let earlier = test.rooms.page(&mut reading, &earlier).await.unwrap();
-        let later = Walk::new(&reading, Direction::Forward, (Some(context.end), None), 200, &EVERYTHING);
+        let later = Walk::new(&reading, Direction::Forward, (Some(context.around.end), None), 200, &EVERYTHING);
         let later = test.rooms.page(&mut reading, &later).await.unwrap();
         let mut seen: Vec<Position> = earlier.events.iter().rev().map(|event| event.position).collect();
-        seen.extend(context.before.iter().rev().map(|event| event.position));
+        seen.extend(context.around.before.iter().rev().map(|event| event.position));
         seen.push(context.event.position);
-        seen.extend(context.after.iter().chain(&later.events).map(|event| event.position));
+        seen.extend(context.around.after.iter().chain(&later.events).map(|event| event.position));
         assert_eq!(seen, all, "limit {limit}");
     }
 }
