@@ -103,7 +103,7 @@ on_both! {
         let (alice, operator) = (alice.at(&world), world.administration().await);
         let since = next(&alice.sync(None).await);
         operator.send_notice(Some("alice"), "Guess who.").await.unwrap();
-        assert_eq!(told(&alice, &room, &since, 1).await, ["Guess who."]);
+        assert_eq!(alice.hear(&room, &since, 1).await, ["Guess who."]);
         let sender = format!("/_matrix/client/v3/rooms/{}/state/m.room.member/@notices:localhost", escape(&room));
         assert_eq!(alice.get(&sender).await.ok()["displayname"], "The owls");
     }
