@@ -191,6 +191,10 @@ async fn redactions_and_new_messages_between_pages_neither_hide_nor_repeat_anyth
         let mut orchard = Orchard::new(world).await;
         for order in [Order::Recent, Order::Rank] {
             for term in ["apple", "apple red"] {
+                // In place of what has been redacted.
+                for number in 0..60 {
+                    orchard.say(number).await;
+                }
                 let asked = Asked::new(term, order);
                 let mut pending: Vec<Said> = orchard.matching(term).into_iter().map(|(_, said)| said.clone()).collect();
                 let (mut from, mut all, mut redacted, mut number) = (None, Vec::new(), HashSet::new(), 0);

@@ -275,13 +275,15 @@ impl Syncs {
         let Some(left) = sight.left_at().map(|left| left.min(until)).filter(|left| *left > after) else {
             // An invitation, a knock or a ban has ended, or begun. The user has not been inside since.
             let timeline = timeline::only(&self.0, request, room, until).await?;
-            let (room_id, state) = (room_id.to_owned(), RoomState::default());
+            let (room_id, state) = (room_id.to_owned(), RoomState::default().with(request, &timeline));
             return Ok(LeftRoom { room_id, timeline, state, account_data: Vec::new() });
         };
         let mut timeline = timeline::gather(&self.0, request, room, after, left).await?;
-        let state = state::gather(&self.0, request, room, since, &timeline, left).await?;
+        let mut state = state::gather(&self.0, request, room, since, &timeline, left).await?;
         if left < until {
-            timeline.events.extend(timeline::only(&self.0, request, room, until).await?.events);
+            let later = timeline::only(&self.0, request, room, until).await?;
+            state = state.with(request, &later);
+            timeline.events.extend(later.events);
         }
         let account_data = self.room_account_data(request, room_id, after, until).await?;
         Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })

@@ -32,6 +32,15 @@ impl RoomState {
     pub(crate) fn events(&self) -> impl Iterator<Item = &Arc<Pdu>> {
         self.0.iter()
     }
+
+    /// The same with the events of a timeline, for clients that take no state from there.
+    pub(super) fn with(mut self, request: &Request, timeline: &Timeline) -> Self {
+        for pdu in timeline.events.iter().map(|event| &event.pdu).filter(|_| request.state_after) {
+            self.0.retain(|before| (before.kind(), before.state_key()) != (pdu.kind(), pdu.state_key()));
+            self.0.push(Arc::clone(pdu));
+        }
+        self
+    }
 }
 
 /// What is told of a room from outside it.
