@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{Conn, Db, DbResult, Insert, Statement};
@@ -45,6 +45,14 @@ async fn postgres(admin_url: String) -> TestDatabase {
     let (server, _) = server.rsplit_once('/').unwrap();
     let url = format!("{server}/{name}?{query}");
     TestDatabase { db: open(&url).await, url, place: Place::Server { admin_url, name } }
+}
+
+/// How SQLite is going to answer a statement, step by step.
+pub(crate) async fn plan(database: &TestDatabase, sql: &str) -> Vec<String> {
+    let mut connection = SqliteConnection::connect(&database.url).await.unwrap();
+    let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    rows.iter().map(|row| row.get("detail")).collect()
 }
 
 async fn open(url: &str) -> Db {

@@ -8,43 +8,51 @@ use crate::{
     position::Position,
 };
 
+// Wherever a parent is named, few rows have it, but many may be of the same room: `room_id || ''` keeps SQLite, which
+// does not know which are fewer, from reading all of those by their index.
 statements! {
     DELETE_RELATION = "DELETE FROM relations WHERE event_id = $1";
     /// What bundles are made of: how many, the last of them, and how many are $4's, of those not sent by $5.
     SUMMARISE_RELATIONS = "SELECT parent, rel_type, COUNT(*), MAX(position), COUNT(CASE WHEN sender = $4 THEN 1 END)
-        FROM relations WHERE parent IN LIST($6) AND room_id = $1 AND position > $2 AND position <= $3
+        FROM relations WHERE parent IN LIST($6) AND room_id || '' = $1 AND position > $2 AND position <= $3
             AND rel_type IN ('m.thread', 'm.replace', 'm.reference') AND NOT (sender IN LIST($5))
         GROUP BY parent, rel_type";
     /// The latest edit of each parent by each sender and of each type.
     LATEST_EDITS = "SELECT parent, position, sender, type, origin_server_ts, event_id FROM (
             SELECT parent, position, sender, type, origin_server_ts, event_id,
                 ROW_NUMBER() OVER (PARTITION BY parent, sender, type ORDER BY origin_server_ts DESC, event_id DESC) AS age
-            FROM relations WHERE parent IN LIST($4) AND room_id = $1 AND position > $2 AND position <= $3 AND is_edit
+            FROM relations WHERE parent IN LIST($4) AND room_id || '' = $1 AND position > $2 AND position <= $3 AND is_edit
         ) ranked WHERE age = 1";
     LIST_REFERENCES = "SELECT parent, event_id FROM relations
-        WHERE parent IN LIST($5) AND room_id = $1 AND position > $2 AND position <= $3 AND rel_type = 'm.reference'
+        WHERE parent IN LIST($5) AND room_id || '' = $1 AND position > $2 AND position <= $3 AND rel_type = 'm.reference'
             AND NOT (sender IN LIST($4))
         ORDER BY position LIMIT $6";
+    CHILDREN_FORWARD = "SELECT position FROM relations
+        WHERE parent = $2 AND room_id || '' = $1 AND position > $3 AND position <= $4
+            AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6) ORDER BY position LIMIT $7";
+    CHILDREN_BACKWARD = "SELECT position FROM relations
+        WHERE parent = $2 AND room_id || '' = $1 AND position > $3 AND position <= $4
+            AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6) ORDER BY position DESC LIMIT $7";
     /// What relates to $2, or to what relates to it, $7 times at most; oldest first, or newest first where $9 is negative.
-    LIST_CHILDREN = "WITH RECURSIVE tree(event_id, position, depth) AS (
+    LIST_DESCENDANTS = "WITH RECURSIVE tree(event_id, position, depth) AS (
             SELECT event_id, position, CAST(1 AS BIGINT) FROM relations
-            WHERE parent = $2 AND room_id = $1 AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6)
+            WHERE parent = $2 AND room_id || '' = $1 AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR type = $6)
             UNION
             SELECT r.event_id, r.position, tree.depth + 1 FROM tree JOIN relations r ON r.parent = tree.event_id
-            WHERE tree.depth < $7 AND r.room_id = $1 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.type = $6)
+            WHERE tree.depth < $7 AND r.room_id || '' = $1 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.type = $6)
         ) SELECT position FROM tree WHERE position > $3 AND position <= $4 GROUP BY position ORDER BY position * $9 LIMIT $8";
     /// Threads by their last words, newest first: all of them, or those in which $4 has taken part.
     LIST_THREADS = "SELECT r.parent, r.position FROM relations r
         WHERE r.room_id = $1 AND r.rel_type = 'm.thread' AND r.position <= $2
             AND NOT EXISTS (SELECT 1 FROM relations later WHERE later.parent = r.parent AND later.position > r.position
-                AND later.position <= $3 AND later.room_id = $1 AND later.rel_type = 'm.thread')
+                AND later.position <= $3 AND later.room_id || '' = $1 AND later.rel_type = 'm.thread')
             AND ($4 = ''
                 OR EXISTS (SELECT 1 FROM events root WHERE root.event_id = r.parent AND root.sender = $4)
                 OR EXISTS (SELECT 1 FROM relations own WHERE own.parent = r.parent AND own.rel_type = 'm.thread'
-                    AND own.room_id = $1 AND own.sender = $4))
+                    AND own.room_id || '' = $1 AND own.sender = $4))
         ORDER BY r.position DESC LIMIT $5";
     LIST_ANNOTATIONS = "SELECT position FROM relations
-        WHERE parent = $1 AND rel_type = 'm.annotation' AND type = $2 AND sender = $3 AND room_id = $4";
+        WHERE parent = $1 AND rel_type = 'm.annotation' AND type = $2 AND sender = $3 AND room_id || '' = $4";
 }
 
 static INSERT_RELATIONS: Insert = Insert::new(
@@ -181,9 +189,14 @@ pub(crate) async fn list_children(
     backward: bool,
     limit: i64,
 ) -> DbResult<Vec<i64>> {
-    let order: i64 = if backward { -1 } else { 1 };
-    let args = args![room_id, parent, after.0, until.0, rel_type, kind, depth, limit, order];
-    let rows = conn.list(&LIST_CHILDREN, args).await?;
+    let rows = if depth > 1 {
+        let order: i64 = if backward { -1 } else { 1 };
+        let args = args![room_id, parent, after.0, until.0, rel_type, kind, depth, limit, order];
+        conn.list(&LIST_DESCENDANTS, args).await?
+    } else {
+        let statement = if backward { &CHILDREN_BACKWARD } else { &CHILDREN_FORWARD };
+        conn.list(statement, args![room_id, parent, after.0, until.0, rel_type, kind, limit]).await?
+    };
     rows.iter().map(|row| row.get(0)).collect()
 }
 
