@@ -43,7 +43,7 @@ impl Question {
 /// What was found, and where the next page begins.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
-    #[serde(alias = "rooms", alias = "results")]
+    #[serde(default, alias = "rooms", alias = "results")]
     chunk: Vec<IgnoredAny>,
     #[serde(default)]
     next_batch: Option<String>,

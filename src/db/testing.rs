@@ -50,7 +50,8 @@ async fn postgres(admin_url: String) -> TestDatabase {
 /// How SQLite is going to answer a statement, step by step.
 pub(crate) async fn plan(database: &TestDatabase, sql: &str) -> Vec<String> {
     let mut connection = SqliteConnection::connect(&database.url).await.unwrap();
-    let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();
+    let rows =
+        sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     rows.iter().map(|row| row.get("detail")).collect()
 }
