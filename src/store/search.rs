@@ -37,12 +37,13 @@ statements! {
         FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
 }
 
-/// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters.
-/// In tests so short that a log has several.
-const STRETCHES: [(u32, char); 3] =
-    if cfg!(test) { [(3, 'a'), (4, 'b'), (5, 'c')] } else { [(14, 'a'), (18, 'b'), (22, 'c')] };
+/// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters. Each hit in
+/// them is read before the newest are chosen, since labels are not in the index: hence short ones first, for words that
+/// are in every other message. In tests so short that a log has several.
+const STRETCHES: &[(u32, char)] =
+    if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
 /// How many stretches of one length are looked through before longer ones are.
-const FEW: i64 = if cfg!(test) { 2 } else { 16 };
+const FEW: i64 = 2;
 /// Words at a greater distance from the beginning have no place of their own on `PostgreSQL`.
 const MAX_PLACE: usize = 16_383;
 
@@ -154,7 +155,7 @@ pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<H
     }
     let (rooms, words) = (ts_rooms(wanted), ts_words(wanted));
     let newest = wanted.below.before().0;
-    for (bits, letter) in STRETCHES {
+    for &(bits, letter) in STRETCHES {
         let last = newest >> bits;
         let first = last - FEW + 1;
         if first <= 0 {
@@ -218,7 +219,7 @@ fn room_word(room_id: &RoomId) -> String {
 /// <https://www.postgresql.org/docs/current/datatype-textsearch.html>
 fn vector(document: &Document<'_>) -> String {
     let mut vector = ts_quoted(&format!("!{}", document.room_id));
-    for (bits, letter) in STRETCHES {
+    for &(bits, letter) in STRETCHES {
         write!(vector, " '#{letter}{}'", document.position.0 >> bits).unwrap_or_default();
     }
     let mut place = 0;
