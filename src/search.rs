@@ -51,8 +51,6 @@ const WINDOW: usize = if cfg!(test) { 6 } else { 300 };
 const STEP: usize = if cfg!(test) { 2 } else { 100 };
 /// How many windows one request looks through.
 const MAX_WINDOWS: usize = 10;
-/// How many rooms are asked for at once.
-const ROOMS: usize = 200;
 /// The most words of a search term.
 const MAX_WORDS: usize = 64;
 
@@ -255,20 +253,9 @@ impl Searches {
         place: &mut Place,
         readings: &mut HashMap<OwnedRoomId, Reading>,
     ) -> Result<Window> {
-        let mut hits = Vec::new();
-        for rooms in rooms.chunks(ROOMS) {
-            let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
-            let wanted = Wanted {
-                phrases,
-                fields: criteria.fields,
-                rooms: &rooms,
-                below: place.below,
-                most: i64::try_from(WINDOW).unwrap_or(i64::MAX),
-            };
-            hits.extend(store::search::find(&mut self.0.db.read().await?, &wanted).await?);
-        }
-        hits.sort_unstable_by_key(|hit| std::cmp::Reverse(hit.position));
-        hits.truncate(WINDOW);
+        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
+        let wanted = Wanted { phrases, fields: criteria.fields, rooms: &rooms, below: place.below, most: WINDOW };
+        let mut hits = store::search::find(&mut self.0.db.read().await?, &wanted).await?;
         let full = hits.last().filter(|_| hits.len() == WINDOW).map(|hit| hit.position);
         let mut begin = full.unwrap_or(Position::START);
         if criteria.order == Order::Rank && place.counted < place.below {
@@ -314,11 +301,14 @@ impl Searches {
         place: &mut Place,
         results: &mut Vec<Match>,
     ) -> Result<bool> {
-        let step = match criteria.order {
-            Order::Rank => WINDOW,
-            Order::Recent => criteria.limit.max(STEP),
-        };
-        for hits in hits.chunks(step) {
+        let (mut now, mut later) = hits.split_at(match criteria.order {
+            Order::Rank => hits.len(),
+            // Enough to know that there are more, unless a filter drops some.
+            Order::Recent => hits.len().min(criteria.limit - results.len() + 1),
+        });
+        while !now.is_empty() {
+            let hits = now;
+            (now, later) = later.split_at(later.len().min(STEP));
             let mut matches = self.read(criteria, phrases, hits).await?;
             if criteria.order == Order::Rank {
                 matches.sort_unstable_by_key(|found| std::cmp::Reverse(found.merit()));

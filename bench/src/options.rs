@@ -79,7 +79,7 @@ pub(crate) struct Options {
     pub(crate) rooms: u32,
 
     /// Messages that `search_messages` has said before it searches (a million take some minutes: raise --give-up)
-    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) messages: u32,
 
     /// Long polls that `idle_polls` holds. For their memory start the server afresh and play nothing else: a

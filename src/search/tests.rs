@@ -18,7 +18,8 @@ struct Said {
     text: String,
 }
 
-/// Two rooms of two users, and what was said there.
+/// Two rooms of two users, and what was said there. The second is also in a room where much is said that the first, who
+/// searches, does not find.
 struct Orchard {
     world: World,
     rooms: Vec<OwnedRoomId>,
@@ -31,9 +32,14 @@ impl Orchard {
         let users = vec![user("alice"), user("bob")];
         let members: Vec<&UserId> = users.iter().map(AsRef::as_ref).collect();
         let rooms = vec![world.room(&members).await, world.room(&members).await];
+        let elsewhere = world.room(&members[1..]).await;
         let mut orchard = Self { world, rooms, users, said: Vec::new() };
         for number in 0..120 {
             orchard.say(number).await;
+            // Here and there, and once more than is looked at before the rooms are asked for.
+            for _ in 0..if number == 80 { 50 } else { number % 2 } {
+                orchard.world.say(&elsewhere, &orchard.users[1], "red apple apples pear").await;
+            }
         }
         orchard
     }

@@ -7,7 +7,11 @@
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use aws_lc_rs::digest;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
@@ -44,6 +48,13 @@ const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
 /// How many stretches of one length are looked through before longer ones are.
 const FEW: i64 = 2;
+/// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
+/// both engines more the more they are, and most people find most of what is said where they are.
+const MOST_LOOKED_AT: usize = if cfg!(test) { 24 } else { 5_000 };
+/// With so few rooms there is no need for that: they are a few words more. In tests so few that both are tried.
+const FEW_ROOMS: usize = if cfg!(test) { 1 } else { 4 };
+/// How many rooms are asked for at once.
+const MOST_ROOMS: usize = 200;
 /// Words at a greater distance from the beginning have no place of their own on `PostgreSQL`.
 const MAX_PLACE: usize = 16_383;
 
@@ -90,7 +101,7 @@ pub(crate) struct Wanted<'a> {
     /// Only what stands before this place.
     pub(crate) below: Position,
     /// How many of the newest are given.
-    pub(crate) most: i64,
+    pub(crate) most: usize,
 }
 
 /// An event that matches.
@@ -147,31 +158,76 @@ pub(crate) async fn remove(tx: &mut Tx, positions: &[i64]) -> DbResult<()> {
 
 /// The newest that match, newest first.
 pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<Hit>> {
+    let mut found = Vec::new();
     if wanted.rooms.is_empty() || wanted.phrases.is_empty() {
-        return Ok(Vec::new());
+        return Ok(found);
     }
+    let rooms: HashSet<&RoomId> = wanted.rooms.iter().copied().collect();
+    let (mut below, mut looked_at, mut look) = (wanted.below, 0, wanted.most);
+    while rooms.len() > FEW_ROOMS && looked_at + look <= MOST_LOOKED_AT {
+        let matches = list_newest(conn, wanted, &[], below, look).await?;
+        let is_all = matches.len() < look;
+        below = matches.last().map_or(below, |hit| hit.position);
+        looked_at += look;
+        found.extend(matches.into_iter().filter(|hit| rooms.contains(&*hit.room_id)));
+        if is_all || found.len() >= wanted.most {
+            found.truncate(wanted.most);
+            return Ok(found);
+        }
+        look = still_needed(wanted.most, found.len(), looked_at);
+    }
+    let mut older = Vec::new();
+    for rooms in wanted.rooms.chunks(MOST_ROOMS) {
+        older.extend(list_newest(conn, wanted, rooms, below, wanted.most - found.len()).await?);
+    }
+    older.sort_unstable_by_key(|hit| Reverse(hit.position));
+    found.extend(older);
+    found.truncate(wanted.most);
+    Ok(found)
+}
+
+/// The newest matches below some place, newest first; in any room if none is given.
+async fn list_newest(
+    conn: &mut Conn,
+    wanted: &Wanted<'_>,
+    rooms: &[&RoomId],
+    below: Position,
+    most: usize,
+) -> DbResult<Vec<Hit>> {
     if conn.engine() == Engine::Sqlite {
-        return run(conn, wanted, &fts_query(wanted)).await;
+        return run(conn, &fts_query(wanted, rooms), below, most).await;
     }
-    let (rooms, words) = (ts_rooms(wanted), ts_words(wanted));
-    let newest = wanted.below.before().0;
+    let query = ts_query(wanted, rooms);
+    let newest = below.before().0;
+    let mut needed = 0;
     for &(bits, letter) in STRETCHES {
         let last = newest >> bits;
         let first = last - FEW + 1;
         if first <= 0 {
             break;
         }
+        let length = usize::try_from(newest - (first << bits) + 1).unwrap_or(usize::MAX);
+        if length < needed {
+            continue;
+        }
         let stretches: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
-        let hits = run(conn, wanted, &format!("({rooms}) & ({}) & {words}", stretches.join(" | "))).await?;
-        if i64::try_from(hits.len()).is_ok_and(|count| count >= wanted.most) {
+        let hits = run(conn, &format!("({}) & {query}", stretches.join(" | ")), below, most).await?;
+        if hits.len() >= most {
             return Ok(hits);
         }
+        needed = length.saturating_add(still_needed(most, hits.len(), length));
     }
-    run(conn, wanted, &format!("({rooms}) & {words}")).await
+    run(conn, &query, below, most).await
 }
 
-async fn run(conn: &mut Conn, wanted: &Wanted<'_>, query: &str) -> DbResult<Vec<Hit>> {
-    let rows = conn.list(&FIND_NEWEST, args![query, wanted.below.0, wanted.most]).await?;
+/// How much more has to be looked through, if it holds as many as what has been.
+fn still_needed(wanted: usize, found: usize, looked_through: usize) -> usize {
+    wanted.saturating_sub(found).saturating_mul(looked_through) / (found + 1)
+}
+
+async fn run(conn: &mut Conn, query: &str, below: Position, most: usize) -> DbResult<Vec<Hit>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = conn.list(&FIND_NEWEST, args![query, below.0, most]).await?;
     rows.iter().map(hit).collect()
 }
 
@@ -191,8 +247,7 @@ fn fts_row(document: &Document<'_>, room: &str) -> serde_json::Value {
 }
 
 /// <https://www.sqlite.org/fts5.html#full_text_query_syntax>
-fn fts_query(wanted: &Wanted<'_>) -> String {
-    let rooms: Vec<String> = wanted.rooms.iter().map(|room| format!("\"{}\"", room_word(room))).collect();
+fn fts_query(wanted: &Wanted<'_>, rooms: &[&RoomId]) -> String {
     let Fields { body, name, topic } = wanted.fields;
     let fields: Vec<&str> = [("body", body), ("name", name), ("topic", topic)]
         .iter()
@@ -202,7 +257,12 @@ fn fts_query(wanted: &Wanted<'_>) -> String {
     let phrase =
         |phrase: &Phrase| format!("\"{}\"{}", phrase.words.join(" "), if phrase.is_prefix { " *" } else { "" });
     let words: Vec<String> = wanted.phrases.iter().map(phrase).collect();
-    format!("(room : ({})) AND ({{{}}} : ({}))", rooms.join(" OR "), fields.join(" "), words.join(" AND "))
+    let words = format!("{{{}}} : ({})", fields.join(" "), words.join(" AND "));
+    if rooms.is_empty() {
+        return words;
+    }
+    let rooms: Vec<String> = rooms.iter().map(|room| format!("\"{}\"", room_word(room))).collect();
+    format!("(room : ({})) AND ({words})", rooms.join(" OR "))
 }
 
 /// A room as a word of letters and digits.
@@ -235,26 +295,33 @@ fn vector(document: &Document<'_>) -> String {
     vector
 }
 
-fn ts_rooms(wanted: &Wanted<'_>) -> String {
-    let rooms: Vec<String> = wanted.rooms.iter().map(|room| ts_quoted(&format!("!{room}"))).collect();
-    rooms.join(" | ")
-}
-
-fn ts_words(wanted: &Wanted<'_>) -> String {
+/// <https://www.postgresql.org/docs/current/datatype-textsearch.html#DATATYPE-TSQUERY>
+fn ts_query(wanted: &Wanted<'_>, rooms: &[&RoomId]) -> String {
     let Fields { body, name, topic } = wanted.fields;
-    let labels: String =
-        [('A', name), ('B', topic), ('D', body)].iter().filter(|(_, is_in)| *is_in).map(|(label, _)| *label).collect();
+    // Labels are not in the index: asking for all of them has every match read from the table, for nothing.
+    let is_anywhere = body && name && topic;
+    let labels: String = [('A', name), ('B', topic), ('D', body)]
+        .iter()
+        .filter(|(_, is_in)| *is_in && !is_anywhere)
+        .map(|(label, _)| *label)
+        .collect();
     let phrase = |phrase: &Phrase| {
         let last = phrase.words.len().saturating_sub(1);
         let word = |(number, word): (usize, &String)| {
             let prefix = if phrase.is_prefix && number == last { "*" } else { "" };
+            // Nothing behind the colon is no condition.
             format!("{}:{prefix}{labels}", ts_quoted(word))
         };
         let words: Vec<String> = phrase.words.iter().enumerate().map(word).collect();
         format!("({})", words.join(" <-> "))
     };
     let phrases: Vec<String> = wanted.phrases.iter().map(phrase).collect();
-    phrases.join(" & ")
+    let words = phrases.join(" & ");
+    if rooms.is_empty() {
+        return words;
+    }
+    let rooms: Vec<String> = rooms.iter().map(|room| ts_quoted(&format!("!{room}"))).collect();
+    format!("({}) & {words}", rooms.join(" | "))
 }
 
 fn ts_quoted(word: &str) -> String {

@@ -35,7 +35,8 @@ impl RoomState {
 
     /// The same with the events of a timeline, for clients that take no state from there.
     pub(super) fn with(mut self, request: &Request, timeline: &Timeline) -> Self {
-        for pdu in timeline.events.iter().map(|event| &event.pdu).filter(|_| request.state_after) {
+        let wanted = |pdu: &&Arc<Pdu>| request.state_after && request.filter.room.state.passes(pdu);
+        for pdu in timeline.events.iter().map(|event| &event.pdu).filter(wanted) {
             self.0.retain(|before| (before.kind(), before.state_key()) != (pdu.kind(), pdu.state_key()));
             self.0.push(Arc::clone(pdu));
         }

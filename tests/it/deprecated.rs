@@ -4,14 +4,12 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-previews>
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, World, at, escape},
+    world::{Client, at, escape},
 };
 
 const INITIAL_SYNC: &str = "/_matrix/client/v3/initialSync";
@@ -41,16 +39,6 @@ async fn listen(client: &Client, from: &Value, more: &str) -> Value {
 /// The same from where the caller is now on, without waiting.
 async fn now(client: &Client, more: &str) -> Value {
     client.get(&format!("{EVENTS}?timeout=0{more}")).await.ok()["end"].clone()
-}
-
-/// Waits until a request for the next piece waits.
-async fn until_somebody_listens(world: &World) {
-    let listens = async {
-        while !world.metrics().contains("hearth_waiting_syncs 1") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), listens).await.expect("nobody listens");
 }
 
 fn peek(room: &str) -> String {
@@ -239,7 +227,7 @@ on_both! {
         let from = now(&eve, &peek(&room)).await;
         let waits = format!("{EVENTS}?timeout=10000&from={}{}", from.as_str().unwrap(), peek(&room));
         let closing = async {
-            until_somebody_listens(&world).await;
+            world.until_a_sync_waits().await;
             set(&alice, &room, "m.room.history_visibility", json!({ "history_visibility": "joined" })).await;
         };
         let (refused, ()) = tokio::join!(eve.get(&waits), closing);
@@ -358,7 +346,7 @@ on_both! {
         let from = now(&phone, "").await;
         let waits = format!("{EVENTS}?timeout=60000&from={}", from.as_str().unwrap());
         let logout = async {
-            until_somebody_listens(&world).await;
+            world.until_a_sync_waits().await;
             phone.post("/_matrix/client/v3/logout", json!({})).await.ok()
         };
         let (waited, _) = tokio::join!(phone.get(&waits), logout);

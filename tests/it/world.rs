@@ -235,14 +235,14 @@ impl World {
         self.client(&self.call("POST", "/_matrix/client/v3/login", None, body).await.ok())
     }
 
-    /// Waits until a sync waits for news, on whichever node.
+    /// Waits until somebody waits for news, on whichever node: with a sync, or at the event stream of old.
     pub(crate) async fn until_a_sync_waits(&self) {
         let waited = tokio::time::timeout(Duration::from_secs(30), async {
             while !self.metrics().contains("hearth_waiting_syncs 1") {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        waited.await.expect("no sync waits");
+        waited.await.expect("nobody waits");
     }
 
     /// The metrics of all nodes as an operator's Prometheus reads them.

@@ -104,9 +104,6 @@ fn read(answer: &[u8]) -> Result<Page> {
 /// Has `--messages` messages said in rooms that all searchers are in.
 async fn fill(stage: &mut Stage, searchers: &[User]) -> Result<()> {
     let count = u64::from(stage.options.messages);
-    if count == 0 {
-        return Ok(());
-    }
     let senders = stage.new_users(ROOMS).await?;
     eprintln!("  saying {count} things in {ROOMS} rooms");
     let saying = Tasks::start((0..).zip(&senders).map(|(nth, sender)| {
