@@ -231,6 +231,8 @@ impl Db {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(500)
+            // Rows pass from thread to thread one by one: those of a page all at once, rather than in turns.
+            .row_buffer_size(1_000)
             .pragma("cache_size", "-16000")
             // Pages that many batches touch are folded into the file once, not after each thousand pages.
             .pragma("wal_autocheckpoint", "4000")

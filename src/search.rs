@@ -116,6 +116,8 @@ pub(crate) struct Place {
     count: usize,
     /// By rank, the last result that was given of the window under way.
     last: Option<(u32, Position)>,
+    /// Whether the term is looked for just as it is.
+    is_literal: bool,
     pub(crate) group: Option<Group>,
 }
 
@@ -129,7 +131,7 @@ pub(crate) enum Group {
 impl Place {
     /// Before everything that was said up to some place.
     fn first(until: Position) -> Self {
-        Self { below: until.next(), counted: until.next(), count: 0, last: None, group: None }
+        Self { below: until.next(), counted: until.next(), count: 0, last: None, is_literal: false, group: None }
     }
 
     /// The same place among the results of one group.
@@ -149,7 +151,8 @@ impl Group {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.below.0, self.counted.0, self.count)?;
+        let literal = if self.is_literal { LITERAL } else { "" };
+        write!(f, "{literal}{}.{}.{}", self.below.0, self.counted.0, self.count)?;
         if let Some((rank, position)) = self.last {
             write!(f, ".{rank}.{}", position.0)?;
         }
@@ -170,6 +173,9 @@ impl FromStr for Place {
     }
 }
 
+/// What the tokens of searches begin with that look for the term just as it is.
+const LITERAL: &str = "=";
+
 fn parse(token: &str) -> Option<Place> {
     let (numbers, group) = token.split_at_checked(token.find(['!', '@']).unwrap_or(token.len()))?;
     let group = match group.chars().next() {
@@ -178,7 +184,8 @@ fn parse(token: &str) -> Option<Place> {
         Some(_) => Some(Group::Sender(group.try_into().ok()?)),
     };
     let numbers = if group.is_some() { numbers.strip_suffix('.')? } else { numbers };
-    let numbers: Vec<&str> = numbers.split('.').collect();
+    let is_literal = numbers.starts_with(LITERAL);
+    let numbers: Vec<&str> = numbers.strip_prefix(LITERAL).unwrap_or(numbers).split('.').collect();
     let position = |number: &str| number.parse().ok().filter(|number| *number >= 0).map(Position);
     let (below, counted, count, last) = match *numbers.as_slice() {
         [below, counted, count] => (below, counted, count, None),
@@ -186,7 +193,7 @@ fn parse(token: &str) -> Option<Place> {
         _ => return None,
     };
     let (below, counted) = (position(below)?, position(counted)?);
-    (counted <= below).then_some(Place { below, counted, count: count.parse().ok()?, last, group })
+    (counted <= below).then_some(Place { below, counted, count: count.parse().ok()?, last, is_literal, group })
 }
 
 /// The newest matches before some place that the reader may see, newest first.
@@ -217,8 +224,21 @@ impl Searches {
         let rooms = self.list_rooms(criteria).await?;
         let mut found = Found { highlights, ..Found::default() };
         let mut place = criteria.from.clone().unwrap_or_else(|| Place::first(indexed));
+        let literal = words::literal(&phrases);
+        let mut hits = None;
+        if criteria.from.is_none() && literal != phrases {
+            // Whoever looks for what is often said as it is does not mean the beginning of something else, and all that
+            // begins with it would be far more to go through.
+            hits = Some(self.hits(criteria, &literal, &rooms, &place).await?).filter(|hits| hits.len() == WINDOW);
+            place.is_literal = hits.is_some();
+        }
+        let phrases = if place.is_literal { literal } else { phrases };
         for _ in 0..MAX_WINDOWS {
-            let window = self.window(criteria, &phrases, &rooms, &mut place, &mut found.readings).await?;
+            let hits = match hits.take() {
+                Some(hits) => hits,
+                None => self.hits(criteria, &phrases, &rooms, &place).await?,
+            };
+            let window = self.window(criteria, hits, &mut place, &mut found.readings).await?;
             found.count = place.count;
             let is_done = self.pick(criteria, &phrases, &window.hits, &mut place, &mut found.results).await?;
             if is_done {
@@ -244,18 +264,28 @@ impl Searches {
         Ok(wanted.map(|membership| membership.room_id).collect())
     }
 
-    /// The window under way at a place, or else the next one, whose matches are counted there.
-    async fn window(
+    /// What matches before a place, whether the reader may see it or not.
+    async fn hits(
         &self,
         criteria: &Criteria<'_>,
         phrases: &[Phrase],
         rooms: &[OwnedRoomId],
+        place: &Place,
+    ) -> Result<Vec<Hit>> {
+        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
+        let Criteria { fields, .. } = *criteria;
+        let wanted = Wanted { phrases, fields, rooms: &rooms, below: place.below, most: WINDOW };
+        Ok(store::search::find(&mut self.0.db.read().await?, &wanted).await?)
+    }
+
+    /// The window under way at a place, or else the next one, whose matches are counted there.
+    async fn window(
+        &self,
+        criteria: &Criteria<'_>,
+        mut hits: Vec<Hit>,
         place: &mut Place,
         readings: &mut HashMap<OwnedRoomId, Reading>,
     ) -> Result<Window> {
-        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
-        let wanted = Wanted { phrases, fields: criteria.fields, rooms: &rooms, below: place.below, most: WINDOW };
-        let mut hits = store::search::find(&mut self.0.db.read().await?, &wanted).await?;
         let full = hits.last().filter(|_| hits.len() == WINDOW).map(|hit| hit.position);
         let mut begin = full.unwrap_or(Position::START);
         if criteria.order == Order::Rank && place.counted < place.below {

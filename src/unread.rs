@@ -12,7 +12,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use ruma::{
     RoomId, UserId,
@@ -155,16 +155,12 @@ async fn own_memberships(
 ) -> Result<Vec<(Position, Option<Position>, bool)>> {
     let trunk = room.view(|view| view.trunk);
     let kind = StateEventType::RoomMember.to_string();
-    let versions = store::state::versions_of(snapshot, trunk, &kind, user_id.as_str()).await?;
-    let places: Vec<i64> = versions.iter().filter_map(|(_, place)| place.map(|at| at.0)).collect();
-    let joins: HashSet<Position> = store::event::list_at(snapshot, &places)
-        .await?
-        .into_iter()
-        .filter(|event| membership_of(&event.pdu) == MembershipState::Join)
-        .map(|event| event.position)
-        .collect();
-    let is_join = |place: Option<Position>| place.is_some_and(|place| joins.contains(&place));
-    Ok(versions.into_iter().map(|(from, place)| (from, place, is_join(place))).collect())
+    let versions = store::state::versions_of(snapshot, trunk, (&kind, user_id.as_str())).await?;
+    let memberships = versions.into_iter().map(|held| {
+        let (place, membership) = held.event.map(|(place, pdu)| (place, membership_of(&pdu))).unzip();
+        (held.from, place, membership == Some(MembershipState::Join))
+    });
+    Ok(memberships.collect())
 }
 
 /// Where somebody who is in the room came in.

@@ -40,9 +40,8 @@ impl Rooms {
         if let Some(state) = remembered {
             return Ok(state.get(kind, state_key).cloned());
         }
-        let mut conn = self.0.db.read().await?;
-        let Some(place) = store::state::find_at(&mut conn, trunk, kind, state_key, at).await? else { return Ok(None) };
-        Ok(store::event::list_at(&mut conn, &[place.0]).await?.pop().map(|stored| stored.pdu))
+        let found = store::state::find_at(&mut self.0.db.read().await?, trunk, kind, state_key, at).await?;
+        Ok(found.map(|stored| stored.pdu))
     }
 
     /// The events that some keys of one type have just after `at`, on the room's own line.
@@ -57,10 +56,8 @@ impl Rooms {
         if let Some(state) = remembered {
             return Ok(state_keys.iter().filter_map(|key| state.get(kind, key).cloned()).collect());
         }
-        let mut conn = self.0.db.read().await?;
-        let places = store::state::list_keys_at(&mut conn, trunk, kind, state_keys, at).await?;
-        let places: Vec<i64> = places.into_iter().map(|place| place.0).collect();
-        Ok(store::event::list_at(&mut conn, &places).await?.into_iter().map(|stored| stored.pdu).collect())
+        let found = store::state::list_keys_at(&mut self.0.db.read().await?, trunk, kind, state_keys, at).await?;
+        Ok(found.into_iter().map(|stored| stored.pdu).collect())
     }
 
     /// The state that an event saw: before it, with what its fork has different from the trunk.

@@ -22,12 +22,14 @@ use crate::{
     error::Result,
     event::{Pdu, Stored},
     position::Position,
-    store::{self, room::Lineage},
+    store::{self, room::Lineage, state::Held},
 };
 
 /// How something went over time: from each place on, ascending.
 type History<T> = Vec<(Position, T)>;
 
+/// The key of the state that says it for a room.
+const VISIBILITY: (&str, &str) = ("m.room.history_visibility", "");
 /// The place after everything.
 const END: Position = Position(i64::MAX);
 
@@ -180,13 +182,13 @@ impl Rooms {
     /// The same with the user's membership at every time.
     pub async fn whole_sight(&self, room: &Room, user_id: &UserId) -> Result<Sight> {
         let trunk = room.view(|view| view.trunk);
-        let mut snapshot = self.0.db.snapshot().await?;
-        let visibility = visibilities(&mut snapshot, trunk).await?;
-        let membership = history(&mut snapshot, trunk, "m.room.member", user_id.as_str()).await?;
+        let keys = [VISIBILITY, ("m.room.member", user_id.as_str())];
+        let [visibility, membership] =
+            store::state::versions_of_both(&mut self.0.db.read().await?, trunk, keys).await?;
         let membership = membership
             .into_iter()
-            .map(|(from, pdu)| (from, pdu.map_or(MembershipState::Leave, |pdu| membership_of(&pdu))));
-        Ok(Sight::new(&visibility, membership.collect()))
+            .map(|held| (held.from, held.event.map_or(MembershipState::Leave, |(_, pdu)| membership_of(&pdu))));
+        Ok(Sight::new(&visibility_over_time(visibility), membership.collect()))
     }
 }
 
@@ -201,18 +203,12 @@ fn sight_from_memory(view: &View, user_id: &UserId) -> Option<Sight> {
 
 /// How the visibility of the room's history went.
 pub(super) async fn visibilities(conn: &mut Conn, trunk: Lineage) -> Result<History<HistoryVisibility>> {
-    let versions = history(conn, trunk, "m.room.history_visibility", "").await?;
-    Ok(versions.into_iter().map(|(from, pdu)| (from, visibility_of(pdu.as_deref()))).collect())
+    Ok(visibility_over_time(store::state::versions_of(conn, trunk, VISIBILITY).await?))
 }
 
-/// Every event that a key has had, with where it began to hold.
-async fn history(conn: &mut Conn, trunk: Lineage, kind: &str, state_key: &str) -> Result<History<Option<Arc<Pdu>>>> {
-    let versions = store::state::versions_of(conn, trunk, kind, state_key).await?;
-    let places: Vec<i64> = versions.iter().filter_map(|(_, event)| event.map(|at| at.0)).collect();
-    let events: std::collections::HashMap<Position, Arc<Pdu>> =
-        store::event::list_at(conn, &places).await?.into_iter().map(|stored| (stored.position, stored.pdu)).collect();
-    let find = |place: Position| events.get(&place).cloned();
-    Ok(versions.into_iter().map(|(from, place)| (from, place.and_then(find))).collect())
+fn visibility_over_time(versions: Vec<Held>) -> History<HistoryVisibility> {
+    let visibility = |event: Option<(Position, Arc<Pdu>)>| visibility_of(event.as_ref().map(|(_, pdu)| &**pdu));
+    versions.into_iter().map(|held| (held.from, visibility(held.event))).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use super::*;
 use crate::testing::{World, user};
 
 const LIMIT: usize = 4;
-const TERMS: [&str; 6] = ["apple", "\"red apple\"", "apple red", "pear appl", "\"apples\"", "nothing"];
+/// `apple` is said so often that it does not stand for `apples`; `orchard` is said seldom, `orchards` often.
+const TERMS: [&str; 7] = ["apple", "\"red apple\"", "apple red", "pear appl", "\"apples\"", "orchard", "nothing"];
 
 /// A message of the list.
 #[derive(Clone, Debug)]
@@ -49,8 +50,10 @@ impl Orchard {
         const WORDS: [&str; 5] = ["apple", "red", "apples", "pear", "green"];
         let (room_id, sender) = (self.rooms[number / 3 % 2].clone(), self.users[number / 2 % 2].clone());
         let length = 1 + number * 7 % 6;
-        let words: Vec<&str> =
+        let mut words: Vec<&str> =
             (0..length).map(|place| WORDS[(number * number + place * (number % 4 + 1)) % 5]).collect();
+        words.extend(number.is_multiple_of(30).then_some("orchard"));
+        words.extend(number.is_multiple_of(7).then_some("orchards"));
         let text = words.join(" ");
         let event_id = self.world.say(&room_id, &sender, &text).await;
         self.said.push(Said { event_id, room_id, sender, text });
@@ -109,10 +112,15 @@ impl Orchard {
         }
     }
 
-    /// What matches, newest first, with how often it says what is looked for.
+    /// What matches, newest first, with how often it says what is looked for. What is said often as it is stands for
+    /// nothing longer.
     fn matching(&self, term: &str) -> Vec<(usize, &Said)> {
-        let ranked = self.said.iter().rev().map(|said| (rank(&said.text, term), said));
-        ranked.filter(|(rank, _)| *rank > 0).collect()
+        let with = |may_go_on| {
+            let ranked = self.said.iter().rev().map(move |said| (rank(&said.text, term, may_go_on), said));
+            ranked.filter(|(rank, _)| *rank > 0).collect::<Vec<_>>()
+        };
+        let literally = with(false);
+        if literally.len() >= WINDOW { literally } else { with(true) }
     }
 }
 
@@ -130,7 +138,7 @@ impl<'a> Asked<'a> {
 }
 
 /// How often a text says what the term asks for; not at all if anything is missing.
-fn rank(text: &str, term: &str) -> usize {
+fn rank(text: &str, term: &str, may_go_on: bool) -> usize {
     let said: Vec<&str> = text.split(' ').collect();
     let quoted = term.strip_prefix('"').and_then(|term| term.strip_suffix('"'));
     let phrases: Vec<Vec<&str>> = match quoted {
@@ -140,7 +148,7 @@ fn rank(text: &str, term: &str) -> usize {
     let last = phrases.len() - 1;
     let mut counts = Vec::new();
     for (number, phrase) in phrases.iter().enumerate() {
-        let may_go_on = quoted.is_none() && number == last && phrase[0].len() >= 4;
+        let may_go_on = may_go_on && quoted.is_none() && number == last && phrase[0].len() >= 4;
         let is_there = |words: &&[&str]| {
             let same = |(word, wanted): (&&str, &&str)| word == wanted || may_go_on && word.starts_with(*wanted);
             words.iter().zip(phrase).all(same)
@@ -316,7 +324,7 @@ async fn the_index_holds_what_stands() {
             assert_eq!(found, expected);
             let rooms: Vec<&RoomId> = orchard.rooms.iter().map(AsRef::as_ref).collect();
             let wanted = Wanted {
-                phrases: &words::phrases("apple"),
+                phrases: &words::phrases("\"apple\""),
                 fields: Fields { body: true, name: true, topic: true },
                 rooms: &rooms,
                 below: orchard.world.reached().next(),
@@ -336,13 +344,15 @@ fn places_are_read_as_they_are_written() {
         Some(_) => Group::Room(group.try_into().unwrap()),
         None => Group::Sender(group.try_into().unwrap()),
     };
-    for last in [None, Some((7, Position(3)))] {
-        let place = Place { below: Position(5), counted: Position(2), count: 9, last, group: None };
+    for (last, is_literal) in [(None, false), (Some((7, Position(3))), true)] {
+        let place = Place { below: Position(5), counted: Position(2), count: 9, last, is_literal, group: None };
         for place in [place.clone(), place.within(group("!a.b:c.d")), place.within(group("@e.f:g.h:80"))] {
             assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
         }
     }
-    for wrong in ["", ".", "5.2.9.", "5.2", "5.6.9", "5.2.9.7", "5.2.9.7.3.1", "5.2.-9", "5.2.9@e:f", "5.2.9.@"] {
+    for wrong in
+        ["", ".", "5.2.9.", "5.2", "5.6.9", "5.2.9.7", "5.2.9.7.3.1", "5.2.-9", "5.2.9@e:f", "5.2.9.@", "5.2.=9"]
+    {
         assert!(wrong.parse::<Place>().is_err(), "{wrong}");
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn words(text: &str) -> Vec<String> {
 }
 
 /// What a search term asks for: each word, and what is in quotes or not separated by a space as a sequence. The last
-/// word may go on: somebody may be typing it.
+/// word may go on: somebody may be typing it. (Unless much is found as it is: see [`literal`].)
 pub(crate) fn phrases(term: &str) -> Vec<Phrase> {
     let mut phrases: Vec<Phrase> = Vec::new();
     let mut is_open = false;
@@ -31,6 +31,11 @@ pub(crate) fn phrases(term: &str) -> Vec<Phrase> {
         last.is_prefix = is_open && last.words.last().is_some_and(|word| word.chars().count() >= PREFIX);
     }
     phrases
+}
+
+/// The same phrases, none of which goes on.
+pub(crate) fn literal(phrases: &[Phrase]) -> Vec<Phrase> {
+    phrases.iter().map(|phrase| Phrase { is_prefix: false, ..phrase.clone() }).collect()
 }
 
 #[cfg(test)]

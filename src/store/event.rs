@@ -405,7 +405,7 @@ pub(crate) async fn count_attention(
 }
 
 /// Runs one of the statements that select whole events, and adds to each what redacted it and what it replaced.
-async fn read(conn: &mut Conn, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Stored>> {
+pub(super) async fn read(conn: &mut Conn, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Stored>> {
     let rows = conn.list(statement, args).await?;
     let mut events = Vec::with_capacity(rows.len());
     let mut others = HashSet::new();
@@ -435,12 +435,15 @@ async fn read(conn: &mut Conn, statement: &'static Statement, args: &[Value<'_>]
         .collect())
 }
 
-fn stored(row: &Row) -> DbResult<Stored> {
-    let event_id: OwnedEventId = row.get(1)?;
-    let version: RoomVersionId = row.get(3)?;
+/// An event alone, of a row that has its identifier, its JSON and its room's version from some column on.
+pub(super) fn pdu(row: &Row, first: usize) -> DbResult<Arc<Pdu>> {
+    let version: RoomVersionId = row.get(first + 2)?;
     let rules = room_version::rules(&version)
         .ok_or_else(|| DbError::decode(format!("room version {version} is not supported")))?;
-    let pdu = Pdu::from_stored(event_id, row.get(2)?, rules).map_err(DbError::decode)?;
+    Ok(Arc::new(Pdu::from_stored(row.get(first)?, row.get(first + 1)?, rules).map_err(DbError::decode)?))
+}
+
+fn stored(row: &Row) -> DbResult<Stored> {
     let standing: i64 = row.get(4)?;
     let device_id: Option<String> = row.get(6)?;
     let txn_id: Option<String> = row.get(7)?;
@@ -450,7 +453,7 @@ fn stored(row: &Row) -> DbResult<Stored> {
     });
     Ok(Stored {
         position: Position(row.get(0)?),
-        pdu: Arc::new(pdu),
+        pdu: pdu(row, 1)?,
         standing: Standing::from_i64(standing).ok_or_else(|| DbError::decode(format!("no standing {standing}")))?,
         fork: row.get::<Option<i64>>(5)?.map(Position),
         transaction,

@@ -30,12 +30,13 @@ statements! {
         | "INSERT INTO search (position, words) SELECT (value ->> 0)::bigint, (value ->> 1)::tsvector
             FROM jsonb_array_elements(CAST($1 AS jsonb)) ON CONFLICT (position) DO NOTHING";
     REMOVE_DOCUMENTS = "DELETE FROM search WHERE rowid IN LIST($1)" | "DELETE FROM search WHERE position IN LIST($1)";
-    /// The newest below $2 that match $1.
+    /// The newest below $2 that match $1. What is not below is dropped on the way (`+ 0`): `PostgreSQL` would collect all
+    /// that is older from the primary key first.
     FIND_NEWEST = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL
         FROM search CROSS JOIN events e ON e.position = search.rowid
         WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3"
         | "WITH hits AS MATERIALIZED (
-            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position < $2),
+            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position + 0 < $2),
         newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
         SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL
         FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";

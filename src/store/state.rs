@@ -4,13 +4,13 @@
 //! a line at a base position with a few changes. A fork that would need too many of them starts a line of its
 //! own, which stands whole at position 0, where no event is.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{OwnedRoomId, RoomId, UserId};
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
-    event::StateChange,
+    event::{Pdu, StateChange, Stored},
     position::Position,
     store::room::Lineage,
 };
@@ -22,14 +22,18 @@ statements! {
             WHERE lineage = $1 AND from_position <= $2 GROUP BY type, state_key) n
         ON v.type = n.type AND v.state_key = n.state_key AND v.from_position = n.newest
         WHERE v.lineage = $1 AND v.event_position IS NOT NULL";
-    FIND_AT = "SELECT event_position FROM state_versions
-        WHERE lineage = $1 AND type = $2 AND state_key = $3 AND from_position <= $4 ORDER BY from_position DESC LIMIT 1";
+    /// Whole events, as `store::event` reads them; so below.
+    FIND_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id
+        WHERE e.position = (SELECT event_position FROM state_versions
+            WHERE lineage = $1 AND type = $2 AND state_key = $3 AND from_position <= $4 ORDER BY from_position DESC LIMIT 1)";
     /// For each of the keys the newest row at $4; none where that says that the key is gone.
-    KEYS_AT = "SELECT v.event_position FROM state_versions v
-        JOIN (SELECT state_key, MAX(from_position) AS newest FROM state_versions
+    KEYS_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM (SELECT state_key, MAX(from_position) AS newest FROM state_versions
             WHERE lineage = $1 AND type = $2 AND state_key IN LIST($3) AND from_position <= $4 GROUP BY state_key) n
-        ON v.state_key = n.state_key AND v.from_position = n.newest
-        WHERE v.lineage = $1 AND v.type = $2 AND v.event_position IS NOT NULL";
+        CROSS JOIN state_versions v CROSS JOIN events e CROSS JOIN rooms r
+        WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = n.state_key AND v.from_position = n.newest
+            AND e.position = v.event_position AND r.room_id = e.room_id";
     /// What stands now under some types in some rooms.
     LIST_CURRENT = "SELECT v.event_position FROM rooms r
         JOIN state_versions v ON v.lineage = r.trunk AND v.type IN LIST($2)
@@ -46,8 +50,17 @@ statements! {
     LIST_ROOMS_WITH = "SELECT DISTINCT r.room_id FROM memberships m JOIN rooms r ON r.room_id = m.room_id
         JOIN state_versions v ON v.lineage = r.trunk AND v.type = $2 AND v.state_key = $3
         WHERE m.user_id = $1 AND m.membership = 'join'";
-    VERSIONS_OF = "SELECT from_position, event_position FROM state_versions
-        WHERE lineage = $1 AND type = $2 AND state_key = $3 ORDER BY from_position";
+    VERSIONS_OF = "SELECT v.from_position, v.event_position, e.event_id, e.json, r.version FROM state_versions v
+        LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
+        WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = $3 ORDER BY v.from_position";
+    /// Of two keys at one moment.
+    VERSIONS_OF_BOTH = "SELECT v.from_position, v.event_position, e.event_id, e.json, r.version, CAST(0 AS BIGINT) FROM state_versions v
+        LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
+        WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = $3
+        UNION ALL SELECT v.from_position, v.event_position, e.event_id, e.json, r.version, CAST(1 AS BIGINT) FROM state_versions v
+        LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
+        WHERE v.lineage = $1 AND v.type = $4 AND v.state_key = $5
+        ORDER BY 6, 1";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
         WHERE lineage = $1 AND from_position > $2 AND from_position <= $3 ORDER BY from_position";
     /// Of the trunks of these rooms, for the readers of a stretch of the log.
@@ -147,39 +160,64 @@ pub(crate) async fn list_at(conn: &mut Conn, line: Lineage, at: Position) -> DbR
     conn.list(&STATE_AT, args![line.0, at.0]).await?.iter().map(key_at).collect()
 }
 
-/// The place of the event that a key has just after `at`.
+/// The event that a key has just after `at`.
 pub(crate) async fn find_at(
     conn: &mut Conn,
     line: Lineage,
     kind: &str,
     state_key: &str,
     at: Position,
-) -> DbResult<Option<Position>> {
-    let Some(row) = conn.find(&FIND_AT, args![line.0, kind, state_key, at.0]).await? else { return Ok(None) };
-    Ok(row.get::<Option<i64>>(0)?.map(Position))
+) -> DbResult<Option<Stored>> {
+    Ok(super::event::read(conn, &FIND_AT, args![line.0, kind, state_key, at.0]).await?.pop())
 }
 
-/// The places of the events that some keys of one type have just after `at`.
+/// The events that some keys of one type have just after `at`.
 pub(crate) async fn list_keys_at(
     conn: &mut Conn,
     line: Lineage,
     kind: &str,
     state_keys: &[&str],
     at: Position,
-) -> DbResult<Vec<Position>> {
-    let rows = conn.list(&KEYS_AT, args![line.0, kind, state_keys, at.0]).await?;
-    rows.iter().map(|row| row.get(0).map(Position)).collect()
+) -> DbResult<Vec<Stored>> {
+    super::event::read(conn, &KEYS_AT, args![line.0, kind, state_keys, at.0]).await
 }
 
-/// Every event that a key has had, with where it began to hold, oldest first.
+/// What a key held from some place on.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) from: Position,
+    /// The event and its place; none where the key is gone. It does not tell what redacted it.
+    pub(crate) event: Option<(Position, Arc<Pdu>)>,
+}
+
+/// Everything that a key has held, oldest first.
 pub(crate) async fn versions_of(
     conn: &mut Conn,
     line: Lineage,
-    kind: &str,
-    state_key: &str,
-) -> DbResult<Vec<(Position, Option<Position>)>> {
-    let rows = conn.list(&VERSIONS_OF, args![line.0, kind, state_key]).await?;
-    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get::<Option<i64>>(1)?.map(Position)))).collect()
+    (kind, state_key): (&str, &str),
+) -> DbResult<Vec<Held>> {
+    conn.list(&VERSIONS_OF, args![line.0, kind, state_key]).await?.iter().map(held).collect()
+}
+
+/// The same of two keys at one moment.
+pub(crate) async fn versions_of_both(
+    conn: &mut Conn,
+    line: Lineage,
+    [first, second]: [(&str, &str); 2],
+) -> DbResult<[Vec<Held>; 2]> {
+    let mut versions = [Vec::new(), Vec::new()];
+    for row in conn.list(&VERSIONS_OF_BOTH, args![line.0, first.0, first.1, second.0, second.1]).await? {
+        let [of_first, of_second] = &mut versions;
+        let versions = if row.get::<i64>(5)? == 0 { of_first } else { of_second };
+        versions.push(held(&row)?);
+    }
+    Ok(versions)
+}
+
+fn held(row: &Row) -> DbResult<Held> {
+    let place: Option<i64> = row.get(1)?;
+    let event = place.map(|place| Ok((Position(place), super::event::pdu(row, 2)?))).transpose()?;
+    Ok(Held { from: Position(row.get(0)?), event })
 }
 
 /// The changes of a line after `after`, up to `until`, each with its place, oldest first.

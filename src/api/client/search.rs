@@ -138,15 +138,16 @@ async fn profiles(
         displayname: Option<String>,
         avatar_url: Option<String>,
     }
-    let senders: HashSet<OwnedUserId> = events.iter().map(|event| event.pdu.sender().to_owned()).collect();
+    let senders: HashSet<&str> = events.iter().map(|event| event.pdu.sender().as_str()).collect();
+    let senders: Vec<&str> = senders.into_iter().collect();
     let mut profiles = BTreeMap::new();
-    for sender in senders {
-        let member = app.rooms.state_event_at(&reading.room, at.position, "m.room.member", sender.as_str()).await?;
-        let Some(member) = member.and_then(|pdu| pdu.content_as::<Member>().ok()) else { continue };
+    for pdu in app.rooms.list_state_events_at(&reading.room, at.position, "m.room.member", &senders).await? {
+        let user_id = pdu.state_key().and_then(|user| OwnedUserId::try_from(user).ok());
+        let (Some(user_id), Ok(member)) = (user_id, pdu.content_as::<Member>()) else { continue };
         let mut profile = UserProfile::new();
         profile.displayname = member.displayname;
         profile.avatar_url = member.avatar_url.map(Into::into);
-        profiles.insert(sender, profile);
+        profiles.insert(user_id, profile);
     }
     Ok(profiles)
 }
