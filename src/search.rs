@@ -25,7 +25,7 @@ use std::{
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, api::client::filter::RoomEventFilter};
 
-use self::document::text_of;
+use self::document::{text_of, text_of_json};
 pub(crate) use crate::store::search::Fields;
 use crate::{
     db::Db,
@@ -331,20 +331,14 @@ impl Searches {
         place: &mut Place,
         results: &mut Vec<Match>,
     ) -> Result<bool> {
-        let (mut now, mut later) = hits.split_at(match criteria.order {
-            Order::Rank => hits.len(),
-            // Enough to know that there are more, unless a filter drops some.
-            Order::Recent => hits.len().min(criteria.limit - results.len() + 1),
-        });
+        let positions: Vec<Position> = match criteria.order {
+            Order::Rank => self.by_rank(criteria, phrases, hits, place.last).await?,
+            Order::Recent => hits.iter().map(|hit| hit.position).collect(),
+        };
+        // Enough to know that there are more, unless a filter drops some.
+        let (mut now, mut later) = positions.split_at(positions.len().min(criteria.limit - results.len() + 1));
         while !now.is_empty() {
-            let hits = now;
-            (now, later) = later.split_at(later.len().min(STEP));
-            let mut matches = self.read(criteria, phrases, hits).await?;
-            if criteria.order == Order::Rank {
-                matches.sort_unstable_by_key(|found| std::cmp::Reverse(found.merit()));
-                matches.retain(|found| place.last.is_none_or(|last| found.merit() < last));
-            }
-            for found in matches {
+            for found in self.read(criteria, phrases, now).await? {
                 if results.len() == criteria.limit {
                     return Ok(false);
                 }
@@ -354,23 +348,43 @@ impl Searches {
                 }
                 results.push(found);
             }
+            (now, later) = later.split_at(later.len().min(STEP));
         }
         Ok(true)
     }
 
-    /// Those of the hits that somebody wants, newest first.
-    async fn read(&self, criteria: &Criteria<'_>, phrases: &[Phrase], hits: &[Hit]) -> Result<Vec<Match>> {
+    /// The places of hits, the best first, from some result on.
+    async fn by_rank(
+        &self,
+        criteria: &Criteria<'_>,
+        phrases: &[Phrase],
+        hits: &[Hit],
+        after: Option<(u32, Position)>,
+    ) -> Result<Vec<Position>> {
         let positions: Vec<i64> = hits.iter().map(|hit| hit.position.0).collect();
-        let mut events = store::event::list_at(&mut self.0.db.read().await?, &positions).await?;
-        events.retain(|event| {
+        let events = store::event::list_json_at(&mut self.0.db.read().await?, &positions).await?;
+        let rank = |json: &str| text_of_json(json).map_or(0, |text| rank::of(&text, criteria.fields, phrases));
+        let mut merits: Vec<(u32, Position)> =
+            events.into_iter().map(|(position, json)| (rank(&json), position)).collect();
+        merits.retain(|merit| after.is_none_or(|after| *merit < after));
+        merits.sort_unstable_by_key(|merit| std::cmp::Reverse(*merit));
+        Ok(merits.into_iter().map(|(_, position)| position).collect())
+    }
+
+    /// Those of the events at some places that somebody wants, in the same order.
+    async fn read(&self, criteria: &Criteria<'_>, phrases: &[Phrase], places: &[Position]) -> Result<Vec<Match>> {
+        let positions: Vec<i64> = places.iter().map(|place| place.0).collect();
+        let events = store::event::list_at(&mut self.0.db.read().await?, &positions).await?;
+        let wanted = events.into_iter().filter(|event| {
             event.standing == Standing::Accepted
                 && event.pdu.redacted_because().is_none()
                 && criteria.filter.passes(&event.pdu)
                 && !crate::room::reading::is_ignored(&event.pdu, &criteria.ignored)
         });
-        events.sort_unstable_by_key(|event| std::cmp::Reverse(event.position));
         let rank = |event: &Stored| text_of(event).map_or(0, |text| rank::of(&text, criteria.fields, phrases));
-        Ok(events.into_iter().map(|event| Match { rank: rank(&event), event }).collect())
+        let mut matches: HashMap<Position, Match> =
+            wanted.map(|event| (event.position, Match { rank: rank(&event), event })).collect();
+        Ok(places.iter().filter_map(|place| matches.remove(place)).collect())
     }
 }
 

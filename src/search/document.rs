@@ -4,41 +4,60 @@
 
 use ruma::events::TimelineEventType;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::words::words;
 use crate::{
-    event::{Pdu, Standing, Stored},
+    event::{Standing, Stored},
     store::search::Text,
 };
 
 /// The words of an event, if it has any to be found by. What was redacted has none, and what was encrypted neither.
 pub(super) fn text_of(event: &Stored) -> Option<Text> {
-    if event.standing != Standing::Accepted {
-        return None;
+    (event.standing == Standing::Accepted).then(|| text(event.pdu.kind(), event.pdu.content())).flatten()
+}
+
+/// The same of the JSON of an accepted event.
+pub(super) fn text_of_json(json: &str) -> Option<Text> {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(rename = "type")]
+        kind: TimelineEventType,
+        #[serde(borrow)]
+        content: &'a RawValue,
     }
-    let pdu = &event.pdu;
-    let text = match pdu.kind() {
-        TimelineEventType::RoomMessage => Text { body: words(&body(pdu)?), ..Text::default() },
-        TimelineEventType::RoomName => Text { name: words(&pdu.content_as::<Name>().ok()?.name), ..Text::default() },
-        TimelineEventType::RoomTopic => Text { topic: topic(pdu), ..Text::default() },
+    let event: Event<'_> = serde_json::from_str(json).ok()?;
+    text(&event.kind, event.content)
+}
+
+fn text(kind: &TimelineEventType, content: &RawValue) -> Option<Text> {
+    let text = match kind {
+        TimelineEventType::RoomMessage => Text { body: words(&body(content)?), ..Text::default() },
+        TimelineEventType::RoomName => Text { name: words(&read::<Name>(content)?.name), ..Text::default() },
+        TimelineEventType::RoomTopic => Text { topic: topic(content), ..Text::default() },
         _ => return None,
     };
     (text != Text::default()).then_some(text)
 }
 
+/// None where the content is another.
+fn read<'a, T: Deserialize<'a>>(content: &'a RawValue) -> Option<T> {
+    serde_json::from_str(content.get()).ok()
+}
+
 /// What a message says; of an edit, what it says instead.
-fn body(pdu: &Pdu) -> Option<String> {
+fn body(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Message {
         body: String,
         #[serde(rename = "m.new_content")]
         new_content: Option<Box<Message>>,
     }
-    match pdu.content_as::<Message>() {
-        Ok(Message { new_content: Some(new), .. }) => Some(new.body),
-        Ok(message) => Some(message.body),
+    match read::<Message>(content) {
+        Some(Message { new_content: Some(new), .. }) => Some(new.body),
+        Some(message) => Some(message.body),
         // Whatever else is wrong with it, the fallback is what clients show.
-        Err(_) => pdu.content_as::<Fallback>().ok().map(|message| message.body),
+        None => read::<Fallback>(content).map(|message| message.body),
     }
 }
 
@@ -53,7 +72,7 @@ struct Name {
 }
 
 /// The topic and its representation as plain text, which usually say the same.
-fn topic(pdu: &Pdu) -> Vec<String> {
+fn topic(content: &RawValue) -> Vec<String> {
     #[derive(Deserialize)]
     struct Topic {
         topic: String,
@@ -73,8 +92,8 @@ fn topic(pdu: &Pdu) -> Vec<String> {
         body: String,
         mimetype: Option<String>,
     }
-    let mut found = pdu.content_as::<Topic>().map(|content| words(&content.topic)).unwrap_or_default();
-    if let Ok(rich) = pdu.content_as::<Rich>() {
+    let mut found = read::<Topic>(content).map(|content| words(&content.topic)).unwrap_or_default();
+    if let Some(rich) = read::<Rich>(content) {
         let plain = |text: &&Representation| text.mimetype.as_deref().is_none_or(|kind| kind == "text/plain");
         let plain = rich.topic.text.iter().find(plain).map(|text| words(&text.body)).unwrap_or_default();
         if plain != found {

@@ -25,6 +25,7 @@ statements! {
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id IN LIST($1)";
     LIST_EVENTS_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position IN LIST($1)";
+    LIST_JSON_AT = "SELECT position, json FROM events WHERE position IN LIST($1)";
     EVENTS_BETWEEN = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position >= $1 AND e.position <= $2 ORDER BY e.position";
     /// Downwards: the newest at or below $2, above $3.
@@ -236,6 +237,12 @@ pub(crate) async fn list(conn: &mut Conn, event_ids: &[&EventId]) -> DbResult<Ve
 
 pub(crate) async fn list_at(conn: &mut Conn, positions: &[i64]) -> DbResult<Vec<Stored>> {
     read(conn, &LIST_EVENTS_AT, args![positions]).await
+}
+
+/// The JSON alone of the events at some places, in no particular order.
+pub(crate) async fn list_json_at(conn: &mut Conn, positions: &[i64]) -> DbResult<Vec<(Position, String)>> {
+    let rows = conn.list(&LIST_JSON_AT, args![positions]).await?;
+    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
 }
 
 /// Every event of a stretch of the log, whatever its standing.

@@ -42,13 +42,12 @@ statements! {
         FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
 }
 
-/// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters. Each hit in
-/// them is read before the newest are chosen, since labels are not in the index: hence short ones first, for words that
-/// are in every other message. In tests so short that a log has several.
+/// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters. In tests so
+/// short that a log has several.
 const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
-/// How many stretches of one length are looked through before longer ones are.
-const FEW: i64 = 2;
+/// How many stretches of one length are asked for at most, and one that is not whole, before longer ones are.
+const FEW: i64 = if cfg!(test) { 2 } else { 8 };
 /// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
 /// both engines more the more they are, and most people find most of what is said where they are.
 const MOST_LOOKED_AT: usize = if cfg!(test) { 24 } else { 5_000 };
@@ -198,25 +197,25 @@ async fn list_newest(
     if conn.engine() == Engine::Sqlite {
         return run(conn, &fts_query(wanted, rooms), below, most).await;
     }
+    // Every hit in what is asked for is read from its row before the newest are chosen. So it begins with the end of the
+    // log, and goes on with as much as should do by what was found there.
     let query = ts_query(wanted, rooms);
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let newest = below.before().0;
-    let mut needed = 0;
-    for &(bits, letter) in STRETCHES {
+    let mut length = STRETCHES.first().map_or(0, |(bits, _)| 1 << bits);
+    while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
         let last = newest >> bits;
-        let first = last - FEW + 1;
+        let first = last - (((length - 1) >> bits) + 1);
         if first <= 0 {
             break;
-        }
-        let length = usize::try_from(newest - (first << bits) + 1).unwrap_or(usize::MAX);
-        if length < needed {
-            continue;
         }
         let stretches: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
         let hits = run(conn, &format!("({}) & {query}", stretches.join(" | ")), below, most).await?;
         if hits.len() >= most {
             return Ok(hits);
         }
-        needed = length.saturating_add(still_needed(most, hits.len(), length));
+        let looked_through = newest + 1 - (first << bits);
+        length = (looked_through.saturating_mul(number(most)) / number(hits.len().max(1))).saturating_mul(3) / 2;
     }
     run(conn, &query, below, most).await
 }
