@@ -166,6 +166,12 @@ pub struct ThreadRoot {
 }
 
 impl Rooms {
+    /// Those of these events, of whatever rooms, to which something relates: no others need a bundle.
+    pub(crate) async fn parents(&self, events: impl IntoIterator<Item = &Stored>) -> Result<HashSet<OwnedEventId>> {
+        let ids: Vec<&EventId> = events.into_iter().map(|event| event.pdu.event_id()).collect();
+        Ok(store::relation::list_parents(&mut self.0.db.read().await?, &ids).await?)
+    }
+
     /// What relates to these events of one room, as far as the reader sees it.
     pub(crate) async fn bundles(
         &self,

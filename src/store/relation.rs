@@ -1,5 +1,7 @@
 //! `relations`: what relates to what.
 
+use std::collections::HashSet;
+
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
 
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
 // does not know which are fewer, from reading all of those by their index.
 statements! {
     DELETE_RELATION = "DELETE FROM relations WHERE event_id = $1";
+    LIST_PARENTS = "SELECT DISTINCT parent FROM relations WHERE parent IN LIST($1)";
     /// What bundles are made of: how many, the last of them, and how many are $4's, of those not sent by $5.
     SUMMARISE_RELATIONS = "SELECT parent, rel_type, COUNT(*), MAX(position), COUNT(CASE WHEN sender = $4 THEN 1 END)
         FROM relations WHERE parent IN LIST($6) AND room_id || '' = $1 AND position > $2 AND position <= $3
@@ -114,6 +117,12 @@ pub(crate) struct Summary {
     pub(crate) last: Position,
     /// How many of them the reader has sent.
     pub(crate) own: i64,
+}
+
+/// Those of the events, of whatever rooms, to which something relates.
+pub(crate) async fn list_parents(conn: &mut Conn, event_ids: &[&EventId]) -> DbResult<HashSet<OwnedEventId>> {
+    let ids: Vec<&str> = event_ids.iter().map(|id| id.as_str()).collect();
+    conn.list(&LIST_PARENTS, args![&ids]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Threads, edits and references of several events, without those by whom the reader ignores.

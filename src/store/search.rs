@@ -48,6 +48,8 @@ const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
 /// How many stretches of one length are asked for at most, and one that is not whole, before longer ones are.
 const FEW: i64 = if cfg!(test) { 2 } else { 8 };
+/// How many times as much of the log is looked through next at most, where hardly anything has been found.
+const STEP: i64 = 64;
 /// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
 /// both engines more the more they are, and most people find most of what is said where they are.
 const MOST_LOOKED_AT: usize = if cfg!(test) { 24 } else { 5_000 };
@@ -202,7 +204,7 @@ async fn list_newest(
     let query = ts_query(wanted, rooms);
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let newest = below.before().0;
-    let mut length = STRETCHES.first().map_or(0, |(bits, _)| 1 << bits);
+    let mut length = STRETCHES.first().map_or(0, |(bits, _)| FEW << bits);
     while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
         let last = newest >> bits;
         let first = last - (((length - 1) >> bits) + 1);
@@ -215,7 +217,8 @@ async fn list_newest(
             return Ok(hits);
         }
         let looked_through = newest + 1 - (first << bits);
-        length = (looked_through.saturating_mul(number(most)) / number(hits.len().max(1))).saturating_mul(3) / 2;
+        let enough = looked_through.saturating_mul(number(most)) / number(hits.len().max(1));
+        length = (enough.saturating_mul(3) / 2).min(looked_through.saturating_mul(STEP));
     }
     run(conn, &query, below, most).await
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use axum::Router;
 use ruma::{
-    OwnedRoomId, OwnedUserId, UInt,
+    OwnedEventId, OwnedRoomId, OwnedUserId, UInt,
     api::{
         IncomingRequest,
         client::filter::RoomEventFilter,
@@ -28,6 +28,7 @@ use crate::{
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
+    position::Position,
     rate_limit::Limit,
     room::{reading::Reading, timeline::Surroundings},
     search::{Criteria, Fields, Found, Group, Match, Order, Place},
@@ -82,6 +83,7 @@ async fn room_events(
     if asked.include_state == Some(true) {
         answer.state = state(app, &found).await?;
     }
+    let mut results = Vec::with_capacity(found.results.len());
     for result in std::mem::take(&mut found.results) {
         let Some(reading) = found.readings.get_mut(result.event.pdu.room_id()) else { continue };
         let around = if wants_context {
@@ -92,34 +94,52 @@ async fn room_events(
         } else {
             None
         };
-        answer.results.push(write(app, caller, asked, reading, &result, around).await?);
+        results.push(Shown { found: result, around });
+    }
+    let parents = app.rooms.parents(results.iter().flat_map(Shown::events)).await?;
+    for result in &results {
+        let Some(reading) = found.readings.get(result.found.event.pdu.room_id()) else { continue };
+        answer.results.push(write(app, caller, asked, reading, result, &parents).await?);
     }
     Ok(answer)
 }
 
-/// One result as the client reads it.
+/// A result and what was said around it, if the client wants to know.
+struct Shown {
+    found: Match,
+    around: Option<Surroundings>,
+}
+
+impl Shown {
+    fn events(&self) -> impl Iterator<Item = &Stored> {
+        let others = self.around.iter().flat_map(|around| around.before.iter().chain(&around.after));
+        others.map(|event| &**event).chain([&self.found.event])
+    }
+}
+
+/// One result as the client reads it. Something relates to the `parents`, and to nothing else.
 async fn write(
     app: &App,
     caller: &Caller,
     asked: &Asked,
     reading: &Reading,
-    Match { event, rank }: &Match,
-    around: Option<Surroundings>,
+    shown: &Shown,
+    parents: &HashSet<OwnedEventId>,
 ) -> Result<SearchResult> {
-    let others = around.iter().flat_map(|around| around.before.iter().chain(&around.after));
-    let events: Vec<&Stored> = others.map(|event| &**event).chain([event]).collect();
-    let writer = app.rooms.writer(reading, events.iter().copied(), &caller.device_id, app.clock.now()).await?;
+    let with_bundles = shown.events().filter(|event| parents.contains(event.pdu.event_id()));
+    let writer = app.rooms.writer(reading, with_bundles, &caller.device_id, app.clock.now()).await?;
+    let Shown { found: Match { event, rank }, around } = shown;
     let mut result = SearchResult::new();
     result.rank = Some(f64::from(*rank));
     result.result = Some(writer.write(event));
-    if let Some(around) = &around {
+    if let Some(around) = around {
         let mut written = EventContextResult::new();
         written.start = Some(around.start.to_string());
         written.end = Some(around.end.to_string());
         written.events_before = around.before.iter().map(|event| writer.write(event)).collect();
         written.events_after = around.after.iter().map(|event| writer.write(event)).collect();
         if asked.event_context.include_profile {
-            written.profile_info = profiles(app, reading, event, &events).await?;
+            written.profile_info = profiles(app, reading, event.position, shown.events()).await?;
         }
         result.context = written;
     }
@@ -130,18 +150,18 @@ async fn write(
 async fn profiles(
     app: &App,
     reading: &Reading,
-    at: &Stored,
-    events: &[&Stored],
+    at: Position,
+    events: impl Iterator<Item = &Stored>,
 ) -> Result<BTreeMap<OwnedUserId, UserProfile>> {
     #[derive(Deserialize)]
     struct Member {
         displayname: Option<String>,
         avatar_url: Option<String>,
     }
-    let senders: HashSet<&str> = events.iter().map(|event| event.pdu.sender().as_str()).collect();
+    let senders: HashSet<&str> = events.map(|event| event.pdu.sender().as_str()).collect();
     let senders: Vec<&str> = senders.into_iter().collect();
     let mut profiles = BTreeMap::new();
-    for pdu in app.rooms.list_state_events_at(&reading.room, at.position, "m.room.member", &senders).await? {
+    for pdu in app.rooms.list_state_events_at(&reading.room, at, "m.room.member", &senders).await? {
         let user_id = pdu.state_key().and_then(|user| OwnedUserId::try_from(user).ok());
         let (Some(user_id), Ok(member)) = (user_id, pdu.content_as::<Member>()) else { continue };
         let mut profile = UserProfile::new();
