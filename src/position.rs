@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Position(pub i64);
 
 /// A line of state, named by the place of the event that it began with. A room's own line is its trunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lineage(pub i64);
 
 /// A token that this server did not give out.

@@ -79,6 +79,21 @@ impl Rooms {
         self.state_event_at(&reading.room, reading.now(), kind, state_key).await
     }
 
+    /// Makes sure that each of one user's readings knows their membership from some place on.
+    pub async fn recall_each(&self, readings: impl IntoIterator<Item = (&mut Reading, Position)>) -> Result<()> {
+        let forgetful: Vec<&mut Reading> = readings
+            .into_iter()
+            .filter_map(|(reading, at)| (at < reading.sight.remembers_from()).then_some(reading))
+            .collect();
+        let Some(user_id) = forgetful.first().map(|reading| reading.user_id.clone()) else { return Ok(()) };
+        let rooms: Vec<Arc<Room>> = forgetful.iter().map(|reading| Arc::clone(&reading.room)).collect();
+        let sights = self.whole_sights(&rooms, &user_id).await?;
+        for (reading, sight) in forgetful.into_iter().zip(sights) {
+            reading.sight = sight;
+        }
+        Ok(())
+    }
+
     /// Makes sure that the reading knows the user's membership from `at` on.
     pub(super) async fn recall(&self, reading: &mut Reading, at: Position) -> Result<()> {
         if at < reading.sight.remembers_from() {

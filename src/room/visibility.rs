@@ -6,7 +6,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
     UserId,
@@ -182,14 +182,29 @@ impl Rooms {
     /// The same with the user's membership at every time.
     pub async fn whole_sight(&self, room: &Room, user_id: &UserId) -> Result<Sight> {
         let trunk = room.view(|view| view.trunk);
-        let keys = [VISIBILITY, ("m.room.member", user_id.as_str())];
-        let [visibility, membership] =
-            store::state::versions_of_both(&mut self.0.db.read().await?, trunk, keys).await?;
-        let membership = membership
-            .into_iter()
-            .map(|held| (held.from, held.event.map_or(MembershipState::Leave, |(_, pdu)| membership_of(&pdu))));
-        Ok(Sight::new(&visibility_over_time(visibility), membership.collect()))
+        let mut histories = self.histories(&[trunk], user_id).await?;
+        Ok(sight_from_history(histories.remove(&trunk).unwrap_or_default()))
     }
+
+    /// The same of some rooms, in their order.
+    pub(super) async fn whole_sights(&self, rooms: &[Arc<Room>], user_id: &UserId) -> Result<Vec<Sight>> {
+        let trunks: Vec<Lineage> = rooms.iter().map(|room| room.view(|view| view.trunk)).collect();
+        let mut histories = self.histories(&trunks, user_id).await?;
+        Ok(trunks.iter().map(|trunk| sight_from_history(histories.remove(trunk).unwrap_or_default())).collect())
+    }
+
+    /// How visibility and membership went in some rooms.
+    async fn histories(&self, trunks: &[Lineage], user_id: &UserId) -> Result<HashMap<Lineage, [Vec<Held>; 2]>> {
+        let keys = [VISIBILITY, ("m.room.member", user_id.as_str())];
+        Ok(store::state::versions_of_both(&mut self.0.db.read().await?, trunks, keys).await?)
+    }
+}
+
+fn sight_from_history([visibility, membership]: [Vec<Held>; 2]) -> Sight {
+    let membership = membership
+        .into_iter()
+        .map(|held| (held.from, held.event.map_or(MembershipState::Leave, |(_, pdu)| membership_of(&pdu))));
+    Sight::new(&visibility_over_time(visibility), membership.collect())
 }
 
 fn sight_from_memory(view: &View, user_id: &UserId) -> Option<Sight> {

@@ -47,8 +47,10 @@ statements! {
 const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
 /// How many stretches of one length are asked for at most, and one that is not whole, before longer ones are.
-const FEW: i64 = if cfg!(test) { 2 } else { 8 };
-/// How many times as much of the log is looked through next at most, where hardly anything has been found.
+const FEW: i64 = if cfg!(test) { 2 } else { 16 };
+/// How much of the log is looked through first, as a power of two, and how many times as much next at most, where hardly
+/// anything has been found.
+const FIRST: u32 = if cfg!(test) { 3 } else { 13 };
 const STEP: i64 = 64;
 /// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
 /// both engines more the more they are, and most people find most of what is said where they are.
@@ -104,6 +106,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) below: Position,
     /// How many of the newest are given.
     pub(crate) most: usize,
+    /// Whether the end of the log is known to hold too few of them.
+    pub(crate) is_rare: bool,
 }
 
 /// An event that matches.
@@ -204,7 +208,7 @@ async fn list_newest(
     let query = ts_query(wanted, rooms);
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let newest = below.before().0;
-    let mut length = STRETCHES.first().map_or(0, |(bits, _)| FEW << bits);
+    let mut length = if wanted.is_rare { STEP << FIRST } else { 1 << FIRST };
     while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
         let last = newest >> bits;
         let first = last - (((length - 1) >> bits) + 1);

@@ -53,14 +53,16 @@ statements! {
     VERSIONS_OF = "SELECT v.from_position, v.event_position, e.event_id, e.json, r.version FROM state_versions v
         LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
         WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = $3 ORDER BY v.from_position";
-    /// Of two keys at one moment.
-    VERSIONS_OF_BOTH = "SELECT v.from_position, v.event_position, e.event_id, e.json, r.version, CAST(0 AS BIGINT) FROM state_versions v
+    /// Of two keys in some rooms, at one moment.
+    VERSIONS_OF_BOTH = "SELECT v.from_position, v.event_position, e.event_id, e.json, r.version, v.lineage, CAST(0 AS BIGINT)
+        FROM state_versions v
         LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
-        WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = $3
-        UNION ALL SELECT v.from_position, v.event_position, e.event_id, e.json, r.version, CAST(1 AS BIGINT) FROM state_versions v
+        WHERE v.lineage IN LIST($1) AND v.type = $2 AND v.state_key = $3
+        UNION ALL SELECT v.from_position, v.event_position, e.event_id, e.json, r.version, v.lineage, CAST(1 AS BIGINT)
+        FROM state_versions v
         LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
-        WHERE v.lineage = $1 AND v.type = $4 AND v.state_key = $5
-        ORDER BY 6, 1";
+        WHERE v.lineage IN LIST($1) AND v.type = $4 AND v.state_key = $5
+        ORDER BY 1";
     CHANGES_BETWEEN = "SELECT type, state_key, from_position, event_position FROM state_versions
         WHERE lineage = $1 AND from_position > $2 AND from_position <= $3 ORDER BY from_position";
     /// Of the trunks of these rooms, for the readers of a stretch of the log.
@@ -199,16 +201,17 @@ pub(crate) async fn versions_of(
     conn.list(&VERSIONS_OF, args![line.0, kind, state_key]).await?.iter().map(held).collect()
 }
 
-/// The same of two keys at one moment.
+/// The same of two keys in some rooms, at one moment.
 pub(crate) async fn versions_of_both(
     conn: &mut Conn,
-    line: Lineage,
+    lines: &[Lineage],
     [first, second]: [(&str, &str); 2],
-) -> DbResult<[Vec<Held>; 2]> {
-    let mut versions = [Vec::new(), Vec::new()];
-    for row in conn.list(&VERSIONS_OF_BOTH, args![line.0, first.0, first.1, second.0, second.1]).await? {
-        let [of_first, of_second] = &mut versions;
-        let versions = if row.get::<i64>(5)? == 0 { of_first } else { of_second };
+) -> DbResult<HashMap<Lineage, [Vec<Held>; 2]>> {
+    let mut versions: HashMap<Lineage, [Vec<Held>; 2]> = HashMap::new();
+    let lines: Vec<i64> = lines.iter().map(|line| line.0).collect();
+    for row in conn.list(&VERSIONS_OF_BOTH, args![&lines, first.0, first.1, second.0, second.1]).await? {
+        let [of_first, of_second] = versions.entry(Lineage(row.get(5)?)).or_default();
+        let versions = if row.get::<i64>(6)? == 0 { of_first } else { of_second };
         versions.push(held(&row)?);
     }
     Ok(versions)

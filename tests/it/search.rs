@@ -278,6 +278,38 @@ on_both! {
         assert_eq!(usual["results"][0]["context"]["events_before"].as_array().unwrap().len(), 5, "{usual}");
     }
 
+    async fn results_and_what_is_around_them_come_with_what_relates_to_them(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+            let root = alice.say(&room, "an apple").await;
+            bob.join(&room).await.ok();
+            let relates_to = json!({ "rel_type": "m.thread", "event_id": root });
+            let reply = json!({ "msgtype": "m.text", "body": "a pear", "m.relates_to": relates_to });
+            let reply = bob.put(&at(&room, "/send/m.room.message/pear"), reply).await.ok()["event_id"].clone();
+            found.push((room, root, reply));
+        }
+        // What the server remembers does not reach back so far.
+        let world = world.restarted().await;
+        let bob = bob.at(&world);
+        let around = json!({ "before_limit": 2, "after_limit": 0, "include_profile": true });
+        for term in ["apple", "pear"] {
+            let results = search(&bob, json!({ "search_term": term, "event_context": around })).await;
+            for (room, root, reply) in &found {
+                let of_room = |result: &&Value| result["result"]["room_id"] == room.as_str();
+                let result = results["results"].as_array().unwrap().iter().find(of_room).unwrap();
+                let (event, before) = (&result["result"], &result["context"]["events_before"]);
+                let (expected, membership) = if term == "apple" { (&json!(root), "leave") } else { (reply, "join") };
+                assert_eq!((&event["event_id"], &event["unsigned"]["membership"]), (expected, &json!(membership)));
+                let is_root = |event: &&Value| event["event_id"] == root.as_str();
+                let root = before.as_array().unwrap().iter().chain([event]).find(is_root).unwrap();
+                let thread = &root["unsigned"]["m.relations"]["m.thread"];
+                assert_eq!((&thread["count"], &thread["latest_event"]["event_id"]), (&json!(1), reply));
+            }
+        }
+    }
+
     async fn searches_are_limited(world, config => {
         config.rate_limits.enabled = true;
         config.rate_limits.message = RateLimit { per_second: 0.001, burst: 4 };

@@ -2,11 +2,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search>
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use axum::Router;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, UInt,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
     api::{
         IncomingRequest,
         client::filter::RoomEventFilter,
@@ -83,6 +83,14 @@ async fn room_events(
     if asked.include_state == Some(true) {
         answer.state = state(app, &found).await?;
     }
+    let mut oldest: HashMap<&RoomId, Position> = HashMap::new();
+    for Match { event, .. } in &found.results {
+        let oldest = oldest.entry(event.pdu.room_id()).or_insert(event.position);
+        *oldest = event.position.min(*oldest);
+    }
+    let readings = found.readings.iter_mut();
+    let readings = readings.filter_map(|(room_id, reading)| Some((reading, *oldest.get(&**room_id)?)));
+    app.rooms.recall_each(readings).await?;
     let mut results = Vec::with_capacity(found.results.len());
     for result in std::mem::take(&mut found.results) {
         let Some(reading) = found.readings.get_mut(result.event.pdu.room_id()) else { continue };
