@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use ruma::UserId;
+
 use super::{Room, Rooms, State};
 use crate::{
     db::{Conn, DbResult},
@@ -10,6 +12,8 @@ use crate::{
     position::Position,
     store::{self, room::Lineage},
 };
+
+const MEMBER: &str = "m.room.member";
 
 /// The whole state of a line just after `at`, from the database.
 pub(super) async fn load(conn: &mut Conn, line: Lineage, at: Position) -> DbResult<State> {
@@ -58,6 +62,26 @@ impl Rooms {
         }
         let found = store::state::list_keys_at(&mut self.0.db.read().await?, trunk, kind, state_keys, at).await?;
         Ok(found.into_iter().map(|stored| stored.pdu).collect())
+    }
+
+    /// Who users were in rooms at places of their own, as the `m.room.member` of each says, in the order in which they
+    /// are asked for. What redacted it is not told.
+    pub async fn members_at(&self, wanted: &[(&Room, Position, &UserId)]) -> Result<Vec<Option<Arc<Pdu>>>> {
+        let (mut found, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
+        for (room, at, user_id) in wanted {
+            let (remembered, trunk) = room.view(|view| (view.state_at(*at), view.trunk));
+            if remembered.is_none() {
+                missing.push((trunk, user_id.as_str(), *at));
+            }
+            found.push(remembered.map(|state| state.get(MEMBER, user_id.as_str()).cloned()));
+        }
+        let mut read = store::state::list_each_at(&mut self.0.db.read().await?, MEMBER, &missing).await?;
+        let mut numbers = 0..missing.len();
+        let members = found.into_iter().map(|member| match member {
+            Some(remembered) => remembered,
+            None => numbers.next().and_then(|number| read.remove(&number)),
+        });
+        Ok(members.collect())
     }
 
     /// The state that an event saw: before it, with what its fork has different from the trunk.

@@ -67,6 +67,31 @@ impl<'a> Walk<'a> {
             Direction::Forward => (self.from, self.to.min(reading.until)),
         }
     }
+
+    /// What the user sees of it, each again as after and up to, in the order of the walk.
+    fn stretches(&self, reading: &Reading) -> Vec<(Position, Position)> {
+        let (after, until) = self.span(reading);
+        let mut stretches: Vec<_> = reading.sight.within(after, until).collect();
+        if self.direction == Direction::Backward {
+            stretches.reverse();
+        }
+        stretches
+    }
+
+    /// How many events are read at once where so many have been found.
+    fn step(&self, reading: &Reading, found: usize) -> usize {
+        // One more than is missing tells whether there is more.
+        let missing = self.limit - found + 1;
+        let all_pass = self.filter.is_empty() && reading.ignored.is_empty();
+        if all_pass { missing } else { missing.max(SEARCH_STEP) }
+    }
+}
+
+/// What a walk reads first, where it has been read already.
+struct Read {
+    span: (Position, Position),
+    most: usize,
+    events: Vec<Arc<Stored>>,
 }
 
 /// A page of events in the direction in which they were asked for.
@@ -100,6 +125,11 @@ pub struct Context {
 impl Rooms {
     /// The next page of a walk.
     pub async fn page(&self, reading: &mut Reading, walk: &Walk<'_>) -> Result<Page> {
+        self.page_of(reading, walk, None).await
+    }
+
+    /// The same where what is read first may have been read already.
+    async fn page_of(&self, reading: &mut Reading, walk: &Walk<'_>, read: Option<Read>) -> Result<Page> {
         let (after, until) = walk.span(reading);
         if walk.limit == 0 {
             return Ok(Page { events: Vec::new(), end: (after < until).then_some(walk.from) });
@@ -108,27 +138,23 @@ impl Rooms {
         if walk.filter.passes_nothing_in(&room_id) {
             return Ok(Page::default());
         }
-        let page = self.gather(reading, walk, (after, until)).await?;
+        let page = self.gather(reading, walk, read).await?;
         if let Some(oldest) = page.events.iter().map(|event| event.position).min() {
             self.recall(reading, oldest).await?;
         }
         Ok(page)
     }
 
-    async fn gather(&self, reading: &Reading, walk: &Walk<'_>, (after, until): (Position, Position)) -> Result<Page> {
+    async fn gather(&self, reading: &Reading, walk: &Walk<'_>, mut read: Option<Read>) -> Result<Page> {
         let mut events = Vec::with_capacity(walk.limit);
         let mut searched = 0;
-        let mut stretches: Vec<_> = reading.sight.within(after, until).collect();
-        if walk.direction == Direction::Backward {
-            stretches.reverse();
-        }
-        for (mut after, mut until) in stretches {
+        for (mut after, mut until) in walk.stretches(reading) {
             while after < until {
-                // One more than is missing tells whether there is more.
-                let missing = walk.limit - events.len() + 1;
-                let all_pass = walk.filter.is_empty() && reading.ignored.is_empty();
-                let step = if all_pass { missing } else { missing.max(SEARCH_STEP) };
-                let found = self.list(&reading.room, walk.direction, (after, until), step).await?;
+                let step = walk.step(reading, events.len());
+                let found = match read.take() {
+                    Some(read) if read.span == (after, until) && read.most == step => read.events,
+                    _ => self.list(&reading.room, walk.direction, (after, until), step).await?,
+                };
                 let exhausted = found.len() < step;
                 for event in found {
                     let (here, beyond) = (event.position, event.position.before());
@@ -153,6 +179,37 @@ impl Rooms {
         Ok(Page { events, end: None })
     }
 
+    /// What two walks away from each other read first, in one statement where neither finds it in memory.
+    async fn read_both(
+        &self,
+        reading: &Reading,
+        backward: &Walk<'_>,
+        forward: &Walk<'_>,
+    ) -> Result<(Option<Read>, Option<Read>)> {
+        let first = |walk: &Walk<'_>| {
+            let (after, until) = walk.stretches(reading).into_iter().find(|(after, until)| after < until)?;
+            let most = walk.step(reading, 0);
+            let remembered = remembered(&reading.room, walk.direction, (after, until), most);
+            (walk.limit > 0 && remembered.is_none()).then_some(((after, until), most))
+        };
+        let (Some((before, most_before)), Some((after, most_after))) = (first(backward), first(forward)) else {
+            return Ok((None, None));
+        };
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (newest, oldest) = store::event::list_around(
+            &mut self.0.db.read().await?,
+            &room_id,
+            (before.0, before.1, number(most_before)),
+            (after.0, after.1, number(most_after)),
+        )
+        .await?;
+        let read = |span, most, events: Vec<Stored>| {
+            Some(Read { span, most, events: events.into_iter().map(Arc::new).collect() })
+        };
+        Ok((read(before, most_before, newest), read(after, most_after, oldest)))
+    }
+
     /// Accepted events after `after` up to `until`, the first `most` of them in this direction: from memory
     /// where that reaches, else from the database.
     async fn list(
@@ -162,14 +219,7 @@ impl Rooms {
         (after, until): (Position, Position),
         most: usize,
     ) -> Result<Vec<Arc<Stored>>> {
-        let remembered = room.view(|view| match direction {
-            Direction::Backward => view.timeline(after, until, most).map(|(mut events, _)| {
-                events.reverse();
-                events
-            }),
-            Direction::Forward => view.timeline_from(after, until, most),
-        });
-        if let Some(events) = remembered {
+        if let Some(events) = remembered(room, direction, (after, until), most) {
             return Ok(events);
         }
         let room_id = room.view(|view| view.room_id.clone());
@@ -209,9 +259,10 @@ impl Rooms {
         filter: &RoomEventFilter,
     ) -> Result<Surroundings> {
         let backward = Walk::new(reading, Direction::Backward, (Some(here.before()), None), before, filter);
-        let before = self.page(reading, &backward).await?;
         let forward = Walk::new(reading, Direction::Forward, (Some(here), None), after, filter);
-        let after = self.page(reading, &forward).await?;
+        let (before, after) = self.read_both(reading, &backward, &forward).await?;
+        let before = self.page_of(reading, &backward, before).await?;
+        let after = self.page_of(reading, &forward, after).await?;
         let start = before.end.or_else(|| before.events.last().map(|first| first.position.before()));
         let end = after.end.or_else(|| after.events.last().map(|last| last.position));
         Ok(Surroundings {
@@ -221,6 +272,22 @@ impl Rooms {
             end: end.unwrap_or(here),
         })
     }
+}
+
+/// The events of a stretch, the first `most` of them in one direction, if they are all in memory.
+fn remembered(
+    room: &Room,
+    direction: Direction,
+    (after, until): (Position, Position),
+    most: usize,
+) -> Option<Vec<Arc<Stored>>> {
+    room.view(|view| match direction {
+        Direction::Backward => view.timeline(after, until, most).map(|(mut events, _)| {
+            events.reverse();
+            events
+        }),
+        Direction::Forward => view.timeline_from(after, until, most),
+    })
 }
 
 /// What a filter wants of a state that comes with some events: where members are loaded lazily, only those

@@ -36,6 +36,14 @@ statements! {
     ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
         WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing = 0 ORDER BY e.position LIMIT $4";
+    /// Both at once: the newest at or below $2, above $3, and the oldest above $5, at or below $6.
+    ROOM_AROUND = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position IN (
+            SELECT position FROM (SELECT position FROM events
+                WHERE room_id = $1 AND position <= $2 AND position > $3 AND standing = 0 ORDER BY position DESC LIMIT $4) before
+            UNION ALL SELECT position FROM (SELECT position FROM events
+                WHERE room_id = $1 AND position > $5 AND position <= $6 AND standing = 0 ORDER BY position LIMIT $7) after)
+        ORDER BY e.position";
     /// Whatever its standing. Those that an older version has written beside this one have no `newest_ts`.
     NEXT_MOMENT = "SELECT position, newest_ts, late_ts, standing FROM events
         WHERE room_id = $1 AND position > $2 AND position <= $3 AND newest_ts IS NOT NULL ORDER BY position LIMIT 1";
@@ -270,6 +278,21 @@ pub(crate) async fn list_forward(
     limit: i64,
 ) -> DbResult<Vec<Stored>> {
     read(conn, &ROOM_FORWARD, args![room_id, from.0, until.0, limit]).await
+}
+
+/// Both at once, each as above: after the one place, at or before the other, so many at most. What is read backward lies
+/// before what is read forward.
+pub(crate) async fn list_around(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    backward: (Position, Position, i64),
+    forward: (Position, Position, i64),
+) -> DbResult<(Vec<Stored>, Vec<Stored>)> {
+    let args = args![room_id, backward.1.0, backward.0.0, backward.2, forward.0.0, forward.1.0, forward.2];
+    let mut before = read(conn, &ROOM_AROUND, args).await?;
+    let after = before.split_off(before.partition_point(|event| event.position <= backward.1));
+    before.reverse();
+    Ok((before, after))
 }
 
 /// An event by its time.

@@ -47,7 +47,7 @@ statements! {
 const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
 /// How many stretches of one length are asked for at most, and one that is not whole, before longer ones are.
-const FEW: i64 = if cfg!(test) { 2 } else { 16 };
+const FEW: i64 = if cfg!(test) { 2 } else { 4 };
 /// How much of the log is looked through first, as a power of two, and how many times as much next at most, where hardly
 /// anything has been found.
 const FIRST: u32 = if cfg!(test) { 3 } else { 13 };

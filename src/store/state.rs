@@ -34,6 +34,18 @@ statements! {
         CROSS JOIN state_versions v CROSS JOIN events e CROSS JOIN rooms r
         WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = n.state_key AND v.from_position = n.newest
             AND e.position = v.event_position AND r.room_id = e.room_id";
+    /// The events of one type at places of their own, each with the number that it was asked for by.
+    EACH_AT = "SELECT w.key, e.event_id, e.json, r.version FROM json_each($1) w CROSS JOIN events e CROSS JOIN rooms r
+        WHERE e.position = (SELECT v.event_position FROM state_versions v
+                WHERE v.lineage = w.value ->> 0 AND v.type = $2 AND v.state_key = w.value ->> 1
+                    AND v.from_position <= w.value ->> 2 ORDER BY v.from_position DESC LIMIT 1)
+            AND r.room_id = e.room_id"
+        | "SELECT w.number - 1, e.event_id, e.json, r.version
+        FROM jsonb_array_elements(CAST($1 AS jsonb)) WITH ORDINALITY AS w(value, number)
+        JOIN events e ON e.position = (SELECT v.event_position FROM state_versions v
+            WHERE v.lineage = CAST(w.value ->> 0 AS BIGINT) AND v.type = $2 AND v.state_key = w.value ->> 1
+                AND v.from_position <= CAST(w.value ->> 2 AS BIGINT) ORDER BY v.from_position DESC LIMIT 1)
+        JOIN rooms r ON r.room_id = e.room_id";
     /// What stands now under some types in some rooms.
     LIST_CURRENT = "SELECT v.event_position FROM rooms r
         JOIN state_versions v ON v.lineage = r.trunk AND v.type IN LIST($2)
@@ -182,6 +194,23 @@ pub(crate) async fn list_keys_at(
     at: Position,
 ) -> DbResult<Vec<Stored>> {
     super::event::read(conn, &KEYS_AT, args![line.0, kind, state_keys, at.0]).await
+}
+
+/// The events that keys of one type have just after places of their own, by their number. They do not tell what redacted
+/// them.
+pub(crate) async fn list_each_at(
+    conn: &mut Conn,
+    kind: &str,
+    wanted: &[(Lineage, &str, Position)],
+) -> DbResult<HashMap<usize, Arc<Pdu>>> {
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let wanted: Vec<_> = wanted.iter().map(|(line, state_key, at)| (line.0, state_key, at)).collect();
+    let wanted = serde_json::json!(wanted).to_string();
+    let rows = conn.list(&EACH_AT, args![&wanted, kind]).await?;
+    let event = |row: &Row| Ok((usize::try_from(row.get::<i64>(0)?).unwrap_or(usize::MAX), super::event::pdu(row, 1)?));
+    rows.iter().map(event).collect()
 }
 
 /// What a key held from some place on.

@@ -2,7 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search>
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use axum::Router;
 use ruma::{
@@ -30,7 +33,7 @@ use crate::{
     event::{ClientFormat, Stored, client_event},
     position::Position,
     rate_limit::Limit,
-    room::{reading::Reading, timeline::Surroundings},
+    room::{Room, reading::Reading, timeline::Surroundings},
     search::{Criteria, Fields, Found, Group, Match, Order, Place},
 };
 
@@ -102,12 +105,16 @@ async fn room_events(
         } else {
             None
         };
-        results.push(Shown { found: result, around });
+        let room = Arc::clone(&reading.room);
+        results.push(Shown { found: result, room, around, profiles: BTreeMap::new() });
+    }
+    if wants_context && asked.event_context.include_profile {
+        add_profiles(app, &mut results).await?;
     }
     let parents = app.rooms.parents(results.iter().flat_map(Shown::events)).await?;
-    for result in &results {
+    for result in results {
         let Some(reading) = found.readings.get(result.found.event.pdu.room_id()) else { continue };
-        answer.results.push(write(app, caller, asked, reading, result, &parents).await?);
+        answer.results.push(write(app, caller, reading, result, &parents).await?);
     }
     Ok(answer)
 }
@@ -115,7 +122,10 @@ async fn room_events(
 /// A result and what was said around it, if the client wants to know.
 struct Shown {
     found: Match,
+    room: Arc<Room>,
     around: Option<Surroundings>,
+    /// What those who sent these events were called when the result was sent.
+    profiles: BTreeMap<OwnedUserId, UserProfile>,
 }
 
 impl Shown {
@@ -129,55 +139,51 @@ impl Shown {
 async fn write(
     app: &App,
     caller: &Caller,
-    asked: &Asked,
     reading: &Reading,
-    shown: &Shown,
+    shown: Shown,
     parents: &HashSet<OwnedEventId>,
 ) -> Result<SearchResult> {
     let with_bundles = shown.events().filter(|event| parents.contains(event.pdu.event_id()));
     let writer = app.rooms.writer(reading, with_bundles, &caller.device_id, app.clock.now()).await?;
-    let Shown { found: Match { event, rank }, around } = shown;
+    let Shown { found: Match { event, rank }, around, profiles, .. } = shown;
     let mut result = SearchResult::new();
-    result.rank = Some(f64::from(*rank));
-    result.result = Some(writer.write(event));
+    result.rank = Some(f64::from(rank));
+    result.result = Some(writer.write(&event));
     if let Some(around) = around {
         let mut written = EventContextResult::new();
         written.start = Some(around.start.to_string());
         written.end = Some(around.end.to_string());
         written.events_before = around.before.iter().map(|event| writer.write(event)).collect();
         written.events_after = around.after.iter().map(|event| writer.write(event)).collect();
-        if asked.event_context.include_profile {
-            written.profile_info = profiles(app, reading, event.position, shown.events()).await?;
-        }
+        written.profile_info = profiles;
         result.context = written;
     }
     Ok(result)
 }
 
-/// What those who sent these events were called when the result was sent.
-async fn profiles(
-    app: &App,
-    reading: &Reading,
-    at: Position,
-    events: impl Iterator<Item = &Stored>,
-) -> Result<BTreeMap<OwnedUserId, UserProfile>> {
+async fn add_profiles(app: &App, results: &mut [Shown]) -> Result<()> {
     #[derive(Deserialize)]
     struct Member {
         displayname: Option<String>,
         avatar_url: Option<String>,
     }
-    let senders: HashSet<&str> = events.map(|event| event.pdu.sender().as_str()).collect();
-    let senders: Vec<&str> = senders.into_iter().collect();
-    let mut profiles = BTreeMap::new();
-    for pdu in app.rooms.list_state_events_at(&reading.room, at, "m.room.member", &senders).await? {
-        let user_id = pdu.state_key().and_then(|user| OwnedUserId::try_from(user).ok());
-        let (Some(user_id), Ok(member)) = (user_id, pdu.content_as::<Member>()) else { continue };
-        let mut profile = UserProfile::new();
-        profile.displayname = member.displayname;
-        profile.avatar_url = member.avatar_url.map(Into::into);
-        profiles.insert(user_id, profile);
+    let senders = |shown: &Shown| shown.events().map(|event| event.pdu.sender().to_owned()).collect();
+    let senders: Vec<BTreeSet<OwnedUserId>> = results.iter().map(senders).collect();
+    let mut wanted = Vec::new();
+    for (shown, senders) in results.iter().zip(&senders) {
+        wanted.extend(senders.iter().map(|sender| (&*shown.room, shown.found.event.position, &**sender)));
     }
-    Ok(profiles)
+    let mut members = app.rooms.members_at(&wanted).await?.into_iter();
+    for (shown, senders) in results.iter_mut().zip(senders) {
+        for (sender, member) in senders.into_iter().zip(&mut members) {
+            let Some(member) = member.and_then(|pdu| pdu.content_as::<Member>().ok()) else { continue };
+            let mut profile = UserProfile::new();
+            profile.displayname = member.displayname;
+            profile.avatar_url = member.avatar_url.map(Into::into);
+            shown.profiles.insert(sender, profile);
+        }
+    }
+    Ok(())
 }
 
 /// The state of each room in the results, as the reader may know it.
