@@ -46,7 +46,7 @@ statements! {
 /// short that a log has several.
 const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
-/// How many stretches of one length are asked for at most, and one that is not whole, before longer ones are.
+/// How many stretches of one length are asked for, or one more, before longer ones are.
 const FEW: i64 = if cfg!(test) { 2 } else { 4 };
 /// How much of the log is looked through first, as a power of two, and how many times as much next at most, where hardly
 /// anything has been found.
@@ -210,8 +210,7 @@ async fn list_newest(
     let newest = below.before().0;
     let mut length = if wanted.is_rare { STEP << FIRST } else { 1 << FIRST };
     while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
-        let last = newest >> bits;
-        let first = last - (((length - 1) >> bits) + 1);
+        let (first, last) = ((newest + 1).saturating_sub(length) >> bits, newest >> bits);
         if first <= 0 {
             break;
         }
