@@ -45,12 +45,10 @@ statements! {
 /// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters. In tests so
 /// short that a log has several.
 const STRETCHES: &[(u32, char)] =
-    if cfg!(test) { &[(3, 'a'), (4, 'b'), (5, 'c')] } else { &[(10, 'a'), (13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
+    if cfg!(test) { &[(3, 'b'), (4, 'c'), (5, 'd')] } else { &[(13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
 /// How many stretches of one length are asked for, or one more, before longer ones are.
 const FEW: i64 = if cfg!(test) { 2 } else { 4 };
-/// How much of the log is looked through first, as a power of two, and how many times as much next at most, where hardly
-/// anything has been found.
-const FIRST: u32 = if cfg!(test) { 3 } else { 13 };
+/// How many times as much of the log is looked through next at most, where hardly anything has been found.
 const STEP: i64 = 64;
 /// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
 /// both engines more the more they are, and most people find most of what is said where they are.
@@ -208,7 +206,8 @@ async fn list_newest(
     let query = ts_query(wanted, rooms);
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let newest = below.before().0;
-    let mut length = if wanted.is_rare { STEP << FIRST } else { 1 << FIRST };
+    let shortest = STRETCHES.first().map_or(0, |(bits, _)| 1 << bits);
+    let mut length = if wanted.is_rare { shortest * STEP } else { shortest };
     while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
         let (first, last) = ((newest + 1).saturating_sub(length) >> bits, newest >> bits);
         if first <= 0 {
