@@ -46,7 +46,7 @@ use crate::{
 };
 
 /// How many matches are looked up and put in order at once. In tests so few that it matters.
-const WINDOW: usize = if cfg!(test) { 6 } else { 300 };
+const WINDOW: usize = if cfg!(test) { 6 } else { 200 };
 /// How many events are read at once where a filter may drop most of them.
 const STEP: usize = if cfg!(test) { 2 } else { 100 };
 /// How many windows one request looks through.
