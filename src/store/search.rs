@@ -2,8 +2,9 @@
 //! SQLite, `tsvector` on `PostgreSQL`; what is a word and how well something matches is decided above, so that both find
 //! the same in the same order.
 //!
-//! A room is a word too: looking for something in some rooms costs no more than looking for one more word. So is, on
-//! `PostgreSQL`, the stretch of the log: its index knows no order, and what is newest is found stretch by stretch.
+//! A room is a word too, for searches in few rooms and for those whose rooms hold little of what matches: with many rooms
+//! both engines are slow. On `PostgreSQL` the stretch of the log is another: its index knows no order, and what is newest is
+//! found stretch by stretch.
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
