@@ -225,21 +225,18 @@ impl Searches {
         let mut found = Found { highlights, ..Found::default() };
         let mut place = criteria.from.clone().unwrap_or_else(|| Place::first(indexed));
         let literal = words::literal(&phrases);
-        let (mut hits, mut is_rare) = (None, false);
+        let mut hits = None;
         if criteria.from.is_none() && literal != phrases {
             // Whoever looks for what is often said as it is does not mean the beginning of something else, and all that
             // begins with it would be far more to go through.
-            let found = self.hits(criteria, &literal, &rooms, &place, false).await?;
-            place.is_literal = found.len() == WINDOW;
-            // What is a word is hardly the beginning of many others.
-            is_rare = !found.is_empty();
-            hits = Some(found).filter(|_| place.is_literal);
+            hits = Some(self.hits(criteria, &literal, &rooms, &place).await?).filter(|hits| hits.len() == WINDOW);
+            place.is_literal = hits.is_some();
         }
         let phrases = if place.is_literal { literal } else { phrases };
         for _ in 0..MAX_WINDOWS {
             let hits = match hits.take() {
                 Some(hits) => hits,
-                None => self.hits(criteria, &phrases, &rooms, &place, is_rare).await?,
+                None => self.hits(criteria, &phrases, &rooms, &place).await?,
             };
             let window = self.window(criteria, hits, &mut place, &mut found.readings).await?;
             found.count = place.count;
@@ -274,11 +271,10 @@ impl Searches {
         phrases: &[Phrase],
         rooms: &[OwnedRoomId],
         place: &Place,
-        is_rare: bool,
     ) -> Result<Vec<Hit>> {
         let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
         let Criteria { fields, .. } = *criteria;
-        let wanted = Wanted { phrases, fields, rooms: &rooms, below: place.below, most: WINDOW, is_rare };
+        let wanted = Wanted { phrases, fields, rooms: &rooms, below: place.below, most: WINDOW };
         Ok(store::search::find(&mut self.0.db.read().await?, &wanted).await?)
     }
 

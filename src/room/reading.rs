@@ -96,10 +96,7 @@ impl Rooms {
 
     /// Makes sure that the reading knows the user's membership from `at` on.
     pub(super) async fn recall(&self, reading: &mut Reading, at: Position) -> Result<()> {
-        if at < reading.sight.remembers_from() {
-            reading.sight = self.whole_sight(&reading.room, &reading.user_id).await?;
-        }
-        Ok(())
+        self.recall_each([(reading, at)]).await
     }
 }
 

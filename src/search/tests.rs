@@ -329,7 +329,6 @@ async fn the_index_holds_what_stands() {
                 rooms: &rooms,
                 below: orchard.world.reached().next(),
                 most: 1_000,
-                is_rare: false,
             };
             let hits = store::search::find(&mut orchard.world.app.db.read().await.unwrap(), &wanted).await.unwrap();
             assert!(hits.iter().all(|hit| !hit.is_gone));

@@ -2,9 +2,9 @@
 //! SQLite, `tsvector` on `PostgreSQL`; what is a word and how well something matches is decided above, so that both find
 //! the same in the same order.
 //!
-//! A room is a word too, for searches in few rooms and for those whose rooms hold little of what matches: with many rooms
-//! both engines are slow. On `PostgreSQL` the stretch of the log is another: its index knows no order, and what is newest is
-//! found stretch by stretch.
+//! A room is a word too, for searches in few rooms and for those whose rooms hold little of what matches: with many
+//! rooms both engines are slow. On `PostgreSQL` the stretch of the log is another: its index knows no order, and what is
+//! newest is found stretch by stretch.
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
@@ -105,8 +105,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) below: Position,
     /// How many of the newest are given.
     pub(crate) most: usize,
-    /// Whether the end of the log is known to hold too few of them.
-    pub(crate) is_rare: bool,
 }
 
 /// An event that matches.
@@ -207,8 +205,7 @@ async fn list_newest(
     let query = ts_query(wanted, rooms);
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let newest = below.before().0;
-    let shortest = STRETCHES.first().map_or(0, |(bits, _)| 1 << bits);
-    let mut length = if wanted.is_rare { shortest * STEP } else { shortest };
+    let mut length = STRETCHES.first().map_or(0, |(bits, _)| 1 << bits);
     while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
         let (first, last) = ((newest + 1).saturating_sub(length) >> bits, newest >> bits);
         if first <= 0 {
