@@ -25,6 +25,8 @@ pub struct Write {
 }
 
 /// A room's head after an event: what the next one is built on.
+///
+/// Two heads are the same only if all of it is: as many events may have been appended on another node, and be others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomHead {
     pub version: RoomVersionId,
@@ -39,7 +41,9 @@ pub struct RoomHead {
 pub struct NewEvent {
     pub pdu: Arc<Pdu>,
     pub standing: Standing,
-    /// The room's head with this event; it was built on `head.head - 1`.
+    /// The head that it was built on.
+    pub before: RoomHead,
+    /// The room's head with this event.
     pub head: RoomHead,
     /// The state before it, where that is not the trunk's.
     pub fork: Option<Fork>,

@@ -10,7 +10,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId, UserId};
 use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Transaction},
-    fact::{AccountData, Fact, NewEvent, Write},
+    fact::{AccountData, Fact, NewEvent, RoomHead, Write},
     position::Position,
     store::{self, room::RoomStanding},
 };
@@ -37,7 +37,8 @@ pub(super) struct Judged {
 
 /// What the batch has done so far, on top of what the database holds.
 struct Judge<'a> {
-    heads: BTreeMap<&'a RoomId, i64>,
+    /// None where there is no such room.
+    heads: BTreeMap<&'a RoomId, Option<&'a RoomHead>>,
     sent: HashMap<TransactionKey<'a>, OwnedEventId>,
     /// The room that each touched alias names, if it names one.
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
@@ -86,7 +87,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     let named = if touched.is_empty() { HashMap::new() } else { store::alias::list_named(tx, &touched).await? };
 
     let mut judge = Judge {
-        heads: rooms.iter().map(|room| (*room, locked.get(*room).map_or(0, |(head, _)| *head))).collect(),
+        heads: rooms.iter().map(|room| (*room, locked.get(*room).map(|(head, _)| head))).collect(),
         sent: HashMap::new(),
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         account_data: expected_data(tx, writes).await?,
@@ -146,14 +147,15 @@ impl<'a> Judge<'a> {
         if write.facts.iter().any(|fact| !self.is_expected(fact)) {
             return Judgement::Conflict;
         }
-        let mut heads: BTreeMap<&RoomId, i64> = BTreeMap::new();
+        let mut heads: BTreeMap<&RoomId, Option<&RoomHead>> = BTreeMap::new();
         for event in &write.events {
             let room = event.pdu.room_id();
-            let head = heads.get(room).or_else(|| self.heads.get(room)).copied().unwrap_or(0);
-            if event.head.head != head + 1 {
+            let head = heads.get(room).or_else(|| self.heads.get(room)).copied().flatten();
+            // A number would not do: another node may have appended as many events, and others.
+            if head.map_or(event.before.head != 0, |head| *head != event.before) {
                 return Judgement::Stale(room.to_owned());
             }
-            heads.insert(room, event.head.head);
+            heads.insert(room, Some(&event.head));
         }
         self.heads.extend(heads);
         for (alias, room) in aliases {

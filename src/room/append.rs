@@ -19,7 +19,7 @@ use crate::{
     event::{Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
     fact::{Fact, NewEvent, RoomHead, Write},
     log::{CommitError, Submitted},
-    room_version,
+    room_version, store,
 };
 
 /// How often a write is built again before the caller is told to try later. Where several nodes write to one room, only
@@ -125,8 +125,8 @@ type Built = (Write, Vec<Arc<Pdu>>);
 enum Attempt {
     /// It is in the queue, built on everything up to this generation.
     Submitted(Submitted, Vec<Arc<Pdu>>, u64),
-    /// Nothing is to be written, by what was known of a room of so many events.
-    Verdict { verdict: Result<Appended>, events: i64, generation: u64 },
+    /// Nothing is to be written, by what was known of the room at a head.
+    Verdict { verdict: Result<Appended>, head: RoomHead, generation: u64 },
 }
 
 impl Rooms {
@@ -215,11 +215,14 @@ impl Rooms {
                     }
                 },
                 // The database could not object to this one, so it is asked: another node may know better.
-                Attempt::Verdict { verdict, events, generation } => {
-                    let settled = self.has_settled(&room, events, generation).await;
+                Attempt::Verdict { verdict, head, generation } => {
+                    let settled = self.has_committed(&room, &head).await?;
+                    if !settled {
+                        forget_pending(&room, generation).await;
+                    }
                     let known = looked || {
                         self.0.log.refresh().await?;
-                        room.view(|view| view.head.head) == events
+                        room.view(|view| view.head == head)
                     };
                     if settled && known {
                         return verdict;
@@ -244,7 +247,7 @@ impl Rooms {
         let mut pending = room.pending.lock().await;
         let generation = pending.generation;
         let mut head = pending.ahead_of(room);
-        let events = head.room.head;
+        let before = head.room.clone();
         let verdict = match build(&mut head) {
             Ok(Ok((write, pdus))) if !write.is_empty() => {
                 let submitted = self.0.log.submit(write);
@@ -255,26 +258,30 @@ impl Rooms {
             Ok(Err(event_id)) => Ok(Appended::Before(event_id)),
             Err(error) => Err(error),
         };
-        Attempt::Verdict { verdict, events, generation }
+        Attempt::Verdict { verdict, head: before, generation }
     }
 
-    /// Waits until everything that a head was built on is durable. False if some of it was not to be.
-    async fn has_settled(&self, room: &Room, head: i64, generation: u64) -> bool {
-        self.has_committed(room, head).await && room.pending.lock().await.generation == generation
-    }
-
-    /// Waits until a head is committed. False if that takes so long that it may never be.
-    pub(super) async fn has_committed(&self, room: &Room, head: i64) -> bool {
+    /// Waits until a head is committed. False if it is not to be, or takes so long that it may never be.
+    pub(super) async fn has_committed(&self, room: &Room, head: &RoomHead) -> Result<bool> {
         let mut steps = self.0.log.tail().watch();
-        let committed = async {
-            while room.view(|view| view.head.head) < head {
+        let reached = async {
+            while room.view(|view| view.head.head) < head.head {
                 if steps.changed().await.is_err() {
                     return false;
                 }
             }
             true
         };
-        tokio::time::timeout(PATIENCE, committed).await.unwrap_or(false)
+        if !tokio::time::timeout(PATIENCE, reached).await.unwrap_or(false) {
+            return Ok(false);
+        }
+        if room.view(|view| view.head == *head) {
+            return Ok(true);
+        }
+        // The room has moved on: past this head, or past another one with as many events.
+        let extremities: Vec<&EventId> = head.extremities.iter().map(|id| &**id).collect();
+        let known = store::event::list(&mut self.0.db.read().await?, &extremities).await?;
+        Ok(known.len() == extremities.len())
     }
 
     /// Builds a plan's events on `head`, each on the one before. After an error `head` is of no use.
@@ -347,6 +354,7 @@ pub(super) fn accept(
     redacts: Option<&Pdu>,
     here: &ServerName,
 ) -> NewEvent {
+    let before = head.room.clone();
     let attention = highlight::attention(&pdu, &head.state, here);
     let redacted = redacts.and_then(|target| match target.redacted(Arc::clone(&pdu)) {
         Ok(redacted) => Some(Arc::new(redacted)),
@@ -372,6 +380,7 @@ pub(super) fn accept(
     head.room.follow(&pdu, Standing::Accepted);
     NewEvent {
         standing: Standing::Accepted,
+        before,
         head: head.room.clone(),
         fork: None,
         changes,
@@ -393,13 +402,18 @@ impl Pending {
             _ => Head { room: view.head.clone(), rules: view.rules, state: view.state.clone() },
         })
     }
+
+    /// Drops the head: what comes next is built on what has been committed.
+    pub(super) fn forget(&mut self) {
+        self.head = None;
+        self.generation += 1;
+    }
 }
 
 pub(super) async fn forget_pending(room: &Room, generation: u64) {
     let mut pending = room.pending.lock().await;
     if pending.generation == generation {
-        pending.head = None;
-        pending.generation += 1;
+        pending.forget();
     }
 }
 
@@ -422,5 +436,68 @@ pub(super) fn refused_draft(error: DraftError) -> Error {
             Error::refused(ErrorKind::InvalidParam, error.to_string())
         }
         DraftError::Pdu(error) => Error::bad_json(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join;
+
+    use super::*;
+    use crate::room::{
+        testing::text,
+        world::{World, message},
+    };
+
+    /// A message of alice built on a head, and on its way nowhere.
+    fn build(world: &World, head: &mut Head, room_id: &RoomId, body: &str) -> Built {
+        world.rooms.build(head, Some(room_id), Plan::of(text("alice", body))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_built_on_an_event_that_came_to_nothing_comes_to_nothing() {
+        let world = World::new().await;
+        let other = world.another_node().await;
+        let room_id = world.public_room("alice").await;
+        let room = world.rooms.get(&room_id).await.unwrap();
+        let mut head = room.pending.lock().await.ahead_of(&room);
+        let (first, _) = build(&world, &mut head, &room_id, "first");
+        let (second, _) = build(&world, &mut head, &room_id, "second");
+        other.send(&message(&room_id, "alice", "as many events as the first")).await.unwrap();
+        assert!(matches!(world.rooms.0.log.append(first).await, Err(CommitError::Stale(_))));
+        assert!(matches!(world.rooms.0.log.append(second).await, Err(CommitError::Stale(_))));
+        world.rooms.send(&message(&room_id, "alice", "third")).await.unwrap();
+        world.one_chain(&room_id).await;
+        drop(other);
+        world.close().await;
+    }
+
+    #[tokio::test]
+    async fn nothing_was_done_by_an_event_that_came_to_nothing() {
+        let world = World::new().await;
+        let other = world.another_node().await;
+        let room_id = world.public_room("alice").await;
+        let room = world.rooms.get(&room_id).await.unwrap();
+        let lost = {
+            let mut pending = room.pending.lock().await;
+            let mut head = pending.ahead_of(&room);
+            let (_, built) = build(&world, &mut head, &room_id, "lost");
+            pending.head = Some(head);
+            built[0].event_id().to_owned()
+        };
+        let appended = world.rooms.append(&room_id, |head| {
+            let there = head.room.extremities.contains(&lost);
+            Ok(if there { Plan::done_by(&lost) } else { Plan::of(text("alice", "again")) })
+        });
+        let as_many = message(&room_id, "alice", "as many events as with that one");
+        let moved_on = async {
+            other.send(&as_many).await.unwrap();
+            world.rooms.0.log.refresh().await.unwrap();
+        };
+        let (appended, ()) = join(appended, moved_on).await;
+        assert!(matches!(appended.unwrap(), Appended::Done(_)));
+        world.one_chain(&room_id).await;
+        drop(other);
+        world.close().await;
     }
 }

@@ -140,7 +140,8 @@ impl Rooms {
             accept(&mut head, pdu, None, redacts, &self.0.server_name)
         } else {
             // What the others have built must be there to be read. Nobody builds more while the lock is held.
-            if !self.has_committed(room, head.room.head).await {
+            if !self.has_committed(room, &head.room).await? {
+                pending.forget();
                 return Ok(None);
             }
             let state = match standing {
@@ -194,6 +195,7 @@ impl Rooms {
         fork: Option<Fork>,
     ) -> NewEvent {
         let accepted = standing == Standing::Accepted;
+        let before = head.room.clone();
         let pdu = Arc::clone(&incoming.pdu);
         let attention =
             if accepted { highlight::attention(&pdu, &head.state, &self.0.server_name) } else { Attention::default() };
@@ -207,6 +209,7 @@ impl Rooms {
         head.room.follow(&pdu, standing);
         NewEvent {
             standing,
+            before,
             head: head.room.clone(),
             fork,
             changes,

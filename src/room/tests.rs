@@ -35,6 +35,15 @@ fn errcode<T: std::fmt::Debug>(result: Result<T>) -> String {
 }
 
 impl World {
+    /// Everything that happened in a room, oldest first: each event was built on the one before.
+    pub(super) async fn one_chain(&self, room_id: &RoomId) -> Vec<Stored> {
+        let events = self.events(room_id).await;
+        for (before, event) in events.iter().zip(&events[1..]) {
+            assert_eq!(event.pdu.prev_events(), [before.pdu.event_id()]);
+        }
+        events
+    }
+
     /// Everything that was said in a room, oldest first.
     async fn events(&self, room_id: &RoomId) -> Vec<Stored> {
         let mut conn = self.db.read().await.unwrap();

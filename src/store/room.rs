@@ -14,7 +14,7 @@ use crate::{
 pub(crate) use crate::position::Lineage;
 
 statements! {
-    LOCK_HEADS = "SELECT room_id, head, trunk, joinable, world_readable, newest_ts FROM rooms
+    LOCK_HEADS = "SELECT version, head, depth, extremities, trunk, joinable, world_readable, newest_ts, room_id FROM rooms
         WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
     ANY_EXISTS = "SELECT room_id FROM rooms WHERE room_id IN LIST($1) LIMIT 1";
@@ -87,24 +87,30 @@ impl Doors {
     }
 }
 
-/// Locks the rooms' rows in the order of their identifiers and tells how many events each has, and how it stands.
-pub(crate) async fn lock_heads(tx: &mut Tx, rooms: &[&RoomId]) -> DbResult<HashMap<OwnedRoomId, (i64, RoomStanding)>> {
+/// Locks the rooms' rows in the order of their identifiers and tells the head of each, and how it stands.
+pub(crate) async fn lock_heads(
+    tx: &mut Tx,
+    rooms: &[&RoomId],
+) -> DbResult<HashMap<OwnedRoomId, (RoomHead, RoomStanding)>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     let rows = tx.list(&LOCK_HEADS, args![&rooms]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, (row.get(1)?, standing(row)?)))).collect()
+    rows.iter().map(|row| Ok((row.get(8)?, (head(row)?, standing(row)?)))).collect()
+}
+
+fn head(row: &Row) -> DbResult<RoomHead> {
+    let version: RoomVersionId = row.get(0)?;
+    Ok(RoomHead { version, head: row.get(1)?, depth: row.get(2)?, extremities: row.json(3)? })
 }
 
 fn standing(row: &Row) -> DbResult<RoomStanding> {
-    let doors = Doors { joinable: row.get(3)?, world_readable: row.get(4)? };
-    Ok(RoomStanding { trunk: Lineage(row.get(2)?), doors, newest_ts: row.get(5)? })
+    let doors = Doors { joinable: row.get(5)?, world_readable: row.get(6)? };
+    Ok(RoomStanding { trunk: Lineage(row.get(4)?), doors, newest_ts: row.get(7)? })
 }
 
 /// The head of a room and its trunk, if there is such a room.
 pub(crate) async fn find_head(conn: &mut Conn, room_id: &RoomId) -> DbResult<Option<(RoomHead, Lineage)>> {
     let Some(row) = conn.find(&FIND_HEAD, args![room_id]).await? else { return Ok(None) };
-    let version: RoomVersionId = row.get(0)?;
-    let head = RoomHead { version, head: row.get(1)?, depth: row.get(2)?, extremities: row.json(3)? };
-    Ok(Some((head, Lineage(row.get(4)?))))
+    Ok(Some((head(&row)?, Lineage(row.get(4)?))))
 }
 
 /// Whether any of the rooms is known here.

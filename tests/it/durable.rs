@@ -1,8 +1,8 @@
 //! What was acknowledged survives `kill -9`.
 //!
 //! A server process is killed again and again while many clients send and others sync. In the end nothing
-//! that was acknowledged is missing, no transaction happened twice, every sender's order holds, and each
-//! reader has seen exactly what the room's history holds.
+//! that was acknowledged is missing, no transaction happened twice, every sender's order holds, each
+//! reader has seen exactly what the room's history holds, and every event was built on the one before it.
 //!
 //! A cluster is disturbed in more ways: its nodes are killed, its PostgreSQL crashes, its Redis is killed, paused,
 //! emptied, out of memory, and in a long run away for a minute, while the clients' requests go to one node after the
@@ -74,6 +74,7 @@ async fn cluster() {
 struct Fleet {
     servers: Vec<Server>,
     url: String,
+    database: String,
     /// The folder of the PostgreSQL and the Redis that may be disturbed.
     victims: Option<PathBuf>,
     /// Gone with the fleet.
@@ -83,7 +84,8 @@ struct Fleet {
 impl Fleet {
     fn single(dir: &Path, database: &str) -> Self {
         let server = Server::start(dir, &[("HEARTH_DATABASE__URL", database)]);
-        Self { url: server.url.clone(), servers: vec![server], victims: None, _proxy: None }
+        let database = database.to_owned();
+        Self { url: server.url.clone(), servers: vec![server], database, victims: None, _proxy: None }
     }
 
     async fn cluster(dir: &Path, victims: &Path) -> Self {
@@ -98,7 +100,8 @@ impl Fleet {
             })
             .collect();
         let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
-        Self { url: proxy.url.clone(), servers, victims: Some(victims.to_owned()), _proxy: Some(proxy) }
+        let victims = Some(victims.to_owned());
+        Self { url: proxy.url.clone(), servers, database, victims, _proxy: Some(proxy) }
     }
 
     async fn disturb(&mut self, cycle: u64) {
@@ -314,6 +317,31 @@ async fn survives(mut fleet: Fleet) {
             assert_eq!(seen, expected, "a reader of {room} has a gap, a duplicate or another order");
         }
     }
+    check_chains(&read_events(&fleet.database).await);
+}
+
+/// Each event's room and what it says, in the order of the log.
+async fn read_events(database: &str) -> Vec<(String, String, String)> {
+    use sqlx::{Connection as _, PgConnection, SqliteConnection};
+    let events = "SELECT room_id, event_id, json FROM events ORDER BY position";
+    if database.starts_with("sqlite:") {
+        let mut connection = SqliteConnection::connect(database).await.unwrap();
+        sqlx::query_as(events).fetch_all(&mut connection).await.unwrap()
+    } else {
+        let mut connection = PgConnection::connect(database).await.unwrap();
+        sqlx::query_as(events).fetch_all(&mut connection).await.unwrap()
+    }
+}
+
+/// Nobody but this server writes, so that each event follows the one before it and no other.
+fn check_chains(events: &[(String, String, String)]) {
+    let mut last: HashMap<&str, &str> = HashMap::new();
+    for (room, event_id, event) in events {
+        let event: Value = serde_json::from_str(event).unwrap();
+        let before: Vec<&str> = last.insert(room, event_id).into_iter().collect();
+        assert_eq!(event["prev_events"], json!(before), "{event_id} of {room} was built on another event");
+    }
+    assert!(last.len() >= ROOMS, "the rooms are in the database");
 }
 
 #[expect(clippy::disallowed_methods, reason = "the clients of this test are tasks of their own")]
