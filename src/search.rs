@@ -12,6 +12,7 @@
 mod document;
 mod feed;
 mod rank;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -25,7 +26,10 @@ use std::{
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, api::client::filter::RoomEventFilter};
 
-use self::document::{text_of, text_of_json};
+use self::{
+    document::{text_of, text_of_json},
+    scope::Scope,
+};
 pub(crate) use crate::store::search::Fields;
 use crate::{
     db::Db,
@@ -221,7 +225,7 @@ impl Searches {
         let now = self.0.rooms.log().tail().reached();
         // What is indexed later would come between results that have been given.
         let indexed = self.catch_up(now).await?;
-        let rooms = self.list_rooms(criteria).await?;
+        let mut scope = self.scope(criteria).await?;
         let mut found = Found { highlights, ..Found::default() };
         let mut place = criteria.from.clone().unwrap_or_else(|| Place::first(indexed));
         let literal = words::literal(&phrases);
@@ -229,14 +233,15 @@ impl Searches {
         if criteria.from.is_none() && literal != phrases {
             // Whoever looks for what is often said as it is does not mean the beginning of something else, and all that
             // begins with it would be far more to go through.
-            hits = Some(self.hits(criteria, &literal, &rooms, &place).await?).filter(|hits| hits.len() == WINDOW);
+            let literally = self.hits(criteria, &literal, &mut scope, &place, &mut found.readings).await?;
+            hits = Some(literally).filter(|hits| hits.len() == WINDOW);
             place.is_literal = hits.is_some();
         }
         let phrases = if place.is_literal { literal } else { phrases };
         for _ in 0..MAX_WINDOWS {
             let hits = match hits.take() {
                 Some(hits) => hits,
-                None => self.hits(criteria, &phrases, &rooms, &place).await?,
+                None => self.hits(criteria, &phrases, &mut scope, &place, &mut found.readings).await?,
             };
             let window = self.window(criteria, hits, &mut place, &mut found.readings).await?;
             found.count = place.count;
@@ -255,27 +260,25 @@ impl Searches {
         Ok(found.tidied())
     }
 
-    /// The rooms in which the reader is or was and wants to search.
-    async fn list_rooms(&self, criteria: &Criteria<'_>) -> Result<Vec<OwnedRoomId>> {
-        let memberships = store::membership::list_of_user(&mut self.0.db.read().await?, criteria.reader).await?;
-        let wanted = memberships
-            .into_iter()
-            .filter(|membership| !membership.forgotten && !criteria.filter.passes_nothing_in(&membership.room_id));
-        Ok(wanted.map(|membership| membership.room_id).collect())
-    }
-
-    /// What matches before a place, whether the reader may see it or not.
+    /// The newest matches before a place that the reader may see.
     async fn hits(
         &self,
         criteria: &Criteria<'_>,
         phrases: &[Phrase],
-        rooms: &[OwnedRoomId],
+        scope: &mut Scope,
         place: &Place,
+        readings: &mut HashMap<OwnedRoomId, Reading>,
     ) -> Result<Vec<Hit>> {
-        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
         let Criteria { fields, .. } = *criteria;
-        let wanted = Wanted { phrases, fields, rooms: &rooms, below: place.below, most: WINDOW };
-        Ok(store::search::find(&mut self.0.db.read().await?, &wanted).await?)
+        loop {
+            let wanted = Wanted { phrases, fields, rooms: &scope.rooms(), below: place.below, most: WINDOW };
+            let mut hits = store::search::find(&mut self.0.db.read().await?, &wanted).await?;
+            let is_full = hits.len() == WINDOW;
+            // Each time more is known of where nothing can be found.
+            if self.look_into(criteria, scope, readings, &mut hits).await? || !is_full {
+                return Ok(hits);
+            }
+        }
     }
 
     /// The window under way at a place, or else the next one, whose matches are counted there.

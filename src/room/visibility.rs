@@ -9,7 +9,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
-    UserId,
+    OwnedRoomId, RoomId, UserId,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
 
@@ -32,6 +32,7 @@ type History<T> = Vec<(Position, T)>;
 const VISIBILITY: (&str, &str) = ("m.room.history_visibility", "");
 /// The place after everything.
 const END: Position = Position(i64::MAX);
+const EVERYTHING: [(Position, Position); 1] = [(Position(1), END)];
 
 /// What one user may see of one room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +90,17 @@ impl Sight {
 
     /// Of somebody who has joined a room that never hid anything from its members.
     fn everything(membership: History<MembershipState>, remembers_from: Position, world_readable: bool) -> Self {
-        Self { visible: vec![(Position::START.next(), END)], membership, remembers_from, world_readable }
+        Self { visible: EVERYTHING.to_vec(), membership, remembers_from, world_readable }
+    }
+
+    /// The stretches of the log that the user sees: first and last place of each, ascending.
+    pub fn stretches(&self) -> &[(Position, Position)] {
+        &self.visible
+    }
+
+    /// Whether nothing is hidden from the user.
+    pub fn is_everything(&self) -> bool {
+        *self.visible == EVERYTHING
     }
 
     /// Whether the user may read an event.
@@ -184,6 +195,15 @@ impl Rooms {
         let trunk = room.view(|view| view.trunk);
         let mut histories = self.histories(&[trunk], user_id).await?;
         Ok(sight_from_history(histories.remove(&trunk).unwrap_or_default()))
+    }
+
+    /// The same of rooms that need not be in memory. None of what is no room here.
+    pub(crate) async fn sights(&self, rooms: &[&RoomId], user_id: &UserId) -> Result<HashMap<OwnedRoomId, Sight>> {
+        let trunks = store::room::list_trunks(&mut self.0.db.read().await?, rooms).await?;
+        let lines: Vec<Lineage> = trunks.iter().map(|(_, trunk)| *trunk).collect();
+        let mut histories = self.histories(&lines, user_id).await?;
+        let mut sight = |trunk| sight_from_history(histories.remove(&trunk).unwrap_or_default());
+        Ok(trunks.into_iter().map(|(room_id, trunk)| (room_id, sight(trunk))).collect())
     }
 
     /// The same of some rooms, in their order.

@@ -17,6 +17,7 @@ statements! {
     LOCK_HEADS = "SELECT version, head, depth, extremities, trunk, joinable, world_readable, newest_ts, room_id FROM rooms
         WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
+    LIST_TRUNKS = "SELECT room_id, trunk FROM rooms WHERE room_id IN LIST($1)";
     ANY_EXISTS = "SELECT room_id FROM rooms WHERE room_id IN LIST($1) LIMIT 1";
     FIND_DOORS = "SELECT joinable, world_readable FROM rooms WHERE room_id = $1";
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
@@ -111,6 +112,13 @@ fn standing(row: &Row) -> DbResult<RoomStanding> {
 pub(crate) async fn find_head(conn: &mut Conn, room_id: &RoomId) -> DbResult<Option<(RoomHead, Lineage)>> {
     let Some(row) = conn.find(&FIND_HEAD, args![room_id]).await? else { return Ok(None) };
     Ok(Some((head(&row)?, Lineage(row.get(4)?))))
+}
+
+/// The trunks of those of the rooms that are known here.
+pub(crate) async fn list_trunks(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<Vec<(OwnedRoomId, Lineage)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let rows = conn.list(&LIST_TRUNKS, args![&rooms]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, Lineage(row.get(1)?)))).collect()
 }
 
 /// Whether any of the rooms is known here.

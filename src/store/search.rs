@@ -8,11 +8,7 @@
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-    fmt::Write as _,
-};
+use std::{cmp::Reverse, collections::HashMap, fmt::Write as _};
 
 use aws_lc_rs::digest;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
@@ -96,11 +92,19 @@ pub(crate) struct Phrase {
     pub(crate) is_prefix: bool,
 }
 
+/// A room that is searched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SearchedRoom<'a> {
+    pub(crate) room_id: &'a RoomId,
+    /// First and last place of each stretch of the log in which it is, ascending. Everywhere if there are none.
+    pub(crate) stretches: Option<&'a [(Position, Position)]>,
+}
+
 /// What is looked for: every one of these phrases.
 pub(crate) struct Wanted<'a> {
     pub(crate) phrases: &'a [Phrase],
     pub(crate) fields: Fields,
-    pub(crate) rooms: &'a [&'a RoomId],
+    pub(crate) rooms: &'a [SearchedRoom<'a>],
     /// Only what stands before this place.
     pub(crate) below: Position,
     /// How many of the newest are given.
@@ -165,28 +169,68 @@ pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<H
     if wanted.rooms.is_empty() || wanted.phrases.is_empty() {
         return Ok(found);
     }
-    let rooms: HashSet<&RoomId> = wanted.rooms.iter().copied().collect();
+    let rooms: HashMap<&RoomId, &SearchedRoom<'_>> = wanted.rooms.iter().map(|room| (room.room_id, room)).collect();
+    let is_wanted = |hit: &Hit| rooms.get(&*hit.room_id).is_some_and(|room| room.holds(hit.position));
     let (mut below, mut looked_at, mut look) = (wanted.below, 0, wanted.most);
     while rooms.len() > FEW_ROOMS && looked_at + look <= MOST_LOOKED_AT {
         let matches = list_newest(conn, wanted, &[], below, look).await?;
         let is_all = matches.len() < look;
         below = matches.last().map_or(below, |hit| hit.position);
         looked_at += look;
-        found.extend(matches.into_iter().filter(|hit| rooms.contains(&*hit.room_id)));
+        found.extend(matches.into_iter().filter(is_wanted));
         if is_all || found.len() >= wanted.most {
             found.truncate(wanted.most);
             return Ok(found);
         }
         look = still_needed(wanted.most, found.len(), looked_at);
     }
-    let mut older = Vec::new();
-    for rooms in wanted.rooms.chunks(MOST_ROOMS) {
-        older.extend(list_newest(conn, wanted, rooms, below, wanted.most - found.len()).await?);
-    }
-    older.sort_unstable_by_key(|hit| Reverse(hit.position));
-    found.extend(older);
-    found.truncate(wanted.most);
+    found.extend(list_newest_of_rooms(conn, wanted, below, wanted.most - found.len()).await?);
     Ok(found)
+}
+
+/// The newest matches in the rooms below some place, newest first.
+async fn list_newest_of_rooms(
+    conn: &mut Conn,
+    wanted: &Wanted<'_>,
+    below: Position,
+    most: usize,
+) -> DbResult<Vec<Hit>> {
+    let (in_part, whole): (Vec<&SearchedRoom<'_>>, Vec<_>) =
+        wanted.rooms.iter().partition(|room| room.stretches.is_some());
+    let whole: Vec<&RoomId> = whole.iter().map(|room| room.room_id).collect();
+    let mut found = Vec::new();
+    let newest_of = |mut hits: Vec<Hit>| {
+        hits.sort_unstable_by_key(|hit| Reverse(hit.position));
+        hits.truncate(most);
+        hits
+    };
+    for rooms in whole.chunks(MOST_ROOMS) {
+        found.extend(list_newest(conn, wanted, rooms, below, most).await?);
+    }
+    found = newest_of(found);
+    let stretches = in_part.iter().flat_map(|room| {
+        room.stretches.into_iter().flatten().map(|(first, last)| ((*last).min(below.before()), *first, room.room_id))
+    });
+    let mut stretches: Vec<(Position, Position, &RoomId)> = stretches.collect();
+    stretches.sort_unstable_by_key(|(last, ..)| Reverse(*last));
+    for (last, first, room_id) in stretches {
+        // What follows is older still.
+        if found.len() == most && found.last().is_some_and(|hit| hit.position > last) {
+            break;
+        }
+        if first <= last {
+            let hits = list_newest(conn, wanted, &[room_id], last.next(), most).await?;
+            found.extend(hits.into_iter().filter(|hit| hit.position >= first));
+            found = newest_of(found);
+        }
+    }
+    Ok(found)
+}
+
+impl SearchedRoom<'_> {
+    fn holds(&self, at: Position) -> bool {
+        self.stretches.is_none_or(|stretches| stretches.iter().any(|(first, last)| *first <= at && at <= *last))
+    }
 }
 
 /// The newest matches below some place, newest first; in any room if none is given.

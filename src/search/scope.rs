@@ -1,0 +1,117 @@
+//! Where somebody searches: their rooms, each as far as they may read it.
+//!
+//! What they may not read must not even be counted: how many matches there are decides where a window of results
+//! begins, and whether a term stands for longer words. Whoever has left a room would learn from that whether a word has
+//! been said there since.
+
+use std::collections::{HashMap, HashSet};
+
+use ruma::{OwnedRoomId, RoomId, events::room::member::MembershipState};
+
+use super::{Criteria, Searches};
+use crate::{
+    error::Result,
+    position::Position,
+    room::{filter::PduFilter as _, reading::Reading, visibility::Sight},
+    store::{
+        self,
+        search::{Hit, SearchedRoom},
+    },
+};
+
+/// The rooms of a search, and what is known of each. Nobody looks before something has been found there.
+pub(super) struct Scope(HashMap<OwnedRoomId, Part>);
+
+enum Part {
+    Unknown {
+        is_in: bool,
+    },
+    All,
+    /// First and last place of each stretch, ascending.
+    Stretches(Vec<(Position, Position)>),
+}
+
+impl Part {
+    fn of(sight: &Sight) -> Self {
+        if sight.is_everything() { Self::All } else { Self::Stretches(sight.stretches().to_vec()) }
+    }
+
+    fn nothing() -> Self {
+        Self::Stretches(Vec::new())
+    }
+}
+
+impl Scope {
+    /// What is not known is taken for visible.
+    pub(super) fn rooms(&self) -> Vec<SearchedRoom<'_>> {
+        self.0
+            .iter()
+            .map(|(room_id, part)| SearchedRoom {
+                room_id,
+                stretches: if let Part::Stretches(stretches) = part { Some(stretches) } else { None },
+            })
+            .collect()
+    }
+
+    fn sees(&self, hit: &Hit) -> bool {
+        match self.0.get(&hit.room_id) {
+            Some(Part::Stretches(stretches)) => {
+                stretches.iter().any(|(first, last)| (first..=last).contains(&&hit.position))
+            }
+            part => part.is_some(),
+        }
+    }
+}
+
+impl Searches {
+    /// The rooms in which the reader is or was and wants to search.
+    pub(super) async fn scope(&self, criteria: &Criteria<'_>) -> Result<Scope> {
+        let memberships = store::membership::list_of_user(&mut self.0.db.read().await?, criteria.reader).await?;
+        let wanted = memberships
+            .into_iter()
+            .filter(|membership| !membership.forgotten && !criteria.filter.passes_nothing_in(&membership.room_id));
+        let part = |membership: &MembershipState| Part::Unknown { is_in: *membership == MembershipState::Join };
+        Ok(Scope(wanted.map(|membership| (membership.room_id, part(&membership.membership))).collect()))
+    }
+
+    /// Leaves the hits that the reader may see. True if those were all that there are, as far as they go: where something
+    /// was found that they may not see, more may follow that they may.
+    pub(super) async fn look_into(
+        &self,
+        criteria: &Criteria<'_>,
+        scope: &mut Scope,
+        readings: &mut HashMap<OwnedRoomId, Reading>,
+        hits: &mut Vec<Hit>,
+    ) -> Result<bool> {
+        let is_unknown = |hit: &&Hit| matches!(scope.0.get(&hit.room_id), Some(Part::Unknown { .. }));
+        let unknown: HashSet<OwnedRoomId> = hits.iter().filter(is_unknown).map(|hit| hit.room_id.clone()).collect();
+        for room_id in unknown {
+            match scope.0.get(&room_id) {
+                Some(Part::Unknown { is_in: true }) => {
+                    let reading = self.open(criteria, &room_id).await?;
+                    let part = reading.as_ref().map_or_else(Part::nothing, |reading| Part::of(&reading.sight));
+                    scope.0.insert(room_id.clone(), part);
+                    readings.extend(reading.map(|reading| (room_id, reading)));
+                }
+                Some(Part::Unknown { is_in: false }) => self.look_back(criteria, scope).await?,
+                _ => {}
+            }
+        }
+        let found = hits.len();
+        hits.retain(|hit| scope.sees(hit));
+        Ok(hits.len() == found)
+    }
+
+    /// Finds out what the reader sees of the rooms in which they are not, of all at once: most are quiet, few are open.
+    async fn look_back(&self, criteria: &Criteria<'_>, scope: &mut Scope) -> Result<()> {
+        let outside = scope.0.iter().filter(|(_, part)| matches!(part, Part::Unknown { is_in: false }));
+        let outside: Vec<OwnedRoomId> = outside.map(|(room_id, _)| room_id.clone()).collect();
+        let rooms: Vec<&RoomId> = outside.iter().map(AsRef::as_ref).collect();
+        let sights = self.0.rooms.sights(&rooms, criteria.reader).await?;
+        for room_id in outside {
+            let sight = sights.get(&room_id).filter(|sight| sight.was_member() || sight.is_world_readable());
+            scope.0.insert(room_id, sight.map_or_else(Part::nothing, Part::of));
+        }
+        Ok(())
+    }
+}
