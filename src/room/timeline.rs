@@ -19,10 +19,10 @@ use super::{
     reading::{Reading, is_ignored},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::{Pdu, Stored},
     position::Position,
-    store,
+    store::{self, event::Around},
 };
 
 /// The most events of one page.
@@ -125,11 +125,15 @@ pub struct Context {
 impl Rooms {
     /// The next page of a walk.
     pub async fn page(&self, reading: &mut Reading, walk: &Walk<'_>) -> Result<Page> {
-        self.page_of(reading, walk, None).await
+        let page = self.read_page(reading, walk, None).await?;
+        if let Some(oldest) = page.events.iter().map(|event| event.position).min() {
+            self.recall(reading, oldest).await?;
+        }
+        Ok(page)
     }
 
-    /// The same where what is read first may have been read already.
-    async fn page_of(&self, reading: &mut Reading, walk: &Walk<'_>, read: Option<Read>) -> Result<Page> {
+    /// The same, of which something may have been read already, without what the reader was at that time.
+    async fn read_page(&self, reading: &Reading, walk: &Walk<'_>, read: Option<Read>) -> Result<Page> {
         let (after, until) = walk.span(reading);
         if walk.limit == 0 {
             return Ok(Page { events: Vec::new(), end: (after < until).then_some(walk.from) });
@@ -138,11 +142,7 @@ impl Rooms {
         if walk.filter.passes_nothing_in(&room_id) {
             return Ok(Page::default());
         }
-        let page = self.gather(reading, walk, read).await?;
-        if let Some(oldest) = page.events.iter().map(|event| event.position).min() {
-            self.recall(reading, oldest).await?;
-        }
-        Ok(page)
+        self.gather(reading, walk, read).await
     }
 
     async fn gather(&self, reading: &Reading, walk: &Walk<'_>, mut read: Option<Read>) -> Result<Page> {
@@ -179,35 +179,28 @@ impl Rooms {
         Ok(Page { events, end: None })
     }
 
-    /// What two walks away from each other read first, in one statement where neither finds it in memory.
-    async fn read_both(
-        &self,
-        reading: &Reading,
-        backward: &Walk<'_>,
-        forward: &Walk<'_>,
-    ) -> Result<(Option<Read>, Option<Read>)> {
-        let first = |walk: &Walk<'_>| {
-            let (after, until) = walk.stretches(reading).into_iter().find(|(after, until)| after < until)?;
+    /// What pairs of walks away from each other read first, in one statement for those that don't find it in memory.
+    async fn read_ahead(&self, pairs: &[(&Reading, [Walk<'_>; 2])]) -> Result<Vec<[Option<Read>; 2]>> {
+        let first = |reading: &Reading, walk: &Walk<'_>| {
+            let span = walk.stretches(reading).into_iter().find(|(after, until)| after < until)?;
             let most = walk.step(reading, 0);
-            let remembered = remembered(&reading.room, walk.direction, (after, until), most);
-            (walk.limit > 0 && remembered.is_none()).then_some(((after, until), most))
+            let remembered = remembered(&reading.room, walk.direction, span, most);
+            (walk.limit > 0 && remembered.is_none()).then_some((span, most))
         };
-        let (Some((before, most_before)), Some((after, most_after))) = (first(backward), first(forward)) else {
-            return Ok((None, None));
+        let around = |(reading, [backward, forward]): &(&Reading, [Walk<'_>; 2])| {
+            let room_id = reading.room.view(|view| view.room_id.clone());
+            Some(Around { room_id, before: first(reading, backward)?, after: first(reading, forward)? })
         };
-        let room_id = reading.room.view(|view| view.room_id.clone());
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let (newest, oldest) = store::event::list_around(
-            &mut self.0.db.read().await?,
-            &room_id,
-            (before.0, before.1, number(most_before)),
-            (after.0, after.1, number(most_after)),
-        )
-        .await?;
-        let read = |span, most, events: Vec<Stored>| {
-            Some(Read { span, most, events: events.into_iter().map(Arc::new).collect() })
-        };
-        Ok((read(before, most_before, newest), read(after, most_after, oldest)))
+        let wanted: Vec<Option<Around>> = pairs.iter().map(around).collect();
+        let asked: Vec<&Around> = wanted.iter().flatten().collect();
+        let mut found = store::event::list_around_each(&mut self.0.db.read().await?, &asked).await?.into_iter();
+        let read = |(span, most), events| Some(Read { span, most, events });
+        let ahead =
+            wanted.iter().map(|around| match around.as_ref().and_then(|around| Some((around, found.next()?))) {
+                Some((Around { before, after, .. }, (newest, oldest))) => [read(*before, newest), read(*after, oldest)],
+                None => [None, None],
+            });
+        Ok(ahead.collect())
     }
 
     /// Accepted events after `after` up to `until`, the first `most` of them in this direction: from memory
@@ -242,7 +235,12 @@ impl Rooms {
     ) -> Result<Option<Context>> {
         let Some(event) = self.find_event(reading, event_id).await? else { return Ok(None) };
         let limit = limit.min(MAX_LIMIT);
-        let around = self.surroundings(reading, event.position, (limit / 2, limit - limit / 2), filter).await?;
+        let limits = (limit / 2, limit - limit / 2);
+        let around = self.surroundings(&[(reading, event.position)], limits, filter).await?.pop();
+        let around = around.ok_or_else(|| Error::broken("one place has no surroundings"))?;
+        if let Some(oldest) = around.before.last() {
+            self.recall(reading, oldest.position).await?;
+        }
         let last = around.after.last().map_or(event.position, |last| last.position);
         let state = self.state_at(&reading.room, last).await?;
         let events = around.before.iter().chain(&around.after).map(|event| &event.pdu).chain([&event.pdu]);
@@ -250,27 +248,35 @@ impl Rooms {
         Ok(Some(Context { event, around, state }))
     }
 
-    /// What was said before and after the place of an event that the user sees, so many events of each.
+    /// What was said before and after the places of events that the user sees, so many events of each. What the user was
+    /// at the time the readings need not know.
     pub async fn surroundings(
         &self,
-        reading: &mut Reading,
-        here: Position,
+        places: &[(&Reading, Position)],
         (before, after): (usize, usize),
         filter: &RoomEventFilter,
-    ) -> Result<Surroundings> {
-        let backward = Walk::new(reading, Direction::Backward, (Some(here.before()), None), before, filter);
-        let forward = Walk::new(reading, Direction::Forward, (Some(here), None), after, filter);
-        let (before, after) = self.read_both(reading, &backward, &forward).await?;
-        let before = self.page_of(reading, &backward, before).await?;
-        let after = self.page_of(reading, &forward, after).await?;
-        let start = before.end.or_else(|| before.events.last().map(|first| first.position.before()));
-        let end = after.end.or_else(|| after.events.last().map(|last| last.position));
-        Ok(Surroundings {
-            before: before.events,
-            after: after.events,
-            start: start.unwrap_or(here.before()),
-            end: end.unwrap_or(here),
-        })
+    ) -> Result<Vec<Surroundings>> {
+        let walks = |(reading, here): &(&'_ Reading, Position)| {
+            let backward = Walk::new(reading, Direction::Backward, (Some(here.before()), None), before, filter);
+            let forward = Walk::new(reading, Direction::Forward, (Some(*here), None), after, filter);
+            [backward, forward]
+        };
+        let pairs: Vec<_> = places.iter().map(|place| (place.0, walks(place))).collect();
+        let ahead = self.read_ahead(&pairs).await?;
+        let mut found = Vec::with_capacity(places.len());
+        for ((reading, [backward, forward]), [before, after]) in pairs.iter().zip(ahead) {
+            let before = self.read_page(reading, backward, before).await?;
+            let after = self.read_page(reading, forward, after).await?;
+            let start = before.end.or_else(|| before.events.last().map(|first| first.position.before()));
+            let end = after.end.or_else(|| after.events.last().map(|last| last.position));
+            found.push(Surroundings {
+                before: before.events,
+                after: after.events,
+                start: start.unwrap_or(backward.from),
+                end: end.unwrap_or(forward.from),
+            });
+        }
+        Ok(found)
     }
 }
 

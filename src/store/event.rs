@@ -1,13 +1,13 @@
 //! `events` and `highlights`: what was said, and whom it concerns most.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use aws_lc_rs::digest;
 use ruma::{
-    EventId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, UserId,
     events::TimelineEventType,
 };
 
@@ -36,14 +36,24 @@ statements! {
     ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
         WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing = 0 ORDER BY e.position LIMIT $4";
-    /// Both at once: the newest at or below $2, above $3, and the oldest above $5, at or below $6.
-    ROOM_AROUND = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
-        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position IN (
+    /// Around some places at once: in each room the newest after one place and up to another, $2 of them, and the oldest
+    /// after a third and up to a fourth, $3 of them.
+    AROUND_EACH = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM json_each($1) w CROSS JOIN events e CROSS JOIN rooms r WHERE e.position IN (
             SELECT position FROM (SELECT position FROM events
-                WHERE room_id = $1 AND position <= $2 AND position > $3 AND standing = 0 ORDER BY position DESC LIMIT $4) before
+                WHERE room_id = w.value ->> 0 AND position > w.value ->> 1 AND position <= w.value ->> 2 AND standing = 0
+                ORDER BY position DESC LIMIT $2) before
             UNION ALL SELECT position FROM (SELECT position FROM events
-                WHERE room_id = $1 AND position > $5 AND position <= $6 AND standing = 0 ORDER BY position LIMIT $7) after)
-        ORDER BY e.position";
+                WHERE room_id = w.value ->> 0 AND position > w.value ->> 3 AND position <= w.value ->> 4 AND standing = 0
+                ORDER BY position LIMIT $3) after)
+            AND r.room_id = e.room_id"
+        | "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM jsonb_array_elements(CAST($1 AS jsonb)) w JOIN rooms r ON r.room_id = w.value ->> 0
+        CROSS JOIN LATERAL (
+            (SELECT * FROM events WHERE room_id = w.value ->> 0 AND position > CAST(w.value ->> 1 AS BIGINT)
+                AND position <= CAST(w.value ->> 2 AS BIGINT) AND standing = 0 ORDER BY position DESC LIMIT $2)
+            UNION ALL (SELECT * FROM events WHERE room_id = w.value ->> 0 AND position > CAST(w.value ->> 3 AS BIGINT)
+                AND position <= CAST(w.value ->> 4 AS BIGINT) AND standing = 0 ORDER BY position LIMIT $3)) e";
     /// Whatever its standing. Those that an older version has written beside this one have no `newest_ts`.
     NEXT_MOMENT = "SELECT position, newest_ts, late_ts, standing FROM events
         WHERE room_id = $1 AND position > $2 AND position <= $3 AND newest_ts IS NOT NULL ORDER BY position LIMIT 1";
@@ -280,19 +290,45 @@ pub(crate) async fn list_forward(
     read(conn, &ROOM_FORWARD, args![room_id, from.0, until.0, limit]).await
 }
 
-/// Both at once, each as above: after the one place, at or before the other, so many at most. What is read backward lies
-/// before what is read forward.
-pub(crate) async fn list_around(
+/// A part of the log, after one place and up to another, and how many events of it are wanted at most.
+pub(crate) type Part = ((Position, Position), usize);
+
+/// What is wanted around a place of a room.
+pub(crate) struct Around {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) before: Part,
+    pub(crate) after: Part,
+}
+
+/// Accepted events around some places: for each those before it, newest first, and those after it, oldest first.
+pub(crate) async fn list_around_each(
     conn: &mut Conn,
-    room_id: &RoomId,
-    backward: (Position, Position, i64),
-    forward: (Position, Position, i64),
-) -> DbResult<(Vec<Stored>, Vec<Stored>)> {
-    let args = args![room_id, backward.1.0, backward.0.0, backward.2, forward.0.0, forward.1.0, forward.2];
-    let mut before = read(conn, &ROOM_AROUND, args).await?;
-    let after = before.split_off(before.partition_point(|event| event.position <= backward.1));
-    before.reverse();
-    Ok((before, after))
+    places: &[&Around],
+) -> DbResult<Vec<(Vec<Arc<Stored>>, Vec<Arc<Stored>>)>> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let greatest = |mosts: &mut dyn Iterator<Item = usize>| i64::try_from(mosts.max().unwrap_or(0)).unwrap_or(i64::MAX);
+    let most_before = greatest(&mut places.iter().map(|place| place.before.1));
+    let most_after = greatest(&mut places.iter().map(|place| place.after.1));
+    let wanted = places.iter().map(|Around { room_id, before: (before, _), after: (after, _) }| {
+        serde_json::json!([room_id, before.0, before.1, after.0, after.1])
+    });
+    let wanted = serde_json::Value::Array(wanted.collect()).to_string();
+    // Places that lie close together have some of them in common.
+    let mut rooms: HashMap<OwnedRoomId, BTreeMap<Position, Arc<Stored>>> = HashMap::new();
+    for event in read(conn, &AROUND_EACH, args![&wanted, most_before, most_after]).await? {
+        rooms.entry(event.pdu.room_id().to_owned()).or_default().insert(event.position, Arc::new(event));
+    }
+    let nothing = BTreeMap::new();
+    let each = places.iter().map(|Around { room_id, before, after }| {
+        let events = rooms.get(room_id).unwrap_or(&nothing);
+        let within = |(after, until): (Position, Position)| {
+            events.values().filter(move |event| after < event.position && event.position <= until).cloned()
+        };
+        (within(before.0).rev().take(before.1).collect(), within(after.0).take(after.1).collect())
+    });
+    Ok(each.collect())
 }
 
 /// An event by its time.

@@ -37,14 +37,30 @@ statements! {
         newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
         SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL
         FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
+    /// The same of what also passes a comparison with $4: the function is not the operator, which would ask the index.
+    FIND_NEWEST_COMPARED = "SELECT 1"
+        | "WITH hits AS MATERIALIZED (
+            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position + 0 < $2
+                AND ts_match_vq(words, CAST($4 AS tsquery))),
+        newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
+        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL
+        FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
+    /// As many rows as match, $2 at most. (A limit that the planner sees would have it read the table.)
+    LIST_SOME = "SELECT 1"
+        | "WITH hits AS MATERIALIZED (SELECT 1 FROM search WHERE words @@ CAST($1 AS tsquery)) SELECT 1 FROM hits LIMIT $2";
 }
 
 /// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters. In tests so
 /// short that a log has several.
 const STRETCHES: &[(u32, char)] =
     if cfg!(test) { &[(3, 'b'), (4, 'c'), (5, 'd')] } else { &[(13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
+/// How much of the log is looked through first.
+const SHORTEST: i64 = if cfg!(test) { 1 << 3 } else { 1 << 13 };
 /// How many stretches of one length are asked for, or one more, before longer ones are.
-const FEW: i64 = if cfg!(test) { 2 } else { 4 };
+const FEW: i64 = if cfg!(test) { 2 } else { 6 };
+/// How many messages are compared with the beginning of a word at most, by estimate, before the index gathers all words
+/// that begin with it.
+const MOST_COMPARED: i64 = if cfg!(test) { 40 } else { 10_000 };
 /// How many times as much of the log is looked through next at most, where hardly anything has been found.
 const STEP: i64 = 64;
 /// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
@@ -171,9 +187,10 @@ pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<H
     }
     let rooms: HashMap<&RoomId, &SearchedRoom<'_>> = wanted.rooms.iter().map(|room| (room.room_id, room)).collect();
     let is_wanted = |hit: &Hit| rooms.get(&*hit.room_id).is_some_and(|room| room.holds(hit.position));
+    let lookup = Lookup::new(conn, wanted).await?;
     let (mut below, mut looked_at, mut look) = (wanted.below, 0, wanted.most);
     while rooms.len() > FEW_ROOMS && looked_at + look <= MOST_LOOKED_AT {
-        let matches = list_newest(conn, wanted, &[], below, look).await?;
+        let matches = lookup.newest(conn, &[], below, look).await?;
         let is_all = matches.len() < look;
         below = matches.last().map_or(below, |hit| hit.position);
         looked_at += look;
@@ -184,47 +201,127 @@ pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<H
         }
         look = still_needed(wanted.most, found.len(), looked_at);
     }
-    found.extend(list_newest_of_rooms(conn, wanted, below, wanted.most - found.len()).await?);
+    found.extend(lookup.newest_of_rooms(conn, below, wanted.most - found.len()).await?);
     Ok(found)
 }
 
-/// The newest matches in the rooms below some place, newest first.
-async fn list_newest_of_rooms(
-    conn: &mut Conn,
-    wanted: &Wanted<'_>,
-    below: Position,
-    most: usize,
-) -> DbResult<Vec<Hit>> {
-    let (in_part, whole): (Vec<&SearchedRoom<'_>>, Vec<_>) =
-        wanted.rooms.iter().partition(|room| room.stretches.is_some());
-    let whole: Vec<&RoomId> = whole.iter().map(|room| room.room_id).collect();
-    let mut found = Vec::new();
-    let newest_of = |mut hits: Vec<Hit>| {
-        hits.sort_unstable_by_key(|hit| Reverse(hit.position));
-        hits.truncate(most);
-        hits
-    };
-    for rooms in whole.chunks(MOST_ROOMS) {
-        found.extend(list_newest(conn, wanted, rooms, below, most).await?);
-    }
-    found = newest_of(found);
-    let stretches = in_part.iter().flat_map(|room| {
-        room.stretches.into_iter().flatten().map(|(first, last)| ((*last).min(below.before()), *first, room.room_id))
-    });
-    let mut stretches: Vec<(Position, Position, &RoomId)> = stretches.collect();
-    stretches.sort_unstable_by_key(|(last, ..)| Reverse(*last));
-    for (last, first, room_id) in stretches {
-        // What follows is older still.
-        if found.len() == most && found.last().is_some_and(|hit| hit.position > last) {
-            break;
+/// How what is wanted is looked for.
+struct Lookup<'a> {
+    wanted: &'a Wanted<'a>,
+    /// What the index is asked for.
+    indexed: Vec<&'a Phrase>,
+    /// What everything that the index gives is compared with.
+    compared: Option<&'a Phrase>,
+}
+
+impl<'a> Lookup<'a> {
+    /// On `PostgreSQL` the index gathers all words with one beginning, whatever they are asked for with. Where the rest of
+    /// the term is said seldom, the few messages that have it are compared with the beginning instead.
+    async fn new(conn: &mut Conn, wanted: &'a Wanted<'a>) -> DbResult<Self> {
+        let (prefixes, others): (Vec<&Phrase>, Vec<_>) = wanted.phrases.iter().partition(|phrase| phrase.is_prefix);
+        let compared = prefixes.first().copied().filter(|_| conn.engine() == Engine::Postgres && !others.is_empty());
+        if compared.is_some() && is_seldom(conn, &ts_query(&others, wanted.fields, &[]), wanted.below).await? {
+            return Ok(Self { wanted, indexed: others, compared });
         }
-        if first <= last {
-            let hits = list_newest(conn, wanted, &[room_id], last.next(), most).await?;
-            found.extend(hits.into_iter().filter(|hit| hit.position >= first));
-            found = newest_of(found);
-        }
+        Ok(Self { wanted, indexed: wanted.phrases.iter().collect(), compared: None })
     }
-    Ok(found)
+
+    /// The newest matches below some place, newest first; in any room if none is given.
+    async fn newest(&self, conn: &mut Conn, rooms: &[&RoomId], below: Position, most: usize) -> DbResult<Vec<Hit>> {
+        if conn.engine() == Engine::Sqlite {
+            let query = fts_query(&self.indexed, self.wanted.fields, rooms);
+            let rows = conn.list(&FIND_NEWEST, args![&query, below.0, number(most)]).await?;
+            return rows.iter().map(hit).collect();
+        }
+        // Every hit in what is asked for is read from its row before the newest are chosen. So it begins with the end of
+        // the log, and goes on with as much as should do by what was found there.
+        let query = ts_query(&self.indexed, self.wanted.fields, rooms);
+        let (end, mut below) = (below.0, below);
+        let mut found = Vec::new();
+        let mut length = SHORTEST;
+        while let Some((stretches, begin)) = stretches_below(below, length) {
+            found.extend(self.run(conn, &format!("{stretches} & {query}"), below, most - found.len()).await?);
+            if found.len() >= most {
+                return Ok(found);
+            }
+            below = begin;
+            let looked_through = end - begin.0;
+            let enough = looked_through.saturating_mul(number(most - found.len())) / number(found.len().max(1));
+            length = (enough.saturating_mul(5) / 4).min(looked_through.saturating_mul(STEP));
+        }
+        found.extend(self.run(conn, &query, below, most - found.len()).await?);
+        Ok(found)
+    }
+
+    async fn run(&self, conn: &mut Conn, query: &str, below: Position, most: usize) -> DbResult<Vec<Hit>> {
+        let rows = match self.compared {
+            None => conn.list(&FIND_NEWEST, args![query, below.0, number(most)]).await?,
+            Some(phrase) => {
+                let compared = ts_query(&[phrase], self.wanted.fields, &[]);
+                conn.list(&FIND_NEWEST_COMPARED, args![query, below.0, number(most), &compared]).await?
+            }
+        };
+        rows.iter().map(hit).collect()
+    }
+
+    /// The newest matches in the rooms below some place, newest first.
+    async fn newest_of_rooms(&self, conn: &mut Conn, below: Position, most: usize) -> DbResult<Vec<Hit>> {
+        let (in_part, whole): (Vec<&SearchedRoom<'_>>, Vec<_>) =
+            self.wanted.rooms.iter().partition(|room| room.stretches.is_some());
+        let whole: Vec<&RoomId> = whole.iter().map(|room| room.room_id).collect();
+        let mut found = Vec::new();
+        let newest_of = |mut hits: Vec<Hit>| {
+            hits.sort_unstable_by_key(|hit| Reverse(hit.position));
+            hits.truncate(most);
+            hits
+        };
+        for rooms in whole.chunks(MOST_ROOMS) {
+            found.extend(self.newest(conn, rooms, below, most).await?);
+        }
+        found = newest_of(found);
+        let stretches = in_part.iter().flat_map(|room| {
+            room.stretches
+                .into_iter()
+                .flatten()
+                .map(|(first, last)| ((*last).min(below.before()), *first, room.room_id))
+        });
+        let mut stretches: Vec<(Position, Position, &RoomId)> = stretches.collect();
+        stretches.sort_unstable_by_key(|(last, ..)| Reverse(*last));
+        for (last, first, room_id) in stretches {
+            // What follows is older still.
+            if found.len() == most && found.last().is_some_and(|hit| hit.position > last) {
+                break;
+            }
+            if first <= last {
+                let hits = self.newest(conn, &[room_id], last.next(), most).await?;
+                found.extend(hits.into_iter().filter(|hit| hit.position >= first));
+                found = newest_of(found);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Stretches of the log as words, of which one has to be there: those just below some place, together at least so long.
+/// And where they begin. None where that is everything, or too much for the longest.
+fn stretches_below(below: Position, length: i64) -> Option<(String, Position)> {
+    let (bits, letter) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits)?;
+    let (first, last) = (below.0.saturating_sub(length) >> bits, below.before().0 >> bits);
+    let words: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
+    (first > 0).then(|| (format!("({})", words.join(" | ")), Position(first << bits)))
+}
+
+/// Whether so little below some place matches, by what is found at its end, that all of it can be read.
+async fn is_seldom(conn: &mut Conn, query: &str, below: Position) -> DbResult<bool> {
+    let Some((stretches, begin)) = stretches_below(below, SHORTEST) else { return Ok(false) };
+    let few = MOST_COMPARED.saturating_mul(below.0 - begin.0) / below.0;
+    let query = format!("{stretches} & {query}");
+    let matches = conn.list(&LIST_SOME, args![&query, few + 1]).await?;
+    Ok(number(matches.len()) <= few)
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl SearchedRoom<'_> {
@@ -233,49 +330,9 @@ impl SearchedRoom<'_> {
     }
 }
 
-/// The newest matches below some place, newest first; in any room if none is given.
-async fn list_newest(
-    conn: &mut Conn,
-    wanted: &Wanted<'_>,
-    rooms: &[&RoomId],
-    below: Position,
-    most: usize,
-) -> DbResult<Vec<Hit>> {
-    if conn.engine() == Engine::Sqlite {
-        return run(conn, &fts_query(wanted, rooms), below, most).await;
-    }
-    // Every hit in what is asked for is read from its row before the newest are chosen. So it begins with the end of the
-    // log, and goes on with as much as should do by what was found there.
-    let query = ts_query(wanted, rooms);
-    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    let newest = below.before().0;
-    let mut length = STRETCHES.first().map_or(0, |(bits, _)| 1 << bits);
-    while let Some((bits, letter)) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits) {
-        let (first, last) = ((newest + 1).saturating_sub(length) >> bits, newest >> bits);
-        if first <= 0 {
-            break;
-        }
-        let stretches: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
-        let hits = run(conn, &format!("({}) & {query}", stretches.join(" | ")), below, most).await?;
-        if hits.len() >= most {
-            return Ok(hits);
-        }
-        let looked_through = newest + 1 - (first << bits);
-        let enough = looked_through.saturating_mul(number(most)) / number(hits.len().max(1));
-        length = (enough.saturating_mul(3) / 2).min(looked_through.saturating_mul(STEP));
-    }
-    run(conn, &query, below, most).await
-}
-
 /// How much more has to be looked through, if it holds as many as what has been.
 fn still_needed(wanted: usize, found: usize, looked_through: usize) -> usize {
     wanted.saturating_sub(found).saturating_mul(looked_through) / (found + 1)
-}
-
-async fn run(conn: &mut Conn, query: &str, below: Position, most: usize) -> DbResult<Vec<Hit>> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let rows = conn.list(&FIND_NEWEST, args![query, below.0, most]).await?;
-    rows.iter().map(hit).collect()
 }
 
 fn hit(row: &Row) -> DbResult<Hit> {
@@ -294,16 +351,15 @@ fn fts_row(document: &Document<'_>, room: &str) -> serde_json::Value {
 }
 
 /// <https://www.sqlite.org/fts5.html#full_text_query_syntax>
-fn fts_query(wanted: &Wanted<'_>, rooms: &[&RoomId]) -> String {
-    let Fields { body, name, topic } = wanted.fields;
+fn fts_query(phrases: &[&Phrase], Fields { body, name, topic }: Fields, rooms: &[&RoomId]) -> String {
     let fields: Vec<&str> = [("body", body), ("name", name), ("topic", topic)]
         .iter()
         .filter(|(_, is_in)| *is_in)
         .map(|(field, _)| *field)
         .collect();
     let phrase =
-        |phrase: &Phrase| format!("\"{}\"{}", phrase.words.join(" "), if phrase.is_prefix { " *" } else { "" });
-    let words: Vec<String> = wanted.phrases.iter().map(phrase).collect();
+        |phrase: &&Phrase| format!("\"{}\"{}", phrase.words.join(" "), if phrase.is_prefix { " *" } else { "" });
+    let words: Vec<String> = phrases.iter().map(phrase).collect();
     let words = format!("{{{}}} : ({})", fields.join(" "), words.join(" AND "));
     if rooms.is_empty() {
         return words;
@@ -343,8 +399,7 @@ fn vector(document: &Document<'_>) -> String {
 }
 
 /// <https://www.postgresql.org/docs/current/datatype-textsearch.html#DATATYPE-TSQUERY>
-fn ts_query(wanted: &Wanted<'_>, rooms: &[&RoomId]) -> String {
-    let Fields { body, name, topic } = wanted.fields;
+fn ts_query(phrases: &[&Phrase], Fields { body, name, topic }: Fields, rooms: &[&RoomId]) -> String {
     // Labels are not in the index: asking for all of them has every match read from the table, for nothing.
     let is_anywhere = body && name && topic;
     let labels: String = [('A', name), ('B', topic), ('D', body)]
@@ -352,7 +407,7 @@ fn ts_query(wanted: &Wanted<'_>, rooms: &[&RoomId]) -> String {
         .filter(|(_, is_in)| *is_in && !is_anywhere)
         .map(|(label, _)| *label)
         .collect();
-    let phrase = |phrase: &Phrase| {
+    let phrase = |phrase: &&Phrase| {
         let last = phrase.words.len().saturating_sub(1);
         let word = |(number, word): (usize, &String)| {
             let prefix = if phrase.is_prefix && number == last { "*" } else { "" };
@@ -362,7 +417,7 @@ fn ts_query(wanted: &Wanted<'_>, rooms: &[&RoomId]) -> String {
         let words: Vec<String> = phrase.words.iter().enumerate().map(word).collect();
         format!("({})", words.join(" <-> "))
     };
-    let phrases: Vec<String> = wanted.phrases.iter().map(phrase).collect();
+    let phrases: Vec<String> = phrases.iter().map(phrase).collect();
     let words = phrases.join(" & ");
     if rooms.is_empty() {
         return words;

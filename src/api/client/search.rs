@@ -86,28 +86,24 @@ async fn room_events(
     if asked.include_state == Some(true) {
         answer.state = state(app, &found).await?;
     }
+    let mut results: Vec<Shown> = std::mem::take(&mut found.results)
+        .into_iter()
+        .filter_map(|result| {
+            let room = Arc::clone(&found.readings.get(result.event.pdu.room_id())?.room);
+            Some(Shown { found: result, room, around: None, profiles: BTreeMap::new() })
+        })
+        .collect();
+    if wants_context {
+        add_surroundings(app, asked, &found.readings, &mut results).await?;
+    }
     let mut oldest: HashMap<&RoomId, Position> = HashMap::new();
-    for Match { event, .. } in &found.results {
+    for event in results.iter().flat_map(Shown::events) {
         let oldest = oldest.entry(event.pdu.room_id()).or_insert(event.position);
         *oldest = event.position.min(*oldest);
     }
     let readings = found.readings.iter_mut();
     let readings = readings.filter_map(|(room_id, reading)| Some((reading, *oldest.get(&**room_id)?)));
     app.rooms.recall_each(readings).await?;
-    let mut results = Vec::with_capacity(found.results.len());
-    for result in std::mem::take(&mut found.results) {
-        let Some(reading) = found.readings.get_mut(result.event.pdu.room_id()) else { continue };
-        let around = if wants_context {
-            let limit = |limit: UInt| usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_CONTEXT);
-            let limits = (limit(asked.event_context.before_limit), limit(asked.event_context.after_limit));
-            let here = result.event.position;
-            Some(app.rooms.surroundings(reading, here, limits, &RoomEventFilter::default()).await?)
-        } else {
-            None
-        };
-        let room = Arc::clone(&reading.room);
-        results.push(Shown { found: result, room, around, profiles: BTreeMap::new() });
-    }
     if wants_context && asked.event_context.include_profile {
         add_profiles(app, &mut results).await?;
     }
@@ -159,6 +155,26 @@ async fn write(
         result.context = written;
     }
     Ok(result)
+}
+
+async fn add_surroundings(
+    app: &App,
+    asked: &Asked,
+    readings: &HashMap<OwnedRoomId, Reading>,
+    results: &mut [Shown],
+) -> Result<()> {
+    let limit = |limit: UInt| usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_CONTEXT);
+    let limits = (limit(asked.event_context.before_limit), limit(asked.event_context.after_limit));
+    let place = |shown: &Shown| {
+        let event = &shown.found.event;
+        Some((readings.get(event.pdu.room_id())?, event.position))
+    };
+    let places: Vec<(&Reading, Position)> = results.iter().filter_map(place).collect();
+    let around = app.rooms.surroundings(&places, limits, &RoomEventFilter::default()).await?;
+    for (shown, around) in results.iter_mut().zip(around) {
+        shown.around = Some(around);
+    }
+    Ok(())
 }
 
 async fn add_profiles(app: &App, results: &mut [Shown]) -> Result<()> {
