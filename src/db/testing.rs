@@ -56,6 +56,25 @@ pub(crate) async fn plan(database: &TestDatabase, sql: &str) -> Vec<String> {
     rows.iter().map(|row| row.get("detail")).collect()
 }
 
+/// How `PostgreSQL`, if there is one, is going to answer statements on tables of which it knows nothing yet, after `fill`
+/// has filled them.
+pub(crate) async fn plans_of_newcomer(fill: &str, statements: &[(&str, &str)]) -> Vec<String> {
+    let Ok(admin_url) = std::env::var("HEARTH_TEST_POSTGRES") else { return Vec::new() };
+    let database = postgres(admin_url).await;
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
+    connection.execute(run(format!("{fill}; SET plan_cache_mode = force_generic_plan"))).await.unwrap();
+    let mut plans = Vec::new();
+    for (number, (sql, parameters)) in statements.iter().enumerate() {
+        connection.execute(run(format!("PREPARE asked{number} AS {sql}"))).await.unwrap();
+        let rows = connection.fetch_all(run(format!("EXPLAIN EXECUTE asked{number} ({parameters})"))).await.unwrap();
+        plans.push(rows.iter().map(|row| row.get::<String, _>(0) + "\n").collect());
+    }
+    connection.close().await.unwrap();
+    database.close().await;
+    plans
+}
+
 async fn open(url: &str) -> Db {
     let db = Db::connect(url, 8).await.unwrap();
     db.migrate().await.unwrap();

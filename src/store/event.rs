@@ -28,32 +28,33 @@ statements! {
     LIST_JSON_AT = "SELECT position, json FROM events WHERE position IN LIST($1)";
     EVENTS_BETWEEN = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.position >= $1 AND e.position <= $2 ORDER BY e.position";
-    /// Downwards: the newest at or below $2, above $3.
+    /// Downwards: the newest at or below $2, above $3. Those that are accepted are asked for with `< 1`: of an equation
+    /// `PostgreSQL` expects next to nothing before it knows the table, and would sort the whole room.
     ROOM_BACKWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
-        WHERE e.room_id = $1 AND e.position <= $2 AND e.position > $3 AND e.standing = 0 ORDER BY e.position DESC LIMIT $4";
+        WHERE e.room_id = $1 AND e.position <= $2 AND e.position > $3 AND e.standing < 1 ORDER BY e.position DESC LIMIT $4";
     /// Upwards: the oldest above $2, at or below $3.
     ROOM_FORWARD = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id
-        WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing = 0 ORDER BY e.position LIMIT $4";
+        WHERE e.room_id = $1 AND e.position > $2 AND e.position <= $3 AND e.standing < 1 ORDER BY e.position LIMIT $4";
     /// Around some places at once: in each room the newest after one place and up to another, $2 of them, and the oldest
     /// after a third and up to a fourth, $3 of them.
     AROUND_EACH = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM json_each($1) w CROSS JOIN events e CROSS JOIN rooms r WHERE e.position IN (
             SELECT position FROM (SELECT position FROM events
-                WHERE room_id = w.value ->> 0 AND position > w.value ->> 1 AND position <= w.value ->> 2 AND standing = 0
+                WHERE room_id = w.value ->> 0 AND position > w.value ->> 1 AND position <= w.value ->> 2 AND standing < 1
                 ORDER BY position DESC LIMIT $2) before
             UNION ALL SELECT position FROM (SELECT position FROM events
-                WHERE room_id = w.value ->> 0 AND position > w.value ->> 3 AND position <= w.value ->> 4 AND standing = 0
+                WHERE room_id = w.value ->> 0 AND position > w.value ->> 3 AND position <= w.value ->> 4 AND standing < 1
                 ORDER BY position LIMIT $3) after)
             AND r.room_id = e.room_id"
         | "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM jsonb_array_elements(CAST($1 AS jsonb)) w JOIN rooms r ON r.room_id = w.value ->> 0
         CROSS JOIN LATERAL (
             (SELECT * FROM events WHERE room_id = w.value ->> 0 AND position > CAST(w.value ->> 1 AS BIGINT)
-                AND position <= CAST(w.value ->> 2 AS BIGINT) AND standing = 0 ORDER BY position DESC LIMIT $2)
+                AND position <= CAST(w.value ->> 2 AS BIGINT) AND standing < 1 ORDER BY position DESC LIMIT $2)
             UNION ALL (SELECT * FROM events WHERE room_id = w.value ->> 0 AND position > CAST(w.value ->> 3 AS BIGINT)
-                AND position <= CAST(w.value ->> 4 AS BIGINT) AND standing = 0 ORDER BY position LIMIT $3)) e";
+                AND position <= CAST(w.value ->> 4 AS BIGINT) AND standing < 1 ORDER BY position LIMIT $3)) e";
     /// Whatever its standing. Those that an older version has written beside this one have no `newest_ts`.
     NEXT_MOMENT = "SELECT position, newest_ts, late_ts, standing FROM events
         WHERE room_id = $1 AND position > $2 AND position <= $3 AND newest_ts IS NOT NULL ORDER BY position LIMIT 1";
@@ -289,6 +290,10 @@ pub(crate) async fn list_forward(
 ) -> DbResult<Vec<Stored>> {
     read(conn, &ROOM_FORWARD, args![room_id, from.0, until.0, limit]).await
 }
+
+/// Those that read a room in the order of the log.
+#[cfg(test)]
+pub(super) static IN_ORDER: [&Statement; 3] = [&ROOM_BACKWARD, &ROOM_FORWARD, &AROUND_EACH];
 
 /// A part of the log, after one place and up to another, and how many events of it are wanted at most.
 pub(crate) type Part = ((Position, Position), usize);

@@ -81,6 +81,23 @@ async fn what_relates_to_an_event_is_found_by_the_event() {
     database.close().await;
 }
 
+/// Until `PostgreSQL` has had a look at a table, it takes every equation for rare: of a large one (which this one pretends
+/// to be) it would read a whole room and sort it.
+#[tokio::test]
+async fn a_page_of_a_room_is_read_in_order_from_the_first_day_on() {
+    let fill = "ALTER TABLE events SET (autovacuum_enabled = false);
+        INSERT INTO events (position, event_id, room_id, sender, standing, notifies, json)
+        SELECT n, '$' || n, '!' || n % 4, '@alice:here', 0, FALSE, repeat('x', 300) FROM generate_series(1, 40000) n;
+        UPDATE pg_class SET reltuples = 2000000, relpages = pg_relation_size('events') / 8192 WHERE relname = 'events'";
+    let around = r#"'[["!1", 0, 20000, 20000, 40000]]', 5, 5"#;
+    let parameters = ["'!1', 20000, 0, 10", "'!1', 20000, 40000, 10", around];
+    let statements = event::IN_ORDER.iter().map(|statement| statement.sql(Engine::Postgres));
+    let wanted: Vec<(&str, &str)> = statements.zip(parameters).collect();
+    for (plan, (sql, _)) in testing::plans_of_newcomer(fill, &wanted).await.iter().zip(&wanted) {
+        assert!(plan.contains("using events_by_room") && !plan.contains("Sort"), "{sql}\n{plan}");
+    }
+}
+
 #[test]
 fn every_file_here_is_in_the_lists() {
     let store = include_str!("../store.rs");
