@@ -220,19 +220,19 @@ on_both! {
         }));
 
         let nodes: Vec<Client> = (0..world.nodes.len()).map(|node| bob.clone().at_node(&world, node)).collect();
-        // Each of them remembers it.
+        // Each of them remembers it, and is told by the one that takes it up.
         for node in &nodes {
+            until(async || node.get(WHOAMI).await.status != 200).await;
             is_locked(&node.get(WHOAMI).await);
         }
         operator.set_locked("bob", false).await.unwrap();
-        until(async || bob.get(WHOAMI).await.status == 200).await;
         for node in &nodes {
-            node.get(WHOAMI).await.ok();
+            until(async || node.get(WHOAMI).await.status == 200).await;
         }
         operator.set_suspended("bob", true).await.unwrap();
         let create = async |client: &Client| client.post("/_matrix/client/v3/createRoom", json!({})).await;
-        until(async || create(&bob).await.status != 200).await;
         for node in &nodes {
+            until(async || create(node).await.status != 200).await;
             create(node).await.refused(403, "M_USER_SUSPENDED");
         }
         // Administrators too: somebody has to be able to.
