@@ -193,6 +193,9 @@ impl Rooms {
         };
         let wanted: Vec<Option<Around>> = pairs.iter().map(around).collect();
         let asked: Vec<&Around> = wanted.iter().flatten().collect();
+        if asked.is_empty() {
+            return Ok(wanted.iter().map(|_| [None, None]).collect());
+        }
         let mut found = store::event::list_around_each(&mut self.0.db.read().await?, &asked).await?.into_iter();
         let read = |(span, most), events| Some(Read { span, most, events });
         let ahead =

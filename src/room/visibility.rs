@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     db::Conn,
-    error::Result,
+    error::{Error, Result},
     event::{Pdu, Stored},
     position::Position,
     store::{self, room::Lineage, state::Held},
@@ -192,31 +192,28 @@ impl Rooms {
 
     /// The same with the user's membership at every time.
     pub async fn whole_sight(&self, room: &Room, user_id: &UserId) -> Result<Sight> {
-        let trunk = room.view(|view| view.trunk);
-        let mut histories = self.histories(&[trunk], user_id).await?;
-        Ok(sight_from_history(histories.remove(&trunk).unwrap_or_default()))
-    }
-
-    /// The same of rooms that need not be in memory. None of what is no room here.
-    pub(crate) async fn sights(&self, rooms: &[&RoomId], user_id: &UserId) -> Result<HashMap<OwnedRoomId, Sight>> {
-        let trunks = store::room::list_trunks(&mut self.0.db.read().await?, rooms).await?;
-        let lines: Vec<Lineage> = trunks.iter().map(|(_, trunk)| *trunk).collect();
-        let mut histories = self.histories(&lines, user_id).await?;
-        let mut sight = |trunk| sight_from_history(histories.remove(&trunk).unwrap_or_default());
-        Ok(trunks.into_iter().map(|(room_id, trunk)| (room_id, sight(trunk))).collect())
+        let sight = self.sights_along(&[room.view(|view| view.trunk)], user_id).await?.pop();
+        sight.ok_or_else(|| Error::broken("one room has no sight"))
     }
 
     /// The same of some rooms, in their order.
     pub(super) async fn whole_sights(&self, rooms: &[Arc<Room>], user_id: &UserId) -> Result<Vec<Sight>> {
         let trunks: Vec<Lineage> = rooms.iter().map(|room| room.view(|view| view.trunk)).collect();
-        let mut histories = self.histories(&trunks, user_id).await?;
-        Ok(trunks.iter().map(|trunk| sight_from_history(histories.remove(trunk).unwrap_or_default())).collect())
+        self.sights_along(&trunks, user_id).await
     }
 
-    /// How visibility and membership went in some rooms.
-    async fn histories(&self, trunks: &[Lineage], user_id: &UserId) -> Result<HashMap<Lineage, [Vec<Held>; 2]>> {
+    /// The same of rooms that need not be in memory. None of what is no room here.
+    pub(crate) async fn sights(&self, rooms: &[&RoomId], user_id: &UserId) -> Result<HashMap<OwnedRoomId, Sight>> {
+        let rooms = store::room::list_trunks(&mut self.0.db.read().await?, rooms).await?;
+        let (rooms, trunks): (Vec<OwnedRoomId>, Vec<Lineage>) = rooms.into_iter().unzip();
+        Ok(rooms.into_iter().zip(self.sights_along(&trunks, user_id).await?).collect())
+    }
+
+    /// From how visibility and membership went along some trunks, in their order.
+    async fn sights_along(&self, trunks: &[Lineage], user_id: &UserId) -> Result<Vec<Sight>> {
         let keys = [VISIBILITY, ("m.room.member", user_id.as_str())];
-        Ok(store::state::versions_of_both(&mut self.0.db.read().await?, trunks, keys).await?)
+        let mut histories = store::state::versions_of_both(&mut self.0.db.read().await?, trunks, keys).await?;
+        Ok(trunks.iter().map(|trunk| sight_from_history(histories.remove(trunk).unwrap_or_default())).collect())
     }
 }
 

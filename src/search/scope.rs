@@ -39,27 +39,21 @@ impl Part {
     fn nothing() -> Self {
         Self::Stretches(Vec::new())
     }
+
+    /// What is not known is taken for visible.
+    fn in_room<'a>(&'a self, room_id: &'a RoomId) -> SearchedRoom<'a> {
+        let stretches = if let Self::Stretches(stretches) = self { Some(&**stretches) } else { None };
+        SearchedRoom { room_id, stretches }
+    }
 }
 
 impl Scope {
-    /// What is not known is taken for visible.
     pub(super) fn rooms(&self) -> Vec<SearchedRoom<'_>> {
-        self.0
-            .iter()
-            .map(|(room_id, part)| SearchedRoom {
-                room_id,
-                stretches: if let Part::Stretches(stretches) = part { Some(stretches) } else { None },
-            })
-            .collect()
+        self.0.iter().map(|(room_id, part)| part.in_room(room_id)).collect()
     }
 
     fn sees(&self, hit: &Hit) -> bool {
-        match self.0.get(&hit.room_id) {
-            Some(Part::Stretches(stretches)) => {
-                stretches.iter().any(|(first, last)| (first..=last).contains(&&hit.position))
-            }
-            part => part.is_some(),
-        }
+        self.0.get(&hit.room_id).is_some_and(|part| part.in_room(&hit.room_id).holds(hit.position))
     }
 }
 

@@ -310,9 +310,6 @@ pub(crate) async fn list_around_each(
     conn: &mut Conn,
     places: &[&Around],
 ) -> DbResult<Vec<(Vec<Arc<Stored>>, Vec<Arc<Stored>>)>> {
-    if places.is_empty() {
-        return Ok(Vec::new());
-    }
     let greatest = |mosts: &mut dyn Iterator<Item = usize>| i64::try_from(mosts.max().unwrap_or(0)).unwrap_or(i64::MAX);
     let most_before = greatest(&mut places.iter().map(|place| place.before.1));
     let most_after = greatest(&mut places.iter().map(|place| place.after.1));

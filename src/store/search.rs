@@ -112,7 +112,7 @@ pub(crate) struct Phrase {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SearchedRoom<'a> {
     pub(crate) room_id: &'a RoomId,
-    /// First and last place of each stretch of the log in which it is, ascending. Everywhere if there are none.
+    /// First and last place of each stretch of the log in which it is searched, ascending. None: in all of it.
     pub(crate) stretches: Option<&'a [(Position, Position)]>,
 }
 
@@ -325,7 +325,8 @@ fn number(count: usize) -> i64 {
 }
 
 impl SearchedRoom<'_> {
-    fn holds(&self, at: Position) -> bool {
+    /// Whether this place of the room is searched.
+    pub(crate) fn holds(&self, at: Position) -> bool {
         self.stretches.is_none_or(|stretches| stretches.iter().any(|(first, last)| *first <= at && at <= *last))
     }
 }
