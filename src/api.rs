@@ -1,6 +1,7 @@
 //! The HTTP API: parse → one domain call → reply. Nothing here decides anything.
 
 pub(crate) mod auth;
+mod body;
 mod client;
 pub(crate) mod content;
 pub(crate) mod delay;
