@@ -12,6 +12,7 @@
 
 mod account_data;
 mod account_moderation;
+mod administration;
 mod bad_input;
 mod cluster;
 mod cut;
@@ -26,7 +27,9 @@ mod invite_permission;
 mod mail_server;
 mod moderation;
 mod notices;
+mod operator;
 mod presence;
+mod program;
 mod proxy;
 mod reading;
 mod receipt;
