@@ -11,6 +11,7 @@ mod federation;
 pub(crate) mod forward;
 mod guest;
 mod health;
+pub(crate) mod in_room;
 pub(crate) mod interactive;
 pub(crate) mod json;
 pub(crate) mod own;

@@ -81,7 +81,7 @@ fn read_ruma<R: IncomingRequest>(parts: &mut Parts, body: &Bytes, path: &[&str])
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>
-fn named(error: &DeserializationError) -> ApiError {
+pub(super) fn named(error: &DeserializationError) -> ApiError {
     let message = error.to_string();
     let kind = match error {
         _ if message.starts_with("missing field") => ErrorKind::MissingParam,
