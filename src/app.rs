@@ -16,7 +16,7 @@ use crate::{
     account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost, Restriction},
     account_data::{self, AccountDataBook},
     clock::{Clock, millis},
-    config::{self, Config, RateLimit},
+    config::{self, Config, DatabaseUrl, RateLimit},
     db::Db,
     delayed_event::{self, DelayedEvents},
     device::Devices,
@@ -30,7 +30,7 @@ use crate::{
     hub::Hub,
     identity::IdentityServers,
     log::{Log, Reader, Tail},
-    metrics::Metrics,
+    metrics::{Metrics, Pool, Surroundings},
     node::{Courier, Nodes, Seal},
     notice::Notices,
     presence::{self, PresenceBook},
@@ -150,7 +150,7 @@ impl App {
             Arc::clone(&key),
             Arc::clone(&books.rooms),
         );
-        let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
+        let accounts = accounts(&config, (&db, &clock, &random, &metrics), tell_of_devices(log.clone()))?;
         let (terms, secret) = (terms(&config.registration.terms), key.shared_secret());
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone(), secret);
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
@@ -197,6 +197,7 @@ impl App {
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
+        watch(&metrics, &config, &db);
         let errands = Errands::new(db.clone(), accounts.clone(), notices.clone(), nodes.duty("errands").await?);
         tasks.spawn("errands", errands.run(tasks.shutdown().clone()));
         Ok(Self(Arc::new(House {
@@ -211,7 +212,7 @@ impl App {
             terms,
             notices,
             filters: Filters::new(db.clone()),
-            rate_limits: RateLimits::new(rate_limits(&config), board),
+            rate_limits: RateLimits::new(rate_limits(&config), board, metrics.clone()),
             discovery: discovery(&config),
             config,
             server_name,
@@ -280,7 +281,8 @@ impl Administration {
     pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
         db.migrate().await?;
         // Nobody is logged in or out by these commands. Of what else they change, running nodes are told by an errand.
-        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(Ok(())))))?;
+        let metrics = Metrics::new();
+        let accounts = accounts(config, (&db, &clock, random, &metrics), Arc::new(|_| Box::pin(ready(Ok(())))))?;
         let (random, notices_sender) = (random.clone(), config.notices_sender());
         Ok(Self { db, accounts, clock, random, notices_sender })
     }
@@ -382,7 +384,11 @@ fn tell_of_devices(log: Log) -> OnDevicesChanged {
     })
 }
 
-fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDevicesChanged) -> Result<Accounts> {
+fn accounts(
+    config: &Config,
+    (db, clock, random, metrics): (&Db, &Clock, &Random, &Metrics),
+    tell: OnDevicesChanged,
+) -> Result<Accounts> {
     let settings = AccountSettings {
         registration: config.registration.mode,
         guests: config.registration.guests,
@@ -391,7 +397,20 @@ fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDe
         password_cost: PasswordCost::default(),
         password_min_length: usize::try_from(config.passwords.min_length).map_err(Error::broken)?,
     };
-    Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, tell)
+    let (here, metrics) = (config.server_name.clone(), metrics.clone());
+    Accounts::new(db.clone(), clock.clone(), random.clone(), here, settings, metrics, tell)
+}
+
+/// Has the metrics tell of the database's connections and of the disk.
+fn watch(metrics: &Metrics, config: &Config, db: &Db) {
+    let database_file = match config.database_url() {
+        DatabaseUrl::Sqlite(path) => Some(path),
+        DatabaseUrl::Postgres(_) => None,
+    };
+    let folder = database_file.as_ref().and_then(|file| file.parent()).unwrap_or(&config.data_dir).to_owned();
+    let db = db.clone();
+    let pools = move || db.pools().into_iter().map(|(name, open, idle, max)| Pool { name, open, idle, max }).collect();
+    metrics.watch(Surroundings { folder, database_file, pools: Box::new(pools) });
 }
 
 fn hub(config: &Config, key: &SigningKey, tasks: &Tasks) -> Result<Hub> {

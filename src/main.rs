@@ -12,7 +12,7 @@ use hearth::{
     app::{Administration, App},
     cli::{self, AdminCommand, Cli, Command, CreateUser, SendNotice},
     clock::Clock,
-    config::{self, Config, RegistrationMode},
+    config::{self, Config, Origins, RegistrationMode},
     db::{self, Db},
     metrics::Metrics,
     random::Random,
@@ -44,12 +44,9 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let load = || Config::load(cli.config.as_deref(), config::environment());
     match cli.chosen() {
         Command::Serve => serve(load()?).await,
-        Command::CheckConfig(check) => {
-            let config = load()?;
-            show(&config)?;
-            if check.database {
-                check_database(&config).await?;
-            }
+        Command::CheckConfig(check_config) => {
+            let (config, origins) = Config::load_with_origins(cli.config.as_deref(), config::environment())?;
+            check(&config, &origins, check_config.database).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Admin(command) => administrate(load()?, command).await,
@@ -60,12 +57,23 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints the configuration in effect.
-fn show(config: &Config) -> anyhow::Result<()> {
+/// Prints the configuration in effect, and tries what it names.
+async fn check(config: &Config, origins: &Origins, database: bool) -> anyhow::Result<()> {
     for warning in config.warnings() {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    write!(io::stdout(), "{}", config.to_masked_toml()?)?;
+    write!(io::stdout(), "{}", config.to_explained_toml(origins)?)?;
+    let mut problems = Vec::new();
+    match serve::check_certificate(config) {
+        Ok(()) => {}
+        Err(problem) if config.speaks_tls() => problems.push(problem.to_string()),
+        Err(unused) => writeln!(io::stderr(), "warning: {unused}")?,
+    }
+    if database && let Err(problem) = check_database(config).await {
+        problems.push(format!("{problem:#}"));
+    }
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    writeln!(io::stdout(), "\n# OK")?;
     Ok(())
 }
 
@@ -95,6 +103,7 @@ async fn open(config: &Config) -> anyhow::Result<Db> {
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.log)?;
+    serve::raise_open_files();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

@@ -26,6 +26,7 @@ mod invite_permission;
 mod mail_server;
 mod moderation;
 mod notices;
+mod operating;
 mod presence;
 mod proxy;
 mod reading;
