@@ -8,6 +8,7 @@
 
 mod bearer;
 mod deactivate;
+mod failed_login;
 mod guest;
 mod last_seen;
 mod localpart;
@@ -36,6 +37,7 @@ use crate::{
     config::RegistrationMode,
     db::Db,
     error::{Error, Result},
+    metrics::Metrics,
     random::Random,
     store::{account::Account, registration, token},
 };
@@ -98,6 +100,7 @@ struct Room {
     passwords: Passwords,
     bearers: Arc<Bearers>,
     last_seen: LastSeen,
+    metrics: Metrics,
     on_devices_changed: OnDevicesChanged,
 }
 
@@ -108,12 +111,23 @@ impl Accounts {
         random: Random,
         server_name: OwnedServerName,
         settings: AccountSettings,
+        metrics: Metrics,
         on_devices_changed: OnDevicesChanged,
     ) -> Result<Self> {
         let passwords = Passwords::new(settings.password_cost, settings.password_min_length, random.clone())?;
         let (bearers, last_seen) = (Arc::default(), LastSeen::default());
-        let room = Room { db, clock, random, server_name, settings, passwords, bearers, last_seen, on_devices_changed };
-        Ok(Self(Arc::new(room)))
+        Ok(Self(Arc::new(Room {
+            db,
+            clock,
+            random,
+            server_name,
+            settings,
+            passwords,
+            bearers,
+            last_seen,
+            metrics,
+            on_devices_changed,
+        })))
     }
 
     pub(crate) fn registration_mode(&self) -> RegistrationMode {

@@ -9,14 +9,18 @@ pub(crate) mod error;
 pub(crate) mod extract;
 mod federation;
 pub(crate) mod forward;
+mod front_page;
 mod guest;
 mod health;
 pub(crate) mod in_room;
 pub(crate) mod interactive;
 pub(crate) mod json;
 pub(crate) mod own;
+mod page;
 pub(crate) mod restriction;
 pub(crate) mod route;
+
+use std::time::Duration;
 
 use axum::{Router, middleware};
 use http::{HeaderName, Method, StatusCode, header};
@@ -26,11 +30,18 @@ use tower_http::cors::{Any, CorsLayer};
 use self::error::ApiError;
 use crate::app::App;
 
+/// For how long a browser need not ask again whether it may ask. None believes it for longer than this.
+const PREFLIGHT_LIFETIME: Duration = Duration::from_hours(24);
+
 /// Everything that the server answers.
 pub fn router(app: App) -> Router {
     let forward = middleware::from_fn_with_state(app.clone(), forward::forward);
     let router = health::routes(federation::routes(client::routes(Router::new()).layer(forward)));
-    router.fallback(unrecognized).method_not_allowed_fallback(wrong_method).layer(cors()).with_state(app)
+    front_page::routes(router)
+        .fallback(unrecognized)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(cors())
+        .with_state(app)
 }
 
 async fn unrecognized() -> ApiError {
@@ -52,4 +63,5 @@ fn cors() -> CorsLayer {
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS])
         .allow_headers(headers)
+        .max_age(PREFLIGHT_LIFETIME)
 }

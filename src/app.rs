@@ -17,7 +17,7 @@ use crate::{
     account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost},
     account_data::{self, AccountDataBook},
     clock::Clock,
-    config::{self, Config, RateLimit},
+    config::{self, Config, DatabaseUrl, RateLimit},
     db::Db,
     delayed_event::{self, DelayedEvents},
     device::Devices,
@@ -31,7 +31,7 @@ use crate::{
     hub::Hub,
     identity::IdentityServers,
     log::{Log, Reader, Tail},
-    metrics::Metrics,
+    metrics::{Metrics, Pool, Surroundings},
     node::{Courier, Nodes, Seal},
     notice::Notices,
     presence::{self, PresenceBook},
@@ -155,7 +155,7 @@ impl App {
             Arc::clone(&key),
             Arc::clone(&books.rooms),
         );
-        let accounts = accounts(&config, &db, &clock, &random, tell_of_devices(log.clone()))?;
+        let accounts = accounts(&config, (&db, &clock, &random, &metrics), tell_of_devices(log.clone()))?;
         let (terms, secret) = (terms(&config.registration.terms), key.shared_secret());
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone(), secret);
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
@@ -202,6 +202,7 @@ impl App {
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
+        watch(&metrics, &config, &db);
         let (leave, duty) = (leave_rooms(rooms.clone()), nodes.duty("errands").await?);
         let errands = Errands::new(db.clone(), accounts.clone(), leave, notices.clone(), duty);
         tasks.spawn("errands", errands.run(tasks.shutdown().clone()));
@@ -217,7 +218,7 @@ impl App {
             terms,
             notices,
             filters: Filters::new(db.clone()),
-            rate_limits: RateLimits::new(rate_limits(&config), board),
+            rate_limits: RateLimits::new(rate_limits(&config), board, metrics.clone()),
             discovery: discovery(&config),
             config,
             server_name,
@@ -300,7 +301,11 @@ fn leave_rooms(rooms: Rooms) -> LeaveRooms {
     })
 }
 
-fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDevicesChanged) -> Result<Accounts> {
+fn accounts(
+    config: &Config,
+    (db, clock, random, metrics): (&Db, &Clock, &Random, &Metrics),
+    tell: OnDevicesChanged,
+) -> Result<Accounts> {
     let settings = AccountSettings {
         registration: config.registration.mode,
         guests: config.registration.guests,
@@ -309,7 +314,20 @@ fn accounts(config: &Config, db: &Db, clock: &Clock, random: &Random, tell: OnDe
         password_cost: PasswordCost::default(),
         password_min_length: usize::try_from(config.passwords.min_length).map_err(Error::broken)?,
     };
-    Accounts::new(db.clone(), clock.clone(), random.clone(), config.server_name.clone(), settings, tell)
+    let (here, metrics) = (config.server_name.clone(), metrics.clone());
+    Accounts::new(db.clone(), clock.clone(), random.clone(), here, settings, metrics, tell)
+}
+
+/// Has the metrics tell of the database's connections and of the disk.
+fn watch(metrics: &Metrics, config: &Config, db: &Db) {
+    let database_file = match config.database_url() {
+        DatabaseUrl::Sqlite(path) => Some(path),
+        DatabaseUrl::Postgres(_) => None,
+    };
+    let folder = database_file.as_ref().and_then(|file| file.parent()).unwrap_or(&config.data_dir).to_owned();
+    let db = db.clone();
+    let pools = move || db.pools().into_iter().map(|(name, open, idle, max)| Pool { name, open, idle, max }).collect();
+    metrics.watch(Surroundings { folder, database_file, pools: Box::new(pools) });
 }
 
 fn hub(config: &Config, key: &SigningKey, tasks: &Tasks) -> Result<Hub> {

@@ -41,9 +41,9 @@ pub enum Command {
     /// Run the server (what happens without a command)
     Serve,
 
-    /// Check the configuration and print what is in effect, secrets masked
+    /// Check the configuration and print what is in effect and where it comes from, secrets masked
     ///
-    /// Exits with 1 and names every problem at once if the server would not start with it.
+    /// Exits with 1 and names every problem at once if the server would not start with it; else the last line says OK.
     CheckConfig(CheckConfig),
 
     /// Manage accounts on this server

@@ -6,12 +6,15 @@
 //! example file (why one would change it).
 
 mod address;
+mod injected;
 mod key;
 mod mail;
 mod problem;
 mod public_key;
 mod room_version;
 mod secret;
+mod shown;
+mod similar;
 mod source;
 mod url;
 
@@ -33,6 +36,7 @@ pub use self::{
     problem::{ConfigError, Problem},
     public_key::PublicKey,
     secret::{Secret, SecretUrl},
+    shown::Origins,
     source::environment,
     url::{DatabaseUrl, HttpUrl, IdentityServerUrl, RedisUrl, TurnUri},
 };
@@ -359,9 +363,13 @@ impl Config {
 
     /// The effective configuration as a file, its secrets masked.
     pub fn to_masked_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&self.with_database_url())
+    }
+
+    fn with_database_url(&self) -> Self {
         let mut effective = self.clone();
         effective.database.url = Some(self.database_url());
-        toml::to_string(&effective)
+        effective
     }
 
     /// What is allowed but probably not meant. Logged at start, printed by `hearth check-config`.
@@ -390,6 +398,12 @@ impl Config {
             warnings.push(
                 "`registration.mode` is `open`: whoever reaches this server can make an account; \
                  `token` lets in only those you have given a token",
+            );
+        }
+        if self.redis.url.is_some() && matches!(self.database_url(), DatabaseUrl::Sqlite(_)) {
+            warnings.push(
+                "`redis.url` is set, but the database is SQLite, which one process has to itself: Redis is for several \
+                 nodes over one PostgreSQL, so nothing is gained by it here",
             );
         }
         if self.tls.certificate.is_some() && !self.speaks_tls() {
@@ -434,6 +448,7 @@ impl Config {
                 "`registration.require_email` is true, but without `mail.host` nobody could confirm an address",
             ));
         }
+        problems.extend(self.overlapping_listeners());
         if self.listen.is_empty() {
             problems.push(Problem::anywhere(
                 "`listen` is empty, so nobody could reach the server: give at least one address, such \
@@ -443,7 +458,25 @@ impl Config {
         problems
     }
 
-    fn speaks_tls(&self) -> bool {
+    /// Addresses that no two listeners can have, those of `listen` and that of `metrics.listen` together.
+    fn overlapping_listeners(&self) -> Vec<Problem> {
+        let all: Vec<_> = self.listen.iter().chain(&self.metrics.listen).collect();
+        let mut problems = Vec::new();
+        for (count, one) in all.iter().enumerate() {
+            if let Some(other) = all.iter().skip(count + 1).find(|other| one.overlaps(other)) {
+                let message = if one.place() == other.place() {
+                    format!("two listeners have the address `{}`: each needs its own", one.place())
+                } else {
+                    format!("the addresses `{one}` and `{other}` of two listeners overlap: one of them takes both")
+                };
+                problems.push(Problem::anywhere(message + " (`listen`, `metrics.listen`)"));
+            }
+        }
+        problems
+    }
+
+    /// Whether any listener needs the certificate.
+    pub fn speaks_tls(&self) -> bool {
         self.listen.iter().chain(&self.metrics.listen).any(|listen| matches!(listen, Listen::Tls(_)))
     }
 }

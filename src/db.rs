@@ -112,6 +112,18 @@ impl Db {
         }
     }
 
+    /// How things stand with the connections, by pool: its name, how many connections are open, how many of those are
+    /// idle, and how many it opens at most.
+    pub(crate) fn pools(&self) -> Vec<(&'static str, u32, usize, u32)> {
+        fn of<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> (&'static str, u32, usize, u32) {
+            (name, pool.size(), pool.num_idle(), pool.options().get_max_connections())
+        }
+        match &self.0 {
+            Pools::Sqlite { write, read } => vec![of("write", write), of("read", read)],
+            Pools::Postgres { pool, spare } => vec![of("main", pool), of("spare", spare)],
+        }
+    }
+
     /// A connection for reading, each statement seeing the newest committed data.
     pub async fn read(&self) -> DbResult<Conn> {
         match &self.0 {

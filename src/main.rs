@@ -13,7 +13,7 @@ use hearth::{
     cause,
     cli::{self, Cli, Command},
     clock::Clock,
-    config::{self, Config, LogFormat, RegistrationMode},
+    config::{self, Config, LogFormat, Origins, RegistrationMode},
     data_folder, database, db,
     metrics::Metrics,
     random::Random,
@@ -54,12 +54,9 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             telemetry::init(&config.log)?;
             Ok(serve_and_log(cli, config).await)
         }
-        Command::CheckConfig(check) => {
-            let config = load()?;
-            show(&config)?;
-            if check.database {
-                check_database(&config).await?;
-            }
+        Command::CheckConfig(check_config) => {
+            let (config, origins) = Config::load_with_origins(cli.config.as_deref(), config::environment())?;
+            check(&config, &origins, check_config.database).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Admin(command) => match admin::run(&load()?, command).await {
@@ -73,12 +70,23 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints the configuration in effect.
-fn show(config: &Config) -> anyhow::Result<()> {
+/// Prints the configuration in effect, and tries what it names.
+async fn check(config: &Config, origins: &Origins, database: bool) -> anyhow::Result<()> {
     for warning in config.warnings() {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    write!(io::stdout(), "{}", config.to_masked_toml()?)?;
+    write!(io::stdout(), "{}", config.to_explained_toml(origins)?)?;
+    let mut problems = Vec::new();
+    match serve::check_certificate(config) {
+        Ok(()) => {}
+        Err(problem) if config.speaks_tls() => problems.push(problem.to_string()),
+        Err(unused) => writeln!(io::stderr(), "warning: {unused}")?,
+    }
+    if database && let Err(problem) = check_database(config).await {
+        problems.push(format!("{problem:#}"));
+    }
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    writeln!(io::stdout(), "\n# OK")?;
     Ok(())
 }
 
@@ -111,6 +119,7 @@ async fn check_database(config: &Config) -> anyhow::Result<()> {
 async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
     let (database, server_name) = (database::shown(&config), &config.server_name);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(cli), database, %server_name, "starting");
+    serve::raise_open_files();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

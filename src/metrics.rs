@@ -3,6 +3,7 @@
 //! Names carry their units. Labels have few values: routes are templates, never paths.
 
 mod process;
+mod surroundings;
 
 use std::{
     fmt,
@@ -24,7 +25,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use self::process::Process;
+pub use self::surroundings::{Pool, Surroundings};
+use self::{process::Process, surroundings::Watched};
 use crate::telemetry::{known_method, route};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +47,9 @@ struct Inner {
     waiting_syncs: Gauge,
     nodes: Gauge,
     forwarded: Counter,
+    rate_limited: Family<LimitLabel, Counter>,
+    failed_logins: Family<ReasonLabel, Counter>,
+    watched: Watched,
 }
 
 #[derive(Default)]
@@ -80,6 +85,55 @@ struct RouteLabel {
     route: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Why somebody could not log in, or not confirm who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFailure {
+    NoSuchUser,
+    WrongPassword,
+    InvalidToken,
+    Deactivated,
+    Locked,
+    /// Of somebody who is logged in and was asked for their password again.
+    NotConfirmed,
+    /// At registration with the shared secret.
+    WrongSecret,
+}
+
+impl LoginFailure {
+    const ALL: [Self; 7] = [
+        Self::NoSuchUser,
+        Self::WrongPassword,
+        Self::InvalidToken,
+        Self::Deactivated,
+        Self::Locked,
+        Self::NotConfirmed,
+        Self::WrongSecret,
+    ];
+
+    /// As the log and the metrics call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSuchUser => "no_such_user",
+            Self::WrongPassword => "wrong_password",
+            Self::InvalidToken => "invalid_token",
+            Self::Deactivated => "deactivated",
+            Self::Locked => "locked",
+            Self::NotConfirmed => "not_confirmed",
+            Self::WrongSecret => "wrong_secret",
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -100,7 +154,21 @@ impl Metrics {
         ours.register("nodes", "Living nodes on this database, as this one sees them", nodes.clone());
         let forwarded = Counter::default();
         ours.register("forwarded_requests", "Requests that the room's preferred node answered", forwarded.clone());
-        Self(Arc::new(Inner { registry, http, log, waiting_syncs, nodes, forwarded }))
+        let rate_limited = Family::default();
+        let help = "Requests refused because of a limit in `rate_limits`";
+        ours.register("rate_limited_requests", help, rate_limited.clone());
+        let failed_logins = Family::<ReasonLabel, Counter>::default();
+        // There from the start, so that the first one is seen as one more.
+        for reason in LoginFailure::ALL.map(LoginFailure::as_str) {
+            failed_logins.get_or_create(&ReasonLabel { reason }).inc_by(0);
+        }
+        let help = "Attempts to log in, or to confirm a password, that failed; not those refused by rate limits";
+        ours.register("failed_logins", help, failed_logins.clone());
+        let watched = Watched::default();
+        ours.register_collector(Box::new(watched.clone()));
+        let inner =
+            Inner { registry, http, log, waiting_syncs, nodes, forwarded, rate_limited, failed_logins, watched };
+        Self(Arc::new(inner))
     }
 
     /// Counts one committed batch of the log.
@@ -119,6 +187,21 @@ impl Metrics {
     /// Counts a request that another node has answered.
     pub fn request_forwarded(&self) {
         self.0.forwarded.inc();
+    }
+
+    /// Counts requests that one of the limits has refused; none, so that there is a number from the start.
+    pub fn rate_limited(&self, limit: &'static str, requests: u64) {
+        self.0.rate_limited.get_or_create(&LimitLabel { limit }).inc_by(requests);
+    }
+
+    /// Counts a login that has failed.
+    pub fn login_failed(&self, why: LoginFailure) {
+        self.0.failed_logins.get_or_create(&ReasonLabel { reason: why.as_str() }).inc();
+    }
+
+    /// Has the metrics tell of what this process stands on, from now on. The first surroundings stay.
+    pub fn watch(&self, surroundings: Surroundings) {
+        self.0.watched.set(surroundings);
     }
 
     /// Counts a sync as waiting until the result is dropped.

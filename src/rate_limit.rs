@@ -27,6 +27,7 @@ use crate::{
     account::Caller,
     error::{Error, Result},
     hub::Board,
+    metrics::Metrics,
     threepid::EmailAddress,
 };
 
@@ -45,6 +46,19 @@ pub(crate) enum Limit {
     Challenge,
     Message,
     Join,
+}
+
+impl Limit {
+    /// As the metrics call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Registration => "registration",
+            Self::Challenge => "challenge",
+            Self::Message => "message",
+            Self::Join => "join",
+        }
+    }
 }
 
 /// Clients ask once or twice before they register, and again for each name that is taken.
@@ -84,6 +98,7 @@ pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
     enabled: bool,
     exempt_users: HashSet<OwnedUserId>,
     board: Board,
+    metrics: Metrics,
     login: Buckets<C>,
     registration: Buckets<C>,
     challenge: Buckets<C>,
@@ -110,18 +125,22 @@ impl std::fmt::Display for Key {
 }
 
 impl RateLimits {
-    pub(crate) fn new(settings: RateLimitSettings, board: Board) -> Self {
-        Self::with_clock(settings, board, &MonotonicClock)
+    pub(crate) fn new(settings: RateLimitSettings, board: Board, metrics: Metrics) -> Self {
+        Self::with_clock(settings, board, metrics, &MonotonicClock)
     }
 }
 
 impl<C: Clock + Clone> RateLimits<C> {
-    fn with_clock(settings: RateLimitSettings, board: Board, clock: &C) -> Self {
+    fn with_clock(settings: RateLimitSettings, board: Board, metrics: Metrics, clock: &C) -> Self {
         let buckets = |rate| Buckets::new(rate, clock.clone());
+        for limit in [Limit::Login, Limit::Registration, Limit::Challenge, Limit::Message, Limit::Join] {
+            metrics.rate_limited(limit.name(), 0);
+        }
         Self {
             enabled: settings.enabled,
             exempt_users: settings.exempt_users,
             board,
+            metrics,
             login: buckets(settings.login),
             registration: buckets(settings.registration),
             challenge: buckets(settings.registration.times(CHALLENGES_PER_REGISTRATION)),
@@ -169,10 +188,11 @@ impl<C: Clock + Clone> RateLimits<C> {
 
     async fn check_key(&self, limit: Limit, key: &Key) -> Result<()> {
         let buckets = self.buckets(limit);
-        match shared::check(&self.board, limit, &key.to_string(), buckets.rate).await {
+        let checked = match shared::check(&self.board, limit, &key.to_string(), buckets.rate).await {
             Some(checked) => checked.map_err(too_fast),
             None => buckets.check(key),
-        }
+        };
+        checked.inspect_err(|_| self.metrics.rate_limited(limit.name(), 1))
     }
 
     fn buckets(&self, limit: Limit) -> &Buckets<C> {
@@ -238,7 +258,7 @@ mod tests {
             join: rate,
         };
         let clock = FakeRelativeClock::default();
-        (RateLimits::with_clock(settings, Board::none(), &clock), clock)
+        (RateLimits::with_clock(settings, Board::none(), Metrics::new(), &clock), clock)
     }
 
     fn caller(user_id: &UserId, rate_limited: bool) -> Caller {
@@ -266,6 +286,8 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         limits.check(Limit::Message, &alice).await.unwrap();
         assert!(limits.check(Limit::Message, &alice).await.is_err());
+        let metrics = limits.metrics.render().unwrap();
+        assert!(metrics.contains("hearth_rate_limited_requests_total{limit=\"message\"} 2\n"), "{metrics}");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! goes on to the next node, where one that kept it waiting would slow everybody down. What is answered is the router's
 //! business.
 
+mod limit;
 mod panic;
 mod peer;
 mod signal;
@@ -37,7 +38,7 @@ use tokio::{
     net::{TcpSocket, UnixListener},
 };
 
-pub use self::{peer::ClientAddress, signal::stop_on_signals};
+pub use self::{limit::raise_open_files, peer::ClientAddress, signal::stop_on_signals, tls::CertificateError};
 use self::{
     peer::{Addressed, Peer},
     tls::Certificate,
@@ -76,7 +77,7 @@ pub enum BindError {
     #[error("the folder of {0} does not exist; make it, or change `listen`")]
     NoFolder(Listen),
     #[error(transparent)]
-    Certificate(#[from] tls::CertificateError),
+    Certificate(#[from] CertificateError),
     #[error("cannot listen on {address}: {}", cause::in_words(error))]
     Other { address: Listen, error: io::Error },
 }
@@ -172,11 +173,20 @@ impl Listeners {
     }
 }
 
+/// Opens the certificate and its key, if there are any, and tries them together: what [`Listeners::bind`] would do.
+pub fn check_certificate(config: &Config) -> Result<(), CertificateError> {
+    match (&config.tls.certificate, &config.tls.key) {
+        (Some(certificate), Some(key)) => Certificate::load(certificate, key).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// Puts what every request passes around `router`: the request id and its span outermost, then the
 /// count, then the net that catches a panic.
 pub fn layer(router: Router, metrics: &Metrics, random: &Random) -> Router {
     router
         .layer(middleware::from_fn(panic::catch))
+        .layer(middleware::from_fn(peer::note))
         .layer(middleware::from_fn_with_state(metrics.clone(), metrics::track))
         .layer(middleware::from_fn_with_state(random.clone(), telemetry::trace))
 }

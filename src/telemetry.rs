@@ -1,8 +1,12 @@
 //! The log: human or JSON lines on standard error, every one of a request's with its id.
 //!
 //! What never gets there: query strings (they may carry `access_token`), headers and bodies. A request
-//! is named by the template of its route, and of libraries only what is at least `info` is let through,
-//! because their finer levels print what passes through them.
+//! is named by the template of its route, at level `debug` also by its address and its user, and of libraries only what
+//! is at least `info` is let through, because their finer levels print what passes through them. What strangers write
+//! can't pass for a line (`telemetry/line.rs`).
+
+mod line;
+mod visitor;
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -25,10 +29,15 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
+use self::line::{Format, Lines};
+pub(crate) use self::visitor::Visitor;
 use crate::{
     config::{Log, LogFormat},
     random::Random,
 };
+
+/// What the lines about requests are filtered by.
+const HTTP: &str = "hearth::http";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -57,9 +66,11 @@ where
     let lines = match log.format {
         LogFormat::Human => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());
-            fmt::layer().with_writer(writer).with_ansi(colours).boxed()
+            fmt::layer().with_writer(Lines::new(writer, Format::Human { colours })).with_ansi(colours).boxed()
         }
-        LogFormat::Json => fmt::layer().with_writer(writer).json().flatten_event(true).boxed(),
+        LogFormat::Json => {
+            fmt::layer().with_writer(Lines::new(writer, Format::Json)).json().flatten_event(true).boxed()
+        }
     };
     Ok(tracing_subscriber::registry().with(lines).with(filter).with(filter::filter_fn(is_safe)))
 }
@@ -102,6 +113,10 @@ pub(crate) async fn trace(State(random): State<Random>, mut request: Request, ne
     let given = request.headers().get(REQUEST_ID).and_then(RequestId::from_proxy);
     let id = given.unwrap_or_else(|| RequestId(random.token(16).into()));
     request.extensions_mut().insert(id.clone());
+    let visitor = Visitor::default();
+    if tracing::enabled!(target: HTTP, Level::DEBUG) {
+        request.extensions_mut().insert(visitor.clone());
+    }
 
     let method = known_method(request.method());
     let span = tracing::info_span!("request", method, route = route(&request), request_id = id.as_str());
@@ -110,10 +125,11 @@ pub(crate) async fn trace(State(random): State<Random>, mut request: Request, ne
 
     let (status, took) = (response.status().as_u16(), started.elapsed());
     span.in_scope(|| {
+        let (address, user) = (visitor.address(), visitor.user_id());
         if response.status().is_server_error() {
-            tracing::warn!(target: "hearth::http", status, ?took, "answered");
+            tracing::warn!(target: HTTP, status, ?took, address, user, "answered");
         } else {
-            tracing::debug!(target: "hearth::http", status, ?took, "answered");
+            tracing::debug!(target: HTTP, status, ?took, address, user, "answered");
         }
     });
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
@@ -143,14 +159,18 @@ pub(crate) fn known_method(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, routing::get};
+    use axum::{Extension, Router, body::Body, routing::get};
     use http::StatusCode;
     use parking_lot::Mutex;
+    use ruma::user_id;
     use tower::ServiceExt as _;
     use tracing::instrument::WithSubscriber as _;
 
     use super::*;
-    use crate::{metrics::Metrics, serve};
+    use crate::{
+        metrics::Metrics,
+        serve::{self, ClientAddress},
+    };
 
     /// A log that can be read.
     #[derive(Clone, Default)]
@@ -176,17 +196,23 @@ mod tests {
         panic!("on purpose")
     }
 
+    async fn whoever(Extension(visitor): Extension<Visitor>) {
+        visitor.is(user_id!("@alice:example.org"));
+    }
+
     /// Sends a request to a small server and returns the answer with all that was logged meanwhile.
     async fn logged(format: LogFormat, request: http::request::Builder) -> (Response, String) {
         let router = Router::new()
             .route("/rooms/{room}/state", get(|| async { tracing::info!("inside") }))
+            .route("/me", get(whoever))
             .route("/panic", get(panic_on_purpose));
         let router = serve::layer(router, &Metrics::new(), &Random::seeded(1));
         let page = Page::default();
         let writer = page.clone();
         let log = Log { level: "trace".to_owned(), format };
         let subscriber = subscriber(&log, move || writer.clone()).unwrap();
-        let request = request.body(Body::from("BODY-SECRET")).unwrap();
+        let mut request = request.body(Body::from("BODY-SECRET")).unwrap();
+        request.extensions_mut().insert(ClientAddress([192, 0, 2, 7].into()));
         let response = router.oneshot(request).with_subscriber(subscriber).await.unwrap();
         (response, page.text())
     }
@@ -218,6 +244,31 @@ mod tests {
             assert_eq!(line["span"]["method"], "GET");
         }
         assert_eq!(lines[1]["status"], 200);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_told_with_its_address_and_its_user() {
+        let (_, log) = logged(LogFormat::Json, Request::get("/me")).await;
+        let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        assert_eq!((&line["address"], &line["user"]), (&"192.0.2.7".into(), &"@alice:example.org".into()), "{log}");
+        assert_eq!(line["level"], "DEBUG");
+
+        let (_, log) = logged(LogFormat::Human, Request::get("/rooms/a/state")).await;
+        assert!(log.contains("address=\"192.0.2.7\"") && !log.contains("user="), "{log}");
+    }
+
+    #[test]
+    fn a_text_of_a_stranger_is_no_line() {
+        let page = Page::default();
+        let writer = page.clone();
+        let log = Log { level: "info".to_owned(), format: LogFormat::Human };
+        let subscriber = subscriber(&log, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(name = %"a\n2027-01-01T00:00:00Z  INFO hearth: all is well\x1b[2J", "no such {}", "room\rX");
+        });
+        let log = page.text();
+        assert!(log.lines().all(|line| line.starts_with("  | ") || line.contains("no such")), "{log:?}");
+        assert!(!log.contains(['\r', '\x1b']), "{log:?}");
     }
 
     #[tokio::test]

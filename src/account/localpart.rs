@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
 };
 
-const MAX_USER_ID_BYTES: usize = 255;
+pub(super) const MAX_USER_ID_BYTES: usize = 255;
 
 /// The user ID of a new account. Capitals become small, since nobody should be able to take `Alice` beside
 /// `alice`; what historical user IDs were allowed besides is refused.

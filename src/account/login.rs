@@ -13,6 +13,7 @@ use super::{
 use crate::{
     db::Tx,
     error::{Error, Result},
+    metrics::LoginFailure,
     store::{
         account::{self, Account},
         device::{self, Which},
@@ -32,32 +33,40 @@ impl Accounts {
         password: &str,
         new: NewSession,
     ) -> Result<Session> {
-        let account = self.verify_password(name.into(), password).await?.ok_or_else(wrong)?;
-        if account.deactivated {
-            return Err(deactivated());
+        let (name, address) = (name.into(), new.address);
+        let (account, right) = self.verify_password(name, password).await?;
+        let Some(account) = account else {
+            return Err(self.login_failed(self.claimed(name).as_deref(), address, LoginFailure::NoSuchUser));
+        };
+        let failed = |why| self.login_failed(Some(account.user_id.as_str()), address, why);
+        if !right {
+            return Err(failed(LoginFailure::WrongPassword));
         }
         let mut tx = self.0.db.begin().await?;
         // While the password was being verified it may have been changed, or the account deactivated.
-        let current = account::lock(&mut tx, &account.user_id).await?.ok_or_else(wrong)?;
+        let current = account::lock(&mut tx, &account.user_id).await?;
+        let current = current.ok_or_else(|| failed(LoginFailure::NoSuchUser))?;
         if current.deactivated {
-            return Err(deactivated());
+            return Err(failed(LoginFailure::Deactivated));
         }
         if current.password_hash != account.password_hash {
-            return Err(wrong());
+            return Err(failed(LoginFailure::WrongPassword));
         }
-        current.restrictions.check_unlocked()?;
+        if current.restrictions.locked {
+            return Err(failed(LoginFailure::Locked));
+        }
         let session = self.open_session(&mut tx, &account.user_id, new).await?;
         tx.commit().await?;
         self.devices_changed(&account.user_id).await;
         Ok(session)
     }
 
-    /// The account whose name and password these are. A wrong name takes as long as a wrong password.
-    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<Option<Account>> {
+    /// The account with this name, and whether this is its password. A wrong name takes as long as a wrong password.
+    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<(Option<Account>, bool)> {
         let account = self.find_account(name).await?;
         let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
         let right = self.0.passwords.verify(password, hash).await?;
-        Ok(account.filter(|_| right))
+        Ok((account, right))
     }
 
     /// Whether `name` and `password` are those of `user_id`, who is logged in already.
@@ -67,8 +76,18 @@ impl Accounts {
         name: impl Into<Named<'_>>,
         password: &str,
     ) -> Result<bool> {
-        let account = self.verify_password(name.into(), password).await?;
-        Ok(account.is_some_and(|account| account.user_id == user_id && !account.deactivated))
+        let (account, right) = self.verify_password(name.into(), password).await?;
+        let confirmed = right && account.is_some_and(|account| account.user_id == user_id && !account.deactivated);
+        if !confirmed {
+            let why = LoginFailure::NotConfirmed;
+            self.0.metrics.login_failed(why);
+            tracing::info!(
+                user = user_id.as_str(),
+                reason = why.as_str(),
+                "a password was asked for again and was wrong"
+            );
+        }
+        Ok(confirmed)
     }
 
     /// A token with which another device can log in as this user, once and soon.
@@ -82,21 +101,25 @@ impl Accounts {
     }
 
     pub(crate) async fn login_with_token(&self, token: &str, new: NewSession) -> Result<Session> {
-        let invalid = || Error::forbidden("This login token is not valid, was used before or has expired");
+        let address = new.address;
+        let invalid = |user| self.login_failed(user, address, LoginFailure::InvalidToken);
         // Committed by itself: whatever comes of this login, the token has been used.
         let mut tx = self.0.db.begin().await?;
         let taken = token::take_login_token(&mut tx, &TokenHash::of(token)).await?;
         tx.commit().await?;
-        let (user_id, expires_ts) = taken.ok_or_else(invalid)?;
+        let (user_id, expires_ts) = taken.ok_or_else(|| invalid(None))?;
+        let user = Some(user_id.as_str());
         if expires_ts <= self.now() {
-            return Err(invalid());
+            return Err(invalid(user));
         }
         let mut tx = self.0.db.begin().await?;
-        let account = account::lock(&mut tx, &user_id).await?.ok_or_else(invalid)?;
+        let account = account::lock(&mut tx, &user_id).await?.ok_or_else(|| invalid(user))?;
         if account.deactivated {
-            return Err(deactivated());
+            return Err(self.login_failed(user, address, LoginFailure::Deactivated));
         }
-        account.restrictions.check_unlocked()?;
+        if account.restrictions.locked {
+            return Err(self.login_failed(user, address, LoginFailure::Locked));
+        }
         let session = self.open_session(&mut tx, &user_id, new).await?;
         tx.commit().await?;
         self.devices_changed(&user_id).await;
@@ -183,6 +206,10 @@ pub(super) fn deactivated() -> Error {
 }
 
 /// The same for an unknown user and for a wrong password, so that neither gives the other away.
-fn wrong() -> Error {
+pub(super) fn wrong() -> Error {
     Error::forbidden("The user name or the password is wrong")
+}
+
+pub(super) fn invalid_token() -> Error {
+    Error::forbidden("This login token is not valid, was used before or has expired")
 }

@@ -65,11 +65,7 @@ fn restrictable(by: &Caller, account: Option<Account>) -> Result<Account> {
 impl Restrictions {
     /// Refuses where the account is locked.
     pub(crate) fn check_unlocked(self) -> Result<()> {
-        if self.locked {
-            let message = "This account is locked: ask the operators of this server for the reason";
-            return Err(Error::refused(ErrorKind::UserLocked, message));
-        }
-        Ok(())
+        if self.locked { Err(locked()) } else { Ok(()) }
     }
 
     /// Refuses where the account is suspended.
@@ -81,4 +77,9 @@ impl Restrictions {
         }
         Ok(())
     }
+}
+
+/// For whoever has proved that the account is theirs.
+pub(super) fn locked() -> Error {
+    Error::refused(ErrorKind::UserLocked, "This account is locked: ask the operators of this server for the reason")
 }

@@ -3,7 +3,7 @@
 //!
 //! <https://element-hq.github.io/synapse/latest/admin_api/register_api.html>
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use aws_lc_rs::hmac;
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    metrics::LoginFailure,
     store::registration,
 };
 
@@ -33,6 +34,7 @@ pub(crate) struct SharedSecretRegistration<'a> {
     /// HMAC-SHA1 in hexadecimal, of the other fields joined by NUL.
     pub(crate) mac: &'a str,
     pub(crate) session: Option<NewSession>,
+    pub(crate) address: IpAddr,
 }
 
 impl Accounts {
@@ -59,7 +61,7 @@ impl Accounts {
             return Err(unknown("This nonce is not known, was used before or has expired: GET another one"));
         }
         if !is_vouched_for(secret, &new) {
-            return Err(Error::forbidden("The mac is wrong: check the shared secret and the order of the fields"));
+            return Err(self.login_failed(None, new.address, LoginFailure::WrongSecret));
         }
         let SharedSecretRegistration { password, admin, session, .. } = new;
         let user_id = self.check_username(new.username).await?;

@@ -49,6 +49,7 @@ pub(crate) fn house(database: &TestDatabase, registration: RegistrationMode) -> 
         Random::system(),
         server_name!("example.org").to_owned(),
         settings,
+        Metrics::new(),
         Arc::new(move |user_id| {
             if unheard.load(Ordering::Relaxed) {
                 return Box::pin(std::future::ready(Err(Error::Unavailable("nobody hears this".to_owned()))));

@@ -14,7 +14,7 @@ use ruma::api::{
 };
 
 use super::{error::ApiResult, guest, restriction::OpenTo};
-use crate::{account::Caller, app::App, error::Error};
+use crate::{account::Caller, app::App, error::Error, telemetry::Visitor};
 
 /// How an authentication scheme of the specification names its caller.
 pub(crate) trait Authenticate: AuthScheme {
@@ -84,6 +84,9 @@ impl App {
     async fn admit(&self, parts: &Parts, token: &str, address: IpAddr) -> ApiResult<Caller> {
         self.present(parts).await?;
         let caller = self.accounts.caller(token, address).await?;
+        if let Some(visitor) = parts.extensions.get::<Visitor>() {
+            visitor.is(&caller.user_id);
+        }
         guest::check(&caller, &parts.method, parts.uri.path())?;
         OpenTo::check(parts, &caller)?;
         Ok(caller)

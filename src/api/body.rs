@@ -99,15 +99,15 @@ mod tests {
     use std::convert::Infallible;
 
     use axum::response::IntoResponse as _;
-    use futures_util::{StreamExt as _, stream};
+    use futures_util::{Stream, StreamExt as _, stream};
 
     use super::*;
 
     const NEVER: Duration = Duration::from_hours(1);
     const AT_ONCE: Duration = Duration::from_millis(20);
 
-    fn part(text: &'static str) -> Result<Bytes, Infallible> {
-        Ok(Bytes::from_static(text.as_bytes()))
+    fn body_of(parts: impl Stream<Item = &'static str> + Send + 'static) -> Body {
+        Body::from_stream(parts.map(Ok::<_, Infallible>))
     }
 
     async fn status_of(patience: Patience, body: Body, limit: usize) -> StatusCode {
@@ -116,10 +116,10 @@ mod tests {
 
     #[tokio::test]
     async fn parts_become_one_body() {
-        let body = Body::from_stream(stream::iter([part("{\"a\""), part(":"), part("1}")]));
+        let body = body_of(stream::iter(["{\"a\"", ":", "1}"]));
         assert_eq!(collect(body, 7).await.unwrap(), "{\"a\":1}");
         assert_eq!(collect(Body::empty(), 0).await.unwrap(), "");
-        let body = Body::from_stream(stream::iter([part("1234"), part("5678")]));
+        let body = body_of(stream::iter(["1234", "5678"]));
         let patience = Patience { between: NEVER, whole: NEVER };
         assert_eq!(status_of(patience, body, 7).await, StatusCode::PAYLOAD_TOO_LARGE);
     }
@@ -127,7 +127,7 @@ mod tests {
     /// Trap: unfinished bodies hold connections.
     #[tokio::test]
     async fn a_body_of_which_no_more_comes_is_given_up() {
-        let unfinished = || Body::from_stream(stream::iter([part("{")]).chain(stream::pending()));
+        let unfinished = || body_of(stream::iter(["{"]).chain(stream::pending()));
         let patience = Patience { between: AT_ONCE, whole: NEVER };
         assert_eq!(status_of(patience, unfinished(), 100).await, StatusCode::REQUEST_TIMEOUT);
         // Also where it is too large already and the rest is read for nothing.
@@ -136,12 +136,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_drips_is_given_up() {
-        let drips = stream::repeat_with(|| part(" ")).then(|part| async {
+        let drips = stream::repeat(" ").then(|part| async move {
             tokio::task::yield_now().await;
             part
         });
         let patience = Patience { between: NEVER, whole: AT_ONCE };
-        assert_eq!(status_of(patience, Body::from_stream(drips), usize::MAX).await, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(status_of(patience, body_of(drips), usize::MAX).await, StatusCode::REQUEST_TIMEOUT);
     }
 
     #[test]

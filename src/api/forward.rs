@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     node::{Opened, Parcel, Peer, SEAL},
     serve::ClientAddress,
+    telemetry::Visitor,
 };
 
 /// The ends of the paths of requests that may be repeated: each names its transaction, or how things are to be.
@@ -45,6 +46,9 @@ pub(super) async fn forward(State(app): State<App>, request: Request, next: Next
         Some(Opened::Astray) => return StatusCode::MISDIRECTED_REQUEST.into_response(),
         Some(Opened::Ours(address)) => {
             parts.extensions.insert(ClientAddress(address));
+            if let Some(visitor) = parts.extensions.get::<Visitor>() {
+                visitor.comes_from(address);
+            }
             return next.run(Request::from_parts(parts, body)).await;
         }
         None => {}

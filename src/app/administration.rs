@@ -15,6 +15,7 @@ use crate::{
     db::{Db, Engine},
     errand,
     error::{Error, Result},
+    metrics::Metrics,
     node,
     random::Random,
     report::{self, Report},
@@ -115,8 +116,9 @@ impl Administration {
     pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
         server_name::check(&db, &config.server_name).await?;
         db.check_migrated().await?;
+        let metrics = Metrics::new();
         // Running nodes are told by an errand of what these commands change.
-        let accounts = super::accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(Ok(())))))?;
+        let accounts = super::accounts(config, (&db, &clock, random, &metrics), Arc::new(|_| Box::pin(ready(Ok(())))))?;
         let (server_name, notices_sender) = (config.server_name.clone(), config.notices_sender());
         Ok(Self { db, accounts, clock, random: random.clone(), server_name, notices_sender })
     }

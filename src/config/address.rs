@@ -1,7 +1,7 @@
 //! Addresses in the configuration: where to listen, and which networks' proxies to believe.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -19,6 +19,46 @@ pub enum Listen {
     Tls(SocketAddr),
     /// `unix:/run/hearth/hearth.sock`: plain HTTP on a unix socket.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// The address without what is spoken there.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => address.to_string(),
+            Self::Unix(_) => self.to_string(),
+        }
+    }
+
+    /// Whether no two listeners can have both addresses: they are one, or one is that of all interfaces. Port 0 is a
+    /// free one each time.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            (Self::Tcp(one) | Self::Tls(one), Self::Tcp(other) | Self::Tls(other)) => {
+                let both = covers(one.ip(), other.ip()) || covers(other.ip(), one.ip());
+                one.port() == other.port() && one.port() != 0 && both
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether who listens at `one` hears what is sent to `other`. `::` is all of IPv4 as well, unless the system has been
+/// told otherwise.
+fn covers(one: IpAddr, other: IpAddr) -> bool {
+    if one == other {
+        return true;
+    }
+    match one {
+        IpAddr::V4(one) => one.is_unspecified() && other.is_ipv4(),
+        IpAddr::V6(one) => one.is_unspecified() && (other.is_ipv6() || !is_ipv6_alone()),
+    }
+}
+
+/// Whether sockets of IPv6 leave IPv4 alone. Only Linux has this file; elsewhere nothing is known of it.
+fn is_ipv6_alone() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/bindv6only").map_or(true, |text| text.trim() == "1")
 }
 
 impl FromStr for Listen {
@@ -143,6 +183,35 @@ mod tests {
         }
         for text in ["", "8008", "localhost:8008", "127.0.0.1", "unix:", "tls:unix:/a", "::1:8008x"] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners_need_addresses_of_their_own() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other): (Listen, Listen) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        for (one, other) in [
+            ("127.0.0.1:8008", "127.0.0.1:8008"),
+            ("127.0.0.1:8008", "tls:127.0.0.1:8008"),
+            ("0.0.0.0:8008", "127.0.0.1:8008"),
+            ("[::]:8008", "[::1]:8008"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            assert!(overlap(one, other), "{one} {other}");
+        }
+        assert_eq!(overlap("[::]:8008", "127.0.0.1:8008"), !is_ipv6_alone());
+        for (one, other) in [
+            ("127.0.0.1:8008", "127.0.0.1:8009"),
+            ("127.0.0.1:8008", "127.0.0.2:8008"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("0.0.0.0:8008", "[::1]:8008"),
+            ("unix:/run/a.sock", "unix:/run/b.sock"),
+            ("unix:/run/a.sock", "127.0.0.1:8008"),
+        ] {
+            assert!(!overlap(one, other), "{one} {other}");
         }
     }
 

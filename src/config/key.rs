@@ -241,7 +241,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         path: "metrics.listen",
         kind: Text,
-        expects: "an address such as \"127.0.0.1:9100\" or \"unix:/run/hearth-metrics.sock\"",
+        expects: "an address such as \"127.0.0.1:8018\" or \"unix:/run/hearth-metrics.sock\"",
         parse: parses::<Listen>,
     },
     Key {
@@ -267,21 +267,6 @@ impl Key {
     pub(super) fn list_in_section(path: &str) -> Vec<&'static str> {
         let in_section = |key: &&Self| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         KEYS.iter().filter(in_section).map(|key| key.path).collect()
-    }
-
-    /// The key that somebody who wrote `path` most likely meant. A key's own name counts too, for
-    /// those who forgot its section.
-    pub(super) fn nearest(path: &str) -> &'static str {
-        fn name(path: &str) -> &str {
-            path.rsplit_once('.').map_or(path, |(_, name)| name)
-        }
-        let likeness = |key: &Self| {
-            let whole = strsim::normalized_damerau_levenshtein(path, key.path);
-            let by_name = strsim::normalized_damerau_levenshtein(name(path), name(key.path));
-            whole.max(0.8 * by_name)
-        };
-        let best = KEYS.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        best.map_or("server_name", |key| key.path)
     }
 
     /// The environment variable that sets this key.

@@ -18,8 +18,19 @@ pub struct Problem {
 /// Where a value came from.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    File(PathBuf),
+    /// A file, and the line where it is known, counted from 1.
+    File(PathBuf, Option<usize>),
     Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, Some(line)) => write!(formatter, "{}:{line}", path.display()),
+            Self::File(path, None) => write!(formatter, "{}", path.display()),
+            Self::Variable(name) => write!(formatter, "environment variable {name}"),
+        }
+    }
 }
 
 impl Problem {
@@ -35,10 +46,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Some(Origin::File(path)) => write!(formatter, "{}: ", path.display())?,
-            Some(Origin::Variable(name)) => write!(formatter, "environment variable {name}: ")?,
-            None => {}
+        if let Some(origin) = &self.origin {
+            write!(formatter, "{origin}: ")?;
         }
         formatter.write_str(&self.message)
     }

@@ -11,12 +11,14 @@ use std::{
 };
 
 use serde::Deserialize as _;
-use toml::{Table, Value};
+use toml::{Table, Value, de::DeTable};
 
 use super::{
-    Config, ConfigError, Problem,
+    Config, ConfigError, Origins, Problem,
+    injected::is_injected,
     key::{Key, Kind},
     problem::Origin,
+    similar::similar,
 };
 
 const PREFIX: &str = "HEARTH_";
@@ -30,6 +32,18 @@ impl Config {
     ///
     /// Everything that is wrong, with the place to mend it.
     pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::load_with_origins(path, environment).map(|(config, _)| config)
+    }
+
+    /// As [`Config::load`] does, and tells where each value comes from.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, with the place to mend it.
+    pub fn load_with_origins(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Origins), ConfigError> {
         let variables: BTreeMap<_, _> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
         let named_by_variable = || variables.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = path.map(Path::to_owned).or_else(named_by_variable);
@@ -56,52 +70,73 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 #[derive(Default)]
 struct Settings {
     values: BTreeMap<&'static str, Value>,
+    /// Of the values, and of the defaults that an empty variable has brought back.
+    origins: BTreeMap<&'static str, Origin>,
     problems: Vec<Problem>,
+}
+
+/// A file that is being read.
+struct File<'a> {
+    path: &'a Path,
+    /// The line of each key and section, counted from 1.
+    lines: BTreeMap<String, usize>,
+}
+
+impl File<'_> {
+    fn origin(&self, path: &str) -> Origin {
+        Origin::File(self.path.to_owned(), self.lines.get(path).copied())
+    }
 }
 
 impl Settings {
     fn read_file(&mut self, path: &Path) {
-        let origin = Origin::File(path.to_owned());
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
+                let origin = Origin::File(path.to_owned(), None);
                 return self.problems.push(Problem::at(&origin, format!("cannot be read: {error}")));
             }
         };
         match text.parse::<Table>() {
-            Ok(table) => self.read_section(&origin, "", &table),
+            Ok(table) => self.read_section(&File { path, lines: lines_of(&text) }, "", &table),
             Err(error) => {
                 // Not the whole error: it quotes the line, and that may hold a secret.
-                let start = error.span().map_or(0, |span| span.start);
-                let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-                let message = format!("is not valid TOML: line {line}: {}", error.message());
-                self.problems.push(Problem::at(&origin, message));
+                let line = line_at(&text, error.span().map_or(0, |span| span.start));
+                let message = format!("is not valid TOML: {}", error.message());
+                self.problems.push(Problem::at(&Origin::File(path.to_owned(), Some(line)), message));
             }
         }
     }
 
-    fn read_section(&mut self, origin: &Origin, section: &str, table: &Table) {
+    fn read_section(&mut self, file: &File<'_>, section: &str, table: &Table) {
         for (name, value) in table {
             let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
             match (Key::find(&path), value) {
-                (Some(key), value) => self.set(origin, key, value.clone()),
+                (Some(key), value) => self.set(&file.origin(&path), key, value.clone()),
                 (None, Value::Table(table)) if !table.is_empty() => {
-                    self.read_section(origin, &path, table);
+                    self.read_section(file, &path, table);
                 }
-                (None, value) => self.refuse_unknown(origin, &path, value),
+                (None, value) => self.refuse_unknown(&file.origin(&path), &path, value),
             }
         }
     }
 
     fn refuse_unknown(&mut self, origin: &Origin, path: &str, value: &Value) {
         let members = Key::list_in_section(path);
-        let message = if members.is_empty() {
-            let nearest = Key::nearest(path);
-            format!("unknown key `{path}`; the nearest known key is `{nearest}`")
-        } else if value.is_table() {
-            return;
-        } else {
-            format!("`{path}` is a section, not a key; its keys are `{}`", members.join("`, `"))
+        let message = match find_stray(path) {
+            _ if !members.is_empty() && value.is_table() => return,
+            _ if !members.is_empty() => {
+                format!("`{path}` is a section, not a key; its keys are `{}`", members.join("`, `"))
+            }
+            Some(key) => {
+                format!(
+                    "unknown key `{path}`: `{key}` is in no section; put it above the first line in square brackets"
+                )
+            }
+            None => {
+                let likely: Vec<_> = similar(path).into_iter().map(|path| format!("`{path}`")).collect();
+                format!("unknown key `{path}`{}", did_you_mean(&likely))
+            }
         };
         self.problems.push(Problem::at(origin, message));
     }
@@ -112,15 +147,20 @@ impl Settings {
         if let Some(key) = Key::find(&path).filter(|key| Key::variable(key.path) == name) {
             if text.is_empty() {
                 self.values.remove(key.path);
+                self.origins.insert(key.path, origin);
             } else {
                 self.set(&origin, key, value_of_variable(key.kind, text));
             }
             return;
         }
+        if is_injected(name, text) {
+            return;
+        }
         let message = match Key::list_in_section(&path).as_slice() {
             [] => {
-                let nearest = Key::nearest(&path);
-                format!("sets no known key; the nearest is {} (`{nearest}`)", Key::variable(nearest))
+                let of_key = |path: &str| Key::find(path).map(|key| format!("{} (`{path}`)", Key::variable(key.path)));
+                let likely: Vec<_> = similar(&path).into_iter().filter_map(of_key).collect();
+                format!("sets no known key{}", did_you_mean(&likely))
             }
             members => {
                 let variables: Vec<_> = members.iter().map(|path| Key::variable(path)).collect();
@@ -134,18 +174,19 @@ impl Settings {
         match key.check(&value) {
             Ok(()) => {
                 self.values.insert(key.path, value);
+                self.origins.insert(key.path, origin.clone());
             }
             Err(message) => self.problems.push(Problem::at(origin, message)),
         }
     }
 
-    fn into_config(mut self) -> Result<Config, ConfigError> {
+    fn into_config(mut self) -> Result<(Config, Origins), ConfigError> {
         let config = self.overlay_defaults();
         if let Ok(config) = &config {
             self.problems.extend(config.contradictions());
         }
         match config {
-            Ok(config) if self.problems.is_empty() => Ok(config),
+            Ok(config) if self.problems.is_empty() => Ok((config, Origins::new(self.origins))),
             Ok(_) => Err(ConfigError { problems: self.problems }),
             Err(error) => {
                 self.problems.push(Problem::anywhere(error.to_string()));
@@ -161,6 +202,45 @@ impl Settings {
         }
         Ok(Config::deserialize(table)?)
     }
+}
+
+/// A key that stands above all sections, where somebody has written it into one.
+fn find_stray(path: &str) -> Option<&'static str> {
+    let (_, name) = path.rsplit_once('.')?;
+    Key::find(name).map(|key| key.path)
+}
+
+/// The end of a sentence about something that is not known.
+fn did_you_mean(likely: &[String]) -> String {
+    match likely {
+        [] => "; every key is described in config.example.toml".to_owned(),
+        [one] => format!("; did you mean {one}?"),
+        [some @ .., last] => format!("; did you mean {} or {last}?", some.join(", ")),
+    }
+}
+
+/// The line of the byte at `place`, counted from 1.
+fn line_at(text: &str, place: usize) -> usize {
+    text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// Where each key and section stands in a file that could be read.
+fn lines_of(text: &str) -> BTreeMap<String, usize> {
+    fn walk(text: &str, section: &str, table: &DeTable<'_>, lines: &mut BTreeMap<String, usize>) {
+        for (name, value) in table {
+            let inner = name.get_ref();
+            let path = if section.is_empty() { inner.to_string() } else { format!("{section}.{inner}") };
+            if let Some(table) = value.get_ref().as_table() {
+                walk(text, &path, table, lines);
+            }
+            lines.insert(path, line_at(text, name.span().start));
+        }
+    }
+    let mut lines = BTreeMap::new();
+    if let Ok(table) = DeTable::parse(text) {
+        walk(text, "", table.get_ref(), &mut lines);
+    }
+    lines
 }
 
 fn insert(table: &mut Table, path: &str, value: Value) {
@@ -180,12 +260,22 @@ fn value_of_variable(kind: Kind, text: &str) -> Value {
     let text_value = || Value::String(text.to_owned());
     match kind {
         Kind::Text | Kind::Secret => text_value(),
-        Kind::Boolean | Kind::Integer | Kind::Number => parse_toml_value(text.trim()).unwrap_or_else(text_value),
+        Kind::Boolean => read_boolean(text.trim()).map_or_else(text_value, Value::Boolean),
+        Kind::Integer | Kind::Number => parse_toml_value(text.trim()).unwrap_or_else(text_value),
         Kind::List if text.trim_start().starts_with('[') => parse_toml_value(text).unwrap_or_else(text_value),
         Kind::List => {
             let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
         }
+    }
+}
+
+/// However it is written where all values are texts: YAML and shells have their own words for it.
+fn read_boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -112,6 +112,25 @@ fn every_value_of_the_example_is_valid() {
 }
 
 #[test]
+fn what_the_documentation_shows_can_be_used() {
+    let documentation = [
+        include_str!("../../docs/internet.md"),
+        include_str!("../../docs/operating.md"),
+        include_str!("../../docs/scaling.md"),
+    ];
+    for text in documentation {
+        let files: Vec<_> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(!files.is_empty());
+        for file in files {
+            load(file, &[]).unwrap();
+        }
+    }
+    let packaged = include_str!("../../debian/hearth.toml").replace("#server_name", "server_name");
+    let config = load(&packaged, &[]).unwrap();
+    assert_eq!((config.server_name.as_str(), config.data_dir.as_path()), ("example.org", Path::new("/var/lib/hearth")));
+}
+
+#[test]
 fn the_list_of_keys_and_the_structs_are_the_same_keys() {
     fn paths(section: &str, value: &serde_json::Value, into: &mut Vec<String>) {
         let Some(object) = value.as_object() else { return into.push(section.to_owned()) };
@@ -224,31 +243,149 @@ fn the_file_may_be_named_by_a_variable() {
 }
 
 #[test]
-fn an_unknown_key_is_told_with_the_nearest_known_one() {
+fn an_unknown_key_is_told_with_what_was_meant() {
     for (file, problem) in [
-        ("servername = 'a'", "unknown key `servername`; the nearest known key is `server_name`"),
-        ("[databse]\nurl = 'x'", "unknown key `databse.url`; the nearest known key is `database.url`"),
-        ("max_connections = 3", "unknown key `max_connections`; the nearest known key is `database.max_connections`"),
+        ("servername = 'a'", "1: unknown key `servername`; did you mean `server_name`?"),
+        ("[databse]\nurl = 'x'", "2: unknown key `databse.url`; did you mean `database.url`?"),
+        ("max_connections = 3", "1: unknown key `max_connections`; did you mean `database.max_connections`?"),
         (
-            "[rate_limits.logins]\nburst = 3",
-            "unknown key `rate_limits.logins.burst`; the nearest known key is `rate_limits.login.burst`",
+            "# why\n\n[rate_limits.logins]\nburst = 3",
+            "4: unknown key `rate_limits.logins.burst`; did you mean `rate_limits.login.burst`?",
         ),
-        ("[redsi]", "unknown key `redsi`; the nearest known key is `redis.url`"),
+        ("[redsi]", "1: unknown key `redsi`; did you mean `redis`?"),
+        ("xyzzy = 3", "1: unknown key `xyzzy`; every key is described in config.example.toml"),
+        ("[foo]\nenabled = true", "2: unknown key `foo.enabled`; every key is described in config.example.toml"),
+        ("url = 'x'", "1: unknown key `url`; did you mean `database.url` or `redis.url`?"),
+        (
+            "[presence]\nenabled = false\nserver_name = 'a'",
+            "3: unknown key `presence.server_name`: `server_name` is in no section; put it above the first line in \
+             square brackets",
+        ),
+        (
+            "[well_known.support]\npage = 'https://a'\nlisten = ['127.0.0.1:1']",
+            "3: unknown key `well_known.support.listen`: `listen` is in no section; put it above the first line in \
+             square brackets",
+        ),
         (
             "database = 'x'",
-            "`database` is a section, not a key; its keys are `database.url`, `database.max_connections`",
+            "1: `database` is a section, not a key; its keys are `database.url`, `database.max_connections`",
         ),
     ] {
-        assert_eq!(load(file, &[]).unwrap_err(), [format!("hearth.toml: {problem}")]);
+        assert_eq!(load(file, &[]).unwrap_err(), [format!("hearth.toml:{problem}")]);
     }
     assert_eq!(
-        load("", &[("HEARTH_DATABASE_URL", "x"), ("HEARTH_DATABASE", "x")]).unwrap_err(),
+        load(
+            "",
+            &[("HEARTH_DATABASE_URL", "x"), ("HEARTH_DATABASE", "x"), ("HEARTH_XYZZY", "x"), ("HEARTH_LOGS", "x")]
+        )
+        .unwrap_err(),
         [
             "environment variable HEARTH_DATABASE: names a section; its variables are \
              HEARTH_DATABASE__URL, HEARTH_DATABASE__MAX_CONNECTIONS",
-            "environment variable HEARTH_DATABASE_URL: sets no known key; the nearest is \
-             HEARTH_DATABASE__URL (`database.url`)",
+            "environment variable HEARTH_DATABASE_URL: sets no known key; did you mean \
+             HEARTH_DATABASE__URL (`database.url`)?",
+            "environment variable HEARTH_LOGS: sets no known key; every key is described in config.example.toml",
+            "environment variable HEARTH_XYZZY: sets no known key; every key is described in config.example.toml",
         ]
+    );
+}
+
+#[test]
+fn what_kubernetes_says_of_services_is_no_setting() {
+    let config = load(
+        "",
+        &[
+            ("HEARTH_PORT", "tcp://10.0.0.11:8008"),
+            ("HEARTH_SERVICE_HOST", "10.0.0.11"),
+            ("HEARTH_SERVICE_PORT_HTTP", "8008"),
+            ("HEARTH_PORT_8008_TCP_ADDR", "10.0.0.11"),
+            ("HEARTH_SERVER_NAME", "example.org"),
+        ],
+    );
+    assert_eq!(config.unwrap().server_name, "example.org");
+    assert_eq!(
+        load("", &[("HEARTH_PORT", "8008")]).unwrap_err(),
+        ["environment variable HEARTH_PORT: sets no known key; did you mean HEARTH_LISTEN (`listen`)?"]
+    );
+}
+
+#[test]
+fn yes_and_no_have_many_words_in_the_environment() {
+    let enabled = |text: &str| load("", &[("HEARTH_PRESENCE__ENABLED", text)]).map(|config| config.presence.enabled);
+    for text in ["true", "True", "TRUE", "yes", "on", "1", " true "] {
+        assert!(enabled(text).unwrap(), "{text}");
+    }
+    for text in ["false", "False", "no", "No", "off", "0"] {
+        assert!(!enabled(text).unwrap(), "{text}");
+    }
+    for text in ["maybe", "2", "nope", "truetrue"] {
+        let problem =
+            "environment variable HEARTH_PRESENCE__ENABLED: `presence.enabled` must be true or false; this is ";
+        assert_eq!(enabled(text).unwrap_err(), [format!("{problem}the text \"{text}\"")]);
+    }
+}
+
+#[test]
+fn two_listeners_on_one_address_are_refused() {
+    for file in [
+        "listen = ['127.0.0.1:8008', '127.0.0.1:8008']",
+        "listen = ['127.0.0.1:8008']\nmetrics.listen = '127.0.0.1:8008'",
+        "listen = ['0.0.0.0:8008', '127.0.0.1:8008']",
+        "listen = ['unix:/run/a.sock']\nmetrics.listen = 'unix:/run/a.sock'",
+    ] {
+        let problems = load(file, &[]).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("two listeners"), "{problems:?}");
+    }
+    load("listen = ['127.0.0.1:0', '127.0.0.1:0']\nmetrics.listen = '127.0.0.1:0'", &[]).unwrap();
+}
+
+#[test]
+fn redis_without_nodes_to_speak_to_is_warned_of() {
+    let redis = "[redis]\nurl = 'redis://127.0.0.1:6379'";
+    assert_eq!(load(redis, &[]).unwrap().warnings().len(), 1);
+    let postgres = format!("database.url = 'postgres://me@db/hearth'\n{redis}");
+    assert_eq!(load(&postgres, &[]).unwrap().warnings(), [""; 0]);
+}
+
+#[test]
+fn the_configuration_is_shown_with_where_each_value_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hearth.toml");
+    let file = "server_name = 'file.example.org'\n\n[database]\nurl = 'postgres://me:hunter2@db/h'\n\
+                max_connections = 3\n[[registration.terms]]\nid = 'terms'\nversion = '1'\n\
+                en = { name = 'Terms', url = 'https://example.org' }\n[log]\nlevel = 'debug'";
+    fs::write(&path, file).unwrap();
+    let variables = [("HEARTH_DATABASE__MAX_CONNECTIONS", "4"), ("HEARTH_LOG__LEVEL", "")];
+    let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let (config, origins) = Config::load_with_origins(Some(&path), variables).unwrap();
+    let shown = config.to_explained_toml(&origins).unwrap();
+    let here = path.display();
+    for line in [
+        format!("server_name = \"file.example.org\"  # {here}:1"),
+        "data_dir = \"./hearth-data\"  # default".to_owned(),
+        format!("url = \"postgres://me:[secret]@db/h\"  # {here}:4"),
+        "max_connections = 4  # environment variable HEARTH_DATABASE__MAX_CONNECTIONS".to_owned(),
+        "level = \"info\"  # environment variable HEARTH_LOG__LEVEL".to_owned(),
+    ] {
+        assert!(shown.lines().any(|found| found == line), "{line}\n{shown}");
+    }
+    assert!(shown.lines().any(|line| line.starts_with("terms = [") && line.ends_with(&format!("{here}:6"))), "{shown}");
+    let (as_shown, as_it_is) = (shown.parse().unwrap(), config.to_masked_toml().unwrap().parse().unwrap());
+    assert_eq!(flattened(&as_shown), flattened(&as_it_is));
+}
+
+#[test]
+fn every_key_is_shown() {
+    let (config, origins) =
+        Config::load_with_origins(None, std::iter::once(("HEARTH_TURN__SHARED_SECRET".to_owned(), "x".to_owned())))
+            .unwrap();
+    let shown = config.to_explained_toml(&origins).unwrap();
+    let (as_shown, as_it_is) = (shown.parse().unwrap(), config.to_masked_toml().unwrap().parse().unwrap());
+    assert_eq!(flattened(&as_shown), flattened(&as_it_is));
+    assert!(
+        shown.contains("shared_secret = \"[secret]\"  # environment variable HEARTH_TURN__SHARED_SECRET"),
+        "{shown}"
     );
 }
 
@@ -314,7 +451,7 @@ fn a_wrong_value_is_told_with_what_was_expected() {
     ] {
         let problems = load(file, &[]).unwrap_err();
         assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].trim_start_matches("hearth.toml: "), problem);
+        assert_eq!(problems[0].trim_start_matches("hearth.toml:1: "), problem);
     }
 }
 
@@ -333,7 +470,7 @@ fn all_problems_are_told_at_once_and_no_secret_with_them() {
 #[test]
 fn a_file_that_is_no_toml_is_told_with_its_line_but_not_its_text() {
     let problems = load("server_name = 'a'\n[registration]\nshared_secret = hunter2", &[]).unwrap_err();
-    assert!(problems[0].starts_with("hearth.toml: is not valid TOML: line 3: "), "{problems:?}");
+    assert!(problems[0].starts_with("hearth.toml:3: is not valid TOML: "), "{problems:?}");
     assert!(!problems[0].contains("hunter2"), "{problems:?}");
 
     let missing = Config::load(Some(Path::new("/nowhere/hearth.toml")), std::iter::empty());
@@ -381,5 +518,5 @@ fn the_effective_configuration_shows_no_secret() {
     let shown = format!("{}{config:?}", config.to_masked_toml().unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("postgres://me:[secret]@db/h"), "{shown}");
-    assert_eq!(config.warnings().len(), 2);
+    assert_eq!(config.warnings().len(), 2, "{:?}", config.warnings());
 }

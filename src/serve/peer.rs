@@ -9,16 +9,26 @@ use std::{
     task::{Context, Poll},
 };
 
+use axum::{middleware::Next, response::Response};
 use http::{HeaderMap, HeaderName, Request};
 use tower::Service;
 
-use crate::config::Network;
+use crate::{config::Network, telemetry::Visitor};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address that a request came from, as far as it is known. In every request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
+
+/// Middleware: has the log's line about the request name the address.
+pub(super) async fn note(request: axum::extract::Request, next: Next) -> Response {
+    let parts = request.extensions();
+    if let (Some(visitor), Some(address)) = (parts.get::<Visitor>(), parts.get::<ClientAddress>()) {
+        visitor.comes_from(address.0);
+    }
+    next.run(request).await
+}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]

@@ -28,6 +28,7 @@ mod mail_server;
 mod moderation;
 mod notices;
 mod odd_state;
+mod operating;
 mod operator;
 mod presence;
 mod program;

@@ -164,10 +164,8 @@ pub(crate) fn refusing_postgres(code: &'static str, message: &'static str) -> St
                 connection.read_exact(&mut rest).ok()?;
                 Some(u32::from_be_bytes(code))
             };
-            // Whether it speaks TLS is asked first.
-            const TLS: u32 = 80_877_103;
             let mut asked = begin(&mut connection);
-            if asked == Some(TLS) {
+            if asked == Some(ASKS_FOR_TLS) {
                 drop(connection.write_all(b"N"));
                 asked = begin(&mut connection);
             }
@@ -185,3 +183,6 @@ pub(crate) fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
+
+/// With this code a client of PostgreSQL asks first whether the server speaks TLS.
+const ASKS_FOR_TLS: u32 = 80_877_103;

@@ -159,6 +159,7 @@ async fn the_shared_secret_vouches_for_one_account_once() {
                     user_type: None,
                     mac: &mac,
                     session: Some(on("PHONE")),
+                    address: HERE,
                 };
                 accounts.register_with_shared_secret(new).await
             }

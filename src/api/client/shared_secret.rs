@@ -71,6 +71,7 @@ async fn try_register(app: &App, request: http::Request<Body>) -> ApiResult<Valu
         user_type: request.user_type.as_deref(),
         mac: &request.mac,
         session,
+        address,
     };
     let (user_id, session) = app.accounts.register_with_shared_secret(registration).await?;
     let mut answer = answer(&user_id, session);

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use reqwest::Url;
 use ruma::api::error::ErrorKind;
 use serde::Deserialize;
@@ -23,6 +23,7 @@ use crate::{
         body::collect,
         error::{ApiError, ApiResult},
         json::{read, reply},
+        page::{escape, html},
     },
     app::App,
     error::{Error, Result},
@@ -126,38 +127,6 @@ fn failed(error: ApiError) -> Response {
         }
         error => error.into_response(),
     }
-}
-
-/// A page that loads nothing, runs nothing, is shown in no other page and passes its address on to nobody.
-fn html(status: StatusCode, title: &str, body: &str) -> Response {
-    const HEADERS: [(HeaderName, &str); 5] = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    const STYLE: &str =
-        "body{font:18px/1.5 sans-serif;max-width:32em;margin:4em auto;padding:0 1em}button{font:inherit}";
-    let page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-         <title>{title}</title><style>{STYLE}</style><h1>{title}</h1>{body}</html>\n"
-    );
-    (status, HEADERS, page).into_response()
-}
-
-fn escape(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-        escaped
-    })
 }
 
 #[cfg(test)]
