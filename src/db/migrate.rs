@@ -51,6 +51,8 @@ static MIGRATIONS: &[Migration] = migrations![
     12 "0012_threads",
     13 "0013_words" then user_directory::fill,
     14 "0014_errands_in_order",
+    17 "0017_relating",
+    18 "0018_erasures",
 ];
 
 statements! {
