@@ -29,6 +29,7 @@ const ATTEMPTS: usize = 16;
 /// In bytes. An index of `PostgreSQL` holds no more than a few thousand.
 const MAX_KIND: usize = 255;
 const PUSH_RULES: &str = "m.push_rules";
+const IGNORED_USER_LIST: &str = "m.ignored_user_list";
 
 /// Everybody's account data. Cheap to clone.
 #[derive(Clone)]
@@ -92,6 +93,10 @@ impl AccountDataBook {
         if kind.len() > MAX_KIND || kind.contains('\0') {
             let message = format!("A type of account data has at most {MAX_KIND} bytes and no NUL character");
             return Err(Error::invalid_param(message));
+        }
+        // Applied by other clients of theirs, such a list would hide their own words from them.
+        if room_id.is_none() && kind == IGNORED_USER_LIST && book::listed_users(&content).any(|user| user == user_id) {
+            return Err(Error::invalid_param("Nobody can ignore themselves: leave yourself off the list"));
         }
         let data = AccountData {
             user_id: user_id.to_owned(),

@@ -160,6 +160,7 @@ impl App {
         let uia = Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), terms.clone(), secret);
         let threepids = Threepids::new(db.clone(), clock.clone(), random.clone(), &config, identity.clone())?;
         books.follow(&tail, accounts.bearers());
+        rooms.load_erasures().await?;
         let profiles = Profiles::new(db.clone(), server_name.clone());
         // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
         let notices = notices(&config, &db, &clock, &rooms, &profiles).await?;
@@ -173,6 +174,7 @@ impl App {
             delayed_events: delayed_events.clone(),
             threepids: threepids.clone(),
             user_directory: user_directory.clone(),
+            rooms: rooms.clone(),
         };
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
         let account_data = AccountDataBook::new(db.clone(), log.clone(), books.account_data);
@@ -191,7 +193,7 @@ impl App {
         )
         .await?;
         let searches = Searches::start(db.clone(), rooms.clone(), nodes.duty("search index").await?, &tasks);
-        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), books.unread);
+        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), account_data.clone(), books.unread);
         let syncs = Syncs::new(Sources {
             rooms: rooms.clone(),
             watchers: Watchers::new(db.clone(), tail, books.watchers),

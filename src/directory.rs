@@ -14,7 +14,7 @@ use std::{
 };
 
 use ruma::{
-    OwnedRoomId, RoomId, UserId, directory::RoomTypeFilter, events::room::member::MembershipState, room::RoomType,
+    OwnedRoomId, RoomId, UInt, UserId, directory::RoomTypeFilter, events::room::member::MembershipState, room::RoomType,
 };
 
 pub(crate) use self::{
@@ -80,12 +80,14 @@ impl Directory {
         Self(Arc::new(Inner { db, log, book }))
     }
 
-    /// The public rooms that match.
+    /// The public rooms that match. One in which nobody is left is not shown: nobody there could let anybody in, or
+    /// take it off the list.
     pub(crate) async fn public_rooms(&self, query: &Query) -> Result<Page> {
         let published = self.published().await?;
         let term = query.term.as_deref().map(words::fold);
         let matches = |card: &Card| {
-            term.as_deref().is_none_or(|term| card.mentions(term))
+            card.joined() > UInt::MIN
+                && term.as_deref().is_none_or(|term| card.mentions(term))
                 && query.types.as_deref().is_none_or(|types| types.iter().any(|wanted| is_of(card, wanted)))
         };
         let mut rooms: Vec<Arc<Card>> =

@@ -51,7 +51,10 @@ pub struct NewEvent {
     pub changes: Vec<StateChange>,
     pub transaction: Option<Transaction>,
     pub notifies: bool,
+    /// The root of the thread that it belongs to.
     pub thread_root: Option<OwnedEventId>,
+    /// Whether it is refused if its sender has annotated the same event with the same before.
+    pub annotates_once: bool,
     pub highlights: Vec<OwnedUserId>,
     /// The state event whose place it takes.
     pub replaces: Option<Arc<Pdu>>,
@@ -112,6 +115,10 @@ pub enum Fact {
         room_id: OwnedRoomId,
     },
     Devices {
+        user_id: OwnedUserId,
+    },
+    /// From here on whoever joins a room gets redacted copies of what this user sent.
+    Erased {
         user_id: OwnedUserId,
     },
     AliasAdded {
@@ -203,6 +210,9 @@ pub enum News {
     Devices {
         user_id: OwnedUserId,
     },
+    Erased {
+        user_id: OwnedUserId,
+    },
     Listing {
         room_id: OwnedRoomId,
     },
@@ -285,6 +295,11 @@ impl NewEvent {
 }
 
 impl Fact {
+    /// Who types, if it says that.
+    pub fn typing(&self) -> Option<&Typing> {
+        if let Self::Typing(typing) = self { Some(typing) } else { None }
+    }
+
     /// What readers are told of it.
     pub fn news(&self) -> News {
         match self {
@@ -296,6 +311,7 @@ impl Fact {
                 News::Forgotten { user_id: user_id.clone(), room_id: room_id.clone() }
             }
             Self::Devices { user_id } => News::Devices { user_id: user_id.clone() },
+            Self::Erased { user_id } => News::Erased { user_id: user_id.clone() },
             Self::AliasAdded { room_id, .. } | Self::AliasRemoved { room_id, .. } | Self::Published { room_id, .. } => {
                 News::Listing { room_id: room_id.clone() }
             }
@@ -312,7 +328,7 @@ impl News {
             Self::AccountData(data) => data.room_id.as_deref(),
             Self::Typing(typing) => Some(&typing.room_id),
             Self::Forgotten { room_id, .. } | Self::Listing { room_id } => Some(room_id),
-            Self::Presence(_) | Self::Devices { .. } | Self::Superseded => None,
+            Self::Presence(_) | Self::Devices { .. } | Self::Erased { .. } | Self::Superseded => None,
         }
     }
 
@@ -326,6 +342,7 @@ impl News {
             Self::Presence(presence) => Entry::Presence(presence.user_id.clone()),
             Self::Forgotten { user_id, room_id } => Entry::Forgotten(user_id.clone(), room_id.clone()),
             Self::Devices { user_id } => Entry::Devices(user_id.clone()),
+            Self::Erased { user_id } => Entry::Erased(user_id.clone()),
             Self::Listing { room_id } => Entry::Listing(room_id.clone()),
             Self::Superseded => return None,
         })
@@ -351,6 +368,9 @@ pub enum Entry {
     /// Devices or tokens of a user: who is logged in has changed.
     #[serde(rename = "d")]
     Devices(OwnedUserId),
+    /// What a user sent is redacted for whoever joins later.
+    #[serde(rename = "x")]
+    Erased(OwnedUserId),
     /// The aliases of a room or whether the directory shows it.
     #[serde(rename = "l")]
     Listing(OwnedRoomId),

@@ -20,7 +20,6 @@ use ruma::{
     },
     serde::Raw,
 };
-use serde::Deserialize;
 use serde_json::value::to_raw_value;
 
 pub use self::book::Book;
@@ -28,7 +27,7 @@ use crate::{
     clock::Clock,
     db::Db,
     error::{Error, Result},
-    event::{Standing, Stored},
+    event::{Relation, Standing, Stored},
     fact::{AccountData, Fact, Receipt, Write},
     log::CommitError,
     position::Position,
@@ -38,7 +37,7 @@ use crate::{
 
 /// How often a fully read marker is compared again with one that another device has just set.
 const ATTEMPTS: usize = 8;
-/// How many relations are followed to find out which thread an event belongs to.
+/// How many relations are followed to find out whether an event has to do with the root of a thread.
 const HOPS: usize = 3;
 const FULLY_READ: &str = "m.fully_read";
 const MAIN: &str = "main";
@@ -212,45 +211,33 @@ impl Receipts {
         Err(Error::not_found(format!("There is no event {event_id} for you in this room")))
     }
 
-    /// A receipt for one thread needs an event of that thread. The root of a thread counts as part of it here, as
+    /// A receipt for one thread needs an event that belongs to it. The root of a thread counts as part of it here, as
     /// does what relates to the root in another way.
     async fn check_thread(&self, event: &Stored, thread_id: &str) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Content {
-            #[serde(rename = "m.relates_to")]
-            relates_to: Relation,
-        }
-        #[derive(Deserialize)]
-        struct Relation {
-            #[serde(rename = "rel_type")]
-            _rel_type: String,
-            event_id: OwnedEventId,
-        }
-        if thread_id.is_empty() {
-            return Ok(());
-        }
-        let mut root = event.thread_root.clone();
-        let mut reached = event.pdu.event_id().to_owned();
-        let mut pdu = Arc::clone(&event.pdu);
-        for _ in 0..HOPS {
-            let Ok(content) = pdu.content_as::<Content>() else { break };
-            if root.is_some() {
-                break;
-            }
-            reached = content.relates_to.event_id;
-            let Some(target) = store::event::find(&mut self.0.db.read().await?, &reached).await? else { break };
-            root = target.thread_root;
-            pdu = target.pdu;
-        }
-        let belongs = match &root {
+        let belongs = match &event.thread_root {
+            _ if thread_id.is_empty() => true,
             Some(root) => root == thread_id,
-            None => thread_id == MAIN || reached == thread_id,
+            None => thread_id == MAIN || self.leads_to(event, thread_id).await?,
         };
         if belongs {
             return Ok(());
         }
         let event_id = event.pdu.event_id();
         Err(Error::invalid_param(format!("{event_id} is not in the thread {thread_id}: mark an event of that thread")))
+    }
+
+    /// Whether an event is another one, or relates to it over a few others at most.
+    async fn leads_to(&self, event: &Stored, other: &str) -> Result<bool> {
+        let mut pdu = Arc::clone(&event.pdu);
+        for _ in 0..HOPS {
+            let Some(relation) = Relation::of(&pdu).filter(|_| pdu.event_id() != other) else { break };
+            if relation.parent == other {
+                return Ok(true);
+            }
+            let Some(parent) = store::event::find(&mut self.0.db.read().await?, &relation.parent).await? else { break };
+            pdu = parent.pdu;
+        }
+        Ok(pdu.event_id() == other)
     }
 }
 

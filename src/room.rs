@@ -7,6 +7,7 @@ mod alias;
 pub mod append;
 pub mod auth;
 mod create;
+mod erasure;
 pub mod fields;
 pub mod filter;
 mod fork;
@@ -36,6 +37,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod third_party_invite;
+mod thread;
 pub mod timeline;
 mod upgrade;
 pub mod view;
@@ -51,7 +53,6 @@ use std::{
 use parking_lot::RwLock;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, api::error::ErrorKind, events::TimelineEventType};
 
-use self::append::Pending;
 pub use self::{
     alias::Moderator,
     create::{InitialState, NewRoom},
@@ -63,6 +64,8 @@ pub use self::{
     upgrade::Upgrade,
     view::View,
 };
+use self::{append::Pending, erasure::Erasures};
+pub(crate) use self::{erasure::Trace, thread::Related};
 use crate::{
     clock::Clock,
     db::Db,
@@ -97,9 +100,12 @@ struct Inner {
     voice: OnceLock<OwnedUserId>,
 }
 
-/// The rooms in memory. They follow the log.
+/// The rooms in memory, and whose words are redacted for whoever joins them later. They follow the log.
 #[derive(Default)]
-pub struct Active(RwLock<HashMap<OwnedRoomId, Arc<Room>>>);
+pub struct Active {
+    rooms: RwLock<HashMap<OwnedRoomId, Arc<Room>>>,
+    erasures: Erasures,
+}
 
 /// A room in memory: as it is, and as it will be once what is under way has been committed.
 pub struct Room {
@@ -126,9 +132,12 @@ impl Room {
 impl Reader for Active {
     fn read(&self, batch: &Batch) {
         for (at, news) in batch.entries() {
+            if let News::Erased { user_id } = news {
+                self.erasures.note(user_id, at);
+            }
             let News::Event(logged) = news else { continue };
             let pdu = &logged.stored.pdu;
-            let known = self.0.read().get(pdu.room_id()).cloned();
+            let known = self.rooms.read().get(pdu.room_id()).cloned();
             let room = match known {
                 Some(room) => room,
                 None if *pdu.kind() == TimelineEventType::RoomCreate && pdu.prev_events().is_empty() => {
@@ -144,7 +153,7 @@ impl Reader for Active {
 
 impl Active {
     fn insert(&self, room_id: &RoomId, room: Room) -> Arc<Room> {
-        let mut rooms = self.0.write();
+        let mut rooms = self.rooms.write();
         if rooms.len() >= KEPT_ROOMS {
             // A room that somebody holds has a writer or reader at work and stays.
             let mut surplus = KEPT_ROOMS / 10;
@@ -159,11 +168,11 @@ impl Active {
 
     /// How many rooms are in memory.
     pub fn len(&self) -> usize {
-        self.0.read().len()
+        self.rooms.read().len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.read().is_empty()
+        self.rooms.read().is_empty()
     }
 }
 
@@ -215,7 +224,7 @@ impl Rooms {
 
     /// A room, if this server knows it.
     pub async fn find(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>> {
-        if let Some(room) = self.0.active.0.read().get(room_id) {
+        if let Some(room) = self.0.active.rooms.read().get(room_id) {
             return Ok(Some(Arc::clone(room)));
         }
         loop {

@@ -38,7 +38,7 @@ use crate::{
     node::Duty,
     position::Position,
     room::{
-        Rooms,
+        Rooms, Trace,
         filter::{EventFilter as _, PduFilter as _},
         reading::Reading,
     },
@@ -303,8 +303,13 @@ impl Searches {
                 readings.insert(room_id.clone(), reading);
             }
         }
+        // Of what the reader gets redacted copies, they find nothing by its words.
+        let traces =
+            hits.iter().map(|Hit { room_id, sender, position, .. }| Trace { room_id, sender, position: *position });
+        let withheld = self.0.rooms.list_withheld(criteria.reader, traces).await?;
         hits.retain(|hit| {
             !hit.is_gone
+                && !withheld.contains(&hit.position)
                 && criteria.filter.passes_sender(&hit.sender)
                 && place.group.as_ref().is_none_or(|group| group.holds(hit))
                 && readings.get(&hit.room_id).is_some_and(|reading| reading.sight.sees_at(hit.position))
@@ -377,7 +382,12 @@ impl Searches {
     /// Those of the events at some places that somebody wants, in the same order.
     async fn read(&self, criteria: &Criteria<'_>, phrases: &[Phrase], places: &[Position]) -> Result<Vec<Match>> {
         let positions: Vec<i64> = places.iter().map(|place| place.0).collect();
-        let events = store::event::list_at(&mut self.0.db.read().await?, &positions).await?;
+        let found = store::event::list_at(&mut self.0.db.read().await?, &positions).await?;
+        let mut events = Vec::with_capacity(found.len());
+        for event in found {
+            // What it has replaced is told with it.
+            events.push(self.0.rooms.withhold_one(criteria.reader, event).await?);
+        }
         let wanted = events.into_iter().filter(|event| {
             event.standing == Standing::Accepted
                 && event.pdu.redacted_because().is_none()

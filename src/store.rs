@@ -6,6 +6,7 @@ pub(crate) mod alias;
 pub(crate) mod delayed_event;
 pub(crate) mod device;
 pub(crate) mod ephemeral;
+pub(crate) mod erasure;
 pub(crate) mod errand;
 pub(crate) mod event;
 pub(crate) mod filter;

@@ -159,7 +159,7 @@ impl World {
             Draft::message(sender.to_owned(), TimelineEventType::RoomRedaction, ruma::CanonicalJsonObject::new());
         draft.redacts = Some(target.to_owned());
         let stored = store::event::find(&mut self.app.db.read().await.unwrap(), target).await.unwrap().unwrap();
-        self.append(room_id, Proposal { draft, transaction: None, redacts: Some(stored.pdu) }).await
+        self.append(room_id, Proposal { redacts: Some(stored.pdu), ..draft.into() }).await
     }
 
     pub(crate) async fn send(&self, room_id: &RoomId, draft: Draft) -> OwnedEventId {
@@ -168,9 +168,10 @@ impl World {
 
     async fn append(&self, room_id: &RoomId, proposal: Proposal) -> OwnedEventId {
         let Proposal { draft, redacts, .. } = proposal;
+        let related = self.rooms().relate(room_id, &draft.sender, &draft.kind, &draft.content).await.unwrap();
         let plan = |_: &_| {
             let redacts = redacts.as_ref().map(Arc::clone);
-            Ok(Plan::of(Proposal { draft: draft.clone(), transaction: None, redacts }))
+            Ok(Plan::of(Proposal { redacts, related: related.clone(), ..draft.clone().into() }))
         };
         self.rooms().append(room_id, plan).await.unwrap().event_id().unwrap().to_owned()
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    account::Accounts, delayed_event::DelayedEvents, error::Result, node::Duty, tasks::Shutdown, threepid::Threepids,
-    uia::Uia, user_directory::UserDirectory,
+    account::Accounts, delayed_event::DelayedEvents, error::Result, node::Duty, room::Rooms, tasks::Shutdown,
+    threepid::Threepids, uia::Uia, user_directory::UserDirectory,
 };
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -20,6 +20,7 @@ pub(crate) struct Tidied {
     pub(crate) delayed_events: DelayedEvents,
     pub(crate) threepids: Threepids,
     pub(crate) user_directory: UserDirectory,
+    pub(crate) rooms: Rooms,
 }
 
 /// Tidies until the server stops, and once more then.
@@ -58,7 +59,7 @@ async fn withdraw(threepids: &Threepids, duty: &Duty, last: &mut Option<Instant>
     }
 }
 
-async fn tidy(Tidied { accounts, uia, delayed_events, threepids, .. }: &Tidied, duty: &Duty) {
+async fn tidy(Tidied { accounts, uia, delayed_events, threepids, rooms, .. }: &Tidied, duty: &Duty) {
     report("writing when devices were last seen", accounts.flush_last_seen().await);
     if !duty.is_mine() {
         return;
@@ -67,6 +68,7 @@ async fn tidy(Tidied { accounts, uia, delayed_events, threepids, .. }: &Tidied, 
     report("removing abandoned authentication sessions", uia.clear_expired().await);
     report("removing delayed events of long ago", delayed_events.clear_finalised().await);
     report("removing addresses that nobody confirmed", threepids.clear_expired().await);
+    report("erasing what somebody sent", rooms.tell_erasures().await);
 }
 
 fn report(duty: &str, done: Result<()>) {

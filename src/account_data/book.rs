@@ -9,7 +9,9 @@ use std::{
 use quick_cache::{Weighter, sync::Cache};
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use serde_json::value::RawValue;
 
+use super::IGNORED_USER_LIST;
 use crate::{
     fact::{AccountData, Batch, News},
     log::Reader,
@@ -116,7 +118,7 @@ impl Page {
         self.bytes += weight(data);
         self.by_position.insert_mut(at, Arc::clone(data));
         self.position = at;
-        if data.room_id.is_none() && data.kind == "m.ignored_user_list" {
+        if data.room_id.is_none() && data.kind == IGNORED_USER_LIST {
             self.ignored = Arc::new(ignored_users(data));
         }
     }
@@ -143,13 +145,19 @@ fn weight(data: &AccountData) -> u64 {
     PIECE_BYTES + data.content.get().len() as u64
 }
 
-/// The users on a list of ignored ones. Clients may write anything there: what is no user identifier ignores nobody.
+/// The users whom a list of ignored ones ignores. Clients may write anything there: what is no user identifier ignores
+/// nobody, and nobody ignores themselves.
 fn ignored_users(data: &AccountData) -> HashSet<OwnedUserId> {
+    listed_users(&data.content).filter(|user| *user != data.user_id).collect()
+}
+
+/// The users on a list of ignored ones.
+pub(super) fn listed_users(content: &RawValue) -> impl Iterator<Item = OwnedUserId> {
     #[derive(serde::Deserialize)]
     struct Content {
         ignored_users: serde_json::Map<String, serde_json::Value>,
     }
-    let content: Option<Content> = serde_json::from_str(data.content.get()).ok();
+    let content: Option<Content> = serde_json::from_str(content.get()).ok();
     let listed = content.into_iter().flat_map(|content| content.ignored_users);
-    listed.filter_map(|(user, _)| OwnedUserId::try_from(user).ok()).collect()
+    listed.filter_map(|(user, _)| OwnedUserId::try_from(user).ok())
 }

@@ -51,7 +51,9 @@ static MIGRATIONS: &[Migration] = migrations![
     12 "0012_threads",
     13 "0013_words" then user_directory::fill,
     14 "0014_errands_in_order",
-    23 "0023_server",
+    16 "0016_relating",
+    17 "0017_erasures",
+    20 "0020_server",
 ];
 
 statements! {

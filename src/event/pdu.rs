@@ -159,10 +159,22 @@ impl Pdu {
         Ok(pdu)
     }
 
-    /// The event that redacted this one. Given to an already redacted event as it comes from the database.
+    /// The event that redacted this one. Given to an already redacted event as it comes from the database. What redacted
+    /// that one in turn is not kept with it.
     pub fn with_redacted_because(mut self, because: Arc<Pdu>) -> Self {
-        self.redacted_because = Some(because);
+        let alone = || Arc::new(Self { redacted_because: None, ..Self::clone(&because) });
+        self.redacted_because = Some(if because.redacted_because.is_some() { alone() } else { because });
         self
+    }
+
+    /// What becomes of this event once `redacted` has been redacted: it is that event, or that event had redacted it and
+    /// stands with it. None where it has nothing to do with it.
+    pub fn after_redaction_of(&self, redacted: &Arc<Pdu>) -> Option<Arc<Pdu>> {
+        if self.event_id == redacted.event_id {
+            return Some(Arc::clone(redacted));
+        }
+        let because = self.redacted_because.as_ref().filter(|because| because.event_id == redacted.event_id);
+        because.map(|_| Arc::new(self.clone().with_redacted_because(Arc::clone(redacted))))
     }
 
     /// The JSON as an object, for hashing, redacting and rebuilding.

@@ -57,6 +57,18 @@ impl Relation {
         Self::new(kind, serde_json::from_value(relates_to).ok()?, content.contains_key("m.new_content"))
     }
 
+    /// The relation of an event of which only the JSON is at hand.
+    pub fn of_json(json: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Event {
+            #[serde(rename = "type")]
+            kind: TimelineEventType,
+            content: Content,
+        }
+        let Event { kind, content: Content { relates_to, new_content } } = serde_json::from_str(json).ok()?;
+        Self::new(&kind, relates_to, new_content.is_some())
+    }
+
     fn new(kind: &TimelineEventType, relates_to: RelatesTo, has_new_content: bool) -> Option<Self> {
         let RelatesTo { rel_type, event_id, key } = relates_to;
         // The kind of event is kept beside the relation, and no database keeps a NUL in a text.

@@ -38,7 +38,7 @@ pub struct Stored {
     pub transaction: Option<Transaction>,
     /// Whether it counts as unread for everybody but its sender, by the default push rules.
     pub notifies: bool,
-    /// The root of the thread that the event is in.
+    /// The root of the thread that the event belongs to. None for the main timeline.
     pub thread_root: Option<OwnedEventId>,
     /// The state event whose place this one took.
     pub replaces: Option<Arc<Pdu>>,

@@ -66,6 +66,9 @@ pub enum CommitError {
     /// The transaction id has been used: this is the event that it made.
     #[error("already sent as {0}")]
     Duplicate(OwnedEventId),
+    /// The sender has annotated the event with the same before.
+    #[error("already annotated with this")]
+    DuplicateAnnotation,
     #[error("the alias is taken")]
     AliasTaken,
     /// The alias that was to be removed names no room any more, or another.
@@ -89,6 +92,10 @@ impl From<CommitError> for crate::error::Error {
             CommitError::AliasTaken => {
                 Self::refused(ruma::api::error::ErrorKind::RoomInUse, "The alias already names a room")
             }
+            CommitError::DuplicateAnnotation => Self::refused(
+                ruma::api::error::ErrorKind::DuplicateAnnotation,
+                "You have already annotated the event with this",
+            ),
             CommitError::AliasGone => Self::not_found("The alias does not name this room any more"),
             CommitError::Unavailable(e) if !e.is_unavailable() => Self::broken(e),
             other => Self::Unavailable(other.to_string()),
@@ -242,6 +249,7 @@ impl Committer {
                 }
                 Judgement::Stale(room_id) => Err(CommitError::Stale(room_id)),
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
+                Judgement::DuplicateAnnotation => Err(CommitError::DuplicateAnnotation),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
                 Judgement::AliasGone => Err(CommitError::AliasGone),
                 Judgement::Conflict => Err(CommitError::Conflict),

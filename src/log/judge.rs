@@ -12,7 +12,7 @@ use crate::{
     event::{Pdu, Transaction},
     fact::{AccountData, Fact, NewEvent, RoomHead, Write},
     position::Position,
-    store::{self, room::RoomStanding},
+    store::{self, relation::Annotation, room::RoomStanding},
 };
 
 /// What becomes of a write.
@@ -21,6 +21,7 @@ pub(super) enum Judgement {
     Accepted,
     Stale(OwnedRoomId),
     Duplicate(OwnedEventId),
+    DuplicateAnnotation,
     AliasTaken,
     AliasGone,
     /// Account data has changed since the write was built on it.
@@ -40,6 +41,8 @@ struct Judge<'a> {
     /// None where there is no such room.
     heads: BTreeMap<&'a RoomId, Option<&'a RoomHead>>,
     sent: HashMap<TransactionKey<'a>, OwnedEventId>,
+    /// The annotations that somebody wants to make and that there are, each with its event.
+    annotated: HashMap<Annotation, OwnedEventId>,
     /// The room that each touched alias names, if it names one.
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
     /// Where the account data stands that somebody has expectations of. None once the batch has changed it.
@@ -89,6 +92,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     let mut judge = Judge {
         heads: rooms.iter().map(|room| (*room, locked.get(*room).map(|(head, _)| head))).collect(),
         sent: HashMap::new(),
+        annotated: annotated(tx, writes).await?,
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         account_data: expected_data(tx, writes).await?,
     };
@@ -122,6 +126,18 @@ async fn expected_data<'a>(tx: &mut Tx, writes: &'a [Write]) -> DbResult<HashMap
         }
     }
     Ok(found)
+}
+
+/// Which of the annotations are there that may be made only once. Nobody else makes one meanwhile: the rooms' rows have
+/// been locked before.
+async fn annotated(tx: &mut Tx, writes: &[Write]) -> DbResult<HashMap<Annotation, OwnedEventId>> {
+    let wanted: Vec<Annotation> = events(writes).filter_map(annotation).collect();
+    if wanted.is_empty() { Ok(HashMap::new()) } else { store::relation::list_annotations(tx, &wanted).await }
+}
+
+/// What an event annotates, if that may be done only once.
+fn annotation(event: &NewEvent) -> Option<Annotation> {
+    if event.annotates_once { Annotation::of(&event.pdu) } else { None }
 }
 
 fn touched_alias(fact: &Fact) -> Option<&RoomAliasId> {
@@ -159,6 +175,9 @@ impl<'a> Judge<'a> {
         if write.facts.iter().any(|fact| !self.is_expected(fact)) {
             return Judgement::Conflict;
         }
+        if write.events.iter().filter_map(annotation).any(|annotation| self.annotated.contains_key(&annotation)) {
+            return Judgement::DuplicateAnnotation;
+        }
         self.heads.extend(heads);
         for (alias, room) in aliases {
             match room {
@@ -174,6 +193,12 @@ impl<'a> Judge<'a> {
             }
         }
         for event in &write.events {
+            if let Some(annotation) = annotation(event) {
+                self.annotated.insert(annotation, event.pdu.event_id().to_owned());
+            }
+            if let Some(redacted) = &event.redacted {
+                self.annotated.retain(|_, event_id| event_id != redacted.event_id());
+            }
             if let Some(transaction) = &event.transaction {
                 self.sent.insert(TransactionKey::new(&event.pdu, transaction), event.pdu.event_id().to_owned());
             }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId, events::TimelineEventType};
 
 use super::Tail;
 use crate::{
@@ -106,6 +106,7 @@ async fn read(conn: &mut Conn, rows: Vec<BatchRow>) -> DbResult<Vec<Batch>> {
                 Entry::Presence(_) => facts.presence.remove(&at).map(|presence| News::Presence(Arc::new(presence))),
                 Entry::Forgotten(user_id, room_id) => Some(News::Forgotten { user_id, room_id }),
                 Entry::Devices(user_id) => Some(News::Devices { user_id }),
+                Entry::Erased(user_id) => Some(News::Erased { user_id }),
                 Entry::Listing(room_id) => Some(News::Listing { room_id }),
             };
             // What has been replaced since stands at a later place and is told there.
@@ -139,7 +140,7 @@ async fn read_facts(
             Entry::AccountData(user_id, _) => drop(owners.insert(&**user_id)),
             Entry::Typing(room_id, user_id) => drop(typists.insert((&**room_id, &**user_id))),
             Entry::Presence(_) => presence = true,
-            Entry::Event(_) | Entry::Forgotten(..) | Entry::Devices(_) | Entry::Listing(_) => {}
+            Entry::Event(_) | Entry::Forgotten(..) | Entry::Devices(_) | Entry::Erased(_) | Entry::Listing(_) => {}
         }
     }
     let mut facts = Facts {
@@ -193,16 +194,26 @@ async fn read_events(conn: &mut Conn, first: Position, last: Position) -> DbResu
     }
     let mut events = HashMap::with_capacity(stored.len());
     for event in stored {
-        let redacted = match event.pdu.redacts() {
-            Some(target) => store::event::find(conn, target).await?.map(|target| target.pdu).filter(|target| {
-                target.redacted_because().is_some_and(|because| because.event_id() == event.pdu.event_id())
-            }),
-            None => None,
-        };
+        let redacted = redacted_by(conn, &event.pdu).await?;
         let at = event.position;
         let (changes, highlights) =
             (changes.remove(&at).unwrap_or_default(), highlights.remove(&at).unwrap_or_default());
         events.insert(at, Logged { stored: event, changes, highlights, redacted });
     }
     Ok(events)
+}
+
+/// The event that a redaction has redacted, as it stands now.
+async fn redacted_by(conn: &mut Conn, pdu: &Pdu) -> DbResult<Option<Arc<Pdu>>> {
+    if *pdu.kind() != TimelineEventType::RoomRedaction {
+        return Ok(None);
+    }
+    let target = match pdu.redacts() {
+        Some(target) => store::event::find(conn, target).await?,
+        // Redacted itself, it no longer says what it redacts in every room version.
+        None => store::event::find_redacted_by(conn, pdu.event_id()).await?,
+    };
+    let is_its_doing =
+        |target: &Arc<Pdu>| target.redacted_because().is_some_and(|because| because.event_id() == pdu.event_id());
+    Ok(target.map(|target| target.pdu).filter(is_its_doing))
 }

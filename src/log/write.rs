@@ -4,12 +4,12 @@ mod people;
 
 use std::collections::{HashMap, HashSet};
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId, events::room::member::MembershipState};
 
 use crate::{
     db::{DbResult, Tx},
     event::{Pdu, Relation, Standing, StateChange},
-    fact::{Fact, ForkBase, NewEvent, News, RoomHead, Write},
+    fact::{Fact, ForkBase, NewEvent, News, RoomHead, Typing, Write},
     position::{Lineage, Position},
     store::{
         self,
@@ -66,6 +66,7 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
     if !events.is_empty() {
         write_events(tx, &events, &rooms, here).await?;
     }
+    drop_typing_outside(tx, first, &mut facts, &mut news).await?;
     if !facts.is_empty() {
         write_facts(tx, &facts).await?;
         drop_receipts_behind(tx, first, &mut news).await?;
@@ -90,6 +91,35 @@ async fn drop_receipts_behind(tx: &mut Tx, first: Position, news: &mut [News]) -
             *news = News::Superseded;
         }
     }
+    Ok(())
+}
+
+/// Whoever has left a room while it was on its way that they type there does not type. No reader is told.
+async fn drop_typing_outside(
+    tx: &mut Tx,
+    first: Position,
+    facts: &mut Vec<(Position, &Fact)>,
+    news: &mut [News],
+) -> DbResult<()> {
+    let begins = |fact: &&Fact| matches!(fact, Fact::Typing(typing) if typing.until.is_some());
+    let typing = || facts.iter().map(|(_, fact)| *fact).filter(begins).filter_map(Fact::typing);
+    if typing().next().is_none() {
+        return Ok(());
+    }
+    let rooms: Vec<&RoomId> = typing().map(|typing| &*typing.room_id).collect();
+    let users: Vec<&UserId> = typing().map(|typing| &*typing.user_id).collect();
+    let inside = store::membership::list_joined_pairs(tx, &rooms, &users).await?;
+    let is_outside = |fact: &Fact| {
+        let typing = fact.typing().filter(|typing| typing.until.is_some());
+        typing.is_some_and(|typing| !inside.contains(&(typing.room_id.clone(), typing.user_id.clone())))
+    };
+    for (at, _) in facts.iter().filter(|(_, fact)| is_outside(fact)) {
+        let index = usize::try_from(at.0 - first.0).ok();
+        if let Some(told) = index.and_then(|index| news.get_mut(index)) {
+            *told = News::Superseded;
+        }
+    }
+    facts.retain(|(_, fact)| !is_outside(fact));
     Ok(())
 }
 
@@ -200,7 +230,34 @@ async fn write_state(
     store::state::insert_forks(tx, &forks, &fork_changes).await?;
     let (memberships, members): (Vec<_>, Vec<_>) = memberships.into_values().unzip();
     store::membership::upsert(tx, &memberships).await?;
+    end_typing(tx, &memberships).await?;
     people::follow(tx, rooms, &memberships, &members, here).await
+}
+
+/// Whoever is no longer in a room types there no more. Readers have it from the change of membership.
+async fn end_typing(tx: &mut Tx, memberships: &[Membership<'_>]) -> DbResult<()> {
+    let is_out =
+        |membership: &&Membership<'_>| matches!(membership.state, MembershipState::Leave | MembershipState::Ban);
+    let gone: HashMap<(&RoomId, &UserId), Position> = memberships
+        .iter()
+        .filter(is_out)
+        .map(|membership| ((membership.room_id, membership.user_id), membership.position))
+        .collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let (rooms, users): (Vec<&RoomId>, Vec<&UserId>) = gone.keys().copied().unzip();
+    let typing = store::ephemeral::list_typing_of(tx, &rooms, &users).await?;
+    let ended: Vec<(Position, Typing)> = typing
+        .into_iter()
+        .filter(|typing| typing.until.is_some())
+        .filter_map(|typing| {
+            let at = gone.get(&(&*typing.room_id, &*typing.user_id))?;
+            Some((*at, Typing { until: None, ..typing }))
+        })
+        .collect();
+    let rows: Vec<(Position, &Typing)> = ended.iter().map(|(at, typing)| (*at, typing)).collect();
+    store::ephemeral::upsert_typing(tx, &rows).await
 }
 
 /// Where the events stand that state refers to: in this batch, or found in the database.
@@ -228,6 +285,7 @@ async fn write_facts(tx: &mut Tx, facts: &[(Position, &Fact)]) -> DbResult<()> {
     let mut account_data = HashMap::new();
     let mut typing = HashMap::new();
     let mut presence = HashMap::new();
+    let mut erased = Vec::new();
     for (at, fact) in facts {
         match fact {
             Fact::Receipt(r) => {
@@ -250,9 +308,11 @@ async fn write_facts(tx: &mut Tx, facts: &[(Position, &Fact)]) -> DbResult<()> {
             Fact::AliasAdded { alias, room_id, creator } => store::alias::insert(tx, alias, room_id, creator).await?,
             Fact::AliasRemoved { alias, .. } => store::alias::delete(tx, alias).await?,
             Fact::Published { room_id, listed } => store::room::publish(tx, room_id, *listed).await?,
+            Fact::Erased { user_id } => erased.push((&**user_id, *at)),
             Fact::Devices { .. } => {}
         }
     }
+    store::erasure::insert(tx, &erased).await?;
     store::ephemeral::upsert_receipts(tx, &receipts.into_values().collect::<Vec<_>>()).await?;
     store::account_data::upsert(tx, &account_data.into_values().collect::<Vec<_>>()).await?;
     store::ephemeral::upsert_typing(tx, &typing.into_values().collect::<Vec<_>>()).await?;

@@ -13,7 +13,7 @@ use ruma::{
     api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 
-use super::{Inner, Room, Rooms, State, auth, highlight};
+use super::{Inner, Related, Room, Rooms, State, auth, highlight};
 use crate::{
     error::{Error, Result},
     event::{Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
@@ -63,11 +63,13 @@ pub struct Proposal {
     pub transaction: Option<Transaction>,
     /// The event that the draft redacts, as it stands.
     pub redacts: Option<Arc<Pdu>>,
+    /// What it has to do with another event, where that has been looked up.
+    pub(crate) related: Related,
 }
 
 impl From<Draft> for Proposal {
     fn from(draft: Draft) -> Self {
-        Self { draft, transaction: None, redacts: None }
+        Self { draft, transaction: None, redacts: None, related: Related::default() }
     }
 }
 
@@ -331,7 +333,7 @@ impl Rooms {
         room_id: Option<&RoomId>,
         proposal: Proposal,
     ) -> Result<NewEvent> {
-        let Proposal { draft, transaction, redacts } = proposal;
+        let Proposal { draft, transaction, redacts, related } = proposal;
         let content = serde_json::value::to_raw_value(&draft.content).map_err(Error::broken)?;
         let (kind, state_key) = (draft.kind.clone(), draft.state_key.clone());
         let auth_events =
@@ -350,7 +352,7 @@ impl Rooms {
             None => Error::forbidden(format!("The room does not allow this: {rule}")),
         })?;
         let pdu = Arc::new(pdu);
-        Ok(accept(head, pdu, transaction, redacts.as_deref(), &self.0.server_name))
+        Ok(accept(head, pdu, transaction, redacts.as_deref(), related, &self.0.server_name))
     }
 
     pub(super) fn now(&self) -> MilliSecondsSinceUnixEpoch {
@@ -364,6 +366,7 @@ pub(super) fn accept(
     pdu: Arc<Pdu>,
     transaction: Option<Transaction>,
     redacts: Option<&Pdu>,
+    related: Related,
     here: &ServerName,
 ) -> NewEvent {
     let before = head.room.clone();
@@ -398,7 +401,8 @@ pub(super) fn accept(
         changes,
         transaction,
         notifies: attention.notifies,
-        thread_root: attention.thread_root,
+        thread_root: related.thread_root,
+        annotates_once: related.annotates_once,
         highlights: attention.highlights,
         replaces,
         redacted,

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedEventId, OwnedUserId, ServerName, events::room::member::MembershipState};
+use ruma::{OwnedUserId, ServerName, events::room::member::MembershipState};
 use serde::Deserialize;
 
 use super::{State, state::membership_of};
@@ -21,7 +21,6 @@ pub(super) struct Attention {
     pub(super) notifies: bool,
     /// The users of this server whom it highlights.
     pub(super) highlights: Vec<OwnedUserId>,
-    pub(super) thread_root: Option<OwnedEventId>,
 }
 
 /// The parts of a content that the default rules look at. What has another shape is not there.
@@ -38,7 +37,6 @@ struct Content {
 #[derive(Deserialize)]
 struct Relation {
     rel_type: Option<String>,
-    event_id: Option<OwnedEventId>,
 }
 
 #[derive(Deserialize)]
@@ -57,12 +55,11 @@ fn lenient<'de, D: serde::Deserializer<'de>, T: serde::de::DeserializeOwned>(d: 
 /// Applies the default rules to an event in the state before it.
 pub(super) fn attention(pdu: &Arc<Pdu>, state: &State, here: &ServerName) -> Attention {
     let content: Content = pdu.content_as().unwrap_or_default();
-    let thread_root = thread_root(&content);
     let kind = pdu.kind().to_string();
     // .m.rule.suppress_notices and .m.rule.member_event come before the mentions.
     let is_notice = kind == "m.room.message" && content.msgtype.as_deref() == Some("m.notice");
     if is_notice || kind == "m.room.member" {
-        return Attention { thread_root, ..Attention::default() };
+        return Attention::default();
     }
     let is_tombstone = kind == "m.room.tombstone" && pdu.state_key() == Some("");
     let mut highlights = Vec::new();
@@ -78,12 +75,7 @@ pub(super) fn attention(pdu: &Arc<Pdu>, state: &State, here: &ServerName) -> Att
     }
     let is_edit = content.relates_to.as_ref().and_then(|r| r.rel_type.as_deref()) == Some("m.replace");
     let counts = matches!(kind.as_str(), "m.room.message" | "m.room.encrypted" | "m.call.invite");
-    Attention { notifies: is_tombstone || (counts && !is_edit), highlights, thread_root }
-}
-
-fn thread_root(content: &Content) -> Option<OwnedEventId> {
-    let relation = content.relates_to.as_ref()?;
-    if relation.rel_type.as_deref() == Some("m.thread") { relation.event_id.clone() } else { None }
+    Attention { notifies: is_tombstone || (counts && !is_edit), highlights }
 }
 
 /// `.m.rule.is_room_mention`: only from somebody who may.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{OwnedRoomId, UserId, events::room::member::MembershipState};
 
-use super::{Room, Rooms, reading::Reading, state::membership_of};
+use super::{Rooms, reading::Reading, state::membership_of};
 use crate::{
     error::{Error, Result},
     event::{Pdu, Stored},
@@ -49,11 +49,11 @@ impl Rooms {
             let began = self.position_of_first_join(reading).await?;
             state = self.state_at(&reading.room, reading.sight.nearest(began.max(at))).await?;
         }
-        Ok(state
-            .members()
-            .filter(|(_, pdu)| filter.passes(&membership_of(pdu)))
-            .map(|(_, pdu)| Arc::clone(pdu))
-            .collect())
+        let wanted = state.members().filter(|(_, pdu)| filter.passes(&membership_of(pdu)));
+        let mut members: Vec<Arc<Pdu>> = wanted.map(|(_, pdu)| Arc::clone(pdu)).collect();
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        self.withhold_state(&room_id, &reading.user_id, &mut members).await?;
+        Ok(members)
     }
 
     /// Where the creator of a room joined it: that is the second event of every room.
@@ -76,11 +76,14 @@ impl Rooms {
     /// The membership events of those who sent these events, as they are at the newest of them.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
-    pub async fn list_senders(&self, room: &Room, events: &[Arc<Stored>]) -> Result<Vec<Arc<Pdu>>> {
+    pub async fn list_senders(&self, reading: &Reading, events: &[Arc<Stored>]) -> Result<Vec<Arc<Pdu>>> {
         let Some(newest) = events.iter().map(|event| event.position).max() else { return Ok(Vec::new()) };
         let senders: BTreeSet<&str> = events.iter().map(|event| event.pdu.sender().as_str()).collect();
         let senders: Vec<&str> = senders.into_iter().collect();
-        self.list_state_events_at(room, newest, "m.room.member", &senders).await
+        let mut members = self.list_state_events_at(&reading.room, newest, "m.room.member", &senders).await?;
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        self.withhold_state(&room_id, &reading.user_id, &mut members).await?;
+        Ok(members)
     }
 
     /// The rooms that somebody has joined.

@@ -50,7 +50,7 @@ impl Rooms {
             return Ok(None);
         }
         self.recall(reading, event.position).await?;
-        Ok(Some(event))
+        Ok(Some(self.withhold_one(&reading.user_id, event).await?))
     }
 
     /// An event by its identifier alone, with the room that it is in, if the user may see it.
@@ -66,7 +66,9 @@ impl Rooms {
 
     /// The room's state as the user may know it: now, or as it was when they left.
     pub async fn readable_state(&self, reading: &Reading) -> Result<State> {
-        self.state_at(&reading.room, reading.now()).await
+        let state = self.state_at(&reading.room, reading.now()).await?;
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        self.withhold_all(&room_id, &reading.user_id, state).await
     }
 
     /// One event of that state.
@@ -76,7 +78,12 @@ impl Rooms {
         kind: &str,
         state_key: &str,
     ) -> Result<Option<Arc<Pdu>>> {
-        self.state_event_at(&reading.room, reading.now(), kind, state_key).await
+        let mut found = self.state_event_at(&reading.room, reading.now(), kind, state_key).await?;
+        if let Some(event) = &mut found {
+            let room_id = event.room_id().to_owned();
+            self.withhold_state(&room_id, &reading.user_id, std::slice::from_mut(event)).await?;
+        }
+        Ok(found)
     }
 
     /// Makes sure that each of one user's readings knows their membership from some place on.

@@ -16,7 +16,7 @@ use ruma::{
 };
 
 use super::{
-    Room, Rooms, State,
+    Related, Room, Rooms, State,
     append::{ATTEMPTS, Head, accept, forget_pending},
     auth, highlight,
     highlight::Attention,
@@ -39,6 +39,8 @@ struct Incoming {
     prev: Vec<Stored>,
     /// The event that it redacts.
     redacts: Option<Arc<Pdu>>,
+    /// The thread that it belongs to.
+    thread_root: Option<OwnedEventId>,
     /// Why it is rejected, if it is.
     refusal: Option<String>,
 }
@@ -88,7 +90,8 @@ impl Rooms {
         let refusal =
             check_auth_events(&pdu, &cited, create.as_ref()).and_then(|()| check_state_before(&pdu, &before)).err();
         let redacts = if refusal.is_none() { self.find_redacted(&pdu, &before).await? } else { None };
-        Ok(Incoming { pdu, before, prev, redacts, refusal })
+        let thread_root = self.thread_of_remote(room, &pdu).await?;
+        Ok(Incoming { pdu, before, prev, redacts, thread_root, refusal })
     }
 
     /// The events with these identifiers, every one.
@@ -137,7 +140,7 @@ impl Rooms {
         let standing = incoming.standing(&head);
         let event = if standing == Standing::Accepted && incoming.follows(&head) {
             let (pdu, redacts) = (Arc::clone(&incoming.pdu), incoming.redacts.as_deref());
-            accept(&mut head, pdu, None, redacts, &self.0.server_name)
+            accept(&mut head, pdu, None, redacts, incoming.related(), &self.0.server_name)
         } else {
             // What the others have built must be there to be read. Nobody builds more while the lock is held.
             if !self.has_committed(room, &head.room).await? {
@@ -215,7 +218,8 @@ impl Rooms {
             changes,
             transaction: None,
             notifies: attention.notifies,
-            thread_root: attention.thread_root,
+            thread_root: incoming.thread_root.clone().filter(|_| accepted),
+            annotates_once: false,
             highlights: attention.highlights,
             replaces: incoming.replaces(),
             redacted,
@@ -239,6 +243,11 @@ impl Incoming {
                 Standing::SoftFailed
             }
         }
+    }
+
+    /// Other servers may say the same twice.
+    fn related(&self) -> Related {
+        Related { thread_root: self.thread_root.clone(), annotates_once: false }
     }
 
     /// Whether it follows exactly what the head ends with: the state before it is then the head's.

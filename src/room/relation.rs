@@ -8,16 +8,14 @@ use std::{
 };
 
 use ruma::{
-    DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UserId,
-    api::{Direction, error::ErrorKind},
-    events::{TimelineEventType, room::member::MembershipState},
-    serde::Raw,
+    DeviceId, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UserId, api::Direction,
+    events::TimelineEventType, serde::Raw,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    Room, Rooms,
+    Rooms,
     reading::{Reading, is_ignored},
     timeline::Page,
     visibility::Sight,
@@ -246,7 +244,10 @@ impl Rooms {
         let mut children: HashMap<Position, Arc<Stored>> = HashMap::new();
         if !places.is_empty() {
             let found = store::event::list_at(&mut snapshot, &places).await?;
-            children.extend(found.into_iter().map(|event| (event.position, Arc::new(event))));
+            drop(snapshot);
+            let mut found: Vec<Arc<Stored>> = found.into_iter().map(Arc::new).collect();
+            self.withhold(room_id, reader.user_id, &mut found).await?;
+            children.extend(found.into_iter().map(|event| (event.position, event)));
         }
         let mut bundles: HashMap<OwnedEventId, Bundle> = HashMap::new();
         for (root, (count, own, last)) in threads {
@@ -255,7 +256,9 @@ impl Rooms {
             bundles.entry(root).or_default().thread = Some(Thread { latest, count, participated: began || own > 0 });
         }
         for (parent, (_, at)) in edits {
-            bundles.entry(parent).or_default().edit = children.get(&at).cloned();
+            // An edit of which the reader gets a redacted copy changes nothing.
+            let edit = children.get(&at).filter(|edit| Relation::of(&edit.pdu).is_some()).cloned();
+            bundles.entry(parent).or_default().edit = edit;
         }
         for (parent, reference) in references {
             bundles.entry(parent).or_default().references.push(reference);
@@ -301,9 +304,11 @@ impl Rooms {
                 let most = i64::try_from(step).unwrap_or(i64::MAX);
                 let mut snapshot = self.0.db.snapshot().await?;
                 let places = store::relation::list_children(&mut snapshot, stretch, wanted, backward, most).await?;
-                store::event::list_at(&mut snapshot, &places).await?
+                let found = store::event::list_at(&mut snapshot, &places).await?;
+                found.into_iter().map(Arc::new).collect::<Vec<_>>()
             };
             let exhausted = events.len() < step;
+            self.withhold(&room_id, &reading.user_id, &mut events).await?;
             events.sort_unstable_by_key(|event| if backward { -event.position.0 } else { event.position.0 });
             for event in events {
                 let here = event.position;
@@ -319,7 +324,7 @@ impl Rooms {
                 }
                 if reading.sight.sees(&event) && !is_ignored(&event.pdu, &reading.ignored) {
                     self.recall(reading, here).await?;
-                    page.events.push(Arc::new(event));
+                    page.events.push(event);
                 }
             }
             if exhausted {
@@ -370,7 +375,8 @@ impl Rooms {
                         && reading.sight.sees(event)
                         && reading.sight.sees_at(latest)
                 });
-                if let Some(mut event) = event {
+                if let Some(event) = event {
+                    let mut event = self.withhold_one(&reading.user_id, event).await?;
                     self.recall(reading, event.position).await?;
                     if is_ignored(&event.pdu, &reading.ignored) {
                         event.pdu = Arc::new(event.pdu.stripped().map_err(Error::broken)?);
@@ -382,43 +388,6 @@ impl Rooms {
                 return Ok((found, None));
             }
         }
-    }
-
-    /// Whether a new event may relate to what it names: threads begin at events that relate to nothing, and nobody
-    /// annotates twice with the same.
-    pub(super) async fn check_relation(
-        &self,
-        room_id: &RoomId,
-        sender: &UserId,
-        kind: &str,
-        relation: &Relation,
-    ) -> Result<()> {
-        if !relation.is_thread() && relation.kind != "m.annotation" {
-            return Ok(());
-        }
-        // Nobody else learns anything here: they are refused later.
-        let is_joined = |room: &Room| room.view(|view| view.state.membership(sender)) == MembershipState::Join;
-        if !self.find(room_id).await?.is_some_and(|room| is_joined(&room)) {
-            return Ok(());
-        }
-        let mut conn = self.0.db.read().await?;
-        if relation.is_thread() {
-            let root = store::event::find(&mut conn, &relation.parent).await?;
-            if root.is_some_and(|root| root.pdu.room_id() == room_id && Relation::of(&root.pdu).is_some()) {
-                let message = "A thread can't begin at an event that itself relates to another";
-                return Err(Error::refused(ErrorKind::Unknown, message));
-            }
-            return Ok(());
-        }
-        let places = store::relation::list_annotations(&mut conn, room_id, &relation.parent, kind, sender).await?;
-        let same = |event: &Stored| Relation::of(&event.pdu).is_some_and(|other| other.key == relation.key);
-        if !places.is_empty() && store::event::list_at(&mut conn, &places).await?.iter().any(same) {
-            return Err(Error::refused(
-                ErrorKind::DuplicateAnnotation,
-                "You have already annotated the event with this",
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -11,14 +11,14 @@ use ruma::{
 };
 
 use super::{
-    Rooms, State,
+    Related, Rooms, State,
     append::{Head, Plan, Proposal},
     guest::admits_guests,
     membership::{event_id, says},
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Draft, Pdu, Relation, Standing, Transaction},
+    event::{Content, Draft, Pdu, Standing, Transaction},
     store,
 };
 
@@ -68,13 +68,11 @@ impl Rooms {
 
     async fn send_plain(&self, message: &Message) -> Result<OwnedEventId> {
         let Message { room_id, sender, kind, content, transaction, .. } = message;
-        if let Some(relation) = Relation::of_content(kind, content) {
-            self.check_relation(room_id, sender, &kind.to_string(), &relation).await?;
-        }
+        let related = self.relate(room_id, sender, kind, content).await?;
         let appended = self.append(room_id, |head| {
             check_joined(&head.state, sender)?;
             let draft = Draft::message(sender.clone(), kind.clone(), content.clone());
-            Ok(Plan::of(Proposal { draft, transaction: Some(transaction.clone()), redacts: None }))
+            Ok(Plan::of(Proposal { transaction: Some(transaction.clone()), related: related.clone(), ..draft.into() }))
         });
         event_id(&appended.await?)
     }
@@ -94,7 +92,7 @@ impl Rooms {
             let draft = Draft { redacts: Some(target.event_id().to_owned()), ..draft };
             // What has been redacted stays as it is, with the first reason.
             let redacts = target.redacted_because().is_none().then(|| Arc::clone(&target));
-            Ok(Plan::of(Proposal { draft, transaction: Some(transaction.clone()), redacts }))
+            Ok(Plan::of(Proposal { transaction: Some(transaction.clone()), redacts, ..draft.into() }))
         };
         if *target.kind() == TimelineEventType::RoomGuestAccess {
             let holds = |pdu: &Arc<Pdu>| pdu.event_id() == target.event_id();
@@ -176,6 +174,8 @@ impl Rooms {
             }
             _ => {}
         }
+        // State may change back to what it was: that it annotates with the same again is no fault.
+        let related = Related { annotates_once: false, ..self.relate(room_id, sender, kind, content).await? };
         let plan = |head: &Head| -> Result<Plan> {
             check_joined(&head.state, sender)?;
             match head.state.get(&kind.to_string(), state_key) {
@@ -184,7 +184,11 @@ impl Rooms {
                 }
                 _ => {
                     let draft = Draft::state(sender.clone(), kind.clone(), state_key, content.clone());
-                    Ok(Plan::of(Proposal { transaction: transaction.clone(), ..draft.into() }))
+                    Ok(Plan::of(Proposal {
+                        transaction: transaction.clone(),
+                        related: related.clone(),
+                        ..draft.into()
+                    }))
                 }
             }
         };

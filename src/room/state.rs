@@ -11,7 +11,7 @@ use rpds::HashTrieMapSync;
 use ruma::{
     UserId,
     events::{
-        StateEventType,
+        StateEventType, TimelineEventType,
         room::{history_visibility::HistoryVisibility, member::MembershipState},
     },
 };
@@ -93,12 +93,18 @@ impl State {
         old
     }
 
-    /// Replaces an event by its redacted form, if it is still part of the state.
+    /// Replaces an event by its redacted form, if it is still part of the state. Of a redaction that is itself redacted
+    /// no more is kept with what it had redacted, either.
     pub fn redact(&mut self, redacted: &Arc<Pdu>) {
-        let Some(state_key) = redacted.state_key() else { return };
-        let kind = redacted.kind().to_string();
-        if self.get(&kind, state_key).is_some_and(|pdu| pdu.event_id() == redacted.event_id()) {
-            self.set(&kind, state_key, Some(Arc::clone(redacted)));
+        let changed: Vec<Arc<Pdu>> = if *redacted.kind() == TimelineEventType::RoomRedaction {
+            self.iter().filter_map(|pdu| pdu.after_redaction_of(redacted)).collect()
+        } else {
+            let key = redacted.state_key().map(|state_key| (redacted.kind().to_string(), state_key));
+            let held = key.and_then(|(kind, state_key)| self.get(&kind, state_key));
+            held.and_then(|pdu| pdu.after_redaction_of(redacted)).into_iter().collect()
+        };
+        for pdu in changed {
+            self.insert(pdu);
         }
     }
 

@@ -65,8 +65,12 @@ impl Rooms {
     }
 
     /// Who users were in rooms at places of their own, as the `m.room.member` of each says, in the order in which they
-    /// are asked for. What redacted it is not told.
-    pub async fn members_at(&self, wanted: &[(&Room, Position, &UserId)]) -> Result<Vec<Option<Arc<Pdu>>>> {
+    /// are asked for and as the reader may know it. What redacted it is not told.
+    pub async fn members_at(
+        &self,
+        reader: &UserId,
+        wanted: &[(&Room, Position, &UserId)],
+    ) -> Result<Vec<Option<Arc<Pdu>>>> {
         let (mut found, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
         for (room, at, user_id) in wanted {
             let (remembered, trunk) = room.view(|view| (view.state_at(*at), view.trunk));
@@ -77,11 +81,19 @@ impl Rooms {
         }
         let mut read = store::state::list_each_at(&mut self.0.db.read().await?, MEMBER, &missing).await?;
         let mut numbers = 0..missing.len();
-        let members = found.into_iter().map(|member| match member {
-            Some(remembered) => remembered,
-            None => numbers.next().and_then(|number| read.remove(&number)),
-        });
-        Ok(members.collect())
+        let mut members: Vec<Option<Arc<Pdu>>> = Vec::with_capacity(found.len());
+        for member in found {
+            let mut member = match member {
+                Some(remembered) => remembered,
+                None => numbers.next().and_then(|number| read.remove(&number)),
+            };
+            if let Some(member) = &mut member {
+                let room_id = member.room_id().to_owned();
+                self.withhold_state(&room_id, reader, std::slice::from_mut(member)).await?;
+            }
+            members.push(member);
+        }
+        Ok(members)
     }
 
     /// The state that an event saw: before it, with what its fork has different from the trunk.

@@ -146,16 +146,18 @@ impl Rooms {
     }
 
     async fn gather(&self, reading: &Reading, walk: &Walk<'_>, mut read: Option<Read>) -> Result<Page> {
+        let room_id = reading.room.view(|view| view.room_id.clone());
         let mut events = Vec::with_capacity(walk.limit);
         let mut searched = 0;
         for (mut after, mut until) in walk.stretches(reading) {
             while after < until {
                 let step = walk.step(reading, events.len());
-                let found = match read.take() {
+                let mut found = match read.take() {
                     Some(read) if read.span == (after, until) && read.most == step => read.events,
                     _ => self.list(&reading.room, walk.direction, (after, until), step).await?,
                 };
                 let exhausted = found.len() < step;
+                self.withhold(&room_id, &reading.user_id, &mut found).await?;
                 for event in found {
                     let (here, beyond) = (event.position, event.position.before());
                     if events.len() == walk.limit || searched == MAX_SEARCH {
@@ -247,7 +249,8 @@ impl Rooms {
         let last = around.after.last().map_or(event.position, |last| last.position);
         let state = self.state_at(&reading.room, last).await?;
         let events = around.before.iter().chain(&around.after).map(|event| &event.pdu).chain([&event.pdu]);
-        let state = wanted_state(&state, filter, events);
+        let mut state = wanted_state(&state, filter, events);
+        self.withhold_state(event.pdu.room_id(), &reading.user_id, &mut state).await?;
         Ok(Some(Context { event, around, state }))
     }
 

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use ruma::{
-    OwnedRoomId, UserId,
+    EventId, OwnedRoomId, UserId,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
     room_version_rules::RoomVersionRules,
 };
@@ -149,18 +149,16 @@ impl View {
     fn redact(&mut self, redacted: &Arc<Pdu>) {
         self.state.redact(redacted);
         for stored in &mut self.timeline {
-            if stored.pdu.event_id() == redacted.event_id() {
-                *stored = Arc::new(Stored { pdu: Arc::clone(redacted), ..Stored::clone(stored) });
+            if let Some(pdu) = stored.pdu.after_redaction_of(redacted) {
+                *stored = Arc::new(Stored { pdu, ..Stored::clone(stored) });
             }
-            if stored.replaces.as_ref().is_some_and(|old| old.event_id() == redacted.event_id()) {
-                *stored = Arc::new(Stored { replaces: Some(Arc::clone(redacted)), ..Stored::clone(stored) });
+            if let Some(old) = stored.replaces.as_ref().and_then(|old| old.after_redaction_of(redacted)) {
+                *stored = Arc::new(Stored { replaces: Some(old), ..Stored::clone(stored) });
             }
         }
-        for (_, before) in &mut self.undo {
-            if let Some(pdu) = &mut before.event
-                && pdu.event_id() == redacted.event_id()
-            {
-                *pdu = Arc::clone(redacted);
+        for event in self.undo.iter_mut().filter_map(|(_, before)| before.event.as_mut()) {
+            if let Some(pdu) = event.after_redaction_of(redacted) {
+                *event = pdu;
             }
         }
     }
@@ -227,6 +225,11 @@ impl View {
             }
         }
         None
+    }
+
+    /// One of the newest accepted events.
+    pub fn find_recent(&self, event_id: &EventId) -> Option<Arc<Stored>> {
+        self.timeline.iter().rev().find(|stored| stored.pdu.event_id() == event_id).cloned()
     }
 
     /// The accepted events after `after` up to `until`, oldest first, if the view remembers them all;

@@ -39,6 +39,8 @@ const EVERYTHING: [(Position, Position); 1] = [(Position(1), END)];
 pub struct Sight {
     /// The stretches of the log that the user sees: first and last place, ascending, with gaps between them.
     visible: Vec<(Position, Position)>,
+    /// How the visibility went. None of a room that never hid anything from its members.
+    visibility: Option<History<HistoryVisibility>>,
     membership: History<MembershipState>,
     /// Before this place the membership is not known; what is visible is.
     remembers_from: Position,
@@ -85,12 +87,13 @@ impl Sight {
         }
         let world_readable =
             visibility.last().is_some_and(|(_, visibility)| *visibility == HistoryVisibility::WorldReadable);
-        Self { visible, membership, remembers_from: Position::START, world_readable }
+        let visibility = Some(visibility.clone());
+        Self { visible, visibility, membership, remembers_from: Position::START, world_readable }
     }
 
     /// Of somebody who has joined a room that never hid anything from its members.
     fn everything(membership: History<MembershipState>, remembers_from: Position, world_readable: bool) -> Self {
-        Self { visible: EVERYTHING.to_vec(), membership, remembers_from, world_readable }
+        Self { visible: EVERYTHING.to_vec(), visibility: None, membership, remembers_from, world_readable }
     }
 
     /// The stretches of the log that the user sees: first and last place of each, ascending.
@@ -111,6 +114,19 @@ impl Sight {
     /// Whether the user may read an event at `at`.
     pub fn sees_at(&self, at: Position) -> bool {
         self.visible.iter().any(|(first, last)| *first <= at && at <= *last)
+    }
+
+    /// Whether the user could read an event at `at` already just after `when`, as somebody who had been in the room by
+    /// then; of what was sent later, whether they could when it was. None where that is not remembered.
+    pub(super) fn saw(&self, at: Position, when: Position) -> Option<bool> {
+        let when = when.max(at);
+        let Some(visibility) = &self.visibility else {
+            let was_in = self.membership_at(when)? == MembershipState::Join;
+            // Nothing was hidden from whoever was in the room. Whoever was not may have been before.
+            return was_in.then_some(true);
+        };
+        let then = Self::new(&until(visibility, when), until(&self.membership, when));
+        Some(then.was_member() && then.sees_at(at))
     }
 
     /// What the user sees after `after`, up to `until`: stretches of the log, each again as after and until.
@@ -174,6 +190,11 @@ fn extend(visible: &mut Vec<(Position, Position)>, first: Position, last: Positi
         Some((_, end)) if end.next() == first => *end = last,
         _ => visible.push((first, last)),
     }
+}
+
+/// How it went up to some place.
+fn until<T: Clone>(history: &History<T>, last: Position) -> History<T> {
+    history.iter().filter(|(from, _)| *from <= last).cloned().collect()
 }
 
 fn value_at<T>(values: &[(Position, T)], at: Position) -> Option<&T> {
@@ -305,6 +326,29 @@ mod tests {
         let banned_later = member(&[(10, Join), (50, Leave), (60, Invite), (70, Ban)]);
         assert_eq!(banned_later.left_at(), Some(EVENT));
         assert!(!banned_later.sees_at(Position(60)) && !banned_later.sees_at(Position(70)));
+    }
+
+    #[test]
+    fn what_was_seen_is_what_could_be_read_by_then() {
+        let sight = |visibility: HistoryVisibility, history: &[(i64, MembershipState)]| {
+            let history = history.iter().map(|(at, one)| (Position(*at), one.clone())).collect();
+            Sight::new(&vec![(Position(1), visibility)], history)
+        };
+        let saw = |sight: &Sight, at: i64| sight.saw(Position(at), EVENT).unwrap();
+        let before = sight(Shared, &[(10, Join), (30, Leave), (60, Join)]);
+        assert!(saw(&before, 5) && saw(&before, 20), "as a member, or as one who came later");
+        assert!(!saw(&before, 40), "nobody had told them by then");
+        assert!(!saw(&before, 55) && saw(&before, 70), "what was sent later they saw if they were there");
+        for visibility in [Shared, WorldReadable] {
+            let later = sight(visibility, &[(40, Invite), (60, Join)]);
+            assert!(!saw(&later, 5) && !saw(&later, 45) && later.sees_at(Position(5)));
+        }
+        let hidden = sight(Joined, &[(10, Join)]);
+        assert!(!saw(&hidden, 5) && saw(&hidden, 20));
+        let remembered = |membership| Sight::everything(vec![(Position(30), membership)], Position(30), false);
+        assert_eq!(remembered(Join).saw(Position(5), EVENT), Some(true));
+        assert_eq!(remembered(Leave).saw(Position(5), EVENT), None, "they may have been there before");
+        assert_eq!(remembered(Join).saw(Position(5), Position(20)), None);
     }
 
     #[test]

@@ -14,13 +14,15 @@ use ruma::{
 use crate::{
     db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Statement, Tx, Value, args, statements},
     event::{Pdu, Standing, Stored, Transaction},
-    position::Position,
+    position::{Lineage, Position},
     room_version,
 };
 
 statements! {
     FIND_EVENT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id = $1";
+    FIND_REDACTED_BY = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
+        FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.redacted_by = $1";
     LIST_EVENTS = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
         FROM events e JOIN rooms r ON r.room_id = e.room_id WHERE e.event_id IN LIST($1)";
     LIST_EVENTS_AT = "SELECT e.position, e.event_id, e.json, r.version, e.standing, e.fork, e.device_id, e.txn_id, e.notifies, e.thread_root, e.redacted_by, e.replaces
@@ -76,18 +78,23 @@ statements! {
         ORDER BY position DESC LIMIT 1 OFFSET $3";
     /// How far $2 has read each thread of a room, by a receipt or by what they have said there ($6: what does not
     /// count as that), and what asks for their attention beyond: in threads after $3, in the main timeline after $4,
-    /// both up to $5. Counted here, because whoever never reads would have all of it carried over.
+    /// both up to $5. What those say whom they ignore ($7) does not, unless it became state of the room ($8: its trunk).
+    /// Counted here, because whoever never reads would have all of it carried over.
     COUNT_ATTENTION = "WITH said AS (
             SELECT e.position, '' AS thread, e.notifies AND e.sender <> $2 AS notifies,
                 h.position IS NOT NULL AS highlights, e.sender = $2 AND NOT (e.position IN LIST($6)) AS speaks
             FROM events e LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
             WHERE e.room_id = $1 AND e.position > $4 AND e.position <= $5 AND e.standing = 0
                 AND e.thread_root IS NULL AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)
+                AND (NOT (e.sender IN LIST($7)) OR EXISTS (SELECT 1 FROM state_versions v
+                    WHERE v.lineage = $8 AND v.from_position = e.position AND v.event_position = e.position))
             UNION ALL SELECT e.position, e.thread_root, e.notifies AND e.sender <> $2,
                 h.position IS NOT NULL, e.sender = $2 AND NOT (e.position IN LIST($6))
             FROM events e LEFT JOIN highlights h ON h.user_id = $2 AND h.room_id = $1 AND h.position = e.position
             WHERE e.room_id = $1 AND e.position > $3 AND e.position <= $5 AND e.standing = 0
-                AND e.thread_root IS NOT NULL AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)),
+                AND e.thread_root IS NOT NULL AND (e.notifies OR e.sender = $2 OR h.position IS NOT NULL)
+                AND (NOT (e.sender IN LIST($7)) OR EXISTS (SELECT 1 FROM state_versions v
+                    WHERE v.lineage = $8 AND v.from_position = e.position AND v.event_position = e.position))),
         heard AS (
             SELECT thread, max(place) AS until FROM (
                 SELECT thread, position AS place FROM said WHERE speaks
@@ -246,6 +253,11 @@ pub(crate) async fn list_by_transactions(
 
 pub(crate) async fn find(conn: &mut Conn, event_id: &EventId) -> DbResult<Option<Stored>> {
     Ok(read(conn, &FIND_EVENT, args![event_id]).await?.pop())
+}
+
+/// The event that a redaction has redacted.
+pub(crate) async fn find_redacted_by(conn: &mut Conn, redaction: &EventId) -> DbResult<Option<Stored>> {
+    Ok(read(conn, &FIND_REDACTED_BY, args![redaction]).await?.pop())
 }
 
 /// Those of the events that are known, in no particular order.
@@ -446,17 +458,18 @@ pub(crate) async fn nth_newest(
     row.map(|row| Ok(Position(row.get(0)?))).transpose()
 }
 
-/// What a user has read and what is unread for them in a stretch of a room. What they did at the places of `silent`
-/// does not show that they have read. What they have read of a thread comes before what they have not.
+/// What a user has read and what is unread for them in a stretch of a room with this trunk. What they did at the places
+/// of `silent` does not show that they have read; what those say whom they ignore asks for nothing. What they have read
+/// of a thread comes before what they have not.
 pub(crate) async fn count_attention(
     conn: &mut Conn,
-    room_id: &RoomId,
+    (room_id, trunk, stretch): (&RoomId, Lineage, &Stretch),
     user_id: &UserId,
-    stretch: &Stretch,
     silent: &[i64],
+    ignored: &[&str],
 ) -> DbResult<Vec<Attention>> {
     let Stretch { threads_after, main_after, until } = *stretch;
-    let args = args![room_id, user_id, threads_after.0, main_after.0, until.0, silent];
+    let args = args![room_id, user_id, threads_after.0, main_after.0, until.0, silent, ignored, trunk.0];
     let rows = conn.list(&COUNT_ATTENTION, args).await?;
     let attention = rows.iter().map(|row| {
         let thread: String = row.get(0)?;

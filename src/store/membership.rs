@@ -1,5 +1,7 @@
 //! `memberships`: which user is what in which room, as the trunks say.
 
+use std::collections::HashSet;
+
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
@@ -19,6 +21,8 @@ statements! {
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
     LIST_JOINED_AMONG = "SELECT room_id FROM memberships
         WHERE user_id = $1 AND membership = 'join' AND room_id IN LIST($2)";
+    LIST_JOINED_PAIRS = "SELECT room_id, user_id FROM memberships
+        WHERE room_id IN LIST($1) AND user_id IN LIST($2) AND membership = 'join'";
     LIST_JOINED_ROOMS = "SELECT room_id FROM memberships WHERE user_id = $1 AND membership = 'join'";
     LIST_JOINED_USERS = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = 'join' LIMIT $2";
     LIST_AMONG = "SELECT room_id, membership FROM memberships WHERE user_id = $1 AND room_id IN LIST($2)";
@@ -121,6 +125,18 @@ pub(crate) async fn list_joined_among(
 ) -> DbResult<Vec<OwnedRoomId>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     conn.list(&LIST_JOINED_AMONG, args![user_id, &rooms]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Which of these users are in which of these rooms.
+pub(crate) async fn list_joined_pairs(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+    users: &[&UserId],
+) -> DbResult<HashSet<(OwnedRoomId, OwnedUserId)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let rows = conn.list(&LIST_JOINED_PAIRS, args![&rooms, &users]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
 /// The rooms that a user is in.

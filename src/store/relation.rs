@@ -1,8 +1,9 @@
 //! `relations`: what relates to what.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
+use aws_lc_rs::digest;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
@@ -54,8 +55,12 @@ statements! {
                 OR EXISTS (SELECT 1 FROM relations own WHERE own.parent = r.parent AND own.rel_type = 'm.thread'
                     AND own.room_id || '' = $1 AND own.sender = $4))
         ORDER BY r.position DESC LIMIT $5";
-    LIST_ANNOTATIONS = "SELECT position FROM relations
-        WHERE parent = $1 AND rel_type = 'm.annotation' AND type = $2 AND sender = $3 AND room_id || '' = $4";
+    /// Those of some senders ($2) of some events ($1) with some keys ($3). Those that an older version has written have
+    /// no `key_hash`, and come with their events.
+    LIST_ANNOTATIONS = "SELECT r.room_id, r.parent, r.type, r.sender, r.key_hash, r.event_id, e.json
+        FROM relations r LEFT JOIN events e ON e.position = r.position AND r.key_hash IS NULL
+        WHERE r.parent IN LIST($1) AND r.sender IN LIST($2) AND r.rel_type = 'm.annotation'
+            AND (r.key_hash IS NULL OR r.key_hash IN LIST($3))";
 }
 
 static INSERT_RELATIONS: Insert = Insert::new(
@@ -71,6 +76,7 @@ static INSERT_RELATIONS: Insert = Insert::new(
         ("type", Kind::Text),
         ("origin_server_ts", Kind::Int),
         ("is_edit", Kind::Bool),
+        ("key_hash", Kind::Int),
     ],
     "",
 );
@@ -91,6 +97,7 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[(Position, &Pdu, Relation)]) -> 
         Column::texts(kinds.iter().map(String::as_str)),
         Column::ints(rows.iter().map(|(_, pdu, _)| i64::from(pdu.origin_server_ts().get()))),
         Column::Bools(rows.iter().map(|(_, _, relation)| relation.is_edit).collect()),
+        Column::Ints(rows.iter().map(|(_, _, relation)| is_annotation(relation).then(|| key_hash(relation))).collect()),
     ];
     tx.insert(&INSERT_RELATIONS, &columns).await
 }
@@ -224,14 +231,59 @@ pub(crate) async fn list_threads(
     rows.iter().map(|row| Ok((row.get(0)?, Position(row.get(1)?)))).collect()
 }
 
-/// Where somebody's annotations of an event stand.
+/// What somebody annotates, and with what: they do it only once.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations>
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Annotation {
+    room_id: OwnedRoomId,
+    parent: OwnedEventId,
+    kind: String,
+    sender: OwnedUserId,
+    key_hash: i64,
+}
+
+impl Annotation {
+    /// What an event annotates, if it does.
+    pub(crate) fn of(pdu: &Pdu) -> Option<Self> {
+        let relation = Relation::of(pdu).filter(is_annotation)?;
+        Some(Self {
+            room_id: pdu.room_id().to_owned(),
+            key_hash: key_hash(&relation),
+            parent: relation.parent,
+            kind: pdu.kind().to_string(),
+            sender: pdu.sender().to_owned(),
+        })
+    }
+}
+
+fn is_annotation(relation: &Relation) -> bool {
+    relation.kind == "m.annotation"
+}
+
+/// Keys are as long as clients like, and may hold what no database keeps in a text.
+fn key_hash(relation: &Relation) -> i64 {
+    // To have no key is not to have an empty one.
+    let key = relation.key.as_ref().map_or_else(|| "-".to_owned(), |key| format!("={key}"));
+    let hash = digest::digest(&digest::SHA256, key.as_bytes());
+    hash.as_ref().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
+}
+
+/// Those of the annotations that there are already, each with its event.
 pub(crate) async fn list_annotations(
     conn: &mut Conn,
-    room_id: &RoomId,
-    parent: &EventId,
-    kind: &str,
-    sender: &UserId,
-) -> DbResult<Vec<i64>> {
-    let rows = conn.list(&LIST_ANNOTATIONS, args![parent, kind, sender, room_id]).await?;
-    rows.iter().map(|row| row.get(0)).collect()
+    annotations: &[Annotation],
+) -> DbResult<HashMap<Annotation, OwnedEventId>> {
+    let parents: Vec<&str> = annotations.iter().map(|annotation| annotation.parent.as_str()).collect();
+    let senders: Vec<&str> = annotations.iter().map(|annotation| annotation.sender.as_str()).collect();
+    let hashes: Vec<i64> = annotations.iter().map(|annotation| annotation.key_hash).collect();
+    let mut found = HashMap::new();
+    for row in conn.list(&LIST_ANNOTATIONS, args![&parents, &senders, &hashes]).await? {
+        let (known, json): (Option<i64>, Option<String>) = (row.get(4)?, row.get(6)?);
+        let read = || json.as_deref().and_then(Relation::of_json).map(|relation| key_hash(&relation));
+        let Some(key_hash) = known.or_else(read) else { continue };
+        let (room_id, parent, kind, sender) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        found.insert(Annotation { room_id, parent, kind, sender, key_hash }, row.get(5)?);
+    }
+    Ok(found)
 }

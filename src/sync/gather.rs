@@ -214,12 +214,14 @@ impl Syncs {
                 let state = room.state();
                 let inviter = state.member(&request.user_id).map(|pdu| pdu.sender());
                 if self.0.shows_invite(&request.user_id, inviter).await? {
-                    let state = state::stripped(&state, &request.user_id);
+                    let mut state = state::stripped(&state, &request.user_id);
+                    self.0.rooms.withhold_state(room_id, &request.user_id, &mut state).await?;
                     gathered.invited.push(StrippedRoom { room_id: room_id.to_owned(), state });
                 }
             }
             MembershipState::Knock if since.is_new() => {
-                let state = state::stripped(&room.state(), &request.user_id);
+                let mut state = state::stripped(&room.state(), &request.user_id);
+                self.0.rooms.withhold_state(room_id, &request.user_id, &mut state).await?;
                 gathered.knocked.push(StrippedRoom { room_id: room_id.to_owned(), state });
             }
             MembershipState::Leave | MembershipState::Ban if !membership.forgotten && since.tells_leave(request) => {

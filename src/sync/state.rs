@@ -92,6 +92,7 @@ pub(super) async fn gather(
             }
         }
     }
+    inner.rooms.withhold_state(&room.view(|view| view.room_id.clone()), &request.user_id, &mut events).await?;
     events.retain(|pdu| filter.passes(pdu));
     // In the order of the room's history, as far as one order can tell.
     events.sort_by(|a, b| (a.depth(), a.event_id()).cmp(&(b.depth(), b.event_id())));

@@ -150,7 +150,8 @@ impl Syncs {
             return Ok(());
         }
         let Some(room) = self.0.rooms.find(room_id).await? else { return Ok(()) };
-        let (events, _) = self.0.rooms.newest(&room, at.before(), at, 1).await?;
+        let (mut events, _) = self.0.rooms.newest(&room, at.before(), at, 1).await?;
+        self.0.rooms.withhold(room_id, &listener.user_id, &mut events).await?;
         let own = events.iter().find(|event| {
             *event.pdu.kind() == TimelineEventType::RoomMember
                 && event.pdu.state_key() == Some(listener.user_id.as_str())

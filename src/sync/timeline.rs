@@ -83,10 +83,12 @@ pub(super) async fn gather(
     let sight = inner.rooms.sight(room, &request.user_id).await?;
     let mut timeline =
         Timeline { events: Vec::new(), limited: false, start: until, bundles: Bundles::default(), sight };
+    let room_id = room.view(|view| view.room_id.clone());
     let (mut scanned, mut related) = (0, false);
     loop {
         let wanted = limit.saturating_sub(timeline.events.len());
-        let (page, more) = inner.rooms.newest(room, after, timeline.start, wanted).await?;
+        let (mut page, more) = inner.rooms.newest(room, after, timeline.start, wanted).await?;
+        inner.rooms.withhold(&room_id, &request.user_id, &mut page).await?;
         scanned += page.len();
         related = related || page.iter().any(|event| Relation::of(&event.pdu).is_some());
         if let Some(oldest) = page.first() {
@@ -117,7 +119,6 @@ pub(super) async fn gather(
     // rooms there is nothing to ask the database for. (Where another server sends things in another order, a bundle is
     // left out here; it is there on every other way to read the event.)
     if timeline.limited && related {
-        let room_id = room.view(|view| view.room_id.clone());
         let reader = Reader { user_id: &request.user_id, sight: &timeline.sight, ignored: &ignored, until };
         let events = timeline.events.iter().map(|event| &**event);
         timeline.bundles = inner.rooms.bundles(&room_id, &reader, events).await?;
@@ -127,7 +128,9 @@ pub(super) async fn gather(
 
 /// The one event at a position, which the reader is told of whatever else is hidden from them.
 pub(super) async fn only(sources: &Sources, request: &Request, room: &Arc<Room>, at: Position) -> Result<Timeline> {
-    let (events, _) = sources.rooms.newest(room, at.before(), at, 1).await?;
+    let (mut events, _) = sources.rooms.newest(room, at.before(), at, 1).await?;
+    let room_id = room.view(|view| view.room_id.clone());
+    sources.rooms.withhold(&room_id, &request.user_id, &mut events).await?;
     let sight = sources.rooms.sight(room, &request.user_id).await?;
     Ok(Timeline { events, limited: false, start: at.before(), bundles: Bundles::default(), sight })
 }

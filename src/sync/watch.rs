@@ -275,7 +275,11 @@ impl Reader for Registry {
                         self.stir(room_id, at);
                     }
                 }
-                News::Presence(_) | News::Devices { .. } | News::Listing { .. } | News::Superseded => {}
+                News::Presence(_)
+                | News::Devices { .. }
+                | News::Erased { .. }
+                | News::Listing { .. }
+                | News::Superseded => {}
             }
         }
     }
@@ -320,7 +324,7 @@ impl Index {
             News::Presence(presence) => user(&presence.user_id).map_or_else(Vec::new, |own| self.neighbours(own)),
             // Whoever waits on a device that was logged out is to learn of it.
             News::Devices { user_id } => user(user_id).into_iter().collect(),
-            News::Forgotten { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
+            News::Forgotten { .. } | News::Erased { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
         }
     }
 

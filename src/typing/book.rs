@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::RwLock;
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
+};
 use tokio::sync::Notify;
 
 use crate::{
+    event::Logged,
     fact::{Batch, News, Typing},
     log::Reader,
     position::Position,
+    store::membership::Membership,
 };
 
 /// How many rooms are remembered.
@@ -78,6 +82,26 @@ impl Pages {
         }
     }
 
+    /// Whoever is in a room no more does not type there, either.
+    fn follow(&mut self, at: Position, logged: &Logged) {
+        let room_id = logged.stored.pdu.room_id();
+        for membership in logged.changes.iter().filter_map(|change| Membership::of(change, room_id, at)) {
+            if membership.state != MembershipState::Join {
+                let (room_id, user_id) = (room_id.to_owned(), membership.user_id.to_owned());
+                self.apply(at, &Typing { room_id, user_id, until: None });
+            }
+        }
+    }
+
+    /// Takes an entry of the log.
+    fn read(&mut self, at: Position, news: &News) {
+        match news {
+            News::Typing(typing) => self.apply(at, typing),
+            News::Event(logged) => self.follow(at, logged),
+            _ => {}
+        }
+    }
+
     fn keep_few(&mut self, at: Position) {
         if self.rooms.len() > KEPT_ROOMS {
             self.rooms.retain(|_, page| !page.typists.is_empty());
@@ -89,9 +113,16 @@ impl Pages {
 impl Reader for Book {
     fn read(&self, batch: &Batch) {
         for (at, news) in batch.entries() {
-            let News::Typing(typing) = news else { continue };
-            self.pages.write().apply(at, typing);
-            if typing.until.is_some() {
+            let concerns = match news {
+                News::Typing(_) => true,
+                News::Event(logged) => !logged.changes.is_empty(),
+                _ => false,
+            };
+            if !concerns {
+                continue;
+            }
+            self.pages.write().read(at, news);
+            if matches!(news, News::Typing(typing) if typing.until.is_some()) {
                 self.begun.notify_one();
             }
         }
@@ -107,9 +138,7 @@ impl Book {
         }
         pages.loaded = position;
         for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
-            if let News::Typing(typing) = news {
-                pages.apply(at, typing);
-            }
+            pages.read(at, news);
         }
         *self.pages.write() = pages;
         self.begun.notify_one();

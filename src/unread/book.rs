@@ -4,7 +4,7 @@
 //! for it, so a message in a large room costs no more than one in a small one.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +19,7 @@ use super::{
     tally::{Counts, Said, Tally, Thread},
 };
 use crate::{
-    event::{Logged, Standing},
+    event::{Logged, Pdu, Standing},
     fact::{Batch, News},
     log::Reader,
     position::Position,
@@ -67,6 +67,8 @@ struct Utterance {
     highlights: Vec<OwnedUserId>,
     /// Whether the sender has read what was before. Who joins or changes their name has not.
     speaks: bool,
+    /// Whether it became part of the room's state, which is told to those who ignore the sender, too.
+    is_state: bool,
 }
 
 /// The database has to be asked.
@@ -78,6 +80,7 @@ impl Utterance {
         let pdu = &stored.pdu;
         let is_own_membership =
             *pdu.kind() == TimelineEventType::RoomMember && pdu.state_key() == Some(pdu.sender().as_str());
+        let is_held = |held: &Arc<Pdu>| held.event_id() == pdu.event_id();
         Self {
             position: stored.position,
             event_id: pdu.event_id().to_owned(),
@@ -86,6 +89,7 @@ impl Utterance {
             notifies: stored.notifies,
             highlights: logged.highlights.clone(),
             speaks: !is_own_membership,
+            is_state: logged.changes.iter().any(|change| change.event.as_ref().is_some_and(is_held)),
         }
     }
 
@@ -94,13 +98,14 @@ impl Utterance {
         !self.notifies && self.highlights.is_empty()
     }
 
-    fn to(&self, user_id: &UserId) -> Said {
+    fn to(&self, user_id: &UserId, ignored: &HashSet<OwnedUserId>) -> Said {
         let mine = self.sender == user_id;
+        let is_hidden = !self.is_state && ignored.contains(&self.sender);
         Said {
             position: self.position,
             thread: self.thread.clone(),
-            notifies: self.notifies && !mine,
-            highlights: self.highlights.iter().any(|user| user == user_id),
+            notifies: self.notifies && !mine && !is_hidden,
+            highlights: !is_hidden && self.highlights.iter().any(|user| user == user_id),
             mine: mine && self.speaks,
         }
     }
@@ -200,11 +205,12 @@ impl Page {
         if tally.counted < self.after {
             return Err(Unknown);
         }
+        let ignored = Arc::clone(tally.ignored());
         let first = self.happened.partition_point(|(at, _)| *at <= tally.counted);
         for (at, happened) in self.happened.range(first..).take_while(|(at, _)| *at <= until) {
             match happened {
-                Happened::Said(utterance) => tally.say(&utterance.to(user_id)),
-                Happened::Redacted(_, Some(utterance)) => tally.redact(*at, &utterance.to(user_id)),
+                Happened::Said(utterance) => tally.say(&utterance.to(user_id, &ignored)),
+                Happened::Redacted(_, Some(utterance)) => tally.redact(*at, &utterance.to(user_id, &ignored)),
                 Happened::Redacted(_, None) if !tally.is_empty() => return Err(Unknown),
                 Happened::Redacted(_, None) => {}
             }
@@ -216,7 +222,7 @@ impl Page {
     fn counts(&self, user_id: &UserId, tally: &mut Tally) -> Result<Counts, Unknown> {
         self.advance(user_id, tally, Position(i64::MAX))?;
         for (thread, read) in tally.outdated() {
-            let mut recounted = Tally::new(read);
+            let mut recounted = Tally::new(read, Arc::clone(tally.ignored()));
             self.advance(user_id, &mut recounted, tally.counted)?;
             tally.replace(&thread, &recounted);
         }
@@ -259,11 +265,16 @@ impl Book {
         Arc::clone(pages.entry(room_id.to_owned()).or_insert_with(|| Arc::new(Mutex::new(page))))
     }
 
-    /// A user's counts, if they are known here.
-    pub(super) fn find(&self, user_id: &UserId, room_id: &RoomId) -> Option<Counts> {
+    /// The counts of a user who ignores these others, if they are known here.
+    pub(super) fn find(
+        &self,
+        user_id: &UserId,
+        room_id: &RoomId,
+        ignored: &Arc<HashSet<OwnedUserId>>,
+    ) -> Option<Counts> {
         let page = self.pages.read().get(room_id).cloned()?;
         let mut page = page.lock();
-        let mut tally = page.tallies.remove(user_id)?;
+        let mut tally = page.tallies.remove(user_id).filter(|tally| tally.is_without(ignored))?;
         let counts = page.counts(user_id, &mut tally).ok()?;
         page.tallies.insert(user_id.to_owned(), tally);
         Some(counts)

@@ -1,9 +1,12 @@
 //! One user's unread counts in one room, as something that is read off the log: what was said is folded in, what was
 //! read is folded out. No I/O.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
     fact::Receipt,
@@ -34,7 +37,7 @@ pub(super) type Thread = Option<OwnedEventId>;
 pub(super) struct Said {
     pub(super) position: Position,
     pub(super) thread: Thread,
-    /// Somebody else said it, and it notifies.
+    /// Somebody else said it, whom the user does not ignore, and it notifies.
     pub(super) notifies: bool,
     pub(super) highlights: bool,
     /// The user said it: they have read what was before.
@@ -45,6 +48,8 @@ pub(super) struct Said {
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub(super) counted: Position,
+    /// Whose words do not count. Once the user ignores others than these, all is counted again.
+    ignored: Arc<HashSet<OwnedUserId>>,
     /// Read in every thread: the user joined here, or has an unthreaded receipt.
     read: Position,
     slots: BTreeMap<Thread, Slot>,
@@ -110,9 +115,19 @@ impl Slot {
 }
 
 impl Tally {
-    /// Of a user who joined at `joined`, with nothing counted yet.
-    pub(super) fn new(joined: Position) -> Self {
-        Self { counted: joined, read: joined, slots: BTreeMap::new() }
+    /// Of a user who joined at `joined` and ignores these, with nothing counted yet.
+    pub(super) fn new(joined: Position, ignored: Arc<HashSet<OwnedUserId>>) -> Self {
+        Self { counted: joined, ignored, read: joined, slots: BTreeMap::new() }
+    }
+
+    /// Whose words do not count.
+    pub(super) fn ignored(&self) -> &Arc<HashSet<OwnedUserId>> {
+        &self.ignored
+    }
+
+    /// Whether it was counted without the words of just these.
+    pub(super) fn is_without(&self, ignored: &Arc<HashSet<OwnedUserId>>) -> bool {
+        Arc::ptr_eq(&self.ignored, ignored) || self.ignored == *ignored
     }
 
     /// The user has read so far. It does not matter when this is told: only the event counts.

@@ -1,6 +1,9 @@
 //! Unread counts against a model that keeps everything in a list and counts it whenever it is asked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, events::receipt::ReceiptThread};
@@ -9,6 +12,7 @@ use serde_json::json;
 use super::{Count, Counts, STRETCH};
 use crate::{
     app::App,
+    event::Draft,
     fact::Receipt,
     position::Position,
     receipt::Marks,
@@ -34,9 +38,21 @@ enum Step {
         scope: Scope,
         private: bool,
     },
+    /// Something that relates to an earlier event in another way than by being in its thread.
+    Relate {
+        sender: usize,
+        event: usize,
+        how: How,
+        mentions: Option<usize>,
+    },
     Redact {
         sender: usize,
         event: usize,
+    },
+    /// Somebody ignores another, or does so no longer.
+    Ignore {
+        user: usize,
+        other: usize,
     },
     /// In or out; the first user stays.
     Move {
@@ -57,6 +73,14 @@ enum Scope {
     ItsThread,
 }
 
+/// How an event relates to another.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Edit,
+    Reaction,
+    Reference,
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let user = 0..USERS;
     let say = (user.clone(), prop::option::weighted(0.4, 0..9_usize), prop::option::of(user.clone()), 0..6_u8)
@@ -65,10 +89,16 @@ fn step() -> impl Strategy<Value = Step> {
     let read = (user.clone(), 0..50_usize, scope, any::<bool>())
         .prop_map(|(reader, event, scope, private)| Step::Read { reader, event, scope, private });
     let redact = (user.clone(), 0..50_usize).prop_map(|(sender, event)| Step::Redact { sender, event });
+    let how = prop_oneof![Just(How::Edit), Just(How::Reaction), Just(How::Reference)];
+    let relate = (user.clone(), 0..50_usize, how, prop::option::of(user.clone()))
+        .prop_map(|(sender, event, how, mentions)| Step::Relate { sender, event, how, mentions });
+    let ignore = (user.clone(), user.clone()).prop_map(|(user, other)| Step::Ignore { user, other });
     prop_oneof![
         12 => say,
+        5 => relate,
         6 => read,
         2 => redact,
+        2 => ignore,
         1 => user.clone().prop_map(|user| Step::Move { user }),
         1 => user.clone().prop_map(|user| Step::Rename { user }),
         4 => user.prop_map(|user| Step::Ask { user }),
@@ -87,6 +117,8 @@ struct Event {
     /// That the sender said it means that they have read up to here.
     speaks: bool,
     is_message: bool,
+    /// Whether a thread may begin there.
+    is_alone: bool,
 }
 
 /// One room and what everybody has read in it.
@@ -100,6 +132,8 @@ struct Model {
     /// Reader, thread id and index of the event.
     receipts: Vec<(usize, String, usize)>,
     joined: Vec<Option<usize>>,
+    /// Who ignores whom.
+    ignored: BTreeSet<(usize, usize)>,
 }
 
 impl Model {
@@ -109,7 +143,16 @@ impl Model {
         let room = world.room(&everybody).await;
         let before = world.app.rooms.find(&room).await.unwrap().unwrap().view(|view| view.head.head);
         let before = usize::try_from(before).unwrap();
-        Self { world, room, before, users, events: Vec::new(), receipts: Vec::new(), joined: vec![Some(0); USERS] }
+        Self {
+            world,
+            room,
+            before,
+            users,
+            events: Vec::new(),
+            receipts: Vec::new(),
+            joined: vec![Some(0); USERS],
+            ignored: BTreeSet::new(),
+        }
     }
 
     /// Straight from the rules.
@@ -122,7 +165,8 @@ impl Model {
         for (at, event) in self.events.iter().enumerate().skip(first) {
             let highlights = event.mentions == Some(user) && !event.redacted;
             let notifies = event.notifies && !event.redacted && event.sender != user;
-            if !(highlights || notifies) || self.has_read(user, at, event.thread.as_ref()) {
+            let is_ignored = self.ignored.contains(&(user, event.sender));
+            if is_ignored || !(highlights || notifies) || self.has_read(user, at, event.thread.as_ref()) {
                 continue;
             }
             let count = match &event.thread {
@@ -160,6 +204,7 @@ impl Model {
             redacted: false,
             speaks,
             is_message: false,
+            is_alone: false,
         });
     }
 
@@ -167,6 +212,19 @@ impl Model {
         match step {
             Step::Say { sender, thread, mentions, notice } if self.joined[sender].is_some() => {
                 self.say(sender, thread, mentions, notice).await;
+            }
+            Step::Relate { sender, event, how, mentions } if self.joined[sender].is_some() => {
+                self.relate(sender, event, how, mentions).await;
+            }
+            Step::Ignore { user, other } if user != other => {
+                if !self.ignored.remove(&(user, other)) {
+                    self.ignored.insert((user, other));
+                }
+                let others = self.ignored.iter().filter(|(one, _)| *one == user).map(|(_, other)| &self.users[*other]);
+                let list: BTreeMap<_, _> = others.map(|other| (other, json!({}))).collect();
+                let content = serde_json::value::to_raw_value(&json!({ "ignored_users": list })).unwrap();
+                let data = &self.world.app.account_data;
+                data.set(&self.users[user], None, "m.ignored_user_list", content).await.unwrap();
             }
             Step::Read { reader, event, scope, private } if self.joined[reader].is_some() => {
                 self.read(reader, event, scope, private).await;
@@ -200,11 +258,10 @@ impl Model {
 
     async fn say(&mut self, sender: usize, thread: Option<usize>, mentions: Option<usize>, notice: bool) {
         // Two messages can be the root of a thread, so that several are under way at once.
-        let roots = self.events.iter().filter(|event| event.is_message && event.thread.is_none());
+        let roots = self.events.iter().filter(|event| event.is_alone);
         let roots: Vec<_> = roots.take(2).map(|event| event.id.clone()).collect();
         let thread = thread.filter(|_| !roots.is_empty()).map(|n| roots[n % roots.len()].clone());
-        let mentions = mentions.filter(|mentioned| *mentioned != sender && self.joined[*mentioned].is_some());
-        let mentions = mentions.filter(|_| !notice);
+        let mentions = self.highlighted(sender, mentions).filter(|_| !notice);
         let mut content = json!({ "msgtype": if notice { "m.notice" } else { "m.text" }, "body": "…" });
         if let Some(root) = &thread {
             content["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": root });
@@ -215,7 +272,40 @@ impl Model {
         let id = self.world.message(&self.room, &self.users[sender], content).await;
         self.push(id, sender, true);
         let event = self.events.last_mut().unwrap();
+        event.is_alone = thread.is_none();
         (event.thread, event.notifies, event.mentions, event.is_message) = (thread, !notice, mentions, true);
+    }
+
+    /// Whom a mention highlights.
+    fn highlighted(&self, sender: usize, mentions: Option<usize>) -> Option<usize> {
+        mentions.filter(|mentioned| *mentioned != sender && self.joined[*mentioned].is_some())
+    }
+
+    async fn relate(&mut self, sender: usize, event: usize, how: How, mentions: Option<usize>) {
+        if self.events.is_empty() {
+            return;
+        }
+        let parent = &self.events[self.events.len() - 1 - event % self.events.len().min(12)];
+        let (parent, thread) = (parent.id.clone(), parent.thread.clone());
+        let mentions = self.highlighted(sender, mentions);
+        let (kind, rel_type) = match how {
+            How::Edit => ("m.room.message", "m.replace"),
+            How::Reaction => ("m.reaction", "m.annotation"),
+            How::Reference => ("m.room.message", "m.reference"),
+        };
+        let key = self.events.len().to_string();
+        let relation = json!({ "rel_type": rel_type, "event_id": parent, "key": key });
+        let mut content = json!({ "msgtype": "m.text", "body": "…", "m.new_content": {}, "m.relates_to": relation });
+        if let Some(mentioned) = mentions {
+            content["m.mentions"] = json!({ "user_ids": [self.users[mentioned]] });
+        }
+        let content = serde_json::from_value(content).unwrap();
+        let draft = Draft::message(self.users[sender].clone(), kind.into(), content);
+        let id = self.world.send(&self.room, draft).await;
+        self.push(id, sender, true);
+        let event = self.events.last_mut().unwrap();
+        event.notifies = matches!(how, How::Reference);
+        (event.thread, event.mentions, event.is_message) = (thread, mentions, true);
     }
 
     async fn read(&mut self, reader: usize, event: usize, scope: Scope, private: bool) {
@@ -399,4 +489,31 @@ async fn two_nodes_tell_the_same() {
         assert_eq!(shown(on_one), shown(on_other), "turn {turn}");
     }
     world.close_both(other).await;
+}
+
+#[tokio::test]
+async fn whom_somebody_ignores_is_counted_without_asking_the_database() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new().await;
+    let room = world.room(&[&alice, &bob]).await;
+    let count = || async { world.app.unread.counts(&bob, &room).await.unwrap().main.notifications };
+    let ignore = |list: &'static str| {
+        let content = serde_json::value::RawValue::from_string(list.to_owned()).unwrap();
+        world.app.account_data.set(&bob, None, "m.ignored_user_list", content)
+    };
+    for n in 0..30 {
+        world.say(&room, &alice, "hello").await;
+        // More is not remembered in tests.
+        if n == 3 {
+            assert_eq!(count().await, 4);
+            ignore(r#"{"ignored_users":{"@alice:localhost":{}}}"#).await.unwrap();
+            assert_eq!(count().await, 0);
+            ignore(r#"{"ignored_users":{}}"#).await.unwrap();
+            assert_eq!(count().await, 4);
+            ignore(r#"{"ignored_users":{"@alice:localhost":{}}}"#).await.unwrap();
+        }
+        assert_eq!(count().await, if n < 3 { n + 1 } else { 0 });
+    }
+    world.app.db.close().await;
+    assert_eq!(count().await, 0);
 }

@@ -83,6 +83,20 @@ on_both! {
         alice.put(&format!("{tags}/m.favourite"), json!({ "order": "first" })).await.refused(400, "M_BAD_JSON");
     }
 
+    async fn nobody_ignores_themselves(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({})).await;
+        let list = json!({ "ignored_users": { &alice.user_id: {}, &bob.user_id: {} } });
+        let path = alice.own("account_data/m.ignored_user_list");
+        alice.put(&path, list.clone()).await.refused(400, "M_INVALID_PARAM");
+        alice.get(&path).await.refused(404, "M_NOT_FOUND");
+        // Anything else of that name is the client's own business.
+        alice.put(&alice.own(&format!("rooms/{}/account_data/m.ignored_user_list", escape(&room))), list).await.ok();
+        let since = next(&alice.sync(None).await);
+        alice.say(&room, "mine").await;
+        assert_eq!(texts(&alice.sync(Some(&since)).await, &room), ["mine"]);
+    }
+
     async fn who_is_ignored_is_not_heard(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -82,6 +82,26 @@ on_both! {
         assert_eq!(names(&anybody(&world, PUBLIC_ROOMS).await), ["Grown", "Middle"]);
     }
 
+    async fn a_room_that_everybody_has_left_is_not_shown(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = published(&alice, "deserted", json!({})).await;
+        bob.join(&room).await.ok();
+        let search = || async {
+            let query = json!({ "filter": { "generic_search_term": "deserted" } });
+            let page = alice.post("/_matrix/client/v3/publicRooms", query).await.ok();
+            let all = anybody(&world, "/_matrix/client/v3/publicRooms").await;
+            assert_eq!((&page["chunk"], &page["total_room_count_estimate"]), (&all["chunk"], &all["total_room_count_estimate"]));
+            page["chunk"].as_array().unwrap().len()
+        };
+        assert_eq!(search().await, 1);
+        alice.leave(&room).await.ok();
+        assert_eq!(search().await, 1);
+        bob.leave(&room).await.ok();
+        assert_eq!(search().await, 0);
+        alice.join(&room).await.ok();
+        assert_eq!(search().await, 1, "somebody is there again");
+    }
+
     async fn the_directory_is_searched_by_words_and_types(world) {
         let alice = world.user("alice").await;
         published(&alice, "Überraschung", json!({})).await;

@@ -118,7 +118,8 @@ on_both! {
 
         let elsewhere = alice.create_room(json!({})).await;
         world.clock.advance(std::time::Duration::from_secs(1));
-        relate(&alice, &elsewhere, "m.replace", &original, "from another room").await;
+        let content = json!({ "msgtype": "m.text", "body": "from another room", "m.relates_to": relates_to });
+        try_send(&alice, &elsewhere, "m.room.message", content).await.refused(400, "M_INVALID_PARAM");
         assert_eq!(bundle(&alice, &room, &original).await["m.replace"]["event_id"], first);
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, escape, next},
+    world::{Client, Reply, at, escape, next},
 };
 
 impl Client {
@@ -86,6 +86,41 @@ on_both! {
         world.clock.advance(Duration::from_secs(2));
         let sync = bob.wait(&next(&sync)).await;
         assert_eq!(typists(&sync, &room), Some(json!([])), "{sync}");
+    }
+
+    async fn whoever_is_gone_types_no_more(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        for how in ["leave", "kick", "ban", "deactivate"] {
+            let gone = world.user(how).await;
+            gone.join(&room).await.ok();
+            gone.type_as(&gone.user_id, &room, json!({ "typing": true, "timeout": 60_000 })).await.ok();
+            let sync = alice.sync(None).await;
+            assert_eq!(typists(&sync, &room), Some(json!([gone.user_id])));
+            match how {
+                "leave" => drop(gone.leave(&room).await.ok()),
+                "deactivate" => {
+                    let auth = json!({ "auth": gone.password() });
+                    gone.post("/_matrix/client/v3/account/deactivate", auth).await.ok();
+                }
+                _ => drop(alice.post(&at(&room, &format!("/{how}")), json!({ "user_id": gone.user_id })).await.ok()),
+            }
+            let sync = alice.sync(Some(&next(&sync))).await;
+            assert_eq!(typists(&sync, &room), Some(json!([])), "{how}");
+            assert_eq!(typists(&alice.sync(None).await, &room), None, "{how}");
+        }
+        // Who comes back does not go on.
+        let bob = world.user("bob").await;
+        bob.join(&room).await.ok();
+        bob.type_as(&bob.user_id, &room, json!({ "typing": true, "timeout": 60_000 })).await.ok();
+        bob.leave(&room).await.ok();
+        bob.join(&room).await.ok();
+        assert_eq!(typists(&alice.sync(None).await, &room), None);
+        let world = world.restarted().await;
+        let (alice, bob) = (alice.at(&world), bob.at(&world));
+        assert_eq!(typists(&alice.sync(None).await, &room), None);
+        bob.type_as(&bob.user_id, &room, json!({ "typing": true, "timeout": 60_000 })).await.ok();
+        assert_eq!(typists(&alice.sync(None).await, &room), Some(json!([bob.user_id])));
     }
 
     async fn only_as_oneself_and_where_one_is(world) {

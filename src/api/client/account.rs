@@ -86,9 +86,12 @@ async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) 
 async fn withdraw(app: App, user_id: OwnedUserId, id_server: Option<String>, erase: bool) -> ApiResult<bool> {
     let published = app.threepids.list_published(&user_id, id_server.as_deref()).await?;
     app.accounts.deactivate(&user_id, erase).await?;
+    // What fails here is tried again: the account says that it is to be done.
+    let erased = if erase { app.rooms.tell_erasures().await } else { Ok(()) };
     let left = app.rooms.leave_all(&user_id, Some(DEPARTURE)).await;
     // Whether or not a room could not be left.
     let all = app.threepids.unbind_all(&user_id, published).await;
+    erased?;
     left?;
     Ok(all)
 }

@@ -37,7 +37,7 @@ async fn messages(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> 
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
     response.chunk = page.events.iter().map(|event| writer.write(event)).collect();
     if !request.filter.lazy_load_options.is_disabled() {
-        let senders = app.rooms.list_senders(&reading.room, &page.events).await?;
+        let senders = app.rooms.list_senders(&reading, &page.events).await?;
         let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
         response.state = senders.iter().map(|member| client_event(member, &format)).collect();
     }

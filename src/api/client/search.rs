@@ -9,7 +9,7 @@ use std::{
 
 use axum::Router;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     api::{
         IncomingRequest,
         client::filter::RoomEventFilter,
@@ -105,7 +105,7 @@ async fn room_events(
     let readings = readings.filter_map(|(room_id, reading)| Some((reading, *oldest.get(&**room_id)?)));
     app.rooms.recall_each(readings).await?;
     if wants_context && asked.event_context.include_profile {
-        add_profiles(app, &mut results).await?;
+        add_profiles(app, &caller.user_id, &mut results).await?;
     }
     let parents = app.rooms.parents(results.iter().flat_map(Shown::events)).await?;
     for result in results {
@@ -177,7 +177,7 @@ async fn add_surroundings(
     Ok(())
 }
 
-async fn add_profiles(app: &App, results: &mut [Shown]) -> Result<()> {
+async fn add_profiles(app: &App, reader: &UserId, results: &mut [Shown]) -> Result<()> {
     // What is no name or address there is none, and takes the other one along with it not.
     #[derive(Deserialize)]
     struct Member {
@@ -192,7 +192,7 @@ async fn add_profiles(app: &App, results: &mut [Shown]) -> Result<()> {
     for (shown, senders) in results.iter().zip(&senders) {
         wanted.extend(senders.iter().map(|sender| (&*shown.room, shown.found.event.position, &**sender)));
     }
-    let mut members = app.rooms.members_at(&wanted).await?.into_iter();
+    let mut members = app.rooms.members_at(reader, &wanted).await?.into_iter();
     for (shown, senders) in results.iter_mut().zip(senders) {
         for (sender, member) in senders.into_iter().zip(&mut members) {
             let Some(member) = member.and_then(|pdu| pdu.content_as::<Member>().ok()) else { continue };

@@ -215,7 +215,7 @@ async fn the_sender_of_every_event_of_a_page_is_known() {
     let mut reading = test.rooms.open(&room_id, &user("alice")).await.unwrap();
     let walk = Walk::new(&reading, Direction::Forward, (None, None), 20, &EVERYTHING);
     let page = test.rooms.page(&mut reading, &walk).await.unwrap();
-    let members = test.rooms.list_senders(&reading.room, &page.events).await.unwrap();
+    let members = test.rooms.list_senders(&reading, &page.events).await.unwrap();
     for event in &page.events {
         assert!(members.iter().any(|member| member.state_key() == Some(event.pdu.sender().as_str())));
     }
@@ -233,11 +233,7 @@ async fn redacted_content_is_not_told_as_previous_content() {
     redaction.content = canonical(json!({}));
     redaction.redacts = Some(secret.event_id().to_owned());
     let plan = |_: &crate::room::append::Head| {
-        let proposal = crate::room::append::Proposal {
-            draft: redaction.clone(),
-            transaction: None,
-            redacts: Some(Arc::clone(&secret)),
-        };
+        let proposal = crate::room::append::Proposal { redacts: Some(Arc::clone(&secret)), ..redaction.clone().into() };
         Ok(crate::room::append::Plan::of(proposal))
     };
     test.rooms.append(&room_id, plan).await.unwrap();

@@ -1,0 +1,45 @@
+//! `erasures`: whose words are redacted for whoever joins later.
+
+use ruma::{OwnedUserId, UserId};
+
+use crate::{
+    db::{Column, Conn, DbResult, Insert, Kind, Tx, args, statements},
+    position::Position,
+};
+
+statements! {
+    LIST_ERASURES = "SELECT user_id, position FROM erasures";
+    /// Those who have asked for it, and of whom the log does not know yet.
+    LIST_UNTOLD = "SELECT a.user_id FROM accounts a
+        WHERE a.erased AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.user_id = a.user_id)";
+}
+
+/// Once is enough, and the first counts.
+static INSERT_ERASURES: Insert = Insert::new(
+    "INSERT_ERASURES",
+    "erasures",
+    &[("user_id", Kind::Text), ("position", Kind::Int)],
+    "ON CONFLICT (user_id) DO NOTHING",
+);
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&INSERT_ERASURES];
+
+pub(crate) async fn insert(tx: &mut Tx, rows: &[(&UserId, Position)]) -> DbResult<()> {
+    let columns = [
+        Column::texts(rows.iter().map(|(user_id, _)| user_id.as_str())),
+        Column::ints(rows.iter().map(|(_, at)| at.0)),
+    ];
+    tx.insert(&INSERT_ERASURES, &columns).await
+}
+
+/// Everybody who has been erased, and where in the log.
+pub(crate) async fn list(conn: &mut Conn) -> DbResult<Vec<(OwnedUserId, Position)>> {
+    let rows = conn.list(&LIST_ERASURES, args![]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, Position(row.get(1)?)))).collect()
+}
+
+/// Those who have asked to be erased, of whom the log does not know yet.
+pub(crate) async fn list_untold(conn: &mut Conn) -> DbResult<Vec<OwnedUserId>> {
+    conn.list(&LIST_UNTOLD, args![]).await?.iter().map(|row| row.get(0)).collect()
+}
