@@ -22,6 +22,7 @@ mod durable;
 mod floors;
 mod guests;
 mod identity_server;
+mod images;
 mod invite_permission;
 mod mail_server;
 mod moderation;
