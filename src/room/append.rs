@@ -13,7 +13,7 @@ use ruma::{
     api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 
-use super::{Inner, Room, Rooms, State, auth, highlight};
+use super::{Inner, Room, Rooms, State, auth, highlight, owned_state};
 use crate::{
     error::{Error, Result},
     event::{Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
@@ -335,8 +335,10 @@ impl Rooms {
         };
         let pdu =
             draft.sign(&place, self.now(), &self.0.server_name, &self.0.key, head.rules).map_err(refused_draft)?;
-        auth::check(&pdu, &head.state)
-            .map_err(|rule| Error::forbidden(format!("The room does not allow this: {rule}")))?;
+        auth::check(&pdu, &head.state).map_err(|rule| match owned_state::malformed(&pdu) {
+            Some(malformed) => Error::bad_json(format!("Nobody can send this: {malformed}")),
+            None => Error::forbidden(format!("The room does not allow this: {rule}")),
+        })?;
         let pdu = Arc::new(pdu);
         Ok(accept(head, pdu, transaction, redacts.as_deref(), &self.0.server_name))
     }

@@ -1,6 +1,6 @@
 //! Authorization: which events authorize a new one, and whether it is allowed in a state.
 //!
-//! The rules themselves are ruma's.
+//! The rules themselves are ruma's, but for what `owned_state.rs` has beside them.
 //! <https://spec.matrix.org/v1.19/server-server-api/#authorization-rules>
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::State;
+use super::{State, owned_state, ruled::Ruled};
 use crate::event::Pdu;
 
 /// The auth events that an event with these fields must cite, from the state before it.
@@ -50,9 +50,10 @@ pub fn check(pdu: &Pdu, state: &State) -> Result<(), String> {
         // It has no state before it, and the rules that look at state let every one pass.
         return check_cited(pdu, |_| None);
     }
-    check_state_dependent_auth_rules(rules, pdu, |kind, state_key| {
+    check_state_dependent_auth_rules(rules, Ruled::alone(pdu), |kind, state_key| {
         state.get(&kind.to_string(), state_key).map(Arc::clone)
-    })
+    })?;
+    owned_state::check(pdu, state)
 }
 
 /// The rules that look only at the event and what it cites. `find` gives the auth events by identifier.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use hearth::config::{Config, RegistrationMode};
+use hearth::config::{Config, RegistrationMode, Secret};
 
 /// The settings that a Dockerfile makes, and with them those that are made when a container starts.
 fn settings(dockerfile: &str, at_the_start: &[(&str, &str)]) -> Config {
@@ -36,7 +36,7 @@ fn the_image_for_the_conformance_suite_keeps_its_contract() {
     let config = settings("complement/Dockerfile", &at_the_start);
     assert_eq!(addresses(&config), ["0.0.0.0:8008", "tls:0.0.0.0:8448"]);
     assert_eq!(config.registration.mode, RegistrationMode::Open);
-    assert_eq!(config.registration.shared_secret.as_ref().map(|secret| secret.expose()), Some("complement"));
+    assert_eq!(config.registration.shared_secret.as_ref().map(Secret::expose), Some("complement"));
     assert_eq!((config.passwords.min_length, config.rate_limits.enabled), (6, false));
     assert_eq!(config.notices_sender().unwrap(), "@_server:hs1");
 }

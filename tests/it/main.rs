@@ -27,6 +27,7 @@ mod invite_permission;
 mod mail_server;
 mod moderation;
 mod notices;
+mod owned_state;
 mod presence;
 mod proxy;
 mod reading;
