@@ -14,6 +14,7 @@ mod localpart;
 mod login;
 mod named;
 mod openid;
+mod outside;
 mod password;
 mod refresh;
 mod register;

@@ -1,6 +1,7 @@
 //! The HTTP API: parse → one domain call → reply. Nothing here decides anything.
 
 pub(crate) mod auth;
+mod body;
 mod client;
 pub(crate) mod content;
 pub(crate) mod delay;
@@ -10,6 +11,7 @@ mod federation;
 pub(crate) mod forward;
 mod guest;
 mod health;
+pub(crate) mod in_room;
 pub(crate) mod interactive;
 pub(crate) mod json;
 pub(crate) mod own;

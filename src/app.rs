@@ -1,28 +1,29 @@
 //! The whole house: every room, built once from the lowest floor up, handed to whoever needs it.
 
-use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
+mod administration;
 
-use futures_util::future::ready;
+use std::{ops::Deref, sync::Arc, time::Duration};
+
 use ruma::{
-    OwnedServerName, OwnedUserId,
+    OwnedServerName,
     api::client::{
         discovery::discover_support::Contact,
         uiaa::{PolicyDefinition, PolicyTranslation},
     },
 };
-use serde::Serialize;
 
+pub use self::administration::{AccountSummary, Administration, Listed, Session, Taken, TokenSummary, Who};
 use crate::{
-    account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost, Restriction},
+    account::{AccountSettings, Accounts, Bearers, OnDevicesChanged, PasswordCost},
     account_data::{self, AccountDataBook},
-    clock::{Clock, millis},
+    clock::Clock,
     config::{self, Config, RateLimit},
     db::Db,
     delayed_event::{self, DelayedEvents},
     device::Devices,
     directory::{self, Directory},
     discovery::Discovery,
-    errand::{self, Errands},
+    errand::{Errands, LeaveRooms},
     error::{Error, Result},
     event::SigningKey,
     fact::{Batch, Fact, News, Write},
@@ -38,11 +39,10 @@ use crate::{
     random::Random,
     rate_limit::{Rate, RateLimitSettings, RateLimits},
     receipt::{self, Receipts},
-    report::{self, Report, Reports},
+    report::Reports,
     room::{Active, NoticeRoom, Rooms},
     search::Searches,
-    signing,
-    store::account::Account,
+    server_name, signing,
     sync::{Registry, Sources, Syncs, Watchers},
     tasks::Tasks,
     terms::Terms,
@@ -58,6 +58,9 @@ use crate::{
 
 /// How long an access token lasts whose client knows how to refresh it.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
+
+/// The reason that other members of a room read.
+pub(crate) const DEPARTURE: &str = "The account was deactivated";
 
 /// The server's rooms. Cheap to clone.
 #[derive(Clone)]
@@ -124,9 +127,11 @@ impl App {
         tasks: Tasks,
         metrics: Metrics,
     ) -> Result<Self> {
+        server_name::check(&db, &config.server_name).await?;
         for migration in db.migrate().await? {
             tracing::info!(migration, engine = %db.engine(), "migrated the database");
         }
+        server_name::claim(&db, &config.server_name).await?;
         let server_name = config.server_name.clone();
         let key = signing::load_or_create(&db, &clock, &random).await?;
         let key = Arc::new(key);
@@ -197,7 +202,8 @@ impl App {
             account_data: account_data.clone(),
             clock: clock.clone(),
         });
-        let errands = Errands::new(db.clone(), accounts.clone(), notices.clone(), nodes.duty("errands").await?);
+        let (leave, duty) = (leave_rooms(rooms.clone()), nodes.duty("errands").await?);
+        let errands = Errands::new(db.clone(), accounts.clone(), leave, notices.clone(), duty);
         tasks.spawn("errands", errands.run(tasks.shutdown().clone()));
         Ok(Self(Arc::new(House {
             reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
@@ -245,102 +251,6 @@ impl App {
     }
 }
 
-/// What an operator does from the command line, beside a server that may be running: accounts only, so that
-/// nothing else of a server starts. What takes more is left as an errand to a running node.
-pub struct Administration {
-    db: Db,
-    accounts: Accounts,
-    clock: Clock,
-    random: Random,
-    notices_sender: Option<OwnedUserId>,
-}
-
-/// An account as its operator sees it.
-#[derive(Debug, Serialize)]
-pub struct AccountSummary {
-    pub user_id: OwnedUserId,
-    pub admin: bool,
-    pub guest: bool,
-    pub deactivated: bool,
-    #[serde(flatten)]
-    pub restrictions: RestrictionSummary,
-    /// The documents that were accepted at registration, each with its version.
-    pub accepted_terms: BTreeMap<String, String>,
-}
-
-/// What has been done to an account.
-#[derive(Debug, Serialize)]
-pub struct RestrictionSummary {
-    pub locked: bool,
-    pub suspended: bool,
-}
-
-impl Administration {
-    /// Brings the schema up to date.
-    pub async fn open(config: &Config, db: Db, clock: Clock, random: &Random) -> Result<Self> {
-        db.migrate().await?;
-        // Nobody is logged in or out by these commands. Of what else they change, running nodes are told by an errand.
-        let accounts = accounts(config, &db, &clock, random, Arc::new(|_| Box::pin(ready(Ok(())))))?;
-        let (random, notices_sender) = (random.clone(), config.notices_sender());
-        Ok(Self { db, accounts, clock, random, notices_sender })
-    }
-
-    /// Makes an account; its rooms and devices come later. `name` may be a localpart or a whole user id.
-    pub async fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<OwnedUserId> {
-        self.accounts.create_user(name, password, admin).await
-    }
-
-    /// What there is to know of an account.
-    pub async fn show_account(&self, name: &str) -> Result<AccountSummary> {
-        let (account, accepted_terms) = self.accounts.describe(name).await?;
-        let Account { user_id, admin, guest, deactivated, restrictions, .. } = account;
-        let restrictions = RestrictionSummary { locked: restrictions.locked, suspended: restrictions.suspended };
-        let accepted_terms = accepted_terms.into_iter().collect();
-        Ok(AccountSummary { user_id, admin, guest, deactivated, restrictions, accepted_terms })
-    }
-
-    /// Locks an account, or unlocks it.
-    pub async fn set_locked(&self, name: &str, locked: bool) -> Result<OwnedUserId> {
-        self.accounts.restrict_from_outside(name, Restriction::Locked, locked).await
-    }
-
-    /// Suspends an account, or ends its suspension.
-    pub async fn set_suspended(&self, name: &str, suspended: bool) -> Result<OwnedUserId> {
-        self.accounts.restrict_from_outside(name, Restriction::Suspended, suspended).await
-    }
-
-    /// Has a running node tell something to a user, or to everybody who has an account where no name is given. Tells
-    /// to how many that is.
-    pub async fn send_notice(&self, name: Option<&str>, text: &str) -> Result<u64> {
-        let Some(sender) = &self.notices_sender else {
-            let message = "The server has no voice of its own: set server_notices.localpart and start it again";
-            return Err(Error::forbidden(message));
-        };
-        let to = match name {
-            Some(name) => Some(self.accounts.describe(name).await?.0),
-            None => None,
-        };
-        if to.as_ref().is_some_and(|account| account.deactivated) {
-            return Err(Error::forbidden("This account has been deactivated: nobody would read the notice"));
-        }
-        let to = to.as_ref().map(|account| &*account.user_id);
-        let now = self.clock.now().get().into();
-        errand::leave_notice(&self.db, to, sender, text, self.random.token(16), now).await
-    }
-
-    /// The newest reports of users, newest first.
-    pub async fn list_reports(&self, limit: u32) -> Result<Vec<Report>> {
-        report::list(&self.db, limit).await
-    }
-
-    /// Makes a registration token, good for `uses` accounts and for `lifetime`; without limit where there is none.
-    pub async fn create_registration_token(&self, uses: Option<u32>, lifetime: Option<Duration>) -> Result<String> {
-        let now = i64::from(self.clock.now().get());
-        let expires = lifetime.map(|lifetime| now.saturating_add(millis(lifetime)));
-        self.accounts.create_registration_token(uses.map(i64::from), expires).await
-    }
-}
-
 /// What is kept in memory and follows the log.
 #[derive(Default)]
 struct Books {
@@ -379,6 +289,14 @@ fn tell_of_devices(log: Log) -> OnDevicesChanged {
             log.append(Write::fact(Fact::Devices { user_id })).await?;
             Ok(())
         })
+    })
+}
+
+/// Takes whoever has been deactivated out of their rooms.
+fn leave_rooms(rooms: Rooms) -> LeaveRooms {
+    Arc::new(move |user_id| {
+        let rooms = rooms.clone();
+        Box::pin(async move { rooms.leave_all(&user_id, Some(DEPARTURE)).await })
     })
 }
 

@@ -1,9 +1,16 @@
 //! The command line. Parsing only: what a command does is said where it is done.
 
-use std::{ffi::OsString, io, path::PathBuf, time::Duration};
+mod admin;
+
+use std::{ffi::OsString, io, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use self::admin::{
+    AdminCommand, CreateUser, DeactivateAccount, EndSessions, GivenPassword, ListUsers, ListedUsers, Listing,
+    ResetPassword, SendNotice,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,14 +22,6 @@ Examples:
   hearth completions bash > /etc/bash_completion.d/hearth
 
 Every key of the configuration is described in config.example.toml.";
-
-const ADMIN_EXAMPLES: &str = "\
-Examples:
-  hearth admin create-user alice --admin
-  pass show matrix/bob | hearth admin create-user bob --password-stdin
-  hearth admin create-registration-token --uses 5 --expires-in 7d
-  hearth admin suspend-account mallory
-  hearth admin send-notice --all \"We are back at eight.\"";
 
 /// A Matrix homeserver: one binary with an embedded database, or several of them over PostgreSQL.
 #[derive(Debug, Parser)]
@@ -48,7 +47,7 @@ pub enum Command {
     CheckConfig(CheckConfig),
 
     /// Manage accounts on this server
-    #[command(subcommand, after_help = ADMIN_EXAMPLES)]
+    #[command(subcommand, after_help = admin::EXAMPLES)]
     Admin(AdminCommand),
 
     /// Print a completion script for a shell
@@ -63,97 +62,6 @@ pub struct CheckConfig {
     /// Also open the database and try its migrations, without keeping them
     #[arg(long)]
     pub database: bool,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub enum AdminCommand {
-    /// Make an account
-    ///
-    /// Its password is made up and printed once, unless it is given with --password-stdin.
-    CreateUser(CreateUser),
-
-    /// Make a token with which people can register while `registration.mode` is "token"
-    CreateRegistrationToken(CreateRegistrationToken),
-
-    /// Show whose account it is and what has been done to it, as a JSON object
-    ///
-    /// Whether it is an administrator's or a guest's, locked, suspended or deactivated, and which terms its owner has
-    /// accepted.
-    ShowAccount(NamedAccount),
-
-    /// Lock an account: it can only log out until it is unlocked, and keeps its sessions
-    LockAccount(NamedAccount),
-
-    /// Unlock an account
-    UnlockAccount(NamedAccount),
-
-    /// Suspend an account: it can read and leave rooms, but say nothing until the suspension ends
-    SuspendAccount(NamedAccount),
-
-    /// End the suspension of an account
-    UnsuspendAccount(NamedAccount),
-
-    /// Tell a user something in the name of the server, or everybody with --all
-    ///
-    /// A running server sends it within seconds, one that is stopped when it starts. `server_notices.localpart` must
-    /// be set.
-    SendNotice(SendNotice),
-
-    /// Show what users have reported, newest first, as one JSON object a line
-    ListReports(ListReports),
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct NamedAccount {
-    /// The name in front of the colon, `alice`, or the whole user id, `@alice:example.org`
-    pub name: String,
-}
-
-#[derive(Clone, Debug, Args)]
-#[command(allow_missing_positional = true)]
-pub struct SendNotice {
-    /// Tell everybody who has an account
-    #[arg(long, conflicts_with = "name")]
-    pub all: bool,
-
-    /// The name in front of the colon, `alice`, or the whole user id, `@alice:example.org`
-    #[arg(required_unless_present = "all")]
-    pub name: Option<String>,
-
-    /// What to tell
-    pub text: String,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct CreateUser {
-    /// The name in front of the colon, `alice`, or the whole user id, `@alice:example.org`
-    pub name: String,
-
-    /// Make the account an administrator of this server
-    #[arg(long)]
-    pub admin: bool,
-
-    /// Read the password from standard input, up to the first end of line
-    #[arg(long)]
-    pub password_stdin: bool,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct ListReports {
-    /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub limit: u32,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct CreateRegistrationToken {
-    /// How many accounts it is good for; any number if not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub uses: Option<u32>,
-
-    /// How long it is good for, such as 90s, 30m, 12h or 7d; for ever if not given
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub expires_in: Option<Duration>,
 }
 
 impl Cli {
@@ -180,20 +88,10 @@ pub fn write_completions(shell: Shell, out: &mut impl io::Write) {
     clap_complete::generate(shell, &mut Cli::command(), "hearth", out);
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)];
-    let seconds = units.iter().find_map(|(unit, seconds)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        number.checked_mul(*seconds)
-    });
-    match seconds {
-        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        _ => Err("give a number above 0 with s, m, h or d, such as 7d".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Command, String> {
@@ -227,7 +125,7 @@ mod tests {
         else {
             panic!("not a user");
         };
-        assert!(user.name == "alice" && user.admin && user.password_stdin);
+        assert!(user.account.name == "alice" && user.admin && user.password.password_stdin);
 
         let Ok(Command::Admin(AdminCommand::CreateRegistrationToken(token))) =
             parse("hearth admin create-registration-token --uses 5 --expires-in 12h")
@@ -235,6 +133,20 @@ mod tests {
             panic!("not a token");
         };
         assert_eq!((token.uses, token.expires_in), (Some(5), Some(Duration::from_hours(12))));
+    }
+
+    #[test]
+    fn passwords_are_no_arguments_and_come_one_way() {
+        for command in ["create-user", "reset-password"] {
+            let parse = |rest: &str| parse(&format!("hearth admin {command} {rest}"));
+            for rest in ["alice", "alice --ask", "--password-stdin alice"] {
+                assert!(parse(rest).is_ok(), "{command} {rest}");
+            }
+            for rest in ["alice --ask --password-stdin", "alice secret", "alice --password secret"] {
+                assert!(parse(rest).is_err(), "{command} {rest}");
+            }
+        }
+        assert!(parse("hearth admin list-users --admins --guests").is_err());
     }
 
     #[test]
@@ -257,19 +169,16 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit() {
-        assert_eq!(parse_duration("7d"), Ok(Duration::from_hours(7 * 24)));
-        for text in ["", "7", "d", "-1d", "0s", "1w", "1.5h", "99999999999999999999d", "999999999999999999d"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn every_shell_gets_its_script() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut script = Vec::new();
             write_completions(shell, &mut script);
-            assert!(String::from_utf8(script).unwrap().contains("create-user"), "{shell}");
+            let script = String::from_utf8(script).unwrap();
+            let command = Cli::command();
+            let admin = command.find_subcommand("admin").unwrap();
+            for command in admin.get_subcommands().map(clap::Command::get_name) {
+                assert!(script.contains(command), "{shell}: {command}");
+            }
         }
     }
 

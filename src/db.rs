@@ -6,8 +6,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place that executes SQL")]
 
+mod error;
 mod insert;
 mod migrate;
+mod open;
 mod queue;
 mod row;
 mod statement;
@@ -15,25 +17,19 @@ mod statement;
 pub(crate) mod testing;
 mod value;
 
-use std::{
-    borrow::Cow,
-    path::Path,
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use sqlx::{
-    Connection as _, Executor as _, PgConnection, Postgres, Sqlite, SqliteConnection,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
 
-pub use self::migrate::MigrateError;
 #[cfg(test)]
 pub(crate) use self::migrate::STATEMENTS as MIGRATION_STATEMENTS;
 use self::queue::Queue;
+pub use self::{
+    error::DbError,
+    migrate::MigrateError,
+    open::{find_host, find_user},
+};
 pub(crate) use self::{
     insert::{Column, Insert, Kind},
     row::Row,
@@ -48,64 +44,8 @@ pub enum Engine {
     Postgres,
 }
 
-/// A connection that has not been used for so long may be broken without knowing.
-const RESTED: Duration = Duration::from_millis(500);
-
 /// When a connection of this process last broke: those that have rested since before that may be broken too.
 static LAST_BREAK: Mutex<Option<Instant>> = Mutex::new(None);
-
-/// What went wrong in the database, and in which statement.
-#[derive(Debug, thiserror::Error)]
-#[error("database: {context}: {source}")]
-pub struct DbError {
-    context: Cow<'static, str>,
-    #[source]
-    source: sqlx::Error,
-}
-
-impl DbError {
-    fn new(context: impl Into<Cow<'static, str>>, source: sqlx::Error) -> Self {
-        if matches!(source, sqlx::Error::Io(_)) {
-            *LAST_BREAK.lock() = Some(Instant::now());
-        }
-        Self { context: context.into(), source }
-    }
-
-    /// A value in the database that can't be read as what it should be.
-    pub(crate) fn decode(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::new("reading a value", sqlx::Error::Decode(what.into()))
-    }
-
-    /// Whether a unique index or a primary key refused a row.
-    pub fn is_conflict(&self) -> bool {
-        self.source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
-    }
-
-    /// Whether a text contains NUL, which `PostgreSQL` can't hold: whoever sent it is to blame.
-    pub fn is_unstorable_text(&self) -> bool {
-        self.source.as_database_error().is_some_and(|e| e.code().is_some_and(|code| code == "22021"))
-    }
-
-    /// Whether the connection is the trouble rather than the statement: the same call may succeed later.
-    pub fn is_unavailable(&self) -> bool {
-        match &self.source {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // Class 57: the server is shutting down or starting up; 53: out of connections, disk or memory;
-            // 40: serialisation failure or deadlock; SQLite: 5 busy, 13 disk full.
-            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-                ["57", "53", "40", "08"].iter().any(|class| code.starts_with(class) && code.len() == 5)
-                    || code == "5"
-                    || code == "13"
-            }),
-            _ => false,
-        }
-    }
-}
 
 pub type DbResult<T> = Result<T, DbError>;
 
@@ -147,48 +87,6 @@ enum EngineRef<'a> {
     Postgres(&'a mut PgConnection),
 }
 
-/// Connections that have rested, since another broke or for a while, are tried before they are used again; those in
-/// constant use need no round trip for that. Who gets none within five seconds is told that the database is not there.
-///
-/// Statements are planned once, for any values. Measured on a database that grew faster than its statistics, an initial
-/// sync took 85 ms with statements planned for their values and 5.8 ms so. Which of them was planned badly is not known:
-/// an imitation of that database shows the same plans either way.
-fn pool_of(max_connections: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .test_before_acquire(false)
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                // No statement here runs for so long that compiling it first would pay.
-                if let Err(error) = connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off").await
-                {
-                    tracing::warn!(%error, "statements are planned for their values, which may be slow");
-                }
-                Ok(())
-            })
-        })
-        .before_acquire(|connection, rested| {
-            Box::pin(async move {
-                if rested.idle_for > RESTED || has_broken_within(rested.idle_for) {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-}
-
-fn has_broken_within(time: Duration) -> bool {
-    LAST_BREAK.lock().is_some_and(|last| last.elapsed() < time)
-}
-
-/// The machine that a `postgres://` URL leads to, unless that is a unix socket.
-pub fn find_host(url: &str) -> Option<(String, u16)> {
-    let options = PgConnectOptions::from_str(url).ok().filter(|_| url.starts_with("postgres"))?;
-    let host = options.get_host().to_owned();
-    (options.get_socket().is_none() && !host.starts_with('/')).then(|| (host, options.get_port()))
-}
-
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx(Conn);
@@ -207,58 +105,6 @@ impl std::ops::DerefMut for Tx {
 }
 
 impl Db {
-    /// Opens the database that `url` names: `sqlite:PATH` (created if missing), `postgres://…`.
-    /// `max_connections` bounds the `PostgreSQL` pool; SQLite takes one writer and four readers.
-    pub async fn connect(url: &str, max_connections: u32) -> DbResult<Self> {
-        if let Some(path) = url.strip_prefix("sqlite:") {
-            return Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await;
-        }
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|e| DbError::new("reading database.url", e))?
-            .application_name("hearth")
-            .statement_cache_capacity(500);
-        let pool =
-            pool_of(max_connections).connect_with(options.clone()).await.map_err(|e| DbError::new("connecting", e))?;
-        Ok(Self(Pools::Postgres { pool, spare: pool_of(1).connect_lazy_with(options) }))
-    }
-
-    async fn open_sqlite(path: &Path) -> DbResult<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10))
-            .statement_cache_capacity(500)
-            // Rows pass from thread to thread one by one: those of a page all at once, rather than in turns.
-            .row_buffer_size(1_000)
-            .pragma("cache_size", "-16000")
-            // Pages that many batches touch are folded into the file once, not after each thousand pages.
-            .pragma("wal_autocheckpoint", "4000")
-            .pragma("temp_store", "MEMORY")
-            .pragma("journal_size_limit", "33554432");
-        let write = SqlitePoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false)
-            .acquire_timeout(Duration::from_secs(30))
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.clone())
-            .await
-            .map_err(|e| DbError::new("opening the SQLite file", e))?;
-        let read = SqlitePoolOptions::new()
-            .max_connections(4)
-            .min_connections(1)
-            .test_before_acquire(false)
-            .acquire_timeout(Duration::from_secs(30))
-            .max_lifetime(None)
-            .connect_with(options.pragma("query_only", "ON"))
-            .await
-            .map_err(|e| DbError::new("opening the SQLite file", e))?;
-        Ok(Self(Pools::Sqlite { write, read }))
-    }
-
     pub fn engine(&self) -> Engine {
         match self.0 {
             Pools::Sqlite { .. } => Engine::Sqlite,

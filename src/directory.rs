@@ -14,13 +14,14 @@ use std::{
 };
 
 use ruma::{
-    OwnedRoomId, RoomId, UserId,
-    directory::RoomTypeFilter,
-    events::room::member::MembershipState,
-    room::{JoinRuleSummary, RoomType},
+    OwnedRoomId, RoomId, UserId, directory::RoomTypeFilter, events::room::member::MembershipState, room::RoomType,
 };
 
-pub(crate) use self::{book::Book, card::Card, space::Walk};
+pub(crate) use self::{
+    book::Book,
+    card::{Card, Summary},
+    space::Walk,
+};
 use crate::{db::Db, error::Result, log::Log, store, words};
 
 /// How many cards are read from the database at once.
@@ -186,11 +187,9 @@ impl Asker {
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
     fn may_know(&self, card: &Card) -> bool {
-        let may_enter = match &card.summary.join_rule {
-            JoinRuleSummary::Public | JoinRuleSummary::Knock | JoinRuleSummary::KnockRestricted(_) => true,
-            JoinRuleSummary::Restricted(_) => {
-                card.allowed_rooms().any(|room| self.membership(room) == MembershipState::Join)
-            }
+        let may_enter = match card.summary.join_rule.as_str() {
+            "public" | "knock" | "knock_restricted" => true,
+            "restricted" => card.allowed_rooms().any(|room| self.membership(room) == MembershipState::Join),
             _ => false,
         };
         card.summary.world_readable

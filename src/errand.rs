@@ -4,9 +4,9 @@
 //! of them one after the other. Each can be done twice without harm: by two nodes that both believe it is their duty, or
 //! again after a crash.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
@@ -28,10 +28,14 @@ const TOGETHER: i64 = 200;
 /// To how many users something is done at once: enough to share commits, few enough to leave room for others.
 const USERS_AT_ONCE: usize = 16;
 
+/// Takes somebody out of every room that they are in, invited to or knocking on.
+pub(crate) type LeaveRooms = Arc<dyn Fn(OwnedUserId) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+
 /// Who does the errands.
 pub(crate) struct Errands {
     db: Db,
     accounts: Accounts,
+    leave_rooms: LeaveRooms,
     /// None where no server notices are configured; they wait then.
     notices: Option<Notices>,
     duty: Duty,
@@ -61,15 +65,45 @@ pub(crate) async fn leave_notice(
 }
 
 impl Errands {
-    pub(crate) fn new(db: Db, accounts: Accounts, notices: Option<Notices>, duty: Duty) -> Self {
-        Self { db, accounts, notices, duty }
+    pub(crate) fn new(
+        db: Db,
+        accounts: Accounts,
+        leave_rooms: LeaveRooms,
+        notices: Option<Notices>,
+        duty: Duty,
+    ) -> Self {
+        Self { db, accounts, leave_rooms, notices, duty }
     }
 
-    /// Does errands until the server stops.
+    /// Does errands until the server stops. What is broken off then is done again after the next start.
     pub(crate) async fn run(self, shutdown: Shutdown) {
-        let mut introduced = false;
+        // Side by side: leaving many rooms takes minutes, and a lock or a new password must not wait for that.
+        let accounts = self.take_up_on(Kind::Account);
+        let departures = self.take_up_on(Kind::Departure);
+        let notices = async {
+            self.introduce().await;
+            self.take_up_on(Kind::Notice).await;
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.started() => {}
+            _ = futures_util::future::join3(accounts, departures, notices) => {}
+        }
+    }
+
+    /// Gives the server's own user its name, and returns when that is done; never where there is none.
+    async fn introduce(&self) {
+        let Some(notices) = &self.notices else { return std::future::pending().await };
+        while let Err(error) = notices.introduce().await {
+            tracing::warn!(%error, "the sender of server notices got no name; it is tried again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Does errands of one kind whenever they are this node's.
+    async fn take_up_on(&self, kind: Kind) {
         loop {
-            let rest = match self.look(&mut introduced).await {
+            let rest = match self.look(kind).await {
                 Ok(true) => Duration::ZERO,
                 Ok(false) => LOOK,
                 Err(error) => {
@@ -77,25 +111,13 @@ impl Errands {
                     PAUSE
                 }
             };
-            tokio::select! {
-                biased;
-                () = shutdown.started() => break,
-                () = tokio::time::sleep(rest) => {}
-            }
+            tokio::time::sleep(rest).await;
         }
     }
 
-    /// Does what there is, up to a number, and tells whether there may be more.
-    async fn look(&self, introduced: &mut bool) -> Result<bool> {
-        let mut more = self.duty.is_mine() && self.take_up(Kind::Account).await?;
-        if let Some(notices) = &self.notices {
-            if !*introduced {
-                notices.introduce().await?;
-                *introduced = true;
-            }
-            more |= self.duty.is_mine() && self.take_up(Kind::Notice).await?;
-        }
-        Ok(more)
+    /// Does what there is of a kind, up to a number, and tells whether there may be more.
+    async fn look(&self, kind: Kind) -> Result<bool> {
+        if self.duty.is_mine() { self.take_up(kind).await } else { Ok(false) }
     }
 
     async fn take_up(&self, kind: Kind) -> Result<bool> {
@@ -135,6 +157,11 @@ impl Errands {
     async fn carry_out(&self, kind: Kind, errand: &Errand) -> Result<()> {
         match (kind, &self.notices) {
             (Kind::Account, _) => self.accounts.changed_from_outside(&errand.user_id).await,
+            (Kind::Departure, _) => {
+                // First of all, so that nobody comes back who is still remembered.
+                self.accounts.changed_from_outside(&errand.user_id).await?;
+                (self.leave_rooms)(errand.user_id.clone()).await
+            }
             (Kind::Notice, Some(notices)) => {
                 notices.send(&errand.user_id, errand.body.as_deref().unwrap_or_default(), &errand.id).await
             }
@@ -146,6 +173,8 @@ impl Errands {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::{
@@ -166,19 +195,37 @@ mod tests {
         let (db, tasks, hub) = (database.db().clone(), Tasks::new(), Hub::silent());
         let (clock, random) = (house.clock.clone(), Random::system());
         let nodes = Nodes::enter(db.clone(), clock, &random, hub, None, Metrics::new(), &tasks).await.unwrap();
-        let errands = Errands::new(db, house.accounts.clone(), None, nodes.duty("errands").await.unwrap());
-        let left = async || errand::list(&mut errands.db.read().await.unwrap(), Kind::Account, 10).await.unwrap().len();
+        let departed: Arc<Mutex<Vec<OwnedUserId>>> = Arc::default();
+        let leave_rooms: LeaveRooms = {
+            let departed = Arc::clone(&departed);
+            Arc::new(move |user_id| {
+                departed.lock().push(user_id);
+                Box::pin(std::future::ready(Ok(())))
+            })
+        };
+        let duty = nodes.duty("errands").await.unwrap();
+        let errands = Errands::new(db, house.accounts.clone(), leave_rooms, None, duty);
+        let left = async |kind, user_id: &UserId| {
+            errand::is_left(&mut errands.db.read().await.unwrap(), kind, user_id).await.unwrap()
+        };
 
         let alice = house.accounts.create_user("alice", "secret", false).await.unwrap();
-        house.accounts.restrict_from_outside("alice", Restriction::Locked, true).await.unwrap();
+        house.accounts.restrict_from_outside(&alice, Restriction::Locked, true).await.unwrap();
+        house.accounts.deactivate_from_outside(&alice, false).await.unwrap();
         house.changed.lock().clear();
         house.cut_off.store(true, Ordering::Relaxed);
-        assert!(matches!(errands.take_up(Kind::Account).await, Err(Error::Unavailable(_))));
-        assert_eq!(left().await, 1);
+        for kind in [Kind::Account, Kind::Departure] {
+            assert!(matches!(errands.take_up(kind).await, Err(Error::Unavailable(_))));
+            assert!(left(kind, &alice).await);
+        }
+        assert!(departed.lock().is_empty(), "whoever is remembered somewhere could come back");
         house.cut_off.store(false, Ordering::Relaxed);
-        assert!(!errands.take_up(Kind::Account).await.unwrap());
-        assert_eq!(left().await, 0);
-        assert_eq!(*house.changed.lock(), [alice]);
+        for kind in [Kind::Account, Kind::Departure] {
+            assert!(!errands.take_up(kind).await.unwrap());
+            assert!(!left(kind, &alice).await);
+        }
+        assert_eq!(*house.changed.lock(), [alice.clone(), alice.clone(), alice.clone()]);
+        assert_eq!(*departed.lock(), [alice]);
         tasks.join_all(Duration::from_secs(5)).await;
         drop(errands);
         drop(house);

@@ -2,11 +2,15 @@
 
 mod account;
 pub mod account_data;
+pub mod admin;
 pub mod api;
 pub mod app;
+pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod data_folder;
+pub mod database;
 pub mod db;
 mod delayed_event;
 mod device;
@@ -36,6 +40,7 @@ pub mod room;
 pub mod room_version;
 mod search;
 pub mod serve;
+pub mod server_name;
 pub mod signing;
 mod store;
 mod sync;

@@ -1,22 +1,24 @@
 //! The process: arguments, configuration, server.
 
 use std::{
-    io::{self, BufRead as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::Context as _;
 use hearth::{
+    admin::{self, Failure},
     api,
-    app::{Administration, App},
-    cli::{self, AdminCommand, Cli, Command, CreateUser, SendNotice},
+    app::App,
+    cause,
+    cli::{self, Cli, Command},
     clock::Clock,
-    config::{self, Config, RegistrationMode},
-    db::{self, Db},
+    config::{self, Config, LogFormat, RegistrationMode},
+    data_folder, database, db,
     metrics::Metrics,
     random::Random,
     serve::{self, Listeners},
+    server_name,
     tasks::{Reason, Tasks},
     telemetry,
 };
@@ -33,7 +35,11 @@ fn main() -> ExitCode {
     match run(&Cli::from_arguments()) {
         Ok(code) => code,
         Err(error) => {
-            let told = writeln!(io::stderr(), "hearth: {error:#}");
+            // Each error says its cause itself: a chain of them would say it again.
+            let told = match error.downcast_ref::<io::Error>() {
+                Some(error) => writeln!(io::stderr(), "hearth: {}", cause::in_words(error)),
+                None => writeln!(io::stderr(), "hearth: {error}"),
+            };
             if told.is_ok() { ExitCode::FAILURE } else { ExitCode::from(2) }
         }
     }
@@ -43,7 +49,11 @@ fn main() -> ExitCode {
 async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let load = || Config::load(cli.config.as_deref(), config::environment());
     match cli.chosen() {
-        Command::Serve => serve(load()?).await,
+        Command::Serve => {
+            let config = load()?;
+            telemetry::init(&config.log)?;
+            Ok(serve_and_log(cli, config).await)
+        }
         Command::CheckConfig(check) => {
             let config = load()?;
             show(&config)?;
@@ -52,7 +62,10 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Admin(command) => administrate(load()?, command).await,
+        Command::Admin(command) => match admin::run(&load()?, command).await {
+            Ok(()) | Err(Failure::Unheard) => Ok(ExitCode::SUCCESS),
+            Err(failure) => Err(failure.into()),
+        },
         Command::Completions { shell } => {
             cli::write_completions(shell, &mut io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -69,10 +82,17 @@ fn show(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the database and runs its migrations without keeping them.
+/// Opens the database, if there is one, and runs its migrations without keeping them.
 async fn check_database(config: &Config) -> anyhow::Result<()> {
-    let db = open(config).await?;
-    let pending = db.try_migrate().await?;
+    let file = database::find_file(config);
+    if file.as_ref().is_some_and(|file| !file.exists()) {
+        writeln!(io::stderr(), "There is no database yet: the first start makes {}.", database::shown(config))?;
+        return Ok(());
+    }
+    let db = database::open_existing(config).await?;
+    let explain = |error| database::explain(config, &error);
+    server_name::check(&db, &config.server_name).await.map_err(explain)?;
+    let pending = db.try_migrate().await.map_err(|error| explain(error.into()))?;
     let engine = db.engine();
     if pending.is_empty() {
         writeln!(io::stderr(), "The {engine} database is up to date.")?;
@@ -80,29 +100,49 @@ async fn check_database(config: &Config) -> anyhow::Result<()> {
         let names = pending.join(", ");
         writeln!(io::stderr(), "The {engine} database would be migrated at the next start: {names}. It works.")?;
     }
+    if let Some(warning) = data_folder::find_warning(&config.data_dir, file.as_deref()) {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
     db.close().await;
     Ok(())
 }
 
-async fn open(config: &Config) -> anyhow::Result<Db> {
-    std::fs::create_dir_all(&config.data_dir).with_context(|| {
-        format!("the data folder {} can't be made: change data_dir or its permissions", config.data_dir.display())
-    })?;
-    let url = config.database_url();
-    let opened = Db::connect(&url.to_connect(), config.database.max_connections).await;
-    opened.with_context(|| format!("the database {url} can't be opened: check database.url"))
-}
-
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    telemetry::init(&config.log)?;
+/// Runs the server. From its first line to its last, all is said in the log.
+async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
+    let (database, server_name) = (database::shown(&config), &config.server_name);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(cli), database, %server_name, "starting");
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    let code = match serve(cli, config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    };
+    tracing::info!("stopped");
+    code
+}
+
+/// Where the configuration comes from: the file, and the names of the variables.
+fn sources(cli: &Cli) -> String {
+    let file = cli.config.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    let file = file.map_or("no file".to_owned(), |path| path.display().to_string());
+    let variables = config::environment().map(|(name, _)| name).filter(|name| name != "HEARTH_CONFIG");
+    [file].into_iter().chain(variables).collect::<Vec<_>>().join(", ")
+}
+
+async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let (tasks, metrics, random) = (Tasks::new(), Metrics::new(), Random::system());
     serve::stop_on_signals(&tasks, config.shutdown_notice())?;
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
-    let Some(db) = unless_stopped(&tasks, open(&config)).await? else { return end(&tasks).await };
+    let opening = async { anyhow::Ok(database::open(&config).await?) };
+    let Some(db) = unless_stopped(&tasks, opening).await? else { return end(&tasks).await };
+    if let Some(warning) = data_folder::find_warning(&config.data_dir, database::find_file(&config).as_deref()) {
+        tracing::warn!("{warning}");
+    }
     let mut config = config;
     if config.cluster.advertise.is_none() {
         let database = db::find_host(&config.database_url().to_connect());
@@ -111,7 +151,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     let (clock, chance) = (Clock::system(), random.clone());
     let starting = Box::pin(App::start(config.clone(), db.clone(), clock, chance, tasks.clone(), metrics.clone()));
-    let Some(app) = unless_stopped(&tasks, async { anyhow::Ok(starting.await?) }).await? else {
+    let starting = async { anyhow::Ok(starting.await.map_err(|error| database::explain(&config, &error))?) };
+    let Some(app) = unless_stopped(&tasks, starting).await? else {
         let ended = end(&tasks).await;
         // Where a statement goes on for long it is left alone: nobody commits it any more.
         if tokio::time::timeout(DATABASE_PATIENCE, db.close()).await.is_err() {
@@ -122,7 +163,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     for url in listeners.urls() {
         tracing::info!("listening on {url}");
     }
-    welcome(&app, &listeners.urls()).await?;
+    welcome(cli, &app, &listeners.urls()).await?;
 
     let router = serve::layer(api::router(app.clone()), &metrics, &random);
     tokio::join!(listeners.serve(router, &tasks), metrics_listener.serve(metrics.router(), &tasks));
@@ -143,19 +184,19 @@ async fn unless_stopped<T>(tasks: &Tasks, step: impl Future<Output = anyhow::Res
 }
 
 /// Waits for the tasks, and tells whether it was an end as it should be.
-async fn end(tasks: &Tasks) -> anyhow::Result<ExitCode> {
+async fn end(tasks: &Tasks) -> anyhow::Result<()> {
     for task in tasks.join_all(TASKS_PATIENCE).await {
         tracing::warn!(%task, "a task did not end in time and was cut off");
     }
     match tasks.shutdown().find_reason() {
         Some(Reason::Failed(why)) => anyhow::bail!("{why}"),
-        _ => Ok(ExitCode::SUCCESS),
+        _ => Ok(()),
     }
 }
 
 /// Tells somebody who has just started a new server how to go on.
-async fn welcome(app: &App, urls: &[String]) -> anyhow::Result<()> {
-    if app.has_accounts().await? {
+async fn welcome(cli: &Cli, app: &App, urls: &[String]) -> anyhow::Result<()> {
+    if app.has_accounts().await.map_err(|error| database::explain(&app.config, &error))? {
         return Ok(());
     }
     let url = urls.first().map_or("the address above", String::as_str);
@@ -165,88 +206,18 @@ async fn welcome(app: &App, urls: &[String]) -> anyhow::Result<()> {
         RegistrationMode::Token => "People register with a token: hearth admin create-registration-token",
         RegistrationMode::Closed => "Nobody else can register until registration.mode is \"open\" or \"token\".",
     };
+    let file = cli.config.as_ref().map(|path| format!(" --config {}", path.display())).unwrap_or_default();
+    let make = format!("hearth{file} admin create-user --admin alice");
+    if app.config.log.format == LogFormat::Json {
+        let first = format!("Make the first account: {make} (with the same HEARTH_ variables as this server)");
+        tracing::info!(server_name = %name, url, first, then = join, "welcome: this is the first start, there are no accounts yet");
+        return Ok(());
+    }
     let mut out = io::stderr().lock();
     writeln!(out, "\nWelcome to Hearth. This is the first start of {name}; there are no accounts yet.\n")?;
-    writeln!(out, "  1. Make yours:     hearth admin create-user --admin alice")?;
-    writeln!(out, "                     (with the same --config and HEARTH_ variables as this server)")?;
+    writeln!(out, "  1. Make yours:     {make}")?;
+    writeln!(out, "                     (with the same HEARTH_ variables as this server)")?;
     writeln!(out, "  2. Open a client:  homeserver {url}, user name alice")?;
     writeln!(out, "  3. {join}\n")?;
     Ok(())
-}
-
-async fn administrate(config: Config, command: AdminCommand) -> anyhow::Result<ExitCode> {
-    let db = open(&config).await?;
-    let random = Random::system();
-    let administration = Administration::open(&config, db.clone(), Clock::system(), &random).await?;
-    let done = match command {
-        AdminCommand::CreateUser(create) => create_user(&administration, &random, &create).await,
-        AdminCommand::CreateRegistrationToken(create) => {
-            let token = administration.create_registration_token(create.uses, create.expires_in).await;
-            token.map_err(Into::into).map(|token| format!("{token}\n"))
-        }
-        AdminCommand::ShowAccount(account) => show_account(&administration, &account.name).await,
-        AdminCommand::LockAccount(account) => set_locked(&administration, &account.name, true).await,
-        AdminCommand::UnlockAccount(account) => set_locked(&administration, &account.name, false).await,
-        AdminCommand::SuspendAccount(account) => set_suspended(&administration, &account.name, true).await,
-        AdminCommand::UnsuspendAccount(account) => set_suspended(&administration, &account.name, false).await,
-        AdminCommand::SendNotice(notice) => send_notice(&administration, &notice).await,
-        AdminCommand::ListReports(list) => list_reports(&administration, list.limit).await,
-    };
-    drop(administration);
-    db.close().await;
-    write!(io::stdout(), "{}", done?)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// An account, as one line of JSON.
-async fn show_account(administration: &Administration, name: &str) -> anyhow::Result<String> {
-    Ok(format!("{}\n", serde_json::to_string(&administration.show_account(name).await?)?))
-}
-
-async fn set_locked(administration: &Administration, name: &str, locked: bool) -> anyhow::Result<String> {
-    let user_id = administration.set_locked(name, locked).await?;
-    let done = if locked { "Locked" } else { "Unlocked" };
-    Ok(format!("{done} {user_id}. A running server knows it within seconds.\n"))
-}
-
-async fn set_suspended(administration: &Administration, name: &str, suspended: bool) -> anyhow::Result<String> {
-    let user_id = administration.set_suspended(name, suspended).await?;
-    let done = if suspended { "Suspended" } else { "Ended the suspension of" };
-    Ok(format!("{done} {user_id}. A running server knows it within seconds.\n"))
-}
-
-async fn send_notice(administration: &Administration, notice: &SendNotice) -> anyhow::Result<String> {
-    let count = administration.send_notice(notice.name.as_deref(), &notice.text).await?;
-    let whom = if count == 1 { "one user".to_owned() } else { format!("{count} users") };
-    Ok(format!("The notice to {whom} is on its way: a running server sends it within seconds.\n"))
-}
-
-/// The reports, a line of JSON each.
-async fn list_reports(administration: &Administration, limit: u32) -> anyhow::Result<String> {
-    let mut lines = String::new();
-    for report in administration.list_reports(limit).await? {
-        lines.push_str(&serde_json::to_string(&report)?);
-        lines.push('\n');
-    }
-    Ok(lines)
-}
-
-/// Makes an account and tells what its owner needs to know.
-async fn create_user(administration: &Administration, random: &Random, create: &CreateUser) -> anyhow::Result<String> {
-    let given = if create.password_stdin {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
-        let password = line.trim_end_matches(['\r', '\n']).to_owned();
-        anyhow::ensure!(!password.is_empty(), "standard input holds no password");
-        Some(password)
-    } else {
-        None
-    };
-    let password = given.clone().unwrap_or_else(|| random.token(20));
-    let user_id = administration.create_user(&create.name, &password, create.admin).await?;
-    let role = if create.admin { "administrator" } else { "user" };
-    Ok(match given {
-        Some(_) => format!("Made the {role} {user_id}.\n"),
-        None => format!("Made the {role} {user_id}.\nPassword: {password}\n"),
-    })
 }

@@ -94,6 +94,11 @@ pub(crate) struct Peer {
     pub(crate) address: String,
 }
 
+/// Whether a node is alive on this database. On SQLite nobody writes down that one is.
+pub(crate) async fn any_alive(db: &Db) -> DbResult<bool> {
+    Ok(node::list(&mut db.read().await?).await?.iter().any(is_alive))
+}
+
 impl Nodes {
     /// Enters the nodes of this database, and waits until all that live have noticed. `address` is where the others
     /// reach this one.

@@ -44,6 +44,7 @@ use self::{
     unix::SocketFile,
 };
 use crate::{
+    cause,
     config::{Config, Listen, Network},
     metrics::{self, Metrics},
     random::Random,
@@ -76,19 +77,19 @@ pub enum BindError {
     NoFolder(Listen),
     #[error(transparent)]
     Certificate(#[from] tls::CertificateError),
-    #[error("cannot listen on {address}: {source}")]
-    Other { address: Listen, source: io::Error },
+    #[error("cannot listen on {address}: {}", cause::in_words(error))]
+    Other { address: Listen, error: io::Error },
 }
 
 impl BindError {
-    fn new(address: &Listen, source: io::Error) -> Self {
+    fn new(address: &Listen, error: io::Error) -> Self {
         let address = address.clone();
-        match source.kind() {
+        match error.kind() {
             io::ErrorKind::AddrInUse => Self::InUse(address),
             io::ErrorKind::AddrNotAvailable => Self::NotHere(address),
             io::ErrorKind::PermissionDenied => Self::NotPermitted(address),
             io::ErrorKind::NotFound => Self::NoFolder(address),
-            _ => Self::Other { address, source },
+            _ => Self::Other { address, error },
         }
     }
 }
@@ -163,8 +164,8 @@ impl Listeners {
         async move {
             for (url, ended) in join_all(listeners).await {
                 if let Err(error) = ended {
-                    tracing::error!(%url, %error, "a listener has failed");
-                    shutdown.fail(format!("the listener {url} has failed: {error}"));
+                    tracing::error!(%url, error = cause::in_words(&error), "a listener has failed");
+                    shutdown.fail(format!("the listener {url} has failed"));
                 }
             }
         }

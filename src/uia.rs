@@ -261,7 +261,14 @@ impl Uia {
     }
 
     /// It must be the password of the user who is asking, whomever the client names.
+    ///
+    /// Whoever names somebody else is refused for good, whatever the password: it is not looked at.
     async fn check_password(&self, demand: &Demand<'_>, given: &Password) -> Result<Result<(), Refusal>> {
+        if let (Some(user_id), Some(name)) = (demand.user_id, Named::of(&given.identifier))
+            && self.accounts.is_name_of_another(user_id, name)
+        {
+            return Err(Error::forbidden("It takes your own password to do this, not that of somebody else"));
+        }
         let right = match (demand.user_id, Named::of(&given.identifier)) {
             (Some(user_id), Some(name)) => self.accounts.is_password_of(user_id, name, &given.password).await?,
             _ => false,

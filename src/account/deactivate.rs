@@ -6,6 +6,7 @@ use ruma::UserId;
 
 use super::Accounts;
 use crate::{
+    db::Tx,
     error::Result,
     store::{
         account, delayed_event,
@@ -22,24 +23,31 @@ impl Accounts {
     /// has to be done is remembered until it is.
     pub(crate) async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
-        account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
-        account::deactivate(&mut tx, user_id, self.now()).await?;
-        device::delete(&mut tx, user_id, Which::All).await?;
-        token::delete_orphans(&mut tx, user_id).await?;
-        token::delete_login_tokens(&mut tx, user_id).await?;
-        token::delete_openid_tokens(&mut tx, user_id).await?;
-        uia::delete_of_user(&mut tx, user_id).await?;
-        filter::delete_all(&mut tx, user_id).await?;
-        delayed_event::delete_of_user(&mut tx, user_id).await?;
-        threepid::forget_resets(&mut tx, user_id).await?;
-        threepid::delete_of_user(&mut tx, user_id).await?;
-        if erase {
-            account::erase(&mut tx, user_id).await?;
-            profile::delete_all(&mut tx, user_id).await?;
-        }
-        user_directory::remove(&mut tx, user_id).await?;
+        self.deactivate_within(&mut tx, user_id, erase).await?;
         tx.commit().await?;
         self.devices_changed(user_id).await;
         Ok(())
+    }
+
+    /// What there is to do in the database. May be done again, for instance to erase after all.
+    pub(super) async fn deactivate_within(&self, tx: &mut Tx, user_id: &UserId, erase: bool) -> Result<()> {
+        let account = account::lock(tx, user_id).await?.ok_or_else(super::no_such_user)?;
+        if !account.deactivated {
+            account::deactivate(tx, user_id, self.now()).await?;
+        }
+        device::delete(tx, user_id, Which::All).await?;
+        token::delete_orphans(tx, user_id).await?;
+        token::delete_login_tokens(tx, user_id).await?;
+        token::delete_openid_tokens(tx, user_id).await?;
+        uia::delete_of_user(tx, user_id).await?;
+        filter::delete_all(tx, user_id).await?;
+        delayed_event::delete_of_user(tx, user_id).await?;
+        threepid::forget_resets(tx, user_id).await?;
+        threepid::delete_of_user(tx, user_id).await?;
+        if erase {
+            account::erase(tx, user_id).await?;
+            profile::delete_all(tx, user_id).await?;
+        }
+        Ok(user_directory::remove(tx, user_id).await?)
     }
 }

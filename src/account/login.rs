@@ -172,7 +172,7 @@ impl Accounts {
 
 /// With the old password, the mails go that were to replace it: somebody else may have read one of them. That is so
 /// whether or not other devices stay logged in: those the user can see and end, a mail not.
-async fn set_password(tx: &mut Tx, user_id: &UserId, hash: &str) -> Result<()> {
+pub(super) async fn set_password(tx: &mut Tx, user_id: &UserId, hash: &str) -> Result<()> {
     account::set_password(tx, user_id, hash).await?;
     Ok(addresses::forget_resets(tx, user_id).await?)
 }

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#identifier-types>
 
-use ruma::{OwnedUserId, api::client::uiaa::UserIdentifier};
+use ruma::{OwnedUserId, UserId, api::client::uiaa::UserIdentifier};
 
 use super::{Accounts, localpart};
 use crate::{
@@ -39,6 +39,14 @@ impl Accounts {
     /// Whom somebody means who types `name` to log in, in small letters: one key for all spellings.
     pub(crate) fn meant(&self, name: &str) -> Option<OwnedUserId> {
         localpart::meant(&name.to_ascii_lowercase(), &self.0.server_name)
+    }
+
+    /// Whether a name is another local user's for certain, who need not exist. Whose an address is, is not told.
+    pub(crate) fn is_name_of_another(&self, user_id: &UserId, name: Named<'_>) -> bool {
+        let Named::User(name) = name else { return false };
+        let mut meant =
+            [localpart::meant(name, &self.0.server_name), self.meant(name)].into_iter().flatten().peekable();
+        meant.peek().is_some() && meant.all(|meant| meant != user_id)
     }
 
     /// A user ID as it was typed, else in small letters: nobody is refused for a capital at the start of the name.

@@ -3,7 +3,10 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#token-authenticated-registration>
 
 use super::Accounts;
-use crate::{error::Result, store::registration};
+use crate::{
+    error::Result,
+    store::registration::{self, RegistrationToken},
+};
 
 const LENGTH: usize = 16;
 
@@ -18,6 +21,19 @@ impl Accounts {
         registration::insert_token(&mut tx, &token, uses, expires_ts).await?;
         tx.commit().await?;
         Ok(token)
+    }
+
+    /// Every registration token, also those that are used up or have expired.
+    pub(crate) async fn list_registration_tokens(&self) -> Result<Vec<RegistrationToken>> {
+        Ok(registration::list_tokens(&mut self.0.db.read().await?).await?)
+    }
+
+    /// Ends a registration token for whoever has not registered with it yet, or says false where there is none.
+    pub(crate) async fn revoke_registration_token(&self, token: &str) -> Result<bool> {
+        let mut tx = self.0.db.begin().await?;
+        let revoked = registration::delete_token(&mut tx, token).await?;
+        tx.commit().await?;
+        Ok(revoked)
     }
 
     /// Whether the token would let somebody register now. Only registering uses it.

@@ -3,18 +3,13 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#account-locking> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#account-suspension>
 
-use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
+use ruma::{UserId, api::error::ErrorKind};
 
-use super::{Accounts, Caller, Restriction, Restrictions, login::deactivated, no_such_user};
+use super::{Accounts, Caller, Restriction, Restrictions, no_such_user};
 use crate::{
     error::{Error, Result},
-    store::{
-        account::{self, Account},
-        errand::{self, Errand},
-    },
+    store::account::{self, Account},
 };
-
-const ERRAND_ID_LENGTH: usize = 16;
 
 impl Accounts {
     /// Whether an account is restricted, for an administrator who asks.
@@ -45,33 +40,6 @@ impl Accounts {
         tracing::info!(%user_id, by = %by.user_id, ?restriction, restricted, "an account was restricted or freed");
         self.devices_changed(user_id).await;
         Ok(())
-    }
-
-    /// The same for the operator, who may restrict administrators too. It holds at once for whoever looks into the
-    /// database; that memory is to forget what it knows is left as an errand to a running node.
-    pub(crate) async fn restrict_from_outside(
-        &self,
-        name: &str,
-        restriction: Restriction,
-        restricted: bool,
-    ) -> Result<OwnedUserId> {
-        let user_id = self.find_account(name.into()).await?.ok_or_else(no_such_user)?.user_id;
-        let mut tx = self.0.db.begin().await?;
-        let account = account::lock(&mut tx, &user_id).await?.ok_or_else(no_such_user)?;
-        if account.deactivated {
-            return Err(deactivated());
-        }
-        let now = self.now();
-        account::restrict(&mut tx, &user_id, restriction, restricted.then_some(now)).await?;
-        let errand = Errand { id: self.0.random.token(ERRAND_ID_LENGTH), user_id: user_id.clone(), body: None };
-        errand::insert(&mut tx, errand::Kind::Account, &errand, now).await?;
-        tx.commit().await?;
-        Ok(user_id)
-    }
-
-    /// Makes every node look an account up again that was changed from outside.
-    pub(crate) async fn changed_from_outside(&self, user_id: &UserId) -> Result<()> {
-        self.try_devices_changed(user_id).await
     }
 
     /// Looked at before the account is, so that nobody else learns who has one.

@@ -10,7 +10,6 @@ use axum::{
     extract::RawPathParams,
 };
 use http::{Method, request::Parts};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
     error::{DeserializationError, ErrorKind, FromHttpRequestError},
@@ -19,6 +18,7 @@ use serde::de::IgnoredAny;
 
 use super::{
     auth::Authenticate,
+    body::collect,
     error::{ApiError, ApiResult},
 };
 use crate::{app::App, error::Error, serve::ClientAddress};
@@ -55,33 +55,6 @@ where
     }
 }
 
-/// The whole body, if it is no longer than `limit` bytes.
-pub(super) async fn collect(mut body: Body, limit: usize) -> ApiResult<Bytes> {
-    match Limited::new(&mut body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.is::<LengthLimitError>() => {
-            drain(body).await;
-            Err(Error::refused(ErrorKind::TooLarge, format!("The request body is larger than {limit} bytes")).into())
-        }
-        Err(_) => Err(Error::refused(ErrorKind::NotJson, "The request body ended early").into()),
-    }
-}
-
-/// How much of a body that is too large is thrown away.
-const DRAINED: usize = 16 * 1024 * 1024;
-
-/// Reads the rest of a body for nothing. Whoever is answered while they send may not hear it, and the connection is
-/// closed then, on which they may have sent their next request.
-async fn drain(mut body: Body) {
-    let mut drained = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        drained += frame.data_ref().map_or(0, Bytes::len);
-        if drained > DRAINED {
-            return;
-        }
-    }
-}
-
 /// An absent body is read as an empty object; anything else must be JSON.
 fn check_json(method: &Method, body: &[u8]) -> ApiResult<()> {
     if body.is_empty() || method == Method::GET || method == Method::HEAD {
@@ -108,7 +81,7 @@ fn read_ruma<R: IncomingRequest>(parts: &mut Parts, body: &Bytes, path: &[&str])
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>
-fn named(error: &DeserializationError) -> ApiError {
+pub(super) fn named(error: &DeserializationError) -> ApiError {
     let message = error.to_string();
     let kind = match error {
         _ if message.starts_with("missing field") => ErrorKind::MissingParam,

@@ -14,7 +14,7 @@ use axum::{
 };
 use http::{Method, StatusCode, request::Parts};
 
-use super::{error::ApiError, extract::collect, route::BODY_LIMIT};
+use super::{body::collect, error::ApiError, route::BODY_LIMIT};
 use crate::{
     app::App,
     error::Error,

@@ -43,12 +43,7 @@ const PER_SECOND: &str = "a number above 0, such as 0.5";
 const BURST: &str = "a whole number from 1 to 1000000";
 
 pub(super) static KEYS: &[Key] = &[
-    Key {
-        path: "server_name",
-        kind: Text,
-        expects: "a server name such as \"example.org\"",
-        parse: parses::<OwnedServerName>,
-    },
+    Key { path: "server_name", kind: Text, expects: "a server name such as \"example.org\"", parse: server_name },
     Key { path: "data_dir", kind: Text, expects: "the path of a folder", parse: not_empty },
     Key {
         path: "listen",
@@ -350,6 +345,13 @@ fn parses<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
 /// One of a few words, which the key's expectation lists already.
 fn is_one_of<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
     parses::<T>(value).or(Err(String::new()))
+}
+
+/// Names are compared letter by letter everywhere, so that one in capitals would be another server.
+fn server_name(value: &Value) -> Result<(), String> {
+    let name: OwnedServerName = read(value)?;
+    let small = name.as_str().to_ascii_lowercase();
+    if small == name.as_str() { Ok(()) } else { Err(format!("write it in small letters, `{small}`")) }
 }
 
 fn not_empty(value: &Value) -> Result<(), String> {

@@ -256,6 +256,10 @@ fn an_unknown_key_is_told_with_the_nearest_known_one() {
 fn a_wrong_value_is_told_with_what_was_expected() {
     for (file, problem) in [
         (
+            "server_name = 'Example.org'",
+            "`server_name` must be a server name such as \"example.org\"; write it in small letters, `example.org`",
+        ),
+        (
             "listen = 'all'",
             "`listen` must be a list of addresses such as \"127.0.0.1:8008\", \"[::1]:8008\", \
              \"tls:0.0.0.0:8448\" or \"unix:/run/hearth.sock\"; this is the text \"all\"",

@@ -8,7 +8,7 @@ mod user_directory;
 use futures_util::future::BoxFuture;
 use sqlx::Executor as _;
 
-use super::{Db, DbError, DbResult, Engine, EngineRef, Tx, args, statements};
+use super::{Conn, Db, DbError, DbResult, Engine, EngineRef, Tx, args, statements};
 
 /// One step of the schema, as both engines spell it.
 struct Migration {
@@ -51,6 +51,7 @@ static MIGRATIONS: &[Migration] = migrations![
     12 "0012_threads",
     13 "0013_words" then user_directory::fill,
     14 "0014_errands_in_order",
+    23 "0023_server",
 ];
 
 statements! {
@@ -59,6 +60,8 @@ statements! {
     LOCK_MIGRATIONS = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720318)::text";
     LIST_MIGRATIONS = "SELECT version, name FROM migrations ORDER BY version";
     RECORD_MIGRATION = "INSERT INTO migrations (version, name) VALUES ($1, $2)";
+    FIND_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1"
+        | "SELECT 1 WHERE to_regclass($1) IS NOT NULL";
 }
 
 /// Why the schema could not be brought up to date.
@@ -69,8 +72,18 @@ pub enum MigrateError {
          Start the newer release, or restore a backup from before the upgrade"
     )]
     FromTheFuture { name: String, known: i64 },
-    #[error("migration {name} failed and was rolled back: {source}")]
-    Failed { name: &'static str, source: DbError },
+    #[error("migration {name} failed and was rolled back: {error}")]
+    Failed { name: &'static str, error: DbError },
+    #[error(
+        "there is no Hearth in this database yet: start the server once, or see that this command has the same --config \
+         and HEARTH_ variables as the server"
+    )]
+    Empty,
+    #[error(
+        "the database was last used by an older Hearth: it lacks migration {0}. Start this release's server once, \
+         which migrates it, or use the hearth that the server runs"
+    )]
+    FromThePast(&'static str),
     #[error(transparent)]
     Db(#[from] DbError),
 }
@@ -87,7 +100,7 @@ impl Db {
                 tx.commit().await?;
                 return Ok(ran);
             };
-            apply(&mut tx, next).await.map_err(|source| MigrateError::Failed { name: next.name, source })?;
+            apply(&mut tx, next).await.map_err(|error| MigrateError::Failed { name: next.name, error })?;
             tx.commit().await?;
             ran.push(next.name);
         }
@@ -99,16 +112,36 @@ impl Db {
         tx.execute(&CREATE_MIGRATIONS, args![]).await?;
         let pending = pending(&mut tx).await?;
         for migration in &pending {
-            apply(&mut tx, migration).await.map_err(|source| MigrateError::Failed { name: migration.name, source })?;
+            apply(&mut tx, migration).await.map_err(|error| MigrateError::Failed { name: migration.name, error })?;
         }
         Ok(pending.iter().map(|m| m.name).collect())
     }
+
+    /// Refuses a database whose schema is not this release's, and changes nothing.
+    pub async fn check_migrated(&self) -> Result<(), MigrateError> {
+        let mut conn = self.read().await?;
+        if !conn.has_table("migrations").await? {
+            return Err(MigrateError::Empty);
+        }
+        match pending(&mut conn).await?.as_slice() {
+            [] => Ok(()),
+            all if all.len() == MIGRATIONS.len() => Err(MigrateError::Empty),
+            [next, ..] => Err(MigrateError::FromThePast(next.name)),
+        }
+    }
 }
 
-async fn pending(tx: &mut Tx) -> Result<Vec<&'static Migration>, MigrateError> {
+impl Conn {
+    /// Whether there is a table of that name.
+    pub(crate) async fn has_table(&mut self, name: &str) -> DbResult<bool> {
+        Ok(self.find(&FIND_TABLE, args![name]).await?.is_some())
+    }
+}
+
+async fn pending(conn: &mut Conn) -> Result<Vec<&'static Migration>, MigrateError> {
     let known = MIGRATIONS.last().map_or(0, |m| m.version);
     let mut done = Vec::new();
-    for row in tx.list(&LIST_MIGRATIONS, args![]).await? {
+    for row in conn.list(&LIST_MIGRATIONS, args![]).await? {
         let version: i64 = row.get(0)?;
         if version > known {
             return Err(MigrateError::FromTheFuture { name: row.get(1)?, known });
@@ -168,7 +201,26 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn who_migrates_nothing_refuses_what_is_not_migrated() {
+        for database in testing::databases().await {
+            let db = database.db();
+            db.check_migrated().await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            tx.execute(&FORGET_MIGRATION, args!["0014_errands_in_order"]).await.unwrap();
+            tx.commit().await.unwrap();
+            let old = db.check_migrated().await.unwrap_err().to_string();
+            assert!(old.contains("0014_errands_in_order") && old.contains("older Hearth"), "{old}");
+            let mut tx = db.begin().await.unwrap();
+            tx.execute(&DROP_MIGRATIONS, args![]).await.unwrap();
+            tx.commit().await.unwrap();
+            assert!(matches!(db.check_migrated().await, Err(MigrateError::Empty)));
+            database.close().await;
+        }
+    }
+
     statements! {
+        DROP_MIGRATIONS = "DROP TABLE migrations";
         DROP_RELATIONS = "DROP TABLE relations";
         FORGET_MIGRATION = "DELETE FROM migrations WHERE name = $1";
         INSERT_EVENT = "INSERT INTO events (position, event_id, room_id, sender, standing, notifies, json)

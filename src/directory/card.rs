@@ -3,18 +3,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
-    OwnedRoomId, RoomId, RoomVersionId, UInt,
-    events::{
-        StateEventType,
-        room::{
-            avatar::RoomAvatarEventContent, canonical_alias::RoomCanonicalAliasEventContent,
-            encryption::RoomEncryptionEventContent, guest_access::GuestAccess,
-            guest_access::RoomGuestAccessEventContent, history_visibility::HistoryVisibility,
-        },
-    },
-    room::{JoinRule, JoinRuleSummary, RoomSummary, RoomType},
+    EventEncryptionAlgorithm, OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId, UInt,
+    events::{StateEventType, room::history_visibility::HistoryVisibility},
+    room::RoomType,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     db::{Conn, DbResult},
@@ -41,7 +35,7 @@ pub(super) const KINDS: [&str; 10] = [
 /// What is told of a room.
 #[derive(Debug)]
 pub(crate) struct Card {
-    pub(crate) summary: RoomSummary,
+    pub(crate) summary: Summary,
     /// The rooms of a space, in the order in which clients show them.
     pub(crate) children: Vec<Arc<Pdu>>,
     /// Name, topic and alias, folded to be searched in.
@@ -50,21 +44,66 @@ pub(crate) struct Card {
     pub(super) position: Position,
 }
 
-#[derive(Deserialize)]
-struct Name {
-    name: String,
+/// The part of it that everybody reads who may know of the room.
+///
+/// ruma's type can't be written where a room has a join rule that ruma does not know, and says nothing where everybody
+/// may join.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) room_id: OwnedRoomId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) canonical_alias: Option<OwnedRoomAliasId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) avatar_url: Option<OwnedMxcUri>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) room_type: Option<RoomType>,
+    pub(crate) num_joined_members: UInt,
+    /// As the room has it, whatever that means.
+    pub(crate) join_rule: String,
+    /// For rules that let members of other rooms in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allowed_room_ids: Option<Vec<OwnedRoomId>>,
+    pub(crate) world_readable: bool,
+    pub(crate) guest_can_join: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encryption: Option<EventEncryptionAlgorithm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) room_version: Option<RoomVersionId>,
 }
 
-#[derive(Deserialize)]
-struct Topic {
-    topic: String,
+impl Summary {
+    /// What the directory says of a room.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms>
+    pub(crate) fn as_published(&self) -> Self {
+        Self { allowed_room_ids: None, encryption: None, room_version: None, ..self.clone() }
+    }
 }
 
-#[derive(Deserialize)]
-struct Create {
-    #[serde(rename = "type")]
-    kind: Option<RoomType>,
-    room_version: Option<RoomVersionId>,
+/// The text in one field of a piece of state, if there is any: a room may hold anything.
+fn text(state: &State, kind: &StateEventType, field: &str) -> Option<String> {
+    let mut content: Map<String, Value> = state.content(kind)?;
+    match content.remove(field) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+/// The rooms that join rules name whose members may join.
+fn allowed_rooms(state: &State) -> Vec<OwnedRoomId> {
+    let content: Option<Map<String, Value>> = state.content(&StateEventType::RoomJoinRules);
+    let conditions = content.as_ref().and_then(|content| content.get("allow")?.as_array());
+    let room = |condition: &Value| {
+        let is_membership = condition.get("type")?.as_str()? == "m.room_membership";
+        OwnedRoomId::try_from(condition.get("room_id")?.as_str()?).ok().filter(|_| is_membership)
+    };
+    conditions.into_iter().flatten().filter_map(room).collect()
 }
 
 #[derive(Default, Deserialize)]
@@ -77,29 +116,29 @@ struct Child {
 
 impl Card {
     fn new(room_id: OwnedRoomId, state: &State, joined: i64, position: Position) -> Self {
-        let create: Option<Create> = state.content(&StateEventType::RoomCreate);
-        let rule: Option<JoinRule> = state.content(&StateEventType::RoomJoinRules);
-        let guests: Option<RoomGuestAccessEventContent> = state.content(&StateEventType::RoomGuestAccess);
-        let mut summary = RoomSummary::new(
+        let has_create = state.find(&StateEventType::RoomCreate).is_some();
+        let version = text(state, &StateEventType::RoomCreate, "room_version");
+        // An empty rule is one that nobody knows; none at all is the one that rooms begin with.
+        let rules: Option<Map<String, Value>> = state.content(&StateEventType::RoomJoinRules);
+        let rule = rules.as_ref().and_then(|rules| rules.get("join_rule")?.as_str()).unwrap_or("invite");
+        let summary = Summary {
             room_id,
-            rule.map_or(JoinRuleSummary::Invite, Into::into),
-            guests.is_some_and(|content| content.guest_access == GuestAccess::CanJoin),
-            UInt::try_from(joined).unwrap_or_default(),
-            state.history_visibility() == HistoryVisibility::WorldReadable,
-        );
-        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-        summary.name = state.content(&StateEventType::RoomName).and_then(|content: Name| filled(content.name));
-        summary.topic = state.content(&StateEventType::RoomTopic).and_then(|content: Topic| filled(content.topic));
-        let alias: Option<RoomCanonicalAliasEventContent> = state.content(&StateEventType::RoomCanonicalAlias);
-        summary.canonical_alias = alias.and_then(|content| content.alias);
-        let avatar: Option<RoomAvatarEventContent> = state.content(&StateEventType::RoomAvatar);
-        summary.avatar_url = avatar.and_then(|content| content.url).filter(|url| !url.as_str().is_empty());
-        let encryption: Option<RoomEncryptionEventContent> = state.content(&StateEventType::RoomEncryption);
-        summary.encryption = encryption.map(|content| content.algorithm);
-        if let Some(Create { kind, room_version }) = create {
-            summary.room_type = kind;
-            summary.room_version = room_version.or(Some(RoomVersionId::V1));
-        }
+            canonical_alias: text(state, &StateEventType::RoomCanonicalAlias, "alias")
+                .and_then(|alias| alias.try_into().ok()),
+            name: text(state, &StateEventType::RoomName, "name"),
+            topic: text(state, &StateEventType::RoomTopic, "topic"),
+            avatar_url: text(state, &StateEventType::RoomAvatar, "url").map(Into::into),
+            room_type: text(state, &StateEventType::RoomCreate, "type").map(Into::into),
+            num_joined_members: UInt::try_from(joined).unwrap_or_default(),
+            join_rule: rule.to_owned(),
+            allowed_room_ids: matches!(rule, "restricted" | "knock_restricted").then(|| allowed_rooms(state)),
+            world_readable: state.history_visibility() == HistoryVisibility::WorldReadable,
+            guest_can_join: text(state, &StateEventType::RoomGuestAccess, "guest_access")
+                .is_some_and(|access| access == "can_join"),
+            encryption: text(state, &StateEventType::RoomEncryption, "algorithm").map(Into::into),
+            room_version: has_create
+                .then(|| version.and_then(|version| version.try_into().ok()).unwrap_or(RoomVersionId::V1)),
+        };
         let words =
             [summary.name.as_deref(), summary.topic.as_deref(), summary.canonical_alias.as_ref().map(AsRef::as_ref)];
         let words = words::fold(&words.into_iter().flatten().collect::<Vec<_>>().join("\n"));
@@ -121,13 +160,7 @@ impl Card {
 
     /// The rooms whose members may join.
     pub(super) fn allowed_rooms(&self) -> impl Iterator<Item = &RoomId> {
-        let allowed = match &self.summary.join_rule {
-            JoinRuleSummary::Restricted(restricted) | JoinRuleSummary::KnockRestricted(restricted) => {
-                restricted.allowed_room_ids.as_slice()
-            }
-            _ => &[],
-        };
-        allowed.iter().map(AsRef::as_ref)
+        self.summary.allowed_room_ids.iter().flatten().map(AsRef::as_ref)
     }
 
     pub(super) fn is_space(&self) -> bool {

@@ -140,13 +140,6 @@ impl<'a> Judge<'a> {
                 return Judgement::Duplicate(event_id.clone());
             }
         }
-        let aliases = match self.aliases_after(write) {
-            Ok(aliases) => aliases,
-            Err(judgement) => return judgement,
-        };
-        if write.facts.iter().any(|fact| !self.is_expected(fact)) {
-            return Judgement::Conflict;
-        }
         let mut heads: BTreeMap<&RoomId, Option<&RoomHead>> = BTreeMap::new();
         for event in &write.events {
             let room = event.pdu.room_id();
@@ -156,6 +149,15 @@ impl<'a> Judge<'a> {
                 return Judgement::Stale(room.to_owned());
             }
             heads.insert(room, Some(&event.head));
+        }
+        // After the heads: what stands against a write that is built again may be gone then, as where two nodes upgrade
+        // one room and both would move its aliases.
+        let aliases = match self.aliases_after(write) {
+            Ok(aliases) => aliases,
+            Err(judgement) => return judgement,
+        };
+        if write.facts.iter().any(|fact| !self.is_expected(fact)) {
+            return Judgement::Conflict;
         }
         self.heads.extend(heads);
         for (alias, room) in aliases {

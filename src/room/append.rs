@@ -13,7 +13,7 @@ use ruma::{
     api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 
-use super::{Inner, Room, Rooms, State, auth, highlight, owned_state};
+use super::{Inner, Room, Rooms, State, auth, highlight};
 use crate::{
     error::{Error, Result},
     event::{Draft, DraftError, Pdu, Place, Standing, StateChange, Transaction},
@@ -168,13 +168,21 @@ impl Rooms {
     }
 
     /// Founds a room that takes the place of another, in one write: `plan` looks at the old room and says how
-    /// the new one begins and, once that has an identifier, what happens to the old one. Tells the identifier.
-    pub async fn succeed<F>(&self, old: &RoomId, plan: impl Fn(&Head) -> Result<(Founding, F)>) -> Result<OwnedRoomId>
+    /// the new one begins and, once that has an identifier, what happens to the old one; or which event has had the old
+    /// room replaced already. Returns the identifier of the new room, or that event.
+    pub async fn succeed<F>(
+        &self,
+        old: &RoomId,
+        plan: impl Fn(&Head) -> Result<Result<(Founding, F), OwnedEventId>>,
+    ) -> Result<Result<OwnedRoomId, OwnedEventId>>
     where
         F: FnOnce(&RoomId) -> Plan,
     {
         let appended = self.append_built(old, |head| {
-            let (founding, then) = plan(head)?;
+            let (founding, then) = match plan(head)? {
+                Ok(replacement) => replacement,
+                Err(event_id) => return Ok(Err(event_id)),
+            };
             let (room_id, _, (mut write, mut pdus)) = self.build_new(founding)?;
             let (in_old, pdus_in_old) = self.build(head, Some(old), then(&room_id))?;
             write.events.extend(in_old.events);
@@ -183,10 +191,12 @@ impl Rooms {
             Ok(Ok((write, pdus)))
         });
         match appended.await? {
-            Appended::Done(pdus) => pdus.first().map(|create| create.room_id().to_owned()),
-            Appended::Before(_) => None,
+            Appended::Done(pdus) => {
+                let new = pdus.first().map(|create| create.room_id().to_owned());
+                new.map(Ok).ok_or_else(|| Error::broken("a room was founded without events"))
+            }
+            Appended::Before(event_id) => Ok(Err(event_id)),
         }
-        .ok_or_else(|| Error::broken("a room was founded without events"))
     }
 
     /// Builds on the room's pending head, under its lock, and waits for the log. The inner error of `build` is
@@ -335,8 +345,8 @@ impl Rooms {
         };
         let pdu =
             draft.sign(&place, self.now(), &self.0.server_name, &self.0.key, head.rules).map_err(refused_draft)?;
-        auth::check(&pdu, &head.state).map_err(|rule| match owned_state::malformed(&pdu) {
-            Some(malformed) => Error::bad_json(format!("Nobody can send this: {malformed}")),
+        auth::check(&pdu, &head.state).map_err(|rule| match auth::contradiction(&pdu, &head.state) {
+            Some(contradiction) => Error::bad_json(format!("Nobody can send this: {contradiction}")),
             None => Error::forbidden(format!("The room does not allow this: {rule}")),
         })?;
         let pdu = Arc::new(pdu);

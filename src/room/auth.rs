@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use ruma::{
     OwnedEventId,
-    events::{StateEventType, TimelineEventType},
-    room_version_rules::RoomVersionRules,
-    state_res::{auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules},
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    room_version_rules::{AuthorizationRules, RoomVersionRules},
+    state_res::{
+        auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+        events::{RoomMemberEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField},
+    },
 };
 use serde_json::value::RawValue;
 
@@ -54,6 +57,56 @@ pub fn check(pdu: &Pdu, state: &State) -> Result<(), String> {
         state.get(&kind.to_string(), state_key).map(Arc::clone)
     })?;
     owned_state::check(pdu, state)
+}
+
+/// Why nobody could send an event to this room, whatever their power: what it says is wrong in itself. None where
+/// somebody else might, or somebody at another time.
+pub fn contradiction(pdu: &Pdu, state: &State) -> Option<String> {
+    let contradiction = match pdu.kind() {
+        TimelineEventType::RoomCreate => {
+            state.find(&StateEventType::RoomCreate).map(|_| "a room is created once".to_owned())
+        }
+        TimelineEventType::RoomPowerLevels => read_power_levels(pdu, state).err(),
+        TimelineEventType::RoomMember => match RoomMemberEvent::new(pdu).membership() {
+            Ok(
+                MembershipState::Ban
+                | MembershipState::Invite
+                | MembershipState::Join
+                | MembershipState::Knock
+                | MembershipState::Leave,
+            ) => None,
+            Ok(unknown) => Some(format!("there is no membership {unknown}")),
+            Err(error) => Some(error),
+        },
+        _ => None,
+    };
+    contradiction.or_else(|| owned_state::malformed(pdu))
+}
+
+/// Reads power levels as the authorization rules do.
+fn read_power_levels(pdu: &Pdu, state: &State) -> Result<(), String> {
+    const NUMBERS: [RoomPowerLevelsIntField; 7] = [
+        RoomPowerLevelsIntField::UsersDefault,
+        RoomPowerLevelsIntField::EventsDefault,
+        RoomPowerLevelsIntField::StateDefault,
+        RoomPowerLevelsIntField::Ban,
+        RoomPowerLevelsIntField::Redact,
+        RoomPowerLevelsIntField::Kick,
+        RoomPowerLevelsIntField::Invite,
+    ];
+    let (levels, rules): (_, &AuthorizationRules) = (RoomPowerLevelsEvent::new(pdu), &pdu.rules().authorization);
+    for field in NUMBERS {
+        levels.get_as_int(field, rules)?;
+    }
+    levels.events(rules)?;
+    levels.notifications(rules)?;
+    let users = levels.users(rules)?;
+    let creators = state.creators(pdu.rules());
+    let named = users.and_then(|users| creators.iter().find(|creator| users.contains_key(*creator)));
+    match named.filter(|_| rules.explicitly_privilege_room_creators) {
+        Some(creator) => Err(format!("{creator} is a creator of the room and has no power level, but more than any")),
+        None => Ok(()),
+    }
 }
 
 /// The rules that look only at the event and what it cites. `find` gives the auth events by identifier.

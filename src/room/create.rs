@@ -136,7 +136,7 @@ pub(super) fn no_offers<'a>(_: Result<Invitation>) -> BoxFuture<'a, Result<Vec<O
 /// What the rules forbid in a room that does not exist yet is a wish that contradicts itself.
 fn invalid_room_state(error: Error) -> Error {
     match error {
-        Error::Refused { kind: ErrorKind::Forbidden, message } => {
+        Error::Refused { kind: ErrorKind::Forbidden | ErrorKind::BadJson, message } => {
             Error::refused(ErrorKind::InvalidRoomState, format!("Such a room can't exist. {message}"))
         }
         other => other,

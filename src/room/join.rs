@@ -17,8 +17,7 @@ use ruma::{
 use super::{
     Rooms, State,
     append::{Head, Plan},
-    membership::{Change, event_id, fill_in, member_content},
-    profile_of::Profile,
+    membership::{Change, event_id, fill_in},
 };
 use crate::{
     error::{Error, Result},
@@ -41,20 +40,48 @@ impl State {
         content.map_or(JoinRule::Invite, |content| content.join_rule)
     }
 
+    /// The conditions under which one can join without an invitation.
+    fn conditions(&self) -> Vec<AllowRule> {
+        match self.join_rule() {
+            JoinRule::Restricted(conditions) | JoinRule::KnockRestricted(conditions) => conditions.allow,
+            _ => Vec::new(),
+        }
+    }
+
     /// The rooms whose members may join this one.
     fn allowed_rooms(&self) -> Vec<OwnedRoomId> {
-        let (JoinRule::Restricted(conditions) | JoinRule::KnockRestricted(conditions)) = self.join_rule() else {
-            return Vec::new();
-        };
         let room = |rule| if let AllowRule::RoomMembership(room) = rule { Some(room.room_id) } else { None };
-        conditions.allow.into_iter().filter_map(room).collect()
+        self.conditions().into_iter().filter_map(room).collect()
     }
 }
 
 impl Rooms {
-    /// Joins a room. Who is in it already stays in it.
-    pub async fn join(&self, room_id: &RoomId, user_id: &UserId, guest: bool, reason: Option<String>) -> Result<()> {
-        let content = member_content(&MembershipState::Join, &Profile::default(), reason);
+    /// Joins a room with nothing more to say than a reason.
+    #[cfg(test)]
+    pub(crate) async fn join(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        guest: bool,
+        reason: Option<String>,
+    ) -> Result<()> {
+        let content = reason.map(|reason| ("reason".to_owned(), reason.into())).into_iter().collect();
+        self.join_saying(room_id, user_id, guest, content).await
+    }
+
+    /// Joins a room and says in the membership event what else `content` has. Who is in the room already stays in it as
+    /// they are.
+    pub async fn join_saying(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        guest: bool,
+        mut content: Content,
+    ) -> Result<()> {
+        content.insert("membership".to_owned(), MembershipState::Join.as_str().into());
+        // Who vouches for the user and which invitation they answer is for the server to say.
+        content.remove(AUTHORISED_VIA);
+        content.remove("third_party_invite");
         let joining = Joining { guest, again: false, transaction: None };
         self.join_with(room_id, user_id, content, joining).await.map(drop)
     }
@@ -87,7 +114,7 @@ impl Rooms {
         };
         fill_in(&mut content, &self.profile(user_id).await?);
         let state = room.state();
-        let conditions = self.conditions_met(user_id, &state.allowed_rooms()).await?;
+        let conditions = self.conditions_met(user_id, &state).await?;
         let settings = self.inherited(&state, room_id, user_id).await?;
         let appended = self.append(room_id, |head| {
             let current = head.state.member(user_id);
@@ -110,9 +137,10 @@ impl Rooms {
     }
 
     /// Which of the rooms whose members may join the user is in.
-    async fn conditions_met(&self, user_id: &UserId, rooms: &[OwnedRoomId]) -> Result<Conditions> {
+    async fn conditions_met(&self, user_id: &UserId, state: &State) -> Result<Conditions> {
+        let rooms = state.allowed_rooms();
         if rooms.is_empty() {
-            return Ok(Conditions { is_in: Vec::new(), any_known: true });
+            return Ok(Conditions { is_in: Vec::new(), any_known: state.conditions().is_empty() });
         }
         let rooms: Vec<&RoomId> = rooms.iter().map(AsRef::as_ref).collect();
         let mut conn = self.0.db.read().await?;
@@ -125,7 +153,7 @@ impl Rooms {
 /// What is known of somebody in the rooms whose members may join.
 struct Conditions {
     is_in: Vec<OwnedRoomId>,
-    /// Whether this server knows any of those rooms, or there are none.
+    /// Whether this server can tell of any of the conditions whether it is met, or there are none.
     any_known: bool,
 }
 
@@ -153,8 +181,8 @@ fn admit(
         JoinRule::Restricted(_) | JoinRule::KnockRestricted(_) => {
             if !head.state.allowed_rooms().iter().any(|room| conditions.is_in.contains(room)) {
                 if !conditions.any_known {
-                    let message = "This room is for members of rooms that this server does not know, so that it can't \
-                                   tell whether you are one: ask for an invitation";
+                    let message = "This room is for those who meet conditions of which this server can't tell whether \
+                                   you do: ask for an invitation";
                     return Err(Error::refused(ErrorKind::UnableToAuthorizeJoin, message));
                 }
                 return Err(Error::forbidden(

@@ -35,7 +35,8 @@ impl MemberFilter {
 
 impl Rooms {
     /// The membership events of a room: now, or just after `at`. A moment that the user can't see is replaced
-    /// by the nearest that they can.
+    /// by the nearest that they can, and one at which nobody was in the room yet by the one at which its creator joined:
+    /// clients ask for the members at the place where a timeline begins, which may be before all events.
     pub async fn list_members(
         &self,
         reading: &Reading,
@@ -43,12 +44,24 @@ impl Rooms {
         filter: &MemberFilter,
     ) -> Result<Vec<Arc<Pdu>>> {
         let at = at.map_or(reading.now(), |at| reading.sight.nearest(at.min(reading.until)));
-        let state = self.state_at(&reading.room, at).await?;
+        let mut state = self.state_at(&reading.room, at).await?;
+        if state.members().next().is_none() {
+            let began = self.position_of_first_join(reading).await?;
+            state = self.state_at(&reading.room, reading.sight.nearest(began.max(at))).await?;
+        }
         Ok(state
             .members()
             .filter(|(_, pdu)| filter.passes(&membership_of(pdu)))
             .map(|(_, pdu)| Arc::clone(pdu))
             .collect())
+    }
+
+    /// Where the creator of a room joined it: that is the second event of every room.
+    async fn position_of_first_join(&self, reading: &Reading) -> Result<Position> {
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        let mut conn = self.0.db.read().await?;
+        let first = store::event::list_forward(&mut conn, &room_id, Position::START, reading.until, 2).await?;
+        Ok(first.last().map_or(Position::START, |event| event.position))
     }
 
     /// The membership events of those who have joined. Only for somebody who has joined as well.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use ruma::{
-    OwnedUserId,
+    CanonicalJsonValue, Int, OwnedUserId,
     events::{
         StateEventType,
         room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource},
@@ -15,6 +15,10 @@ use ruma::{
 use serde::Deserialize;
 
 use super::State;
+use crate::{
+    error::{Error, Result},
+    event::Content,
+};
 
 impl State {
     /// The power levels, or their defaults where the room has none.
@@ -27,23 +31,91 @@ impl State {
     ///
     /// <https://spec.matrix.org/v1.19/rooms/v12/#room-creators> for versions that know more than one.
     pub fn creators(&self, rules: &RoomVersionRules) -> BTreeSet<OwnedUserId> {
-        #[derive(Deserialize)]
+        // Where the version gives a field no meaning there may be anything in it.
+        #[derive(Default, Deserialize)]
         struct Content {
-            creator: Option<OwnedUserId>,
             #[serde(default)]
-            additional_creators: Vec<OwnedUserId>,
+            creator: serde_json::Value,
+            #[serde(default)]
+            additional_creators: serde_json::Value,
         }
         let Some(create) = self.find(&StateEventType::RoomCreate) else { return BTreeSet::new() };
-        let content = create.content_as::<Content>().unwrap_or(Content { creator: None, additional_creators: vec![] });
+        let content: Content = create.content_as().unwrap_or_default();
+        let user = |value: &serde_json::Value| OwnedUserId::try_from(value.as_str()?).ok();
         let mut creators = BTreeSet::new();
         if rules.authorization.use_room_create_sender {
             creators.insert(create.sender().to_owned());
         } else {
-            creators.extend(content.creator);
+            creators.extend(user(&content.creator));
         }
         if rules.authorization.additional_room_creators {
-            creators.extend(content.additional_creators);
+            creators.extend(content.additional_creators.as_array().into_iter().flatten().filter_map(user));
         }
         creators
+    }
+}
+
+/// Power levels as far as their keys have a meaning.
+pub(super) fn read_levels(levels: &Content) -> Result<RoomPowerLevelsEventContent> {
+    let levels = serde_json::to_value(levels).map_err(Error::broken)?;
+    serde_json::from_value(levels)
+        .map_err(|e| Error::broken(format!("power levels that a room has can't be read: {e}")))
+}
+
+/// Power levels with numbers where versions before 10 allow to write them as strings.
+///
+/// <https://spec.matrix.org/v1.19/rooms/v10/#values-in-mroompower_levels-events-must-be-integers>
+pub(super) fn with_integers(mut levels: Content) -> Content {
+    const NUMBERS: [&str; 7] = ["ban", "events_default", "invite", "kick", "redact", "state_default", "users_default"];
+    for key in NUMBERS {
+        levels.get_mut(key).map(make_integer);
+    }
+    for key in ["events", "notifications", "users"] {
+        find_map(&mut levels, key).into_iter().flat_map(|map| map.values_mut()).for_each(make_integer);
+    }
+    levels
+}
+
+fn make_integer(level: &mut CanonicalJsonValue) {
+    if let Some(text) = level.as_str()
+        && let Some(number) = text.trim().parse().ok().and_then(Int::new)
+    {
+        *level = CanonicalJsonValue::Integer(number);
+    }
+}
+
+pub(super) fn find_map<'a>(levels: &'a mut Content, key: &str) -> Option<&'a mut Content> {
+    match levels.get_mut(key) {
+        Some(CanonicalJsonValue::Object(map)) => Some(map),
+        _ => None,
+    }
+}
+
+/// Sets one level of a map in power levels, which is made if it is missing.
+pub(super) fn set_level(levels: &mut Content, map: &str, key: &str, level: Int) {
+    let map = levels.entry(map.to_owned()).or_insert_with(|| CanonicalJsonValue::Object(Content::new()));
+    if let CanonicalJsonValue::Object(map) = map {
+        map.insert(key.to_owned(), level.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn levels_that_are_written_as_strings_become_numbers_and_nothing_else_changes() {
+        let levels = json!({
+            "ban": " +50 ", "kick": 7, "users_default": "-1", "org.example": "5", "invite": "much",
+            "users": {"@a:here": "100"}, "events": {"m.room.name": "0"}, "notifications": {"room": "20", "other": 3},
+        });
+        let changed: Value = serde_json::to_value(with_integers(serde_json::from_value(levels).unwrap())).unwrap();
+        let expected = json!({
+            "ban": 50, "kick": 7, "users_default": -1, "org.example": "5", "invite": "much",
+            "users": {"@a:here": 100}, "events": {"m.room.name": 0}, "notifications": {"room": 20, "other": 3},
+        });
+        assert_eq!(changed, expected);
     }
 }

@@ -75,10 +75,9 @@ impl Rooms {
             if head.state.membership(user_id) != MembershipState::Join {
                 return Ok(Plan::nothing());
             }
-            let known = Profile {
-                displayname: current.content_as::<Named>().ok().and_then(|named| named.displayname),
-                avatar_url: current.content_as::<Named>().ok().and_then(|named| named.avatar_url),
-            };
+            let named: Named = current.content_as().unwrap_or_default();
+            let text = |value: &serde_json::Value| value.as_str().map(ToOwned::to_owned);
+            let known = Profile { displayname: text(&named.displayname), avatar_url: text(&named.avatar_url) };
             if known == *profile {
                 return Ok(Plan::nothing());
             }
@@ -99,11 +98,13 @@ impl Rooms {
     }
 }
 
-/// What a membership event says of its user.
-#[derive(serde::Deserialize)]
+/// What a membership event says of its user, which need not be text.
+#[derive(Default, serde::Deserialize)]
 struct Named {
-    displayname: Option<String>,
-    avatar_url: Option<String>,
+    #[serde(default)]
+    displayname: serde_json::Value,
+    #[serde(default)]
+    avatar_url: serde_json::Value,
 }
 
 async fn list(conn: &mut Conn, users: &[&UserId]) -> DbResult<Profiles> {

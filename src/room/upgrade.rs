@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use ruma::{
-    CanonicalJsonValue, Int, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    CanonicalJsonValue, EventId, Int, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
+    UserId,
+    api::error::ErrorKind,
     events::{
         StateEventType, TimelineEventType,
         room::{
@@ -18,8 +20,10 @@ use ruma::{
 
 use super::{
     Rooms, State,
-    append::{Appended, Founding, Head, Plan, Proposal, unsupported},
+    append::{ATTEMPTS, Appended, Founding, Head, Plan, Proposal, unsupported},
     create::{FirstEvents, InitialState},
+    power::{find_map, read_levels, set_level, with_integers},
+    predecessor::successor_in,
     preset::TOMBSTONE,
     profile_of::Profile,
     send::check_joined,
@@ -60,22 +64,64 @@ pub struct Upgrade {
 }
 
 impl Rooms {
-    /// Founds the successor of a room and closes the old one, in one write. Tells the new identifier.
+    /// Founds the successor of a room and closes the old one, in one write. Returns the new identifier.
+    ///
+    /// A room has one successor: whoever comes later, or at the same time, gets the identifier of that, whatever version
+    /// they ask for.
     pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<OwnedRoomId> {
         let new_rules = room_version::rules(&upgrade.version).ok_or_else(|| unsupported(&upgrade.version))?;
         let profile = self.profile(&upgrade.by).await?;
+        let mut void = None;
+        for _ in 0..ATTEMPTS {
+            let tombstone = match self.replace(upgrade, new_rules, &profile, void.as_deref()).await {
+                // An alias has been taken from the room at the same moment.
+                Err(Error::Refused { kind: ErrorKind::NotFound, .. })
+                    if self.find(&upgrade.room_id).await?.is_some() =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(error),
+                Ok(Ok(new)) => {
+                    self.hand_on_the_rest(upgrade, &new).await;
+                    self.announce(Succession { by: &upgrade.by, old: &upgrade.room_id, new: &new }).await;
+                    return Ok(new);
+                }
+                Ok(Err(tombstone)) => tombstone,
+            };
+            if let Some(successor) = self.find_successor(&upgrade.room_id, &tombstone).await? {
+                return Ok(successor);
+            }
+            void = Some(tombstone);
+        }
+        Err(Error::Unavailable(format!("room {} gets new tombstones faster than it can be upgraded", upgrade.room_id)))
+    }
+
+    /// Founds the successor of a room, unless a tombstone other than `void` names one: then that is the inner error.
+    async fn replace(
+        &self,
+        upgrade: &Upgrade,
+        new_rules: &RoomVersionRules,
+        profile: &Profile,
+        void: Option<&EventId>,
+    ) -> Result<Result<OwnedRoomId, OwnedEventId>> {
         let settings = self.settings_in(&upgrade.by, &upgrade.room_id).await?;
         let mut conn = self.0.db.read().await?;
         let aliases = store::alias::list(&mut conn, &upgrade.room_id).await?;
         let published = store::room::is_published(&mut conn, &upgrade.room_id).await?;
         drop(conn);
         let nonce = self.0.random.token(12);
-        let new = self.succeed(&upgrade.room_id, |head| {
+        self.succeed(&upgrade.room_id, |head| {
             check_joined(&head.state, &upgrade.by)?;
             if !head.state.power_levels(head.rules).user_can_send_state(&upgrade.by, StateEventType::RoomTombstone) {
                 return Err(Error::forbidden("You don't have the power to send m.room.tombstone in this room"));
             }
-            let proposals = upgrade.first_events(head, new_rules, &profile, &nonce)?;
+            let tombstone = head.state.find(&StateEventType::RoomTombstone);
+            if let Some(tombstone) = tombstone.filter(|tombstone| Some(tombstone.event_id()) != void)
+                && head.state.successor().is_some()
+            {
+                return Ok(Err(tombstone.event_id().to_owned()));
+            }
+            let proposals = upgrade.first_events(head, new_rules, profile, &nonce)?;
             let (state, old_rules) = (head.state.clone(), head.rules);
             let (aliases, settings) = (&aliases, &settings);
             let then = move |new: &RoomId| {
@@ -83,12 +129,20 @@ impl Rooms {
                 facts.extend(settings.carried_to(new));
                 Plan { proposals: upgrade.last_events(&state, old_rules, new), facts, done_by: None }
             };
-            Ok((Founding { version: upgrade.version.clone(), proposals }, then))
-        });
-        let new = new.await?;
-        self.hand_on_the_rest(upgrade, &new).await;
-        self.announce(Succession { by: &upgrade.by, old: &upgrade.room_id, new: &new }).await;
-        Ok(new)
+            Ok(Ok((Founding { version: upgrade.version.clone(), proposals }, then)))
+        })
+        .await
+    }
+
+    /// The room that a tombstone names, if that says itself that it takes the old one's place and somebody is in it.
+    /// Whatever else a tombstone may name keeps nobody from upgrading the room.
+    async fn find_successor(&self, old: &RoomId, tombstone: &EventId) -> Result<Option<OwnedRoomId>> {
+        let tombstone = store::event::find(&mut self.0.db.read().await?, tombstone).await?;
+        let Some(new) = tombstone.and_then(|event| successor_in(&event.pdu)) else { return Ok(None) };
+        let Some(room) = self.find(&new).await? else { return Ok(None) };
+        let (state, joined) = room.view(|view| (view.state.clone(), view.joined()));
+        let takes_its_place = state.predecessor().is_some_and(|predecessor| predecessor == old);
+        Ok((takes_its_place && joined > 0).then_some(new))
     }
 
     /// Hands on what was too much for one write, as far as whoever upgrades still has the power. The upgrade stands
@@ -134,23 +188,23 @@ impl Upgrade {
         let mut events = FirstEvents { creator: &self.by, proposals: Vec::new() };
         events.create(self.creation_content(old, new_rules), &self.version, new_rules, self.creators(new_rules), nonce);
         events.join(profile);
-        let levels = self.power_levels(old, new_rules);
-        let raised = self.raised_to_transfer(&levels, new_rules);
+        let levels = self.power_levels(old, new_rules)?;
+        let raised = self.raised_to_transfer(&levels, new_rules)?;
         let at_first = raised.as_ref().unwrap_or(&levels);
-        events.state("m.room.power_levels", written(at_first)?);
+        events.state("m.room.power_levels", at_first.clone());
         for kind in TRANSFERRED {
             if let Some(content) = old.state.content(&StateEventType::from(kind)) {
                 events.state(kind, content);
             }
         }
-        let power = self.power(at_first.clone(), new_rules);
+        let power = self.power(read_levels(at_first)?, new_rules);
         for state in crowd(&old.state).into_iter().take(AT_ONCE) {
             if self.may_set(&power, &state) {
                 events.push(state.kind, state.state_key, state.content);
             }
         }
         if raised.is_some() {
-            events.state("m.room.power_levels", written(&levels)?);
+            events.state("m.room.power_levels", levels);
         }
         Ok(events.proposals)
     }
@@ -176,38 +230,46 @@ impl Upgrade {
         new
     }
 
-    /// The old room's power levels as the new room's version has them.
-    fn power_levels(&self, old: &Head, new_rules: &RoomVersionRules) -> RoomPowerLevelsEventContent {
-        let levels = old.state.content::<RoomPowerLevelsEventContent>(&StateEventType::RoomPowerLevels);
-        let mut levels = levels.unwrap_or_else(|| RoomPowerLevelsEventContent::new(&new_rules.authorization));
+    /// The old room's power levels, with whatever else is written there, as far as the new room's version allows.
+    fn power_levels(&self, old: &Head, new_rules: &RoomVersionRules) -> Result<Content> {
+        let written = old.state.content(&StateEventType::RoomPowerLevels);
+        // Until somebody says otherwise, who made the room has power.
+        let implied = || {
+            let mut levels = Content::new();
+            for (user, level) in old.state.power_levels(old.rules).users {
+                set_level(&mut levels, "users", user.as_str(), level);
+            }
+            levels
+        };
+        let mut levels = written.map_or_else(implied, with_integers);
+        let known = read_levels(&levels)?;
         if new_rules.authorization.explicitly_privilege_room_creators {
-            levels.users.remove(&self.by);
-            levels.users.retain(|user, _| !self.creators(new_rules).contains(user));
-            let above = levels.state_default.saturating_add(Int::from(1));
-            let tombstone = levels.events.entry(TimelineEventType::RoomTombstone).or_default();
-            if *tombstone < above {
-                *tombstone = above.max(Int::from(TOMBSTONE));
+            if let Some(users) = find_map(&mut levels, "users") {
+                let creators = self.creators(new_rules);
+                users.retain(|user, _| *user != self.by && creators.iter().all(|creator| creator != user));
+            }
+            let above = known.state_default.saturating_add(Int::from(1));
+            if known.events.get(&TimelineEventType::RoomTombstone).is_none_or(|level| *level < above) {
+                let level = above.max(Int::from(TOMBSTONE));
+                set_level(&mut levels, "events", "m.room.tombstone", level);
             }
         } else if old.state.power_levels(old.rules).for_user(&self.by) == UserPowerLevel::Infinite {
-            let highest = levels.users.values().chain(levels.events.values()).copied().max();
-            levels.users.insert(self.by.clone(), highest.unwrap_or_default().max(Int::from(100)));
+            let highest = known.users.values().chain(known.events.values()).copied().max().unwrap_or_default();
+            set_level(&mut levels, "users", self.by.as_str(), highest.max(Int::from(100)));
         }
-        levels
+        Ok(levels)
     }
 
     /// Power levels under which the new room's state can be sent, if it takes more power than who upgrades has.
-    fn raised_to_transfer(
-        &self,
-        levels: &RoomPowerLevelsEventContent,
-        new_rules: &RoomVersionRules,
-    ) -> Option<RoomPowerLevelsEventContent> {
-        let highest = levels.events.values().copied().chain([levels.state_default, levels.ban]).max()?;
-        if self.power(levels.clone(), new_rules).for_user(&self.by) >= highest {
-            return None;
+    fn raised_to_transfer(&self, levels: &Content, new_rules: &RoomVersionRules) -> Result<Option<Content>> {
+        let known = read_levels(levels)?;
+        let highest = known.events.values().copied().fold(known.state_default.max(known.ban), Int::max);
+        if self.power(known, new_rules).for_user(&self.by) >= highest {
+            return Ok(None);
         }
         let mut raised = levels.clone();
-        raised.users.insert(self.by.clone(), highest);
-        Some(raised)
+        set_level(&mut raised, "users", self.by.as_str(), highest);
+        Ok(Some(raised))
     }
 
     /// Whether whoever upgrades may hand on a ban, a space or a child.
@@ -291,11 +353,4 @@ fn moved(old: &RoomId, new: &RoomId, aliases: &[(OwnedRoomAliasId, OwnedUserId)]
         facts.push(Fact::Published { room_id: new.to_owned(), listed: true });
     }
     facts
-}
-
-fn written(levels: &RoomPowerLevelsEventContent) -> Result<Content> {
-    match ruma::canonical_json::to_canonical_value(levels).map_err(Error::broken)? {
-        CanonicalJsonValue::Object(content) => Ok(content),
-        _ => Err(Error::broken("power levels are an object")),
-    }
 }

@@ -14,14 +14,17 @@ use axum_server::tls_rustls::RustlsConfig;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
 
-use crate::tasks::Shutdown;
+use crate::{cause, tasks::Shutdown};
 
 /// How often the files are looked at.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -29,17 +32,30 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Why certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("`tls.certificate`: cannot read {path}: {source}")]
-    ReadCertificate { path: PathBuf, source: rustls::pki_types::pem::Error },
+    #[error("`{key}`: cannot read {path}: {}", cause::in_words(error))]
+    Read { key: &'static str, path: PathBuf, error: io::Error },
+    #[error("`{key}`: {path} is not PEM that can be read: {}", pem_in_words(error))]
+    Pem { key: &'static str, path: PathBuf, error: pem::Error },
     #[error("`tls.certificate`: {0} holds no PEM certificate")]
     NoCertificate(PathBuf),
-    #[error("`tls.key`: cannot read a PEM private key from {path}: {source}")]
-    ReadKey { path: PathBuf, source: rustls::pki_types::pem::Error },
+    #[error("`tls.key`: {0} holds no PEM private key")]
+    NoKey(PathBuf),
     #[error(
-        "the certificate in {certificate} and the key in {key} cannot be used together: {source}. The \
+        "the certificate in {certificate} and the key in {key} cannot be used together: {error}. The \
          first certificate of the file must belong to that key"
     )]
-    Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    Unusable { certificate: PathBuf, key: PathBuf, error: rustls::Error },
+}
+
+/// Without what the file holds: it may be a key.
+fn pem_in_words(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end",
+        pem::Error::IllegalSectionStart { .. } => "a section has no proper beginning",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::NoItemsFound => "there is nothing in it",
+        _ => "it is too large or broken",
+    }
 }
 
 /// A certificate and its key, kept fresh. Clones share what is in use.
@@ -124,19 +140,24 @@ impl Stamp {
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, CertificateError> {
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| CertificateError::ReadCertificate { path: certificate.to_owned(), source })?;
+    const CERTIFICATE: &str = "tls.certificate";
+    const KEY: &str = "tls.key";
+    let read_file =
+        |key, path: &Path| fs::read(path).map_err(|error| CertificateError::Read { key, path: path.to_owned(), error });
+    let not_pem = |key, path: &Path, error| CertificateError::Pem { key, path: path.to_owned(), error };
+    let chain = CertificateDer::pem_slice_iter(&read_file(CERTIFICATE, certificate)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| not_pem(CERTIFICATE, certificate, error))?;
     if chain.is_empty() {
         return Err(CertificateError::NoCertificate(certificate.to_owned()));
     }
-    let private_key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|source| CertificateError::ReadKey { path: key.to_owned(), source })?;
-    build(chain, private_key).map_err(|source| CertificateError::Unusable {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        source,
-    })
+    let private_key = PrivateKeyDer::from_pem_slice(&read_file(KEY, key)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => CertificateError::NoKey(key.to_owned()),
+        error => not_pem(KEY, key, error),
+    })?;
+    let unusable =
+        |error| CertificateError::Unusable { certificate: certificate.to_owned(), key: key.to_owned(), error };
+    build(chain, private_key).map_err(unusable)
 }
 
 fn build(

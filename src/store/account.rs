@@ -22,6 +22,15 @@ statements! {
     LOCK_ACCOUNT = "SELECT user_id, password_hash, deactivated_ts, admin, guest, locked_ts, suspended_ts FROM accounts
         WHERE user_id = $1 FOR UPDATE";
     SET_PASSWORD = "UPDATE accounts SET password_hash = $2 WHERE user_id = $1";
+    SET_ADMIN = "UPDATE accounts SET admin = $2 WHERE user_id = $1";
+    /// In the order of their ids, after one: `$3` administrators alone, `$4` everybody, else guests or not and deactivated
+    /// or not.
+    LIST_ACCOUNTS = "SELECT user_id, admin, guest, created_ts, deactivated_ts, locked_ts, suspended_ts,
+            (SELECT COUNT(*) FROM devices d WHERE d.user_id = accounts.user_id),
+            (SELECT MAX(last_seen_ts) FROM devices d WHERE d.user_id = accounts.user_id)
+        FROM accounts
+        WHERE user_id > $1 AND (admin OR NOT $3) AND ($4 OR guest = $5) AND ($4 OR (deactivated_ts IS NOT NULL) = $6)
+        ORDER BY user_id LIMIT $2";
     DEACTIVATE = "UPDATE accounts SET deactivated_ts = $2 WHERE user_id = $1";
     SET_LOCKED = "UPDATE accounts SET locked_ts = $2 WHERE user_id = $1";
     SET_SUSPENDED = "UPDATE accounts SET suspended_ts = $2 WHERE user_id = $1";
@@ -71,6 +80,56 @@ impl Restrictions {
     }
 }
 
+/// Whom a list of accounts is to name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever can use an account and is no guest.
+    #[default]
+    Users,
+    /// Those of them who are administrators.
+    Administrators,
+    Guests,
+    /// Whose account was deactivated, guests left out.
+    Deactivated,
+    Everybody,
+}
+
+/// An account as it stands in a list.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) admin: bool,
+    pub(crate) guest: bool,
+    pub(crate) deactivated: bool,
+    pub(crate) restrictions: Restrictions,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) created_ts: i64,
+    pub(crate) sessions: i64,
+    /// When the last of these was seen.
+    pub(crate) last_seen_ts: Option<i64>,
+}
+
+/// The next accounts after one, in the order of their ids.
+pub(crate) async fn list(conn: &mut Conn, who: Who, after: &str, limit: i64) -> DbResult<Vec<Listed>> {
+    let (admins, everybody) = (who == Who::Administrators, who == Who::Everybody);
+    let (guests, deactivated) = (who == Who::Guests, who == Who::Deactivated);
+    let args = args![after, limit, admins, everybody, guests, deactivated];
+    conn.list(&LIST_ACCOUNTS, args).await?.iter().map(listed).collect()
+}
+
+fn listed(row: &Row) -> DbResult<Listed> {
+    Ok(Listed {
+        user_id: row.get(0)?,
+        admin: row.get(1)?,
+        guest: row.get(2)?,
+        created_ts: row.get(3)?,
+        deactivated: row.get::<Option<i64>>(4)?.is_some(),
+        restrictions: Restrictions::read(row, 5)?,
+        sessions: row.get(7)?,
+        last_seen_ts: row.get(8)?,
+    })
+}
+
 /// Adds an account, or says false where the name is taken.
 pub(crate) async fn insert(
     conn: &mut Conn,
@@ -109,6 +168,10 @@ pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<A
 
 pub(crate) async fn set_password(conn: &mut Conn, user_id: &UserId, password_hash: &str) -> DbResult<()> {
     conn.execute(&SET_PASSWORD, args![user_id, password_hash]).await.map(drop)
+}
+
+pub(crate) async fn set_admin(conn: &mut Conn, user_id: &UserId, admin: bool) -> DbResult<()> {
+    conn.execute(&SET_ADMIN, args![user_id, admin]).await.map(drop)
 }
 
 pub(crate) async fn deactivate(conn: &mut Conn, user_id: &UserId, now: i64) -> DbResult<()> {

@@ -12,6 +12,7 @@ statements! {
         WHERE deactivated_ts IS NULL AND NOT guest AND user_id <> $5";
     LIST_ERRANDS = "SELECT errand_id, user_id, body FROM errands WHERE kind = $1
         ORDER BY created_ts, errand_id, user_id LIMIT $2";
+    FIND_ERRAND_FOR_USER = "SELECT errand_id FROM errands WHERE kind = $1 AND user_id = $2 LIMIT 1";
     DELETE_ERRAND = "DELETE FROM errands WHERE errand_id = $1 AND user_id = $2";
 }
 
@@ -22,6 +23,8 @@ pub(crate) enum Kind {
     Account,
     /// Sending a server notice.
     Notice,
+    /// Taking somebody out of every room.
+    Departure,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
         match self {
             Self::Account => "account",
             Self::Notice => "notice",
+            Self::Departure => "departure",
         }
     }
 }
@@ -62,6 +66,11 @@ pub(crate) async fn insert_for_all(
 /// The oldest errands of a kind, oldest first.
 pub(crate) async fn list(conn: &mut Conn, kind: Kind, limit: i64) -> DbResult<Vec<Errand>> {
     conn.list(&LIST_ERRANDS, args![kind.as_str(), limit]).await?.iter().map(errand).collect()
+}
+
+/// Whether something of this kind is still to be done for a user.
+pub(crate) async fn is_left(conn: &mut Conn, kind: Kind, user_id: &UserId) -> DbResult<bool> {
+    Ok(conn.find(&FIND_ERRAND_FOR_USER, args![kind.as_str(), user_id]).await?.is_some())
 }
 
 /// It is done.

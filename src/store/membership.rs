@@ -24,6 +24,8 @@ statements! {
     LIST_AMONG = "SELECT room_id, membership FROM memberships WHERE user_id = $1 AND room_id IN LIST($2)";
     COUNT_JOINED = "SELECT room_id, COUNT(*) FROM memberships
         WHERE room_id IN LIST($1) AND membership = 'join' GROUP BY room_id";
+    COUNT_PRESENT = "SELECT COUNT(*) FROM memberships
+        WHERE user_id = $1 AND membership IN ('join', 'invite', 'knock')";
     LIST_SHARED = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join'
         ORDER BY a.room_id";
@@ -100,6 +102,11 @@ pub(crate) async fn upsert(tx: &mut Tx, rows: &[Membership<'_>]) -> DbResult<()>
 /// Every room that a user is or was in.
 pub(crate) async fn list_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<RoomMembership>> {
     conn.list(&LIST_OF_USER, args![user_id]).await?.iter().map(membership).collect()
+}
+
+/// In how many rooms a user is, invited to how many, and knocking on how many, all together.
+pub(crate) async fn count_present(conn: &mut Conn, user_id: &UserId) -> DbResult<i64> {
+    conn.find(&COUNT_PRESENT, args![user_id]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, room_id: &RoomId) -> DbResult<Option<RoomMembership>> {

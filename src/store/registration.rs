@@ -3,7 +3,7 @@
 
 use ruma::UserId;
 
-use crate::db::{Conn, DbResult, args, statements};
+use crate::db::{Conn, DbResult, Row, args, statements};
 
 statements! {
     INSERT_REGISTRATION_TOKEN = "INSERT INTO registration_tokens (token, uses_allowed, completed, expires_ts)
@@ -12,6 +12,8 @@ statements! {
         AND (uses_allowed IS NULL OR completed < uses_allowed) AND (expires_ts IS NULL OR expires_ts > $2)";
     USE_REGISTRATION_TOKEN = "UPDATE registration_tokens SET completed = completed + 1 WHERE token = $1
         AND (uses_allowed IS NULL OR completed < uses_allowed) AND (expires_ts IS NULL OR expires_ts > $2)";
+    LIST_REGISTRATION_TOKENS = "SELECT token, uses_allowed, completed, expires_ts FROM registration_tokens ORDER BY token";
+    DELETE_REGISTRATION_TOKEN = "DELETE FROM registration_tokens WHERE token = $1";
     INSERT_ACCEPTED_TERMS = "INSERT INTO accepted_terms (user_id, policy_id, version, accepted_ts)
         VALUES ($1, $2, $3, $4)";
     LIST_ACCEPTED_TERMS = "SELECT policy_id, version FROM accepted_terms WHERE user_id = $1
@@ -19,6 +21,25 @@ statements! {
     INSERT_NONCE = "INSERT INTO registration_nonces (nonce, expires_ts) VALUES ($1, $2)";
     TAKE_NONCE = "DELETE FROM registration_nonces WHERE nonce = $1 AND expires_ts > $2";
     DELETE_EXPIRED_NONCES = "DELETE FROM registration_nonces WHERE expires_ts <= $1";
+}
+
+/// Permission to make accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RegistrationToken {
+    pub(crate) token: String,
+    /// How many accounts it may make; any number if none.
+    pub(crate) uses_allowed: Option<i64>,
+    /// How many it has made.
+    pub(crate) completed: i64,
+    /// Until when it is good, in milliseconds since the Unix epoch.
+    pub(crate) expires_ts: Option<i64>,
+}
+
+impl RegistrationToken {
+    /// As the database judges whether somebody may register.
+    pub(crate) fn is_usable(&self, now: i64) -> bool {
+        self.uses_allowed.is_none_or(|allowed| self.completed < allowed) && self.expires_ts.is_none_or(|ts| ts > now)
+    }
 }
 
 /// `uses`: how many accounts it may make; `expires_ts`: until when, in milliseconds since the Unix epoch.
@@ -29,6 +50,21 @@ pub(crate) async fn insert_token(
     expires_ts: Option<i64>,
 ) -> DbResult<()> {
     conn.execute(&INSERT_REGISTRATION_TOKEN, args![token, uses, expires_ts]).await.map(drop)
+}
+
+/// All of them, also those that are good for nothing any more.
+pub(crate) async fn list_tokens(conn: &mut Conn) -> DbResult<Vec<RegistrationToken>> {
+    let rows = conn.list(&LIST_REGISTRATION_TOKENS, args![]).await?;
+    let token = |row: &Row| {
+        let (uses_allowed, completed) = (row.get(1)?, row.get(2)?);
+        Ok(RegistrationToken { token: row.get(0)?, uses_allowed, completed, expires_ts: row.get(3)? })
+    };
+    rows.iter().map(token).collect()
+}
+
+/// Removes a token, or says false where there is none.
+pub(crate) async fn delete_token(conn: &mut Conn, token: &str) -> DbResult<bool> {
+    Ok(conn.execute(&DELETE_REGISTRATION_TOKEN, args![token]).await? == 1)
 }
 
 /// Whether the token would let somebody in now.

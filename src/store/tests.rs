@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     account, account_data, alias, delayed_event, device, ephemeral, errand, event, filter, log, membership, node,
-    profile, registration, relation, report, room, search, signing_key, state, threepid, token, uia, user_directory,
+    profile, registration, relation, report, room, search, server, signing_key, state, threepid, token, uia,
+    user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -30,6 +31,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     report::STATEMENTS,
     room::STATEMENTS,
     search::STATEMENTS,
+    server::STATEMENTS,
     signing_key::STATEMENTS,
     state::STATEMENTS,
     threepid::STATEMENTS,

@@ -83,9 +83,13 @@ async fn account_takeover_by_a_session_opened_for_something_else() {
             let refused = uia.authenticate(&other, Some(&right)).await;
             assert!(matches!(refused, Err(Error::Refused { kind: ErrorKind::Forbidden, .. })));
         }
-        for wrong in [password("mallory", "mallory's", session), password("alice", "mallory's", session)] {
-            let info = asked(uia.authenticate(&delete, Some(&wrong)).await);
-            assert_eq!((errcode(&info), info.session.as_deref()), (Some(&ErrorKind::Forbidden), session));
+        for another in ["mallory", "@mallory:example.org", "Mallory", "nobody"] {
+            let refused = uia.authenticate(&delete, Some(&password(another, "mallory's", session))).await;
+            assert!(matches!(refused, Err(Error::Refused { kind: ErrorKind::Forbidden, .. })), "{another}");
+        }
+        for name in ["alice", "Alice", "@alice:example.org", "@alice:elsewhere.example.org"] {
+            let info = asked(uia.authenticate(&delete, Some(&password(name, "mallory's", session))).await);
+            assert_eq!((errcode(&info), info.session.as_deref()), (Some(&ErrorKind::Forbidden), session), "{name}");
         }
         let info = asked(uia.authenticate(&delete, Some(&dummy(session))).await);
         assert_eq!(errcode(&info), Some(&ErrorKind::Forbidden));

@@ -61,7 +61,7 @@ on_both! {
         let first = &all["chunk"][0];
         assert_eq!((&first["room_id"], &first["num_joined_members"]), (&json!(great), &json!(3)));
         assert_eq!((&first["world_readable"], &first["guest_can_join"]), (&json!(false), &json!(false)));
-        assert_eq!(first["canonical_alias"], "#great:localhost");
+        assert_eq!((&first["canonical_alias"], &first["join_rule"]), (&json!("#great:localhost"), &json!("public")));
         assert_eq!(all["chunk"][2]["topic"], "few");
 
         let page = anybody(&world, &format!("{PUBLIC_ROOMS}?limit=2")).await;

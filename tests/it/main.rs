@@ -12,6 +12,7 @@
 
 mod account_data;
 mod account_moderation;
+mod administration;
 mod bad_input;
 mod cluster;
 mod cut;
@@ -27,8 +28,11 @@ mod invite_permission;
 mod mail_server;
 mod moderation;
 mod notices;
+mod odd_state;
+mod operator;
 mod owned_state;
 mod presence;
+mod program;
 mod proxy;
 mod reading;
 mod receipt;
@@ -45,6 +49,7 @@ mod third_party_invite;
 mod threepid;
 mod timestamp;
 mod typing;
+mod upgrade;
 mod user_directory;
 mod world;
 mod writing;

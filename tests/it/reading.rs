@@ -160,7 +160,65 @@ on_both! {
         assert_eq!(state_keys(&members(&format!("?membership=join&at={before}")).await, "m.room.member"), [a, b]);
         alice.get(&at(&room, "/members?at=yesterday")).await.refused(400, "M_INVALID_PARAM");
         let joined = alice.get(&at(&room, "/joined_members")).await.ok();
-        assert_eq!(joined["joined"][a]["display_name"], "Alice");
+        assert_eq!(joined["joined"], json!({ a: { "display_name": "Alice", "avatar_url": null } }));
+    }
+
+    /// A timeline that is told whole begins before the first event.
+    async fn before_all_events_there_was_who_made_the_room(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = room(&alice, "joined").await;
+        let sync = alice.sync(None).await;
+        let start = sync["rooms"]["join"][&room]["timeline"]["prev_batch"].as_str().unwrap().to_owned();
+        bob.join(&room).await.ok();
+        for reader in [&alice, &bob] {
+            let members = reader.get(&at(&room, &format!("/members?at={start}"))).await.ok();
+            assert_eq!(state_keys(&members["chunk"], "m.room.member"), [&alice.user_id]);
+        }
+    }
+
+    /// Whether they may read the room is looked at first: what is wrong with a stranger's request is none of their
+    /// concern.
+    async fn a_stranger_is_sent_away_whatever_they_ask_for(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let closed = room(&alice, "shared").await;
+        let own = room(&bob, "shared").await;
+        let event = escape(&bob.say(&own, "hello").await);
+        for (path, from_a_member) in [
+            ("/messages".to_owned(), "M_MISSING_PARAM"),
+            ("/messages?dir=up".to_owned(), "M_INVALID_PARAM"),
+            ("/messages?dir=b&from=x".to_owned(), "M_INVALID_PARAM"),
+            ("/messages?dir=b&filter=x".to_owned(), "M_INVALID_PARAM"),
+            ("/members?at=x".to_owned(), "M_INVALID_PARAM"),
+            (format!("/context/{event}?limit=x"), "M_INVALID_PARAM"),
+            (format!("/context/{event}?filter=x"), "M_INVALID_PARAM"),
+            ("/context/x".to_owned(), "M_INVALID_PARAM"),
+            ("/state/m.room.join_rules/?format=x".to_owned(), "M_INVALID_PARAM"),
+        ] {
+            bob.get(&at(&own, &path)).await.refused(400, from_a_member);
+            for room in [&closed, "!nowhere:localhost"] {
+                bob.get(&at(room, &path)).await.refused(403, "M_FORBIDDEN");
+            }
+        }
+        for (path, from_a_member) in [
+            ("/timestamp_to_event", "M_MISSING_PARAM"),
+            ("/timestamp_to_event?ts=1&dir=up", "M_INVALID_PARAM"),
+            ("/threads?include=x", "M_INVALID_PARAM"),
+            ("/threads?from=x", "M_INVALID_PARAM"),
+            ("/threads?limit=0", "M_INVALID_PARAM"),
+            ("/hierarchy?limit=0", "M_INVALID_PARAM"),
+            ("/hierarchy?from=x", "M_INVALID_PARAM"),
+            ("/hierarchy?max_depth=x", "M_INVALID_PARAM"),
+        ] {
+            let path = |room: &str| format!("/_matrix/client/v1/rooms/{}{path}", escape(room));
+            bob.get(&path(&own)).await.refused(400, from_a_member);
+            let secret = alice.create_room(json!({})).await;
+            bob.get(&path(&secret)).await.refused(403, "M_FORBIDDEN");
+        }
+        for path in [format!("/relations/{event}?dir=up"), format!("/relations/{event}?from=x"), "/relations/x".to_owned()] {
+            let path = |room: &str| format!("/_matrix/client/v1/rooms/{}{path}", escape(room));
+            bob.get(&path(&own)).await.refused(400, "M_INVALID_PARAM");
+            bob.get(&path(&closed)).await.refused(404, "M_NOT_FOUND");
+        }
     }
 
     async fn lazily_loaded_members_are_those_who_speak(world) {

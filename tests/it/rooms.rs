@@ -40,7 +40,7 @@ on_both! {
         assert!(levels["users"].get(&alice.user_id).is_none(), "{levels}");
         let mut with_creator = levels.clone();
         with_creator["users"] = json!({ alice.user_id.clone(): 100 });
-        alice.put(&at(&room, "/state/m.room.power_levels/"), with_creator).await.refused(403, "M_FORBIDDEN");
+        alice.put(&at(&room, "/state/m.room.power_levels/"), with_creator).await.refused(400, "M_BAD_JSON");
         bob.join(&room).await.ok();
         let path = at(&room, "/state/m.room.name/");
         bob.put(&path, json!({ "name": "mine" })).await.refused(403, "M_FORBIDDEN");
@@ -52,6 +52,88 @@ on_both! {
         }
         let refused = alice.post("/_matrix/client/v3/createRoom", json!({ "room_version": "99" })).await;
         refused.refused(400, "M_UNSUPPORTED_ROOM_VERSION");
+    }
+
+    /// Who gives themselves a power level in a room that they make knows only versions in which they need one.
+    async fn a_version_that_nobody_named_is_one_that_the_power_levels_fit(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let version = async |body: Value| {
+            let room = alice.create_room(body).await;
+            state(&alice, &room, "m.room.create").await["room_version"].as_str().unwrap().to_owned()
+        };
+        let users = |users: &[&Client]| {
+            let users: serde_json::Map<_, _> = users.iter().map(|user| (user.user_id.clone(), json!(100))).collect();
+            json!({ "users": users })
+        };
+        assert_eq!(version(json!({ "power_level_content_override": users(&[&alice]) })).await, "11");
+        assert_eq!(version(json!({ "power_level_content_override": users(&[&bob]) })).await, "12");
+        assert_eq!(version(json!({ "power_level_content_override": { "users_default": 7 } })).await, "12");
+        assert_eq!(version(json!({ "power_level_content_override": users(&[&alice]), "room_version": "9" })).await, "9");
+        let direct = json!({
+            "preset": "trusted_private_chat", "invite": [bob.user_id],
+            "power_level_content_override": users(&[&alice, &bob]),
+        });
+        assert_eq!(version(direct).await, "11");
+        let (levels, creators) = (users(&[&bob]), json!({ "additional_creators": [bob.user_id] }));
+        for contradiction in [
+            json!({ "room_version": "12", "power_level_content_override": users(&[&alice]) }),
+            json!({ "power_level_content_override": levels, "creation_content": creators }),
+            json!({ "creation_content": { "additional_creators": ["nobody"] } }),
+            json!({ "power_level_content_override": { "users": 7 } }),
+        ] {
+            let refused = alice.post("/_matrix/client/v3/createRoom", contradiction).await;
+            refused.refused(400, "M_INVALID_ROOM_STATE");
+        }
+    }
+
+    /// What nobody could ever send is no question of power.
+    async fn content_that_is_impossible_for_anybody(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        for version in ["6", "11", "12"] {
+            let room = alice.create_room(json!({ "room_version": version, "preset": "public_chat" })).await;
+            bob.join(&room).await.ok();
+            let put = async |user: &Client, path: &str, content: Value| user.put(&at(&room, &format!("/state/{path}")), content).await;
+            let create = json!({ "room_version": version, "org.example": 1 });
+            put(&alice, "m.room.create/", create.clone()).await.refused(400, "M_BAD_JSON");
+            put(&alice, "m.room.create/another", create.clone()).await.refused(400, "M_BAD_JSON");
+            for levels in [json!({ "users": [] }), json!({ "users": { "bob": 7 } }), json!({ "ban": {} }), json!({ "events": 1 })] {
+                put(&alice, "m.room.power_levels/", levels).await.refused(400, "M_BAD_JSON");
+            }
+            let written = put(&alice, "m.room.power_levels/", json!({ "users": { &alice.user_id: 100 }, "ban": "50" })).await;
+            assert_eq!(written.status, if version == "6" { 200 } else { 400 }, "{}", written.body);
+            let member = format!("m.room.member/{}", escape(&bob.user_id));
+            put(&alice, &member, json!({ "membership": "guest of honour" })).await.refused(400, "M_BAD_JSON");
+            // What takes power or presence is forbidden, as ever.
+            put(&bob, "m.room.power_levels/", json!({ "users": { &bob.user_id: 100 } })).await.refused(403, "M_FORBIDDEN");
+            put(&alice, &member, json!({ "membership": "join" })).await.refused(403, "M_FORBIDDEN");
+            bob.leave(&room).await.ok();
+            put(&bob, "m.room.create/", create).await.refused(403, "M_FORBIDDEN");
+        }
+    }
+
+    async fn a_join_says_what_else_is_in_its_body(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat", "room_alias_name": "pub" })).await;
+        let member = at(&room, &format!("/state/m.room.member/{}", escape(&bob.user_id)));
+        for path in [at(&room, "/join"), format!("/_matrix/client/v3/join/{}", escape(&room)), "/_matrix/client/v3/join/%23pub%3Alocalhost".to_owned()] {
+            let body = json!({
+                "org.example.foo": { "bar": [1] }, "reason": "why not", "membership": "ban",
+                "join_authorised_via_users_server": alice.user_id, "third_party_invite": 7, "displayname": "Bob here",
+            });
+            bob.post(&path, body).await.ok();
+            let content = alice.get(&member).await.ok();
+            let expected = json!({
+                "membership": "join", "org.example.foo": { "bar": [1] }, "reason": "why not", "displayname": "Bob here",
+            });
+            assert_eq!(content, expected, "{path}");
+            // Once more changes nothing.
+            bob.post(&path, json!({ "org.example.foo": 2 })).await.ok();
+            assert_eq!(alice.get(&member).await.ok(), expected);
+            bob.leave(&room).await.ok();
+            bob.post(&path, json!({ "n": 1.5 })).await.refused(400, "M_BAD_JSON");
+            bob.post(&path, json!({ "reason": 7 })).await.refused(400, "M_BAD_JSON");
+            bob.post(&path, json!([])).await.refused(400, "M_BAD_JSON");
+        }
     }
 
     async fn a_transaction_id_is_used_once(world) {

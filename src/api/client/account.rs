@@ -16,7 +16,7 @@ use ruma::{
 use super::threepid::unbind_result;
 use crate::{
     api::{auth::required, error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
-    app::App,
+    app::{App, DEPARTURE},
     error::Error,
     rate_limit::Limit,
     threepid::{Operation, unproved},
@@ -86,7 +86,7 @@ async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) 
 async fn withdraw(app: App, user_id: OwnedUserId, id_server: Option<String>, erase: bool) -> ApiResult<bool> {
     let published = app.threepids.list_published(&user_id, id_server.as_deref()).await?;
     app.accounts.deactivate(&user_id, erase).await?;
-    let left = app.rooms.leave_all(&user_id, Some("The account was deactivated")).await;
+    let left = app.rooms.leave_all(&user_id, Some(DEPARTURE)).await;
     // Whether or not a room could not be left.
     let all = app.threepids.unbind_all(&user_id, published).await;
     left?;

@@ -6,7 +6,7 @@ use axum::Router;
 use ruma::api::client::context::get_context::v3::{Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
@@ -14,14 +14,16 @@ use crate::{
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(context)
+    router.endpoint::<InRoom<Request>, _, _>(context)
 }
 
-async fn context(app: App, call: Call<Request>) -> ApiResult<Response> {
+async fn context(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
+    let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let request = request.read()?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let ignored = app.account_data.ignored(&caller.user_id).await?;
-    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
+    let mut reading = reading.ignoring(ignored);
     let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
     let Context { event, around, state } =
         found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;

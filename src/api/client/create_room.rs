@@ -4,7 +4,7 @@
 
 use axum::Router;
 use ruma::{
-    OwnedUserId, RoomAliasId, RoomVersionId, ServerName,
+    CanonicalJsonValue, OwnedUserId, RoomAliasId, RoomVersionId, ServerName, UserId,
     api::client::room::{
         Visibility,
         create_room::v3::{Request, Response, RoomPreset},
@@ -19,8 +19,10 @@ use crate::{
     api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
     app::App,
     error::{Error, Result},
+    event::Content,
     rate_limit::Limit,
     room::{InitialState, NewRoom, Preset},
+    room_version,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -55,10 +57,13 @@ fn new_room(
         None => Preset::PrivateChat,
     };
     let alias = request.room_alias_name.map(|name| local_alias(&name, server_name)).transpose()?;
-    let levels = request.power_level_content_override.as_ref().map(read_content);
+    let levels = request.power_level_content_override.as_ref().map(read_content).transpose()?.unwrap_or_default();
+    let creation_content = request.creation_content.as_ref().map(read_content).transpose()?.unwrap_or_default();
+    let version =
+        request.room_version.unwrap_or_else(|| implied_version(default_version, &creator, &creation_content, &levels));
     Ok(NewRoom {
         creator,
-        version: request.room_version.unwrap_or_else(|| default_version.clone()),
+        version,
         preset,
         published,
         alias,
@@ -66,10 +71,28 @@ fn new_room(
         topic: request.topic,
         invite: request.invite,
         is_direct: request.is_direct,
-        creation_content: request.creation_content.as_ref().map(read_content).transpose()?.unwrap_or_default(),
+        creation_content,
         initial_state: request.initial_state.iter().map(initial_state).collect::<Result<_>>()?,
-        power_level_content_override: levels.transpose()?.unwrap_or_default(),
+        power_level_content_override: levels,
     })
+}
+
+/// The version of a room whose creator names none: the default one. But whoever gives themselves a power level knows of no
+/// creators that outrank them all, as there are since room version 12, and gets the version before.
+///
+/// <https://spec.matrix.org/v1.19/rooms/v12/#room-creators>
+fn implied_version(
+    default: &RoomVersionId,
+    creator: &UserId,
+    creation_content: &Content,
+    levels: &Content,
+) -> RoomVersionId {
+    let outranks = room_version::rules(default)
+        .is_some_and(|rules| rules.authorization.explicitly_privilege_room_creators)
+        && !creation_content.contains_key("additional_creators");
+    let named = levels.get("users").and_then(CanonicalJsonValue::as_object);
+    let names_creator = named.is_some_and(|users| users.contains_key(creator.as_str()));
+    if outranks && names_creator { RoomVersionId::V11 } else { default.clone() }
 }
 
 fn local_alias(name: &str, server_name: &ServerName) -> Result<ruma::OwnedRoomAliasId> {

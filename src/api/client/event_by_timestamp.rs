@@ -9,18 +9,19 @@ use ruma::api::{
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
     error::Error,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(event_by_timestamp)
+    router.endpoint::<InRoom<Request>, _, _>(event_by_timestamp)
 }
 
-async fn event_by_timestamp(app: App, call: Call<Request>) -> ApiResult<Response> {
+async fn event_by_timestamp(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let request = request.read()?;
     let event = app.rooms.find_closest(&reading, request.ts, request.dir).await?.ok_or_else(|| {
         let side = if request.dir == Direction::Backward { "at or before" } else { "at or after" };
         Error::not_found(format!("You see no event in this room that was sent {side} {}", request.ts.get()))

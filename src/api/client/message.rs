@@ -6,7 +6,7 @@ use axum::Router;
 use ruma::api::client::message::get_message_events::v3::{Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
@@ -15,15 +15,17 @@ use crate::{
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(messages)
+    router.endpoint::<InRoom<Request>, _, _>(messages)
 }
 
-async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
+async fn messages(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
+    let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let request = request.read()?;
     let between = (place(request.from.as_deref())?, place(request.to.as_deref())?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let ignored = app.account_data.ignored(&caller.user_id).await?;
-    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
+    let mut reading = reading.ignoring(ignored);
     let walk = Walk::new(&reading, request.dir, between, limit, &request.filter);
     let page = app.rooms.page(&mut reading, &walk).await?;
 

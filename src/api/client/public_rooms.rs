@@ -6,13 +6,19 @@ use axum::Router;
 use ruma::{
     ServerName, UInt,
     api::client::directory::{get_public_rooms, get_public_rooms_filtered},
-    directory::{Filter, PublicRoomsChunk, RoomNetwork},
+    directory::{Filter, RoomNetwork},
 };
+use serde::Serialize;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        json::{Json, Written},
+        route::Routes as _,
+    },
     app::App,
-    directory::Query,
+    directory::{Query, Summary},
     error::Error,
 };
 
@@ -21,44 +27,40 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 500;
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(all).endpoint(filtered)
+    router
+        .endpoint::<Written<get_public_rooms::v3::Request>, _, _>(all)
+        .endpoint::<Written<get_public_rooms_filtered::v3::Request>, _, _>(filtered)
 }
 
+/// A page of the directory. Of each room it says how to join it, also where everybody may, and no more than the
+/// specification's `PublishedRoomsChunk` has.
+#[derive(Default, Serialize)]
 struct Found {
-    chunk: Vec<PublicRoomsChunk>,
+    chunk: Vec<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     next_batch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     prev_batch: Option<String>,
-    total: Option<UInt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_room_count_estimate: Option<UInt>,
 }
 
-async fn all(app: App, call: Call<get_public_rooms::v3::Request>) -> ApiResult<get_public_rooms::v3::Response> {
+async fn all(app: App, call: Call<Written<get_public_rooms::v3::Request>>) -> ApiResult<Json> {
     app.catch_up().await?;
-    let get_public_rooms::v3::Request { limit, since, server, .. } = call.request;
+    let get_public_rooms::v3::Request { limit, since, server, .. } = call.request.0;
     let found = find(&app, server.as_deref(), limit, since.as_deref(), Filter::default()).await?;
-    let mut response = get_public_rooms::v3::Response::new(found.chunk);
-    response.next_batch = found.next_batch;
-    response.prev_batch = found.prev_batch;
-    response.total_room_count_estimate = found.total;
-    Ok(response)
+    Ok(Json::of(&found).map_err(Error::broken)?)
 }
 
-async fn filtered(
-    app: App,
-    call: Call<get_public_rooms_filtered::v3::Request>,
-) -> ApiResult<get_public_rooms_filtered::v3::Response> {
-    let get_public_rooms_filtered::v3::Request { server, limit, since, filter, room_network, .. } = call.request;
-    let mut response = get_public_rooms_filtered::v3::Response::new();
-    if matches!(room_network, RoomNetwork::ThirdParty(_)) {
+async fn filtered(app: App, call: Call<Written<get_public_rooms_filtered::v3::Request>>) -> ApiResult<Json> {
+    let get_public_rooms_filtered::v3::Request { server, limit, since, filter, room_network, .. } = call.request.0;
+    let found = if matches!(room_network, RoomNetwork::ThirdParty(_)) {
         // No room of this server belongs to another network.
-        response.total_room_count_estimate = Some(UInt::MIN);
-        return Ok(response);
-    }
-    let found = find(&app, server.as_deref(), limit, since.as_deref(), filter).await?;
-    response.chunk = found.chunk;
-    response.next_batch = found.next_batch;
-    response.prev_batch = found.prev_batch;
-    response.total_room_count_estimate = found.total;
-    Ok(response)
+        Found { total_room_count_estimate: Some(UInt::MIN), ..Found::default() }
+    } else {
+        find(&app, server.as_deref(), limit, since.as_deref(), filter).await?
+    };
+    Ok(Json::of(&found).map_err(Error::broken)?)
 }
 
 async fn find(
@@ -83,9 +85,9 @@ async fn find(
     let page = app.directory.public_rooms(&Query { term, types, skip, limit }).await?;
     let told = skip.saturating_add(page.rooms.len());
     Ok(Found {
-        chunk: page.rooms.iter().map(|card| PublicRoomsChunk::from(card.summary.clone())).collect(),
+        chunk: page.rooms.iter().map(|card| card.summary.as_published()).collect(),
         next_batch: (told < page.total).then(|| told.to_string()),
         prev_batch: (skip > 0).then(|| skip.saturating_sub(limit).to_string()),
-        total: UInt::try_from(page.total).ok(),
+        total_room_count_estimate: UInt::try_from(page.total).ok(),
     })
 }

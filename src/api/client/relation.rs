@@ -19,22 +19,27 @@ use ruma::{
 use super::message::place;
 use crate::{
     account::Caller,
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
     error::Error,
-    room::relation::{Children, MAX_DEPTH},
+    room::{
+        reading::Reading,
+        relation::{Children, MAX_DEPTH},
+    },
 };
 
 /// How many events come in a page where the client does not say.
 const DEFAULT_LIMIT: usize = 50;
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(all).endpoint(of_type).endpoint(of_type_and_kind)
+    router
+        .endpoint::<InRoom<get_relating_events::v1::Request>, _, _>(all)
+        .endpoint::<InRoom<with_rel_type::v1::Request>, _, _>(of_type)
+        .endpoint::<InRoom<with_both::v1::Request>, _, _>(of_type_and_kind)
 }
 
 /// What the three endpoints have in common.
 struct Asked<'a> {
-    room_id: &'a RoomId,
     parent: &'a EventId,
     rel_type: &'a str,
     kind: &'a str,
@@ -56,7 +61,6 @@ struct Found<T> {
 macro_rules! asked {
     ($request:expr, $rel_type:expr, $kind:expr) => {
         Asked {
-            room_id: &$request.room_id,
             parent: &$request.event_id,
             rel_type: $rel_type,
             kind: $kind,
@@ -81,25 +85,44 @@ macro_rules! answer {
     }};
 }
 
-async fn all(app: App, call: Call<get_relating_events::v1::Request>) -> ApiResult<get_relating_events::v1::Response> {
-    let asked = asked!(call.request, "", "");
-    answer!(find(&app, &call.caller, asked).await?, get_relating_events)
+async fn all(
+    app: App,
+    call: Call<InRoom<get_relating_events::v1::Request>>,
+) -> ApiResult<get_relating_events::v1::Response> {
+    let reading = open(&app, &call.caller, &call.request.room_id).await?;
+    let request = call.request.read()?;
+    let asked = asked!(request, "", "");
+    answer!(find(&app, &call.caller, reading, asked).await?, get_relating_events)
 }
 
-async fn of_type(app: App, call: Call<with_rel_type::v1::Request>) -> ApiResult<with_rel_type::v1::Response> {
-    let asked = asked!(call.request, call.request.rel_type.as_ref(), "");
-    answer!(find(&app, &call.caller, asked).await?, with_rel_type)
+async fn of_type(app: App, call: Call<InRoom<with_rel_type::v1::Request>>) -> ApiResult<with_rel_type::v1::Response> {
+    let reading = open(&app, &call.caller, &call.request.room_id).await?;
+    let request = call.request.read()?;
+    let asked = asked!(request, request.rel_type.as_ref(), "");
+    answer!(find(&app, &call.caller, reading, asked).await?, with_rel_type)
 }
 
-async fn of_type_and_kind(app: App, call: Call<with_both::v1::Request>) -> ApiResult<with_both::v1::Response> {
-    let kind = call.request.event_type.to_string();
-    let asked = asked!(call.request, call.request.rel_type.as_ref(), &kind);
-    answer!(find(&app, &call.caller, asked).await?, with_both)
+async fn of_type_and_kind(app: App, call: Call<InRoom<with_both::v1::Request>>) -> ApiResult<with_both::v1::Response> {
+    let reading = open(&app, &call.caller, &call.request.room_id).await?;
+    let request = call.request.read()?;
+    let kind = request.event_type.to_string();
+    let asked = asked!(request, request.rel_type.as_ref(), &kind);
+    answer!(find(&app, &call.caller, reading, asked).await?, with_both)
 }
 
-/// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see.
-async fn find<T>(app: &App, caller: &Caller, asked: Asked<'_>) -> ApiResult<Found<T>> {
-    let not_found = || Error::not_found("There is no such event in this room, or you can't see it");
+fn not_found() -> Error {
+    Error::not_found("There is no such event in this room, or you can't see it")
+}
+
+/// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see, the whole room included.
+async fn open(app: &App, caller: &Caller, room_id: &RoomId) -> ApiResult<Reading> {
+    match app.rooms.open(room_id, &caller.user_id).await {
+        Err(Error::Refused { kind: ErrorKind::Forbidden, .. }) => Err(not_found().into()),
+        opened => Ok(opened?.ignoring(app.account_data.ignored(&caller.user_id).await?)),
+    }
+}
+
+async fn find<T>(app: &App, caller: &Caller, mut reading: Reading, asked: Asked<'_>) -> ApiResult<Found<T>> {
     let wanted = Children {
         parent: asked.parent,
         rel_type: asked.rel_type,
@@ -109,11 +132,6 @@ async fn find<T>(app: &App, caller: &Caller, asked: Asked<'_>) -> ApiResult<Foun
         to: place(asked.to)?,
         limit: asked.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         recurse: asked.recurse,
-    };
-    let ignored = app.account_data.ignored(&caller.user_id).await?;
-    let mut reading = match app.rooms.open(asked.room_id, &caller.user_id).await {
-        Err(Error::Refused { kind: ErrorKind::Forbidden, .. }) => return Err(not_found().into()),
-        opened => opened?.ignoring(ignored),
     };
     let page = app.rooms.children(&mut reading, &wanted).await?.ok_or_else(not_found)?;
     let events = page.events.iter().map(|event| &**event);

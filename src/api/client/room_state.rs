@@ -6,14 +6,14 @@ use axum::Router;
 use ruma::api::client::state::{get_state_event_for_key::v3 as one, get_state_events::v3 as all};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(state).endpoint(state_for_key)
+    router.endpoint(state).endpoint::<InRoom<one::Request>, _, _>(state_for_key)
 }
 
 async fn state(app: App, call: Call<all::Request>) -> ApiResult<all::Response> {
@@ -24,9 +24,10 @@ async fn state(app: App, call: Call<all::Request>) -> ApiResult<all::Response> {
     Ok(all::Response::new(state.iter().map(|event| client_event(event, &format)).collect()))
 }
 
-async fn state_for_key(app: App, call: Call<one::Request>) -> ApiResult<one::Response> {
+async fn state_for_key(app: App, call: Call<InRoom<one::Request>>) -> ApiResult<one::Response> {
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let request = request.read()?;
     let (kind, state_key) = (request.event_type.to_string(), &request.state_key);
     let found = app.rooms.readable_state_event(&reading, &kind, state_key).await?;
     let event = found.ok_or_else(|| {

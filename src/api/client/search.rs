@@ -178,10 +178,13 @@ async fn add_surroundings(
 }
 
 async fn add_profiles(app: &App, results: &mut [Shown]) -> Result<()> {
+    // What is no name or address there is none, and takes the other one along with it not.
     #[derive(Deserialize)]
     struct Member {
-        displayname: Option<String>,
-        avatar_url: Option<String>,
+        #[serde(default)]
+        displayname: serde_json::Value,
+        #[serde(default)]
+        avatar_url: serde_json::Value,
     }
     let senders = |shown: &Shown| shown.events().map(|event| event.pdu.sender().to_owned()).collect();
     let senders: Vec<BTreeSet<OwnedUserId>> = results.iter().map(senders).collect();
@@ -194,8 +197,8 @@ async fn add_profiles(app: &App, results: &mut [Shown]) -> Result<()> {
         for (sender, member) in senders.into_iter().zip(&mut members) {
             let Some(member) = member.and_then(|pdu| pdu.content_as::<Member>().ok()) else { continue };
             let mut profile = UserProfile::new();
-            profile.displayname = member.displayname;
-            profile.avatar_url = member.avatar_url.map(Into::into);
+            profile.displayname = member.displayname.as_str().map(ToOwned::to_owned);
+            profile.avatar_url = member.avatar_url.as_str().map(Into::into);
             shown.profiles.insert(sender, profile);
         }
     }

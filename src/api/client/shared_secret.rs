@@ -13,8 +13,8 @@ use super::register::answer;
 use crate::{
     account::{NewSession, SharedSecretRegistration},
     api::{
+        body::collect,
         error::ApiResult,
-        extract::collect,
         json::{read, reply},
     },
     app::App,

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{
+        body::collect,
         error::{ApiError, ApiResult},
-        extract::collect,
         json::{read, reply},
     },
     app::App,

@@ -7,7 +7,7 @@ use ruma::api::client::threads::get_threads::v1::{IncludeThreads, Request, Respo
 
 use super::message::place;
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
     error::Error,
 };
@@ -16,11 +16,13 @@ use crate::{
 const DEFAULT_LIMIT: usize = 20;
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(threads)
+    router.endpoint::<InRoom<Request>, _, _>(threads)
 }
 
-async fn threads(app: App, call: Call<Request>) -> ApiResult<Response> {
+async fn threads(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
+    let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+    let request = request.read()?;
     let participated = match request.include {
         IncludeThreads::All => false,
         IncludeThreads::Participated => true,
@@ -32,7 +34,7 @@ async fn threads(app: App, call: Call<Request>) -> ApiResult<Response> {
     };
     let from = place(request.from.as_deref())?;
     let ignored = app.account_data.ignored(&caller.user_id).await?;
-    let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
+    let mut reading = reading.ignoring(ignored);
     let (roots, next) = app.rooms.threads(&mut reading, participated, from, limit).await?;
     let events = roots.iter().map(|root| &root.event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;

@@ -89,10 +89,10 @@ async fn what_does_not_belong_in_a_room_is_refused() {
     assert_eq!(errcode(world.rooms.send(&message(&room_id, "mallory", "1")).await), "M_FORBIDDEN");
     assert_eq!(errcode(world.rooms.send(&message(&room_id, "alice", "nul\0")).await), "M_INVALID_PARAM");
     let second = Message { kind: TimelineEventType::RoomCreate, ..message(&room_id, "alice", "2") };
-    assert_eq!(errcode(world.rooms.send(&second).await), "M_FORBIDDEN");
+    assert_eq!(errcode(world.rooms.send(&second).await), "M_BAD_JSON");
     assert_eq!(
         errcode(send_state(&world, &room_id, "m.room.create", json!({"room_version": "12"})).await),
-        "M_FORBIDDEN"
+        "M_BAD_JSON"
     );
     let large = Message { content: content(json!({"body": "x".repeat(70_000)})), ..message(&room_id, "alice", "3") };
     assert_eq!(errcode(world.rooms.send(&large).await), "M_TOO_LARGE");

@@ -61,8 +61,9 @@ const USUAL: [(&str, &[u16]); 27] = [
     ("M_WEAK_PASSWORD", &[400]),
 ];
 
-/// Where a deployed client wants `null` for what the specification leaves out (matrix-nio, of devices).
-const WITH_NULL: [&str; 2] = ["getDevice", "getDevices"];
+/// Where a deployed client wants `null` for what the specification leaves out (matrix-nio, of devices; older ones, of
+/// the members of a room).
+const WITH_NULL: [&str; 3] = ["getDevice", "getDevices", "getJoinedMembersByRoom"];
 
 fn without_null(body: Value) -> Value {
     match body {
