@@ -8,6 +8,7 @@ use ruma::{
 };
 
 use super::{Content, Pdu, PduError, SigningKey};
+use crate::room_version::has_owned_state;
 
 /// What somebody wants to put into a room, before it has a place there.
 #[derive(Clone, Debug)]
@@ -37,8 +38,8 @@ pub struct Place {
 pub enum DraftError {
     #[error("the event is {bytes} bytes long, 65536 are allowed")]
     TooLarge { bytes: usize },
-    #[error("{field} is {bytes} bytes long, 255 are allowed")]
-    FieldTooLong { field: &'static str, bytes: usize },
+    #[error("{field} is {bytes} bytes long, {allowed} are allowed")]
+    FieldTooLong { field: &'static str, bytes: usize, allowed: usize },
     /// `PostgreSQL` can't store it, and no client needs it.
     #[error("{field} contains the character U+0000, which is not allowed")]
     Nul { field: &'static str },
@@ -49,6 +50,8 @@ pub enum DraftError {
 /// <https://spec.matrix.org/v1.19/client-server-api/#size-limits>
 const MAX_EVENT_BYTES: usize = 65_536;
 const MAX_FIELD_BYTES: usize = 255;
+/// Where state can belong to a user, their identifier may stand in front of its key, with an underscore between.
+const MAX_OWNED_KEY_BYTES: usize = 2 * MAX_FIELD_BYTES + 1;
 
 impl Draft {
     /// A message of `sender`, neither state nor redaction.
@@ -70,9 +73,10 @@ impl Draft {
         key: &SigningKey,
         rules: &'static RoomVersionRules,
     ) -> Result<Pdu, DraftError> {
-        check_field("type", &self.kind.to_string())?;
-        check_field("state_key", self.state_key.as_deref().unwrap_or_default())?;
-        check_field("sender", self.sender.as_str())?;
+        let max_key_bytes = if has_owned_state(rules) { MAX_OWNED_KEY_BYTES } else { MAX_FIELD_BYTES };
+        check_field("type", &self.kind.to_string(), MAX_FIELD_BYTES)?;
+        check_field("state_key", self.state_key.as_deref().unwrap_or_default(), max_key_bytes)?;
+        check_field("sender", self.sender.as_str(), MAX_FIELD_BYTES)?;
         let ts = self.origin_server_ts.unwrap_or(now);
         let mut object = ruma::CanonicalJsonObject::new();
         if let Some(redacts) = self.redacts {
@@ -109,9 +113,9 @@ impl Draft {
     }
 }
 
-fn check_field(field: &'static str, value: &str) -> Result<(), DraftError> {
-    if value.len() > MAX_FIELD_BYTES {
-        return Err(DraftError::FieldTooLong { field, bytes: value.len() });
+fn check_field(field: &'static str, value: &str, allowed: usize) -> Result<(), DraftError> {
+    if value.len() > allowed {
+        return Err(DraftError::FieldTooLong { field, bytes: value.len(), allowed });
     }
     if value.contains('\0') {
         return Err(DraftError::Nul { field });

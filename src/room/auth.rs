@@ -1,6 +1,6 @@
 //! Authorization: which events authorize a new one, and whether it is allowed in a state.
 //!
-//! The rules themselves are ruma's.
+//! The rules themselves are ruma's, but for what `owned_state.rs` has beside them.
 //! <https://spec.matrix.org/v1.19/server-server-api/#authorization-rules>
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::State;
+use super::{State, owned_state, ruled::Ruled};
 use crate::event::Pdu;
 
 /// The auth events that an event with these fields must cite, from the state before it.
@@ -53,15 +53,16 @@ pub fn check(pdu: &Pdu, state: &State) -> Result<(), String> {
         // It has no state before it, and the rules that look at state let every one pass.
         return check_cited(pdu, |_| None);
     }
-    check_state_dependent_auth_rules(rules, pdu, |kind, state_key| {
+    check_state_dependent_auth_rules(rules, Ruled::alone(pdu), |kind, state_key| {
         state.get(&kind.to_string(), state_key).map(Arc::clone)
-    })
+    })?;
+    owned_state::check(pdu, state)
 }
 
 /// Why nobody could send an event to this room, whatever their power: what it says is wrong in itself. None where
 /// somebody else might, or somebody at another time.
 pub fn contradiction(pdu: &Pdu, state: &State) -> Option<String> {
-    match pdu.kind() {
+    let contradiction = match pdu.kind() {
         TimelineEventType::RoomCreate => {
             state.find(&StateEventType::RoomCreate).map(|_| "a room is created once".to_owned())
         }
@@ -78,7 +79,8 @@ pub fn contradiction(pdu: &Pdu, state: &State) -> Option<String> {
             Err(error) => Some(error),
         },
         _ => None,
-    }
+    };
+    contradiction.or_else(|| owned_state::malformed(pdu))
 }
 
 /// Reads power levels as the authorization rules do.

@@ -17,7 +17,7 @@ use ruma::{
     state_res::{StateMap, resolve, utils::event_id_set::EventIdSet},
 };
 
-use super::State;
+use super::{State, ruled::Ruled};
 use crate::{
     db::Conn,
     error::{Error, Result},
@@ -28,16 +28,9 @@ use crate::{
 /// Events that one resolution may look at. A room that needs more is being attacked or broken.
 const CEILING: usize = 100_000;
 
-/// An event as the rules want it, with whether it was rejected.
-#[derive(Clone)]
-struct Judged {
-    pdu: Arc<Pdu>,
-    rejected: bool,
-}
-
 /// The events that a resolution looks at, by identifier.
 #[derive(Default)]
-struct Known(HashMap<OwnedEventId, Judged>);
+struct Known(HashMap<OwnedEventId, Ruled<Arc<Pdu>>>);
 
 /// Resolves several states of one room into one.
 pub async fn resolve_states(conn: &mut Conn, rules: &'static RoomVersionRules, states: Vec<State>) -> Result<State> {
@@ -47,7 +40,7 @@ pub async fn resolve_states(conn: &mut Conn, rules: &'static RoomVersionRules, s
     }
     let mut known = Known::default();
     for pdu in states.iter().flat_map(State::iter) {
-        known.0.insert(pdu.event_id().to_owned(), Judged { pdu: Arc::clone(pdu), rejected: false });
+        known.0.insert(pdu.event_id().to_owned(), Ruled::among_others(Arc::clone(pdu), false));
     }
     let chains = known.auth_chains(conn, &states).await?;
     // Pure computing from here on, possibly long: off the threads that answer requests.
@@ -74,7 +67,7 @@ impl Known {
             for stored in found {
                 frontier.extend(stored.pdu.auth_events().iter().cloned());
                 let rejected = stored.standing == Standing::Rejected;
-                self.0.insert(stored.pdu.event_id().to_owned(), Judged { pdu: stored.pdu, rejected });
+                self.0.insert(stored.pdu.event_id().to_owned(), Ruled::among_others(stored.pdu, rejected));
             }
         }
         Ok(states.iter().map(|state| self.chain_of(state)).collect())
@@ -148,55 +141,9 @@ impl Known {
 }
 
 fn state_map(state: &State) -> StateMap<OwnedEventId> {
-    let key =
-        |pdu: &Arc<Pdu>| (StateEventType::from(pdu.kind().to_string()), pdu.state_key().unwrap_or_default().to_owned());
+    let key = |pdu: &Arc<Pdu>| {
+        let state_key = Ruled::among_others(&**pdu, false).key().unwrap_or_default().to_owned();
+        (StateEventType::from(pdu.kind().to_string()), state_key)
+    };
     state.iter().map(|pdu| (key(pdu), pdu.event_id().to_owned())).collect()
-}
-
-impl ruma::state_res::Event for Judged {
-    type Id = OwnedEventId;
-
-    fn event_id(&self) -> &Self::Id {
-        ruma::state_res::Event::event_id(&*self.pdu)
-    }
-
-    fn room_id(&self) -> Option<&ruma::RoomId> {
-        ruma::state_res::Event::room_id(&*self.pdu)
-    }
-
-    fn sender(&self) -> &ruma::UserId {
-        self.pdu.sender()
-    }
-
-    fn origin_server_ts(&self) -> ruma::MilliSecondsSinceUnixEpoch {
-        self.pdu.origin_server_ts()
-    }
-
-    fn event_type(&self) -> &ruma::events::TimelineEventType {
-        self.pdu.kind()
-    }
-
-    fn content(&self) -> &serde_json::value::RawValue {
-        self.pdu.content()
-    }
-
-    fn state_key(&self) -> Option<&str> {
-        self.pdu.state_key()
-    }
-
-    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        ruma::state_res::Event::prev_events(&*self.pdu)
-    }
-
-    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        ruma::state_res::Event::auth_events(&*self.pdu)
-    }
-
-    fn redacts(&self) -> Option<&Self::Id> {
-        ruma::state_res::Event::redacts(&*self.pdu)
-    }
-
-    fn rejected(&self) -> bool {
-        self.rejected
-    }
 }

@@ -16,7 +16,7 @@ use crate::{
         route::Routes as _,
     },
     app::App,
-    room_version::STABLE,
+    room_version::{STABLE, UNSTABLE},
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -30,7 +30,9 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
     let delayed_events = app.delayed_events.limits();
     let max_delay_ms = u64::try_from(delayed_events.max_delay.as_millis()).unwrap_or(u64::MAX);
-    let versions: BTreeMap<String, &str> = STABLE.into_iter().map(|version| (version.to_string(), "stable")).collect();
+    let stable = STABLE.into_iter().map(|version| (version.to_string(), "stable"));
+    let unstable = UNSTABLE.into_iter().map(|version| (version.to_owned(), "unstable"));
+    let versions: BTreeMap<String, &str> = stable.chain(unstable).collect();
     let mut capabilities = json!({
         "m.room_versions": { "default": app.discovery.default_room_version, "available": versions },
         "m.change_password": { "enabled": true },

@@ -381,3 +381,31 @@ async fn a_fork_that_outgrows_its_bounds_starts_a_line_of_its_own() {
     stage.world = stage.world.restart().await;
     stage.check().await;
 }
+
+/// Ruma's rules refuse such keys, so that both would be gone if it saw them.
+#[tokio::test]
+async fn what_belongs_to_somebody_survives_a_fork() {
+    let mut stage = Stage::new(RoomVersionId::try_from("org.matrix.msc3757.11").unwrap()).await;
+    let join = stage.receive_next("bob", "m.room.member", Some("@bob:here"), json!({ "membership": "join" })).await;
+    let prev_events = vec![join.event_id().to_owned()];
+    let state = stage.model.after_all(&prev_events);
+    let mut sent = Vec::new();
+    for sender in ["bob", "bob", "alice", "carol"] {
+        let draft = stage.draft(sender, "x.beacon", Some("@bob:here_phone"), json!({}));
+        let auth_events = stage.model.auth_events(&draft, &state);
+        let pdu = stage.sign(draft, prev_events.clone(), auth_events);
+        sent.push((pdu.event_id().to_owned(), stage.world.rooms.append_remote(pdu).await.unwrap()));
+    }
+    let standings: Vec<_> = sent.iter().map(|(_, standing)| *standing).collect();
+    let (accepted, rejected) = (Standing::Accepted, Standing::Rejected);
+    assert_eq!(
+        standings,
+        [accepted, accepted, accepted, rejected],
+        "alice has more power than bob, carol is not there"
+    );
+    let room = stage.world.rooms.get(&stage.room_id).await.unwrap();
+    let state = room.state();
+    let holder = state.get("x.beacon", "@bob:here_phone").expect("one of them stands").event_id();
+    assert!(sent.iter().take(2).any(|(event_id, _)| event_id == holder), "the owner's word");
+    stage.world.close().await;
+}
