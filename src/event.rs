@@ -8,6 +8,7 @@ mod draft;
 mod key;
 mod pdu;
 mod relation;
+mod relation_filter;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -19,5 +20,6 @@ pub use self::{
     key::{SigningKey, SigningKeyError},
     pdu::{Pdu, PduError, Standing},
     relation::Relation,
+    relation_filter::{ChildFilter, RelationFilter},
     stored::{Logged, StateChange, Stored, Transaction},
 };

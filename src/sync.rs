@@ -17,6 +17,6 @@ mod watch;
 pub(crate) use self::{
     gather::{Gathered, Request, Sources, Syncs},
     stream::{Heard, Listener},
-    v3::Writer,
+    v3::{StateAfter, Writer},
     watch::{Registry, Watchers},
 };

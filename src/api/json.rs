@@ -25,6 +25,11 @@ impl Json {
     pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
         serde_json::to_vec(value).map(Self)
     }
+
+    /// JSON that is written out already.
+    pub(crate) fn from_text(json: String) -> Self {
+        Self(json.into_bytes())
+    }
 }
 
 impl From<Value> for Json {

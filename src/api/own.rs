@@ -2,9 +2,12 @@
 //! is read here.
 
 use ruma::api::error::DeserializationError;
-use serde::de::{
-    DeserializeOwned,
-    value::{Error as PathError, SeqDeserializer},
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{
+        DeserializeOwned, Error as _,
+        value::{Error as PathError, SeqDeserializer},
+    },
 };
 
 /// Has a request of our own go where ruma's goes: `metadata_of!(SetTyping: create_typing_event::Request)`, or
@@ -37,4 +40,12 @@ pub(crate) fn read_path<T: DeserializeOwned>(path: &[&str]) -> Result<T, Deseria
 /// The parameters of a query.
 pub(crate) fn read_query<T: DeserializeOwned>(request: &http::Request<&[u8]>) -> Result<T, DeserializationError> {
     Ok(serde_html_form::from_str(request.uri().query().unwrap_or_default())?)
+}
+
+/// A parameter of a query that is JSON.
+pub(crate) fn json_text<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    text.map(|text| serde_json::from_str(&text).map_err(D::Error::custom)).transpose()
 }

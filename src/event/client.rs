@@ -130,13 +130,15 @@ fn content(pdu: &Pdu) -> Cow<'_, RawValue> {
     to_raw_value(&content).map_or_else(|_| Cow::Borrowed(pdu.content()), Cow::Owned)
 }
 
-/// Writes a state event for somebody who is not in the room.
+/// Writes a state event for somebody who is not in the room. It says when it was sent, beside what the specification has:
+/// clients date an invitation by that, and a room by its beginning.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
 pub fn stripped_state<T>(pdu: &Pdu) -> Raw<T> {
     #[derive(Serialize)]
     struct Stripped<'a> {
         content: &'a RawValue,
+        origin_server_ts: MilliSecondsSinceUnixEpoch,
         sender: &'a ruma::UserId,
         state_key: &'a str,
         #[serde(rename = "type")]
@@ -144,6 +146,7 @@ pub fn stripped_state<T>(pdu: &Pdu) -> Raw<T> {
     }
     let stripped = Stripped {
         content: pdu.content(),
+        origin_server_ts: pdu.origin_server_ts(),
         sender: pdu.sender(),
         state_key: pdu.state_key().unwrap_or_default(),
         kind: pdu.kind(),

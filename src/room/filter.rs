@@ -32,6 +32,9 @@ pub trait PduFilter: EventFilter + RoomAware {
 
     /// Whether no event of the room could ever pass, so that there is no need to look for one.
     fn passes_nothing_in(&self, room_id: &RoomId) -> bool;
+
+    /// Whether every event passes.
+    fn passes_everything(&self) -> bool;
 }
 
 macro_rules! event_filter {
@@ -77,6 +80,16 @@ impl PduFilter for RoomEventFilter {
             || self.not_types.iter().any(|pattern| pattern == "*")
             || !self.passes_room(room_id)
     }
+
+    fn passes_everything(&self) -> bool {
+        self.types.is_none()
+            && self.senders.is_none()
+            && self.rooms.is_none()
+            && self.url_filter.is_none()
+            && self.not_types.is_empty()
+            && self.not_senders.is_empty()
+            && self.not_rooms.is_empty()
+    }
 }
 
 /// Whether `text` is what `pattern` says, in which `*` stands for any sequence of characters.
@@ -113,7 +126,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::room::testing::pdu_of;
+    use crate::{event::RelationFilter, room::testing::pdu_of};
 
     fn filter(json: serde_json::Value) -> RoomEventFilter {
         serde_json::from_value(json).unwrap()
@@ -167,6 +180,15 @@ mod tests {
         let pdu = message(&json!({ "body": "hello" }));
         assert!(RoomEventFilter::default().passes(&pdu));
         assert!(!RoomEventFilter::default().passes_nothing_in(pdu.room_id()));
+        assert!(filter(json!({ "limit": 5, "lazy_load_members": true })).passes_everything());
+        for one in ["types", "senders", "rooms", "not_types", "not_senders", "not_rooms"] {
+            let value = match one {
+                "rooms" | "not_rooms" => "!x:here",
+                _ => "@x:here",
+            };
+            assert!(!filter(json!({ one: [value] })).passes_everything(), "{one}");
+        }
+        assert!(!filter(json!({ "contains_url": false })).passes_everything());
     }
 
     #[test]
@@ -217,5 +239,28 @@ mod tests {
         assert!(!filter.passes_kind("m.direct"));
         assert!(filter.passes_sender(user_id!("@alice:here")));
         assert!(!filter.passes_sender(user_id!("@bob:here")));
+    }
+
+    #[test]
+    fn events_pass_by_how_they_relate() {
+        let plain = pdu_of(&json!({ "content": { "body": "hi" } }));
+        let relating =
+            |kind: &str| pdu_of(&json!({ "content": { "m.relates_to": { "rel_type": kind, "event_id": "$root" } } }));
+        let (thread, reference) = (relating("m.thread"), relating("m.reference"));
+        let passes = |filter: serde_json::Value| {
+            let filter: RelationFilter = serde_json::from_value(filter).unwrap();
+            [&plain, &thread, &reference].map(|pdu| filter.passes(pdu))
+        };
+        assert_eq!(passes(json!({})), [true, true, true]);
+        for prefix in ["", "org.matrix.msc3874."] {
+            let (wanted, unwanted) = (format!("{prefix}rel_types"), format!("{prefix}not_rel_types"));
+            assert_eq!(passes(json!({ &wanted: ["m.thread"] })), [false, true, false]);
+            assert_eq!(passes(json!({ &wanted: ["m.thread", "m.reference"] })), [false, true, true]);
+            assert_eq!(passes(json!({ &wanted: [] })), [false, false, false]);
+            assert_eq!(passes(json!({ &unwanted: ["m.thread"] })), [true, false, true]);
+            assert_eq!(passes(json!({ &unwanted: [] })), [true, true, true]);
+            let both = json!({ &wanted: ["m.thread", "m.reference"], &unwanted: ["m.thread"] });
+            assert_eq!(passes(both), [false, false, true]);
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{Room, Rooms, State};
 use crate::{
     db::{Conn, DbResult},
     error::Result,
-    event::{Pdu, Standing, Stored},
+    event::{Pdu, Standing, StateChange, Stored},
     position::Position,
     store::{self, room::Lineage},
 };
@@ -108,7 +108,7 @@ impl Rooms {
         let events = store::event::list_at(&mut conn, &places).await?;
         for ((kind, state_key), place) in changes {
             let event = place.and_then(|at| events.iter().find(|e| e.position == at)).map(|e| Arc::clone(&e.pdu));
-            state.apply(&crate::event::StateChange { kind, state_key, event });
+            state.apply(&StateChange { kind, state_key, event });
         }
         Ok(state)
     }
@@ -122,19 +122,26 @@ impl Rooms {
         Ok(state)
     }
 
-    /// The state events that came to hold after `after` and hold at `until`.
-    pub async fn changed_state(&self, room: &Room, after: Position, until: Position) -> Result<Vec<Arc<Pdu>>> {
+    /// What changed after `after` and has become what at `until`, each key once.
+    pub async fn list_changes(&self, room: &Room, after: Position, until: Position) -> Result<Vec<StateChange>> {
         let (remembered, trunk) = room.view(|view| (view.changed(after, until), view.trunk));
         if let Some(changes) = remembered {
-            return Ok(changes.into_iter().filter_map(|change| change.event).collect());
+            return Ok(changes);
         }
         let mut conn = self.0.db.read().await?;
         let mut last = HashMap::new();
         for (_, key) in store::state::changes_between(&mut conn, trunk, after, until).await? {
             last.insert((key.kind, key.state_key), key.event);
         }
-        let places: Vec<i64> = last.into_values().flatten().map(|at| at.0).collect();
-        Ok(store::event::list_at(&mut conn, &places).await?.into_iter().map(|stored| stored.pdu).collect())
+        let places: Vec<i64> = last.values().flatten().map(|at| at.0).collect();
+        let found = store::event::list_at(&mut conn, &places).await?;
+        let events: HashMap<Position, Arc<Pdu>> = found.into_iter().map(|event| (event.position, event.pdu)).collect();
+        let change = |((kind, state_key), at): (_, Option<Position>)| StateChange {
+            kind,
+            state_key,
+            event: at.and_then(|at| events.get(&at).cloned()),
+        };
+        Ok(last.into_iter().map(change).collect())
     }
 
     /// The newest accepted events after `after` up to `until`, oldest first, `most` of them, and whether

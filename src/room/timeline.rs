@@ -8,7 +8,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ruma::{
-    EventId,
+    EventId, OwnedEventId,
     api::{Direction, client::filter::RoomEventFilter},
     events::TimelineEventType,
 };
@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::{Pdu, Stored},
+    event::{Pdu, RelationFilter, Stored},
     position::Position,
-    store::{self, event::Around},
+    store::{self, event::Around, relation::Stretch},
 };
 
 /// The most events of one page.
@@ -40,6 +40,7 @@ pub struct Walk<'a> {
     pub to: Position,
     pub limit: usize,
     pub filter: &'a RoomEventFilter,
+    pub relations: &'a RelationFilter,
 }
 
 impl<'a> Walk<'a> {
@@ -57,7 +58,18 @@ impl<'a> Walk<'a> {
         };
         let filtered = filter.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_LIMIT);
         let limit = limit.min(filtered).min(MAX_LIMIT);
-        Self { direction, from: from.unwrap_or(first), to: to.unwrap_or(last), limit, filter }
+        let (from, to) = (from.unwrap_or(first), to.unwrap_or(last));
+        Self { direction, from, to, limit, filter, relations: &RelationFilter::ANY }
+    }
+
+    /// The walk over those of its events that relate as a filter says.
+    pub fn relating(self, relations: &'a RelationFilter) -> Self {
+        Self { relations, ..self }
+    }
+
+    /// Whether every event that the user sees is wanted.
+    pub fn takes_everything(&self, reading: &Reading) -> bool {
+        self.filter.passes_everything() && self.relations.is_any() && reading.ignored.is_empty()
     }
 
     /// The part of the log that it covers: after the first place, up to the second.
@@ -78,12 +90,12 @@ impl<'a> Walk<'a> {
         stretches
     }
 
-    /// How many events are read at once where so many have been found.
-    fn step(&self, reading: &Reading, found: usize) -> usize {
+    /// How many events are read at once where so many have been found among those that were looked at.
+    fn step(&self, reading: &Reading, found: usize, searched: usize) -> usize {
         // One more than is missing tells whether there is more.
         let missing = self.limit - found + 1;
-        let all_pass = self.filter.is_empty() && reading.ignored.is_empty();
-        if all_pass { missing } else { missing.max(SEARCH_STEP) }
+        // Most filters drop few events: only where this one does not, many are read at once.
+        if searched == found || self.takes_everything(reading) { missing } else { missing.max(SEARCH_STEP) }
     }
 }
 
@@ -132,7 +144,12 @@ impl Rooms {
         Ok(page)
     }
 
-    /// The same, of which something may have been read already, without what the reader was at that time.
+    /// The next page of a walk, without what the reader was at that time where the reading does not know it.
+    pub(crate) async fn glance(&self, reading: &Reading, walk: &Walk<'_>) -> Result<Page> {
+        self.read_page(reading, walk, None).await
+    }
+
+    /// The same, of which something may have been read already.
     async fn read_page(&self, reading: &Reading, walk: &Walk<'_>, read: Option<Read>) -> Result<Page> {
         let (after, until) = walk.span(reading);
         if walk.limit == 0 {
@@ -146,18 +163,18 @@ impl Rooms {
     }
 
     async fn gather(&self, reading: &Reading, walk: &Walk<'_>, mut read: Option<Read>) -> Result<Page> {
-        let room_id = reading.room.view(|view| view.room_id.clone());
         let mut events = Vec::with_capacity(walk.limit);
         let mut searched = 0;
         for (mut after, mut until) in walk.stretches(reading) {
             while after < until {
-                let step = walk.step(reading, events.len());
+                let step = walk.step(reading, events.len(), searched);
                 let mut found = match read.take() {
                     Some(read) if read.span == (after, until) && read.most == step => read.events,
                     _ => self.list(&reading.room, walk.direction, (after, until), step).await?,
                 };
                 let exhausted = found.len() < step;
                 self.withhold(&room_id, &reading.user_id, &mut found).await?;
+                let related = self.related(reading, walk, &found).await?;
                 for event in found {
                     let (here, beyond) = (event.position, event.position.before());
                     if events.len() == walk.limit || searched == MAX_SEARCH {
@@ -169,7 +186,11 @@ impl Rooms {
                         Direction::Backward => until = beyond,
                         Direction::Forward => after = here,
                     }
-                    if walk.filter.passes(&event.pdu) && !is_ignored(&event.pdu, &reading.ignored) {
+                    let relates = || {
+                        walk.relations.passes(&event.pdu)
+                            && related.as_ref().is_none_or(|parents| parents.contains(event.pdu.event_id()))
+                    };
+                    if walk.filter.passes(&event.pdu) && !is_ignored(&event.pdu, &reading.ignored) && relates() {
                         events.push(event);
                     }
                 }
@@ -181,11 +202,34 @@ impl Rooms {
         Ok(Page { events, end: None })
     }
 
+    /// Those of some events to which something relates as the walk wants it. None if it does not ask.
+    async fn related(
+        &self,
+        reading: &Reading,
+        walk: &Walk<'_>,
+        events: &[Arc<Stored>],
+    ) -> Result<Option<HashSet<OwnedEventId>>> {
+        let Some(wanted) = walk.relations.children() else { return Ok(None) };
+        let ids: Vec<&EventId> = events.iter().map(|event| event.pdu.event_id()).collect();
+        let mut parents = HashSet::new();
+        if ids.is_empty() {
+            return Ok(Some(parents));
+        }
+        let room_id = reading.room.view(|view| view.room_id.clone());
+        let ignored: Vec<&str> = reading.ignored.iter().map(|user| user.as_str()).collect();
+        let mut conn = self.0.db.read().await?;
+        for (after, until) in reading.sight.within(Position::START, reading.until) {
+            let stretch = Stretch { room_id: &room_id, after, until };
+            parents.extend(store::relation::list_parents_of(&mut conn, stretch, &ids, &wanted, &ignored).await?);
+        }
+        Ok(Some(parents))
+    }
+
     /// What pairs of walks away from each other read first, in one statement for those that don't find it in memory.
     async fn read_ahead(&self, pairs: &[(&Reading, [Walk<'_>; 2])]) -> Result<Vec<[Option<Read>; 2]>> {
         let first = |reading: &Reading, walk: &Walk<'_>| {
             let span = walk.stretches(reading).into_iter().find(|(after, until)| after < until)?;
-            let most = walk.step(reading, 0);
+            let most = walk.step(reading, 0, 0);
             let remembered = remembered(&reading.room, walk.direction, span, most);
             (walk.limit > 0 && remembered.is_none()).then_some((span, most))
         };

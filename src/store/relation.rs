@@ -7,7 +7,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
-    event::{Pdu, Relation},
+    event::{ChildFilter, Pdu, Relation},
     position::Position,
 };
 
@@ -16,6 +16,10 @@ use crate::{
 statements! {
     DELETE_RELATION = "DELETE FROM relations WHERE event_id = $1";
     LIST_PARENTS = "SELECT DISTINCT parent FROM relations WHERE parent IN LIST($1)";
+    /// Those to which something of the types $4, or of any, relates that was sent by $5, or by anybody, and not by $6.
+    LIST_PARENTS_OF = "SELECT DISTINCT parent FROM relations
+        WHERE parent IN LIST($7) AND room_id || '' = $1 AND position > $2 AND position <= $3
+            AND ($8 OR rel_type IN LIST($4)) AND ($9 OR sender IN LIST($5)) AND NOT (sender IN LIST($6))";
     /// What bundles are made of: how many, the last of them, and how many are $4's, of those not sent by $5.
     SUMMARISE_RELATIONS = "SELECT parent, rel_type, COUNT(*), MAX(position), COUNT(CASE WHEN sender = $4 THEN 1 END)
         FROM relations WHERE parent IN LIST($6) AND room_id || '' = $1 AND position > $2 AND position <= $3
@@ -130,6 +134,22 @@ pub(crate) struct Summary {
 pub(crate) async fn list_parents(conn: &mut Conn, event_ids: &[&EventId]) -> DbResult<HashSet<OwnedEventId>> {
     let ids: Vec<&str> = event_ids.iter().map(|id| id.as_str()).collect();
     conn.list(&LIST_PARENTS, args![&ids]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Those of the events to which something relates as is wanted, without what is by `ignored`.
+pub(crate) async fn list_parents_of(
+    conn: &mut Conn,
+    Stretch { room_id, after, until }: Stretch<'_>,
+    event_ids: &[&EventId],
+    wanted: &ChildFilter<'_>,
+    ignored: &[&str],
+) -> DbResult<Vec<OwnedEventId>> {
+    let ids: Vec<&str> = event_ids.iter().map(|id| id.as_str()).collect();
+    let rel_types: Vec<&str> = wanted.rel_types.unwrap_or_default().iter().map(String::as_str).collect();
+    let senders: Vec<&str> = wanted.senders.unwrap_or_default().iter().map(|user| user.as_str()).collect();
+    let (any_type, any_sender) = (wanted.rel_types.is_none(), wanted.senders.is_none());
+    let args = args![room_id, after.0, until.0, &rel_types, &senders, ignored, &ids, any_type, any_sender];
+    conn.list(&LIST_PARENTS_OF, args).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Threads, edits and references of several events, without those by whom the reader ignores.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::filter::FilterDefinition,
-    events::{presence::PresenceEvent, room::member::MembershipState},
+    events::{TimelineEventType, presence::PresenceEvent, room::member::MembershipState},
 };
 
 use super::{
@@ -18,14 +17,15 @@ use crate::{
     account_data::{AccountDataBook, push_rules_data},
     clock::Clock,
     error::{Error, Result},
-    event::Pdu,
+    event::{Pdu, Stored},
     fact::{AccountData, Receipt},
+    filter::Definition,
     position::Position,
     presence::PresenceBook,
     receipt::Receipts,
     room::{
         Room, Rooms,
-        filter::{EventFilter as _, RoomAware as _},
+        filter::{EventFilter as _, PduFilter as _, RoomAware as _},
     },
     typing::Typists,
     unread::{Counts, Unread},
@@ -51,7 +51,7 @@ pub(crate) struct Sources {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) user_id: OwnedUserId,
-    pub(crate) filter: Arc<FilterDefinition>,
+    pub(crate) filter: Arc<Definition>,
     /// None for everything.
     pub(crate) since: Option<Position>,
     /// Whether to tell all state of all joined rooms.
@@ -210,7 +210,7 @@ impl Syncs {
                     gathered.joined.push(joined);
                 }
             }
-            MembershipState::Invite if since.is_new() => {
+            MembershipState::Invite if since.is_news() => {
                 let state = room.state();
                 let inviter = state.member(&request.user_id).map(|pdu| pdu.sender());
                 if self.0.shows_invite(&request.user_id, inviter).await? {
@@ -219,12 +219,12 @@ impl Syncs {
                     gathered.invited.push(StrippedRoom { room_id: room_id.to_owned(), state });
                 }
             }
-            MembershipState::Knock if since.is_new() => {
+            MembershipState::Knock if since.is_news() => {
                 let mut state = state::stripped(&room.state(), &request.user_id);
                 self.0.rooms.withhold_state(room_id, &request.user_id, &mut state).await?;
                 gathered.knocked.push(StrippedRoom { room_id: room_id.to_owned(), state });
             }
-            MembershipState::Leave | MembershipState::Ban if !membership.forgotten && since.tells_leave(request) => {
+            MembershipState::Leave | MembershipState::Ban if since.tells_leave(request, membership.forgotten) => {
                 gathered.left.push(self.gather_left(request, room_id, &room, membership, &since).await?);
             }
             _ => {}
@@ -241,9 +241,13 @@ impl Syncs {
         since: &Since,
     ) -> Result<JoinedRoom> {
         let after = since.timeline_after();
-        let timeline = timeline::gather(&self.0, request, room, after, until).await?;
-        let state = state::gather(&self.0, request, room, since, &timeline, until).await?;
-        let summary = summary(request, room, since, &timeline, &state);
+        let mut timeline = timeline::gather(&self.0, request, room, after, until).await?;
+        let mut state = state::gather(&self.0, request, room, since, &timeline, until).await?;
+        timeline.limited |= since.has_just_entered() && hides_the_beginning(request, &timeline);
+        let summary = state
+            .heroes
+            .take()
+            .map(|heroes| room.view(|view| Summary { heroes, joined: view.joined(), invited: view.invited() }));
         let news_after = if since.is_new() { Position::START } else { after };
         let receipts = self.receipts(request, room_id, news_after, until).await?;
         let typing = self.0.typists.since(room_id, news_after, until, self.0.clock.now()).await?;
@@ -263,7 +267,7 @@ impl Syncs {
     }
 
     /// A room that was left: what was said up to the leaving. What has become of the user since is told alone: a ban or
-    /// an invitation opens nothing that came after they left.
+    /// an invitation opens nothing that came after they left. Of a room that they have forgotten, only that is told.
     async fn gather_left(
         &self,
         request: &Request,
@@ -274,7 +278,8 @@ impl Syncs {
     ) -> Result<LeftRoom> {
         let (after, until) = (since.timeline_after(), membership.position);
         let sight = self.0.rooms.sight(room, &request.user_id).await?;
-        let Some(left) = sight.left_at().map(|left| left.min(until)).filter(|left| *left > after) else {
+        let left = sight.left_at().filter(|_| !membership.forgotten).map(|left| left.min(until));
+        let Some(left) = left.filter(|left| *left > after) else {
             // An invitation, a knock or a ban has ended, or begun. The user has not been inside since.
             let timeline = timeline::only(&self.0, request, room, until).await?;
             let (room_id, state) = (room_id.to_owned(), RoomState::default().with(request, &timeline));
@@ -354,22 +359,10 @@ impl Syncs {
     }
 }
 
-/// Told when the room is new to the client or its members have changed.
-fn summary(request: &Request, room: &Room, since: &Since, timeline: &Timeline, state: &RoomState) -> Option<Summary> {
-    let changed = since.is_new()
-        || request.full_state
-        || timeline.limited
-        || timeline.events.iter().map(|e| &e.pdu).chain(state.events()).any(|pdu| tells_members(pdu));
-    changed.then(|| {
-        room.view(|view| Summary {
-            heroes: state::heroes(&view.state, &request.user_id),
-            joined: view.joined(),
-            invited: view.invited(),
-        })
-    })
-}
-
-/// Members, or what a room without heroes would be called by.
-fn tells_members(pdu: &Pdu) -> bool {
-    pdu.is_state() && *pdu.kind() == ruma::events::TimelineEventType::RoomMember
+/// Whether a filter may be why the timeline does not begin as the room did. Whoever enters a room and is told all that
+/// passes can't know that it is all, and has to look.
+fn hides_the_beginning(request: &Request, timeline: &Timeline) -> bool {
+    let begins = |event: &Arc<Stored>| *event.pdu.kind() == TimelineEventType::RoomCreate;
+    let filters = !request.filter.room.timeline.passes_everything() || !request.filter.relations.is_any();
+    filters && !timeline.events.first().is_some_and(begins)
 }

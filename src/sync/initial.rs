@@ -7,10 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId, UInt, UserId,
-    api::{
-        Direction,
-        client::filter::{FilterDefinition, RoomEventFilter},
-    },
+    api::{Direction, client::filter::RoomEventFilter},
     events::{
         AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, AnyStateEvent, AnyTimelineEvent, TimelineEventType,
         presence::PresenceEvent, room::member::MembershipState,
@@ -23,12 +20,13 @@ use super::{
     Request, Syncs,
     gather::{Gathered, StrippedRoom},
     timeline::Timeline,
-    v3::{account_data, prev_batch},
+    v3::account_data,
     watch::Watcher,
 };
 use crate::{
     error::Result,
     event::{ClientFormat, Pdu, Stored, client_event},
+    filter::Definition,
     position::Position,
     room::{state::membership_of, timeline::Walk},
 };
@@ -89,9 +87,9 @@ impl Syncs {
         limit: Option<UInt>,
         archived: bool,
     ) -> Result<InitialSync> {
-        let mut filter = FilterDefinition::default();
-        filter.room.include_leave = archived;
-        filter.room.timeline.limit = limit;
+        let mut filter = Definition::default();
+        filter.events.room.include_leave = archived;
+        filter.events.room.timeline.limit = limit;
         let (user, filter) = (user_id.to_owned(), Arc::new(filter));
         let request = Request { user_id: user, filter, since: None, full_state: false, state_after: true };
         let watcher = self.watcher(user_id).await?;
@@ -192,7 +190,7 @@ impl Writer<'_> {
             client_event(&event.pdu, &ClientFormat { with_room_id: true, ..format })
         };
         Messages {
-            start: timeline.limited.then(|| prev_batch(timeline).to_string()),
+            start: timeline.limited.then(|| timeline.start.to_string()),
             end: end.to_string(),
             chunk: timeline.events.iter().map(write).collect(),
         }

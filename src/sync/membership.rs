@@ -17,12 +17,31 @@ pub(super) struct Since {
     /// The user's membership at that position.
     before: MembershipState,
     now: MembershipState,
+    /// Whether the event that gives them their membership has come since.
+    is_news: bool,
+    /// Whether that event ended something: the user was inside, invited or knocking just before it.
+    is_departure: bool,
 }
 
 impl Since {
     /// Whether the client has not seen the room in this role, so that it is told from the start.
     pub(super) fn is_new(&self) -> bool {
         self.after.is_none() || self.before != self.now
+    }
+
+    /// Whether the client syncs on and the user has entered the room meanwhile.
+    pub(super) fn has_just_entered(&self) -> bool {
+        self.after.is_some() && self.is_new()
+    }
+
+    /// Whether the user is in the room.
+    pub(super) fn is_inside(&self) -> bool {
+        self.now == MembershipState::Join
+    }
+
+    /// Whether an invitation or a knock is another than the client knows of.
+    pub(super) fn is_news(&self) -> bool {
+        self.is_news
     }
 
     /// The timeline is told after this position: from the start for a room that is new to the client,
@@ -40,11 +59,13 @@ impl Since {
     }
 
     /// Whether it is news that the user is outside, or banned, or no longer banned. A client that knows nothing has to
-    /// ask for rooms that were left.
-    pub(super) fn tells_leave(&self, request: &Request) -> bool {
+    /// ask for rooms that were left. Of a room that the user has forgotten they hear no more, but those of their clients
+    /// that did not know yet hear that they have left it.
+    pub(super) fn tells_leave(&self, request: &Request, forgotten: bool) -> bool {
+        let was_anything = !matches!(self.before, MembershipState::Leave | MembershipState::Ban);
         match self.after {
-            Some(_) => self.before != self.now,
-            None => request.filter.room.include_leave,
+            Some(_) => self.is_news && (!forgotten || was_anything || self.is_departure),
+            None => request.filter.room.include_leave && !forgotten,
         }
     }
 }
@@ -59,12 +80,25 @@ impl Sources {
     ) -> Result<Since> {
         let now = membership.state.clone();
         let Some(after) = request.since else {
-            return Ok(Since { after: None, before: MembershipState::Leave, now });
+            let before = MembershipState::Leave;
+            return Ok(Since { after: None, before, now, is_news: true, is_departure: false });
         };
         if membership.position <= after {
-            return Ok(Since { after: Some(after), before: now.clone(), now });
+            let (after, before) = (Some(after), now.clone());
+            return Ok(Since { after, before, now, is_news: false, is_departure: false });
         }
-        let before = self.rooms.state_event_at(room, after, "m.room.member", request.user_id.as_str()).await?;
-        Ok(Since { after: Some(after), before: before.as_ref().map_or(MembershipState::Leave, membership_of), now })
+        let before = self.membership_at(request, room, after).await?;
+        let ended = if membership.forgotten {
+            self.membership_at(request, room, membership.position.before()).await?
+        } else {
+            before.clone()
+        };
+        let is_departure = !matches!(ended, MembershipState::Leave | MembershipState::Ban);
+        Ok(Since { after: Some(after), before, now, is_news: true, is_departure })
+    }
+
+    async fn membership_at(&self, request: &Request, room: &Room, at: Position) -> Result<MembershipState> {
+        let event = self.rooms.state_event_at(room, at, "m.room.member", request.user_id.as_str()).await?;
+        Ok(event.as_ref().map_or(MembershipState::Leave, membership_of))
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{
     OwnedUserId, UserId,
@@ -22,28 +19,33 @@ use crate::{
 
 /// The state events to tell.
 #[derive(Debug, Default)]
-pub(crate) struct RoomState(Vec<Arc<Pdu>>);
+pub(crate) struct RoomState {
+    events: Vec<Arc<Pdu>>,
+    /// Those that a room without a name is called by, where they or the numbers of members may be news.
+    pub(super) heroes: Option<Vec<OwnedUserId>>,
+}
 
 impl RoomState {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.events.is_empty()
     }
 
     pub(crate) fn events(&self) -> impl Iterator<Item = &Arc<Pdu>> {
-        self.0.iter()
+        self.events.iter()
     }
 
     /// The same with the events of a timeline, for clients that take no state from there.
     pub(super) fn with(mut self, request: &Request, timeline: &Timeline) -> Self {
-        let wanted = |pdu: &&Arc<Pdu>| request.state_after && request.filter.room.state.passes(pdu);
+        let wanted = |pdu: &&Arc<Pdu>| pdu.is_state() && request.state_after && request.filter.room.state.passes(pdu);
         for pdu in timeline.events.iter().map(|event| &event.pdu).filter(wanted) {
-            self.0.retain(|before| (before.kind(), before.state_key()) != (pdu.kind(), pdu.state_key()));
-            self.0.push(Arc::clone(pdu));
+            self.events.retain(|before| (before.kind(), before.state_key()) != (pdu.kind(), pdu.state_key()));
+            self.events.push(Arc::clone(pdu));
         }
         self
     }
 }
 
+const MEMBER: &str = "m.room.member";
 /// What is told of a room from outside it.
 const STRIPPED: [&str; 7] = [
     "m.room.create",
@@ -55,9 +57,13 @@ const STRIPPED: [&str; 7] = [
     "m.room.encryption",
 ];
 
-/// The state before the timeline, or after it where the request says so, as far as the client lacks it.
+/// What a client needs to have the room's state as it is at `until`, where the timeline ends: all of it, or what changed
+/// since the client's position.
+///
+/// A client that takes state from the timeline applies that to what it is told here. So this is the state before the
+/// timeline, and what has come since that the timeline does not tell. For one that does not it is the state at the end.
 pub(super) async fn gather(
-    inner: &Sources,
+    sources: &Sources,
     request: &Request,
     room: &Room,
     since: &Since,
@@ -65,52 +71,56 @@ pub(super) async fn gather(
     until: Position,
 ) -> Result<RoomState> {
     let filter = &request.filter.room.state;
-    let at = if request.state_after { until } else { timeline.start };
-    let lazy = !filter.lazy_load_options.is_disabled();
+    let at = if request.state_after { until } else { timeline.state_at(until) };
     let known = since.known_state().filter(|_| !request.full_state);
-    let mut events = match known {
-        None => {
-            let state = inner.rooms.state_at(room, at).await?;
-            let needed = needed_members(&request.user_id, timeline);
-            if lazy {
-                state.iter().filter(|pdu| !is_member(pdu) || is_needed(pdu, &needed)).cloned().collect()
-            } else {
-                state.iter().cloned().collect()
-            }
+    let mut state = match known {
+        None => sources.rooms.state_at(room, at).await?,
+        Some(known) if known < at => {
+            let changes = sources.rooms.list_changes(room, known, at).await?;
+            changes.into_iter().filter_map(|change| change.event).collect()
         }
-        Some(_) if !timeline.limited && !request.state_after => Vec::new(),
-        Some(known) => inner.rooms.changed_state(room, known, at).await?,
+        Some(_) => State::default(),
     };
-    if known.is_some() && lazy && !timeline.events.is_empty() {
-        // The client may never have been told who these are.
-        let state = inner.rooms.state_at(room, at).await?;
-        for user in needed_members(&request.user_id, timeline).iter().filter(|user| **user != request.user_id) {
-            if let Some(member) = state.member(user)
-                && !events.iter().any(|pdu| pdu.event_id() == member.event_id())
-            {
-                events.push(Arc::clone(member));
-            }
+    for event in timeline.untold.iter().filter_map(|change| change.event.as_ref()) {
+        state.insert(Arc::clone(event));
+    }
+    let told = timeline.events.iter().map(|event| &event.pdu).chain(state.iter());
+    let heroes = (since.is_inside()
+        && (known.is_none() || timeline.limited || told.into_iter().any(|pdu| is_member(pdu))))
+    .then(|| room.view(|view| heroes(&view.state, &request.user_id)));
+    let mut events: Vec<Arc<Pdu>> = state.iter().cloned().collect();
+    if !filter.lazy_load_options.is_disabled() {
+        let needed = needed_members(&request.user_id, timeline, heroes.as_deref());
+        if known.is_none() {
+            events.retain(|pdu| !is_member(pdu) || pdu.state_key().is_some_and(|user| needed.contains(user)));
+        } else {
+            // The client may never have been told who these are.
+            let is_told = |user: &str| user == request.user_id || state.get(MEMBER, user).is_some();
+            let missing: Vec<&str> = needed.into_iter().filter(|user| !is_told(user)).collect();
+            events.extend(sources.rooms.list_state_events_at(room, at, MEMBER, &missing).await?);
         }
     }
-    inner.rooms.withhold_state(&room.view(|view| view.room_id.clone()), &request.user_id, &mut events).await?;
+    sources.rooms.withhold_state(&room.view(|view| view.room_id.clone()), &request.user_id, &mut events).await?;
     events.retain(|pdu| filter.passes(pdu));
     // In the order of the room's history, as far as one order can tell.
     events.sort_by(|a, b| (a.depth(), a.event_id()).cmp(&(b.depth(), b.event_id())));
-    Ok(RoomState(events))
+    Ok(RoomState { events, heroes })
 }
 
+/// Whether the event is a membership. They change what a room without a name is called.
 fn is_member(pdu: &Pdu) -> bool {
-    *pdu.kind() == TimelineEventType::RoomMember
+    pdu.is_state() && *pdu.kind() == TimelineEventType::RoomMember
 }
 
-fn is_needed(pdu: &Pdu, needed: &HashSet<OwnedUserId>) -> bool {
-    pdu.state_key().is_some_and(|user| needed.iter().any(|needed| needed == user))
-}
-
-/// Those whose events are in the timeline, and the user.
-fn needed_members(user_id: &UserId, timeline: &Timeline) -> HashSet<OwnedUserId> {
-    let senders = timeline.events.iter().map(|event| event.pdu.sender().to_owned());
-    senders.chain([user_id.to_owned()]).collect()
+/// Those whose events are in the timeline, those that the room may be called by, and the user.
+fn needed_members<'a>(
+    user_id: &'a UserId,
+    timeline: &'a Timeline,
+    heroes: Option<&'a [OwnedUserId]>,
+) -> BTreeSet<&'a str> {
+    let senders = timeline.events.iter().map(|event| event.pdu.sender().as_str());
+    let heroes = heroes.unwrap_or_default().iter().map(|hero| hero.as_str());
+    senders.chain(heroes).chain([user_id.as_str()]).collect()
 }
 
 /// What somebody who is invited or has knocked is told: the room's face, their own membership, and who invited them.

@@ -123,8 +123,8 @@ impl Syncs {
     async fn listen(&self, listener: &Listener, reading: Reading, last: Position, stretch: &mut Stretch) -> Result<()> {
         let mut reading = reading.ignoring(self.0.account_data.ignored(&listener.user_id).await?);
         let filter = RoomEventFilter::default();
-        let (direction, from) = (Direction::Forward, stretch.from);
-        let walk = Walk { direction, from, to: last.min(stretch.until), limit: LIMIT, filter: &filter };
+        let between = (Some(stretch.from), Some(last.min(stretch.until)));
+        let walk = Walk::new(&reading, Direction::Forward, between, LIMIT, &filter);
         let page = self.0.rooms.page(&mut reading, &walk).await?;
         let now = self.0.clock.now();
         let written = page.events.iter().map(|event| {

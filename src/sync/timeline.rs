@@ -1,19 +1,22 @@
 //! The timeline of a room as one user may read it: the newest events after a position.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, UserId};
+use ruma::{DeviceId, EventId, MilliSecondsSinceUnixEpoch, UserId, api::Direction};
 
 use super::{Request, gather::Sources};
 use crate::{
     error::Result,
-    event::{ClientFormat, Relation, Stored},
+    event::{ClientFormat, Relation, StateChange, Stored},
     position::Position,
     room::{
         Room,
-        filter::PduFilter as _,
-        reading::is_ignored,
+        reading::Reading,
         relation::{Bundles, Reader},
+        timeline::Walk,
         visibility::Sight,
     },
 };
@@ -22,8 +25,6 @@ use crate::{
 const DEFAULT_LIMIT: usize = 10;
 /// More are never told at once.
 const MAX_LIMIT: usize = 200;
-/// How many events are looked at in search of some that pass.
-const MAX_SCAN: usize = 1_000;
 
 /// The newest events after a position.
 #[derive(Debug)]
@@ -32,8 +33,11 @@ pub(crate) struct Timeline {
     pub(crate) events: Vec<Arc<Stored>>,
     /// Whether older events after the position were left out.
     pub(crate) limited: bool,
-    /// Everything after this position has been looked at.
+    /// Where somebody who pages back begins: just before the first event.
     pub(crate) start: Position,
+    /// What the room's state has become since `start`, except where the events tell it: what is hidden from the user or
+    /// behind the filter. Left empty for clients that take the state after the timeline.
+    pub(super) untold: Vec<StateChange>,
     /// What relates to the events, where older ones were left out: whoever has the older ones relates them alone.
     bundles: Bundles,
     /// What the user may see.
@@ -43,6 +47,12 @@ pub(crate) struct Timeline {
 impl Timeline {
     pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty() && !self.limited
+    }
+
+    /// Where the state is as it was just before the timeline, which ends at `until`.
+    pub(super) fn state_at(&self, until: Position) -> Position {
+        let is_unchanged = self.untold.is_empty() && !self.events.iter().any(|event| event.pdu.is_state());
+        if self.events.is_empty() || is_unchanged { until } else { self.start }
     }
 
     /// How the user gets one of the events to read, on this device and at this time: without the room, which the
@@ -66,11 +76,37 @@ impl Timeline {
         let relations = self.bundles.write(event.pdu.event_id(), &format);
         ClientFormat { relations, ..format(event) }
     }
+
+    /// Takes what the room's state has become since `start`, up to `until`.
+    ///
+    /// Whoever applies the events to the state before them goes by the last one of each key. Where that no longer holds
+    /// at the end, because a later one is hidden, it would overwrite what is right: the timeline begins behind it then,
+    /// and what is left out is paged back to like anything else.
+    fn agree_with(&mut self, mut changes: Vec<StateChange>, until: Position) {
+        let holding: HashSet<&EventId> =
+            changes.iter().filter_map(|change| Some(change.event.as_ref()?.event_id())).collect();
+        let mut last: HashMap<(String, String), &Stored> = HashMap::new();
+        for event in &self.events {
+            if let Some(state_key) = event.pdu.state_key() {
+                last.insert((event.pdu.kind().to_string(), state_key.to_owned()), event);
+            }
+        }
+        let outdated =
+            last.values().filter(|told| !holding.contains(told.pdu.event_id())).map(|told| told.position).max();
+        last.retain(|_, told| outdated.is_none_or(|at| told.position > at));
+        changes.retain(|change| !last.contains_key(&(change.kind.clone(), change.state_key.clone())));
+        self.untold = changes;
+        if let Some(at) = outdated {
+            self.events.retain(|event| event.position > at);
+            self.start = self.events.first().map_or(until, |first| first.position.before());
+            self.limited = true;
+        }
+    }
 }
 
 /// Gathers what passes the filter and what the user may see, newest first, until there is enough.
 pub(super) async fn gather(
-    inner: &Sources,
+    sources: &Sources,
     request: &Request,
     room: &Arc<Room>,
     after: Position,
@@ -79,49 +115,48 @@ pub(super) async fn gather(
     let filter = &request.filter.room.timeline;
     let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
     let limit = limit.min(MAX_LIMIT);
-    let ignored = inner.account_data.ignored(&request.user_id).await?;
-    let sight = inner.rooms.sight(room, &request.user_id).await?;
-    let mut timeline =
-        Timeline { events: Vec::new(), limited: false, start: until, bundles: Bundles::default(), sight };
-    let room_id = room.view(|view| view.room_id.clone());
-    let (mut scanned, mut related) = (0, false);
-    loop {
-        let wanted = limit.saturating_sub(timeline.events.len());
-        let (mut page, more) = inner.rooms.newest(room, after, timeline.start, wanted).await?;
-        inner.rooms.withhold(&room_id, &request.user_id, &mut page).await?;
-        scanned += page.len();
-        related = related || page.iter().any(|event| Relation::of(&event.pdu).is_some());
-        if let Some(oldest) = page.first() {
-            timeline.start = oldest.position.before();
-        }
-        let visible = page.into_iter().rev().filter(|event| {
-            filter.passes(&event.pdu) && timeline.sight.sees(event) && !is_ignored(&event.pdu, &ignored)
-        });
-        timeline.events.extend(visible);
-        if !more {
-            timeline.start = after.max(Position::START);
-            break;
-        }
-        if timeline.events.len() >= limit || scanned >= MAX_SCAN {
-            timeline.limited = true;
-            break;
-        }
+    let reading = Reading {
+        room: Arc::clone(room),
+        user_id: request.user_id.clone(),
+        sight: sources.rooms.sight(room, &request.user_id).await?,
+        until,
+        ignored: sources.account_data.ignored(&request.user_id).await?,
+    };
+    let walk = Walk {
+        direction: Direction::Backward,
+        from: until,
+        to: after,
+        // One more than is told says whether one is left out.
+        limit: limit + 1,
+        filter,
+        relations: &request.filter.relations,
+    };
+    let page = sources.rooms.glance(&reading, &walk).await?;
+    let mut events = page.events;
+    let left_out = events.get(limit).map(|event| event.position).or(page.end);
+    events.truncate(limit);
+    let start = events.last().map(|first| first.position.before()).or(left_out);
+    events.reverse();
+    let mut timeline = Timeline {
+        events,
+        limited: left_out.is_some(),
+        start: start.unwrap_or(until),
+        untold: Vec::new(),
+        bundles: Bundles::default(),
+        sight: reading.sight.clone(),
+    };
+    if !request.state_after && !timeline.events.is_empty() {
+        let changes = sources.rooms.list_changes(room, timeline.start, until).await?;
+        timeline.agree_with(changes, until);
     }
-    if let Some(newest) = timeline.events.last()
-        && timeline.limited
-        && timeline.events.len() == limit
-    {
-        // What was looked at beyond the last event that passed is looked at again by whoever pages back.
-        timeline.start = newest.position.before();
-    }
-    timeline.events.reverse();
     // What relates to an event comes after it, and everything since the first of these has just been looked at: in most
     // rooms there is nothing to ask the database for. (Where another server sends things in another order, a bundle is
     // left out here; it is there on every other way to read the event.)
-    if timeline.limited && related {
-        let reader = Reader { user_id: &request.user_id, sight: &timeline.sight, ignored: &ignored, until };
+    let may_relate = |event: &Arc<Stored>| Relation::of(&event.pdu).is_some();
+    if timeline.limited && (!walk.takes_everything(&reading) || timeline.events.iter().any(may_relate)) {
+        let room_id = room.view(|view| view.room_id.clone());
         let events = timeline.events.iter().map(|event| &**event);
-        timeline.bundles = inner.rooms.bundles(&room_id, &reader, events).await?;
+        timeline.bundles = sources.rooms.bundles(&room_id, &Reader::from(&reading), events).await?;
     }
     Ok(timeline)
 }
@@ -132,5 +167,6 @@ pub(super) async fn only(sources: &Sources, request: &Request, room: &Arc<Room>,
     let room_id = room.view(|view| view.room_id.clone());
     sources.rooms.withhold(&room_id, &request.user_id, &mut events).await?;
     let sight = sources.rooms.sight(room, &request.user_id).await?;
-    Ok(Timeline { events, limited: false, start: at.before(), bundles: Bundles::default(), sight })
+    let (start, bundles) = (at.before(), Bundles::default());
+    Ok(Timeline { events, limited: false, start, untold: Vec::new(), bundles, sight })
 }

@@ -5,12 +5,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedRoomId, OwnedUserId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, UInt,
     api::client::{
-        filter::{EventFormat, FilterDefinition},
+        filter::EventFormat,
         sync::sync_events::{UnreadNotificationsCount, v3},
     },
-    events::AnySyncStateEvent,
+    events::{AnySyncStateEvent, AnySyncTimelineEvent},
     serde::Raw,
 };
 use serde::Serialize;
@@ -18,13 +18,15 @@ use serde_json::{json, value::to_raw_value};
 
 use super::{
     gather::{Gathered, JoinedRoom, LeftRoom, StrippedRoom, Summary},
+    state::RoomState,
     timeline::Timeline,
 };
 use crate::{
     error::{Error, Result},
-    event::{ClientFormat, Pdu, Stored, client_event, stripped_state},
+    event::{ClientFormat, Pdu, client_event, stripped_state},
     fact::AccountData,
-    position::Position,
+    filter::Definition,
+    position::SyncToken,
     receipt::receipt_events,
     room::fields::only_fields,
     typing::typing_event,
@@ -35,11 +37,23 @@ use crate::{
 pub(crate) struct Writer {
     pub(crate) user_id: OwnedUserId,
     pub(crate) device_id: OwnedDeviceId,
-    pub(crate) filter: Arc<FilterDefinition>,
-    pub(crate) state_after: bool,
+    pub(crate) filter: Arc<Definition>,
+    /// None for clients that want the state before the timeline.
+    pub(crate) state_after: Option<StateAfter>,
 }
 
-/// The response, in which a room that was left always has its `state`: matrix-nio reads none without.
+/// How the state after the timeline is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StateAfter {
+    Stable,
+    /// As it was called before it was specified, for clients that ask for no other.
+    ///
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4222>
+    Unstable,
+}
+
+/// The response, in which a room always has its `state`, and a timeline says whether it is limited: there are clients
+/// that read nothing without.
 #[derive(Serialize)]
 pub(crate) struct Response {
     next_batch: String,
@@ -54,7 +68,7 @@ pub(crate) struct Response {
 #[derive(Default, Serialize)]
 struct Rooms {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    join: BTreeMap<OwnedRoomId, v3::JoinedRoom>,
+    join: BTreeMap<OwnedRoomId, Joined>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     invite: BTreeMap<OwnedRoomId, v3::InvitedRoom>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -64,14 +78,46 @@ struct Rooms {
 }
 
 #[derive(Serialize)]
-struct Left {
-    timeline: v3::Timeline,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<Events>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state_after: Option<Events>,
+struct Joined {
+    #[serde(skip_serializing_if = "v3::RoomSummary::is_empty")]
+    summary: v3::RoomSummary,
+    timeline: WrittenTimeline,
+    #[serde(flatten)]
+    state: State,
+    #[serde(skip_serializing_if = "v3::Ephemeral::is_empty")]
+    ephemeral: v3::Ephemeral,
     #[serde(skip_serializing_if = "v3::RoomAccountData::is_empty")]
     account_data: v3::RoomAccountData,
+    unread_notifications: UnreadNotificationsCount,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unread_thread_notifications: BTreeMap<OwnedEventId, UnreadNotificationsCount>,
+}
+
+#[derive(Serialize)]
+struct Left {
+    timeline: WrittenTimeline,
+    #[serde(flatten)]
+    state: State,
+    #[serde(skip_serializing_if = "v3::RoomAccountData::is_empty")]
+    account_data: v3::RoomAccountData,
+}
+
+#[derive(Serialize)]
+struct WrittenTimeline {
+    events: Vec<Raw<AnySyncTimelineEvent>>,
+    limited: bool,
+    prev_batch: String,
+}
+
+/// The state of a room, under the name that the client wants it by.
+#[derive(Serialize)]
+enum State {
+    #[serde(rename = "state")]
+    Before(Events),
+    #[serde(rename = "state_after")]
+    After(Events),
+    #[serde(rename = "org.matrix.msc4222.state_after")]
+    UnstableAfter(Events),
 }
 
 #[derive(Serialize)]
@@ -93,15 +139,20 @@ struct Page<'a> {
 
 impl Writer {
     /// Writes the response.
-    pub(crate) fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<Response> {
-        Page { writer: self, now }.response(gathered)
+    pub(crate) fn response(
+        &self,
+        gathered: Gathered,
+        next: SyncToken,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Result<Response> {
+        Page { writer: self, now }.response(gathered, next)
     }
 }
 
 impl Page<'_> {
-    fn response(&self, gathered: Gathered) -> Result<Response> {
+    fn response(&self, gathered: Gathered, next: SyncToken) -> Result<Response> {
         let mut response = Response {
-            next_batch: gathered.until.to_string(),
+            next_batch: next.to_string(),
             rooms: Rooms::default(),
             presence: v3::Presence::default(),
             account_data: v3::GlobalAccountData::default(),
@@ -130,50 +181,51 @@ impl Page<'_> {
         Ok(response)
     }
 
-    fn joined(&self, room: JoinedRoom) -> Result<v3::JoinedRoom> {
-        let mut joined = v3::JoinedRoom::new();
-        joined.timeline = self.timeline(&room.timeline)?;
-        let state = self.state(room.state.events())?.into();
-        joined.state = if self.writer.state_after { v3::State::After(state) } else { v3::State::Before(state) };
-        joined.summary = room.summary.map(summary).unwrap_or_default();
-        joined.account_data.events = account_data(&room.account_data)?;
-        joined.ephemeral.events.extend(receipt_events(&room.receipts));
-        joined.ephemeral.events.extend(room.typing.and_then(typing_event));
+    fn joined(&self, room: JoinedRoom) -> Result<Joined> {
+        let mut account_data_of_room = v3::RoomAccountData::default();
+        account_data_of_room.events = account_data(&room.account_data)?;
+        let mut ephemeral = v3::Ephemeral::default();
+        ephemeral.events.extend(receipt_events(&room.receipts));
+        ephemeral.events.extend(room.typing.and_then(typing_event));
         let per_thread = self.writer.filter.room.timeline.unread_thread_notifications;
-        joined.unread_notifications = count(if per_thread { room.unread.main } else { room.unread.total() });
-        if per_thread {
-            joined.unread_thread_notifications =
-                room.unread.threads.into_iter().map(|(root, unread)| (root, count(unread))).collect();
-        }
-        Ok(joined)
+        let unread = count(if per_thread { room.unread.main } else { room.unread.total() });
+        let threads = room.unread.threads.into_iter().filter(|_| per_thread);
+        Ok(Joined {
+            summary: room.summary.map(summary).unwrap_or_default(),
+            timeline: self.timeline(&room.timeline)?,
+            state: self.state(&room.state)?,
+            ephemeral,
+            account_data: account_data_of_room,
+            unread_notifications: unread,
+            unread_thread_notifications: threads.map(|(root, unread)| (root, count(unread))).collect(),
+        })
     }
 
     fn left(&self, room: &LeftRoom) -> Result<Left> {
-        let events = Events { events: self.state(room.state.events())? };
-        let (state, state_after) = if self.writer.state_after { (None, Some(events)) } else { (Some(events), None) };
         let mut account_data_of_room = v3::RoomAccountData::default();
         account_data_of_room.events = account_data(&room.account_data)?;
-        Ok(Left { timeline: self.timeline(&room.timeline)?, state, state_after, account_data: account_data_of_room })
+        let (timeline, state) = (self.timeline(&room.timeline)?, self.state(&room.state)?);
+        Ok(Left { timeline, state, account_data: account_data_of_room })
     }
 
-    fn timeline(&self, timeline: &Timeline) -> Result<v3::Timeline> {
-        let mut out = v3::Timeline::new();
-        out.limited = timeline.limited;
-        out.prev_batch = (!timeline.is_empty()).then(|| prev_batch(timeline).to_string());
-        for event in &timeline.events {
-            out.events.push(self.timeline_event(event, timeline)?);
-        }
-        Ok(out)
+    fn timeline(&self, timeline: &Timeline) -> Result<WrittenTimeline> {
+        let events = timeline.events.iter().map(|event| {
+            let format = timeline.format(event, &self.writer.user_id, &self.writer.device_id, self.now);
+            self.event(&event.pdu, &format)
+        });
+        let events = events.collect::<Result<_>>()?;
+        Ok(WrittenTimeline { events, limited: timeline.limited, prev_batch: timeline.start.to_string() })
     }
 
-    fn timeline_event<T>(&self, event: &Stored, timeline: &Timeline) -> Result<Raw<T>> {
-        let format = timeline.format(event, &self.writer.user_id, &self.writer.device_id, self.now);
-        self.event(&event.pdu, &format)
-    }
-
-    fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<Vec<Raw<AnySyncStateEvent>>> {
+    fn state(&self, state: &RoomState) -> Result<State> {
         let format = ClientFormat { now: Some(self.now), ..ClientFormat::default() };
-        events.map(|pdu| self.event(pdu, &format)).collect()
+        let events = state.events().map(|pdu| self.event(pdu, &format)).collect::<Result<_>>()?;
+        let events = Events { events };
+        Ok(match self.writer.state_after {
+            None => State::Before(events),
+            Some(StateAfter::Stable) => State::After(events),
+            Some(StateAfter::Unstable) => State::UnstableAfter(events),
+        })
     }
 
     fn event<T>(&self, pdu: &Pdu, format: &ClientFormat) -> Result<Raw<T>> {
@@ -186,11 +238,6 @@ impl Page<'_> {
             None => Ok(event),
         }
     }
-}
-
-/// Where somebody who pages back begins: just before the first event.
-pub(super) fn prev_batch(timeline: &Timeline) -> Position {
-    timeline.events.first().map_or(timeline.start, |first| first.position.before())
 }
 
 fn stripped<T>(room: &StrippedRoom) -> Vec<Raw<T>> {

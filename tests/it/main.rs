@@ -48,6 +48,7 @@ mod specification;
 mod start;
 mod sync;
 mod sync_model;
+mod sync_telling;
 mod terms;
 mod third_party_invite;
 mod threepid;

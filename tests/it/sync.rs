@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, escape, next, texts},
+    world::{Client, at, escape, next, texts},
 };
 
-async fn moderate(moderator: &Client, room: &str, action: &str, user: &Client) {
+pub(crate) async fn moderate(moderator: &Client, room: &str, action: &str, user: &Client) {
     let path = format!("/_matrix/client/v3/rooms/{}/{action}", escape(room));
     moderator.post(&path, json!({ "user_id": user.user_id })).await.ok();
 }
@@ -33,6 +33,11 @@ fn outside(sync: &Value, room: &str) -> (Vec<Value>, Vec<Value>) {
         contents.filter(|value| !value.is_null()).collect()
     };
     (said(timeline, &["membership"]), said(state["events"].as_array().unwrap(), &["membership", "name"]))
+}
+
+/// The events of a part of a room.
+pub(crate) fn of<'a>(room: &'a Value, part: &str) -> &'a Vec<Value> {
+    room[part]["events"].as_array().unwrap_or_else(|| panic!("no {part}: {room}"))
 }
 
 on_both! {
@@ -86,6 +91,8 @@ on_both! {
         }
         let own = events.iter().find(|e| e["state_key"] == bob.user_id.as_str()).unwrap();
         assert_eq!(own["content"]["is_direct"], true);
+        // Clients date the invitation by that.
+        assert!(events.iter().all(|event| event["origin_server_ts"].is_u64()), "{events:?}");
         bob.leave(&room).await.ok();
         let sync = bob.sync(Some(&next(&sync))).await;
         assert!(sync["rooms"]["leave"].get(&room).is_some(), "{sync}");
@@ -166,7 +173,7 @@ on_both! {
     /// Trap: lazy-loaded members. The sender of every timeline event is known to the client.
     async fn lazy_loading_tells_the_senders(world) {
         let alice = world.user("alice").await;
-        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let room = alice.create_room(json!({ "preset": "public_chat", "name": "Kitchen" })).await;
         let mut members = Vec::new();
         for name in ["bob", "carol", "dave"] {
             let member = world.user(name).await;
@@ -185,6 +192,15 @@ on_both! {
         let sync = alice.sync_with(Some(&next(&sync)), &format!("&filter={filter}")).await;
         let state = sync["rooms"]["join"][&room]["state"]["events"].as_array().unwrap_or_else(|| panic!("{sync}")).clone();
         assert!(state.iter().any(|e| e["state_key"] == members[2].user_id.as_str()), "{state:?}");
+        // A room without a name is called by its heroes, who are told as well.
+        rename(&alice, &room, "").await;
+        let initial = alice.sync_with(None, &format!("&filter={filter}")).await;
+        let joined = &initial["rooms"]["join"][&room];
+        let heroes = joined["summary"]["m.heroes"].as_array().unwrap();
+        assert_eq!(heroes.len(), 3, "{joined}");
+        for hero in heroes {
+            assert!(of(joined, "state").iter().any(|e| e["state_key"] == *hero), "{hero}: {joined}");
+        }
     }
 
     async fn the_summary_names_heroes(world) {
@@ -202,7 +218,7 @@ on_both! {
         bob.join(&room).await.ok();
         let event = alice.say(&room, "read me").await;
         let since = next(&alice.sync(None).await);
-        let at = |rest: &str| format!("/_matrix/client/v3/rooms/{}{rest}", escape(&room));
+        let at = |rest: &str| at(&room, rest);
         bob.post(&at(&format!("/receipt/m.read/{}", escape(&event))), json!({})).await.ok();
         let sync = alice.sync(Some(&since)).await;
         let receipt = &sync["rooms"]["join"][&room]["ephemeral"]["events"][0];

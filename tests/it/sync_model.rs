@@ -15,6 +15,8 @@ use crate::{
     world::{Client, World, escape, next},
 };
 
+mod state;
+
 const STEPS: usize = 70;
 const SEEDS: u64 = 4;
 

@@ -3,30 +3,65 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
 use axum::Router;
-use ruma::api::client::message::get_message_events::v3::{Request, Response};
+use ruma::api::{
+    IncomingRequest,
+    client::message::get_message_events::v3::{Request, Response},
+    error::DeserializationError,
+};
+use serde::Deserialize;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        in_room::InRoom,
+        own::{json_text, metadata_of, read_query},
+        route::Routes as _,
+    },
     app::App,
     error::Error,
-    event::{ClientFormat, client_event},
+    event::{ClientFormat, RelationFilter, client_event},
     position::Position,
     room::timeline::Walk,
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InRoom<Request>, _, _>(messages)
+    router.endpoint::<InRoom<Messages>, _, _>(messages)
 }
 
-async fn messages(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
+/// A page to read, with what ruma leaves out of its filter.
+struct Messages {
+    request: Request,
+    relations: RelationFilter,
+}
+
+metadata_of!(Messages: Request);
+
+impl IncomingRequest for Messages {
+    type EndpointError = ruma::api::error::Error;
+    type OutgoingResponse = Response;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+        #[derive(Deserialize)]
+        struct Query {
+            #[serde(default, deserialize_with = "json_text")]
+            filter: Option<RelationFilter>,
+        }
+        let Query { filter } = read_query(&request)?;
+        let request = Request::try_from_http_request_inner(request, path)?;
+        Ok(Self { request, relations: filter.unwrap_or_default() })
+    }
+}
+
+async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
-    let request = request.read()?;
+    let Messages { request, relations } = request.read()?;
     let between = (place(request.from.as_deref())?, place(request.to.as_deref())?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let ignored = app.account_data.ignored(&caller.user_id).await?;
     let mut reading = reading.ignoring(ignored);
-    let walk = Walk::new(&reading, request.dir, between, limit, &request.filter);
+    let walk = Walk::new(&reading, request.dir, between, limit, &request.filter).relating(&relations);
     let page = app.rooms.page(&mut reading, &walk).await?;
 
     let now = app.clock.now();

@@ -5,55 +5,106 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use ruma::{DeviceId, api::client::sync::sync_events::v3};
+use ruma::{
+    DeviceId,
+    api::{IncomingRequest, client::sync::sync_events::v3, error::DeserializationError},
+    presence::PresenceState,
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     api::{
         error::ApiResult,
         extract::Call,
-        json::{Json, Written},
+        json::Json,
+        own::{metadata_of, read_query},
         route::Routes as _,
     },
     app::App,
     error::Error,
-    position::Position,
-    sync::{self, Writer},
+    filter::Definition,
+    position::SyncToken,
+    sync::{self, StateAfter, Writer},
 };
 
 /// A client may wait no longer than this, so that a connection that died without a word is noticed.
 pub(super) const MAX_PATIENCE: Duration = Duration::from_mins(2);
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Written<v3::Request>, _, _>(sync)
+    router.endpoint::<Sync, _, _>(sync)
 }
 
-async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
-    let Call { request: Written(request), caller, .. } = call;
-    let filter = match request.filter {
-        Some(v3::Filter::FilterId(id)) => Box::pin(app.filters.definition(&caller.user_id, &id)).await?,
-        Some(v3::Filter::FilterDefinition(definition)) => Arc::new(definition),
+/// A sync, with what ruma leaves out of it.
+struct Sync {
+    request: v3::Request,
+    /// The filter, if the request brings one instead of naming it.
+    filter: Option<Definition>,
+    state_after: Option<StateAfter>,
+}
+
+metadata_of!(Sync: v3::Request);
+
+impl IncomingRequest for Sync {
+    type EndpointError = ruma::api::error::Error;
+    type OutgoingResponse = Json;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+        #[derive(Deserialize)]
+        struct Query {
+            #[serde(default, deserialize_with = "inline")]
+            filter: Option<Definition>,
+            #[serde(rename = "org.matrix.msc4222.use_state_after", default)]
+            unstable_state_after: bool,
+        }
+        let Query { filter, unstable_state_after } = read_query(&request)?;
+        let request = v3::Request::try_from_http_request_inner(request, path)?;
+        let state_after = if request.use_state_after {
+            Some(StateAfter::Stable)
+        } else {
+            unstable_state_after.then_some(StateAfter::Unstable)
+        };
+        Ok(Self { request, filter, state_after })
+    }
+}
+
+/// A filter in the request itself; none where it names one.
+fn inline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Definition>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let json = Some(text).filter(|text| text.starts_with('{'));
+    json.map(|json| Definition::from_json(&json).map_err(D::Error::custom)).transpose()
+}
+
+async fn sync(app: App, call: Call<Sync>) -> ApiResult<Json> {
+    let Call { request: Sync { request, filter, state_after }, caller, .. } = call;
+    let filter = match (filter, request.filter) {
+        (Some(definition), _) => Arc::new(definition),
+        (None, Some(v3::Filter::FilterId(id))) => Box::pin(app.filters.definition(&caller.user_id, &id)).await?,
         _ => Arc::default(),
     };
-    let since = request.since.as_deref().map(str::parse::<Position>).transpose();
-    let since = since.map_err(|e| Error::invalid_param(e.to_string()))?;
+    let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose().map_err(Error::from)?;
     let _connected = Box::pin(app.presence.seen(&caller.user_id, &request.set_presence)).await;
     let writer = Writer {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),
         filter: Arc::clone(&filter),
-        state_after: request.use_state_after,
+        state_after,
     };
     let asked = sync::Request {
         user_id: caller.user_id,
         filter,
-        since,
+        since: since.map(|since| since.position),
         full_state: request.full_state,
-        state_after: request.use_state_after,
+        state_after: state_after.is_some(),
     };
     let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
+    let waits = asked.since.is_some() && !asked.full_state && !patience.is_zero();
+    let patience = if since.is_some_and(|since| since.catching_up) { Duration::ZERO } else { patience };
     let gathered = wait(&app, &asked, &writer.device_id, patience).await?;
-    Ok(Json::of(&writer.response(gathered, app.clock.now())?).map_err(Error::broken)?)
+    // A client that does not want to be seen has nobody to show anything to.
+    let catching_up = !waits && request.set_presence != PresenceState::Offline;
+    let next = SyncToken { position: gathered.until, catching_up };
+    Ok(Json::of(&writer.response(gathered, next, app.clock.now())?).map_err(Error::broken)?)
 }
 
 /// Gathers as soon as something concerns the user, and tells what there is when time is up.

@@ -20,7 +20,11 @@ const VERSIONS: [&str; 22] = [
 ];
 
 /// Proposals that clients ask for by name, and that are all here. Two more are here if the operator wants them.
-const UNSTABLE_FEATURES: [&str; 3] = [
+const UNSTABLE_FEATURES: [&str; 5] = [
+    // Filters by how events relate to each other.
+    "org.matrix.msc3874",
+    // The state after the timeline, by the name that it had before v1.16.
+    "org.matrix.msc4222",
     // The rooms that two users share, for clients that ask before they trust v1.19.
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // Profile fields of one's own, before and after they were specified.
