@@ -163,6 +163,7 @@ impl Rooms {
     }
 
     async fn gather(&self, reading: &Reading, walk: &Walk<'_>, mut read: Option<Read>) -> Result<Page> {
+        let room_id = reading.room.view(|view| view.room_id.clone());
         let mut events = Vec::with_capacity(walk.limit);
         let mut searched = 0;
         for (mut after, mut until) in walk.stretches(reading) {
