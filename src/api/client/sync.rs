@@ -37,7 +37,7 @@ async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
     };
     let since = request.since.as_deref().map(str::parse::<Position>).transpose();
     let since = since.map_err(|e| Error::invalid_param(e.to_string()))?;
-    let _connected = Box::pin(app.presence.seen(&caller.user_id, &request.set_presence)).await;
+    let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &request.set_presence);
     let writer = Writer {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),
