@@ -43,7 +43,7 @@ use crate::{
     room::{Active, NoticeRoom, Rooms},
     search::Searches,
     server_name, signing,
-    sync::{Registry, Sources, Syncs, Watchers},
+    sync::{Registry, Sources, Syncs, Watchers, wake_for_presence},
     tasks::Tasks,
     terms::Terms,
     third_party_invite::ThirdPartyInvites,
@@ -145,7 +145,7 @@ impl App {
         let tail = Arc::new(Tail::default());
         let (here, chance) = (server_name.clone(), random.clone());
         let log = Log::start(db.clone(), Arc::clone(&tail), here, chance, metrics.clone(), hub, &tasks).await?;
-        let books = Books::default();
+        let books = Books::new();
         let rooms = Rooms::new(
             db.clone(),
             log.clone(),
@@ -194,6 +194,9 @@ impl App {
         .await?;
         let searches = Searches::start(db.clone(), rooms.clone(), nodes.duty("search index").await?, &tasks);
         let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), account_data.clone(), books.unread);
+        let waking =
+            wake_for_presence(db.clone(), Arc::clone(&tail), Arc::clone(&books.watchers), tasks.shutdown().clone());
+        tasks.spawn("presence wakes", waking);
         let syncs = Syncs::new(Sources {
             rooms: rooms.clone(),
             watchers: Watchers::new(db.clone(), tail, books.watchers),
@@ -255,7 +258,6 @@ impl App {
 }
 
 /// What is kept in memory and follows the log.
-#[derive(Default)]
 struct Books {
     rooms: Arc<Active>,
     account_data: Arc<account_data::Book>,
@@ -268,6 +270,20 @@ struct Books {
 }
 
 impl Books {
+    fn new() -> Self {
+        let presence: Arc<presence::Book> = Arc::default();
+        Self {
+            rooms: Arc::default(),
+            account_data: Arc::default(),
+            receipts: Arc::default(),
+            typing: Arc::default(),
+            unread: Arc::default(),
+            watchers: Arc::new(Registry::new(Arc::clone(&presence))),
+            directory: Arc::default(),
+            presence,
+        }
+    }
+
     fn follow(&self, tail: &Tail, bearers: Arc<Bearers>) {
         let readers: [Arc<dyn Reader>; _] = [
             Arc::clone(&self.rooms) as _,

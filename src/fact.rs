@@ -2,11 +2,11 @@
 //!
 //! A [`Write`] goes in, a [`Batch`] of [`News`] comes out, in this process and in every other one.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
-    presence::PresenceState,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId,
+    RoomVersionId, presence::PresenceState,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -191,7 +191,19 @@ pub struct Presence {
     pub state: PresenceState,
     pub status_msg: Option<String>,
     pub last_active: MilliSecondsSinceUnixEpoch,
-    /// Who says so: their clients are connected there.
+    /// When they have said of themselves that they are unavailable or offline, where that holds.
+    pub claimed: Option<MilliSecondsSinceUnixEpoch>,
+    /// Their devices that are connected.
+    pub devices: BTreeMap<OwnedDeviceId, ConnectedDevice>,
+}
+
+/// A device that is connected to a node. The short names are what the database holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedDevice {
+    /// What it says of its user: online or unavailable.
+    #[serde(rename = "s")]
+    pub state: PresenceState,
+    #[serde(rename = "n")]
     pub node: NodeId,
 }
 

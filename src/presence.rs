@@ -5,28 +5,33 @@
 //! the node that serves them; what everybody else sees is a fact in the log, written when it changes, and once a
 //! minute for as long as somebody goes on doing things.
 //!
-//! Each fact names the node that speaks for the user. Another one takes over when that node is gone. A client whose
-//! requests go to several nodes is seen by each of them now and then; they tell each other through Redis whom they
-//! have seen, so that none says too early that somebody has left. Without Redis, who saw the user last speaks.
+//! A user is what the best of their devices says, and a device what its newest request says. So each fact lists the
+//! user's connected devices, each with the node that it is connected to: every node works out the same from it. That
+//! node says when the device has gone, and where the node itself is gone, another says so. A client whose requests go to
+//! several nodes is seen by each of them now and then; they tell each other through Redis which devices they have seen,
+//! so that none says too early that one has left. Without Redis, a device belongs to the node that saw it last.
+//!
+//! Whoever asks for news never waits until what that says of them is written: a task of its own does that ([`teller`]).
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#presence>
 
 mod attendance;
 mod book;
 mod pulse;
+mod teller;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId,
+    DeviceId, MilliSecondsSinceUnixEpoch, UInt, UserId,
     api::error::ErrorKind,
     events::presence::{PresenceEvent, PresenceEventContent},
     presence::PresenceState,
 };
 
-use self::attendance::Attendance;
+use self::{attendance::Attendance, teller::Queue};
 pub use self::{attendance::Connected, book::Book};
 use crate::{
     clock::Clock,
@@ -38,7 +43,7 @@ use crate::{
     node::{Duty, Nodes},
     position::Position,
     store,
-    tasks::{Shutdown, Tasks},
+    tasks::Tasks,
 };
 
 /// Who has done nothing for so long is idle.
@@ -55,8 +60,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const RETURN: Duration = Duration::from_mins(1);
 /// In bytes.
 const MAX_STATUS: usize = 2_048;
-/// How many changes are written at once.
-const CHUNK: usize = 200;
 
 /// Everybody's presence. Cheap to clone.
 #[derive(Clone)]
@@ -72,6 +75,7 @@ struct Inner {
     book: Arc<Book>,
     nodes: Nodes,
     board: Board,
+    queue: Queue,
     /// To speak for those whose node is gone.
     duty: Duty,
 }
@@ -88,12 +92,14 @@ impl PresenceBook {
         tasks: &Tasks,
     ) -> Result<Self> {
         let duty = nodes.duty("presence").await?;
-        let attendance = Attendance::new(clock.clone());
-        let started = clock.now();
-        let presence = Self(Arc::new(Inner { db, log, clock, enabled, started, attendance, book, nodes, board, duty }));
+        let attendance = Attendance::new(clock.clone(), nodes.id().clone());
+        let (started, queue) = (clock.now(), Queue::default());
+        let inner = Inner { db, log, clock, enabled, started, attendance, book, nodes, board, queue, duty };
+        let presence = Self(Arc::new(inner));
         presence.load().await?;
         if enabled {
             tasks.spawn("presence", presence.clone().watch(tasks.shutdown().clone()));
+            tasks.spawn("presence teller", presence.clone().tell_on(tasks.shutdown().clone()));
         }
         Ok(presence)
     }
@@ -117,29 +123,46 @@ impl PresenceBook {
         self.0.enabled
     }
 
-    /// A client of the user asks for news: they are connected until what is returned is dropped. `state` is what the
-    /// client says of them; one that says `offline` does not count.
-    pub async fn seen(&self, user_id: &UserId, state: &PresenceState) -> Connected {
+    /// A device of the user asks for news: it is connected until what is returned is dropped. `state` is what it says of
+    /// the user; a request that says `offline` does not count.
+    pub fn seen(&self, user_id: &UserId, device_id: &DeviceId, state: &PresenceState) -> Connected {
         if !self.0.enabled || !matches!(state, PresenceState::Online | PresenceState::Unavailable) {
             return Connected::unseen();
         }
-        if let Err(error) = self.recall(user_id).await {
-            tracing::warn!(%error, "could not read somebody's presence");
+        let stored = self.stored(user_id);
+        let holds = stored.devices.get(device_id).is_some_and(|told| told.state == *state && self.keeps(&told.node));
+        let connected = self.0.attendance.connect((user_id, device_id), state, &stored, holds);
+        if !holds || stored.claimed.is_some() {
+            self.0.queue.extend([user_id.to_owned()]);
         }
-        let connected = self.0.attendance.connect(user_id, state.clone(), &self.stored(user_id).state);
-        self.tell(&[user_id.to_owned()]).await;
         connected
     }
 
+    /// Whether a node need not be relieved of a device that it has said to serve.
+    fn keeps(&self, node: &NodeId) -> bool {
+        node == self.0.nodes.id() || (self.0.nodes.remembers(node) && self.0.board.is_there())
+    }
+
     /// The user has done something: sent an event, read, typed.
-    pub async fn active(&self, user_id: &UserId) {
-        if self.0.enabled && self.0.attendance.act(user_id) {
-            self.tell(&[user_id.to_owned()]).await;
+    pub fn active(&self, user_id: &UserId) {
+        if !self.0.enabled || !self.0.attendance.act(user_id) {
+            return;
+        }
+        let stored = self.stored(user_id);
+        let ago = u128::from(millis_between(stored.last_active, self.0.clock.now()));
+        if stored.state != PresenceState::Online || ago >= REFRESH.as_millis() {
+            self.0.queue.extend([user_id.to_owned()]);
         }
     }
 
-    /// The user says themselves how things are.
-    pub async fn set(&self, user_id: &UserId, state: PresenceState, status_msg: Option<String>) -> Result<()> {
+    /// The user says themselves how things are, from one of their devices.
+    pub async fn set(
+        &self,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        state: PresenceState,
+        status_msg: Option<String>,
+    ) -> Result<()> {
         if !self.0.enabled {
             let message = "Presence is switched off on this server: nobody would see it";
             return Err(Error::refused(ErrorKind::Unrecognized, message));
@@ -152,17 +175,22 @@ impl PresenceBook {
             return Err(Error::invalid_param(message));
         }
         self.recall(user_id).await?;
-        self.0.attendance.claim(user_id, &state);
-        let (node, last_active) = (self.0.nodes.id().clone(), self.0.clock.now());
-        let presence = Presence { user_id: user_id.to_owned(), state, status_msg, last_active, node };
+        self.0.attendance.claim(user_id, device_id, &state);
         let stored = self.stored(user_id);
-        if presence.state == stored.state
+        let due = self.0.attendance.find_due(&stored, &[]).unwrap_or_else(|| Presence::clone(&stored));
+        let now = self.0.clock.now();
+        let claimed = (state != PresenceState::Online).then_some(now);
+        let presence = Presence { state, status_msg, last_active: now, claimed, ..due };
+        let is_known = claimed.is_none()
+            && presence.state == stored.state
             && presence.status_msg == stored.status_msg
-            && !is_refreshed(&stored, &presence)
-        {
-            return Ok(());
+            && presence.devices == stored.devices
+            && stored.claimed.is_none()
+            && !is_refreshed(&stored, &presence);
+        if !is_known {
+            self.0.log.append(Write::fact(Fact::Presence(presence.clone()))).await?;
         }
-        self.0.log.append(Write::fact(Fact::Presence(presence))).await?;
+        self.0.attendance.said(&presence);
         Ok(())
     }
 
@@ -203,6 +231,16 @@ impl PresenceBook {
         Ok(concerned.map(|(_, presence)| Arc::new(presence)).collect())
     }
 
+    /// Those who are not offline.
+    pub fn list_present(&self) -> Vec<Arc<Presence>> {
+        if self.0.enabled { self.0.book.list_present() } else { Vec::new() }
+    }
+
+    /// The presence of a user who is not offline.
+    pub fn find_present(&self, user_id: &UserId) -> Option<Arc<Presence>> {
+        self.0.book.find(user_id).filter(|presence| self.0.enabled && presence.state != PresenceState::Offline)
+    }
+
     /// Presence as clients read it now.
     pub fn event(&self, presence: &Presence) -> PresenceEvent {
         let here = self.0.attendance.find_active(&presence.user_id);
@@ -219,105 +257,6 @@ impl PresenceBook {
         PresenceEvent { content, sender: presence.user_id.clone() }
     }
 
-    /// Looks now and then whose time is up, until the server stops.
-    async fn watch(self, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                () = shutdown.started() => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            self.look().await;
-            let waited = u128::from(millis_between(self.0.started, self.0.clock.now()));
-            if waited >= RETURN.as_millis() && self.0.duty.is_mine() {
-                self.tell_of_lost().await;
-            }
-        }
-    }
-
-    /// Tells what has changed about those who are connected here or were.
-    async fn look(&self) {
-        pulse::show(&self.0.board, self.0.nodes.id(), &self.0.attendance.list_seen_within(LOOK)).await;
-        let here = self.0.attendance.list();
-        self.tell(&here).await;
-        for user_id in &here {
-            if self.stored(user_id).state == PresenceState::Offline {
-                self.0.attendance.forget(user_id);
-            }
-        }
-    }
-
-    /// Those whose node is gone, and who have not come to another one, are offline.
-    async fn tell_of_lost(&self) {
-        let mut lost = Vec::new();
-        for presence in self.0.book.list_present() {
-            let is_gone = !self.0.nodes.remembers(&presence.node)
-                && self.0.attendance.find_due(&presence.user_id, None).is_none()
-                && !self.is_elsewhere(&presence.user_id).await;
-            if is_gone {
-                let node = self.0.nodes.id().clone();
-                lost.push(Presence { state: PresenceState::Offline, node, ..Presence::clone(&presence) });
-            }
-        }
-        self.write(lost).await;
-    }
-
-    /// Writes what has changed about these users, as far as this node can tell.
-    async fn tell(&self, users: &[OwnedUserId]) {
-        let mut changed = Vec::new();
-        for user_id in users {
-            let stored = self.stored(user_id);
-            let Some(due) = self.0.attendance.find_due(user_id, Some(stored.last_active)) else { continue };
-            let (nodes, mine) = (&self.0.nodes, stored.node == *self.0.nodes.id());
-            let node = nodes.id().clone();
-            let last_active = due.active.unwrap_or(stored.last_active);
-            let status_msg = stored.status_msg.clone();
-            let presence = Presence { user_id: user_id.clone(), state: due.state, status_msg, last_active, node };
-            let is_news = match presence.state {
-                // Whoever speaks for the user says that they have gone; others may see them still.
-                PresenceState::Offline => {
-                    stored.state != PresenceState::Offline
-                        && (mine || !nodes.remembers(&stored.node))
-                        && !self.is_elsewhere(user_id).await
-                }
-                _ => {
-                    presence.state != stored.state
-                        || (presence.state == PresenceState::Online && is_refreshed(&stored, &presence))
-                        || !(mine || (nodes.remembers(&stored.node) && self.0.board.is_there()))
-                }
-            };
-            if is_news {
-                changed.push(presence);
-            }
-        }
-        self.write(changed).await;
-    }
-
-    /// Whether another node has said that it serves the user.
-    async fn is_elsewhere(&self, user_id: &OwnedUserId) -> bool {
-        pulse::is_elsewhere(&self.0.board, self.0.nodes.id(), user_id).await.unwrap_or(false)
-    }
-
-    /// Nobody waits for this: what could not be written is found again at the next look.
-    async fn write(&self, presence: Vec<Presence>) {
-        for chunk in presence.chunks(CHUNK) {
-            let facts = chunk.iter().cloned().map(Fact::Presence).collect();
-            if let Err(error) = self.0.log.append(Write { events: Vec::new(), facts }).await {
-                tracing::warn!(%error, "could not write who is online; trying again");
-                return;
-            }
-        }
-    }
-
-    /// Reads the presence of somebody who is not remembered, so that their status message is kept.
-    async fn recall(&self, user_id: &UserId) -> Result<()> {
-        if self.0.book.find(user_id).is_none() {
-            let found = store::ephemeral::find_presence(&mut self.0.db.read().await?, user_id).await?;
-            let (at, presence) = found.unwrap_or_else(|| (Position::START, offline(user_id)));
-            self.0.book.remember(at, &Arc::new(presence));
-        }
-        Ok(())
-    }
-
     /// What everybody believes about a user.
     fn stored(&self, user_id: &UserId) -> Arc<Presence> {
         self.0.book.find(user_id).unwrap_or_else(|| Arc::new(offline(user_id)))
@@ -331,7 +270,8 @@ fn offline(user_id: &UserId) -> Presence {
         state: PresenceState::Offline,
         status_msg: None,
         last_active: MilliSecondsSinceUnixEpoch(UInt::MIN),
-        node: NodeId::default(),
+        claimed: None,
+        devices: BTreeMap::new(),
     }
 }
 

@@ -8,6 +8,8 @@
 mod gather;
 mod initial;
 mod membership;
+mod neighbours;
+mod presence;
 mod state;
 mod stream;
 mod timeline;
@@ -16,6 +18,7 @@ mod watch;
 
 pub(crate) use self::{
     gather::{Gathered, Request, Sources, Syncs},
+    neighbours::wake_for_presence,
     stream::{Heard, Listener},
     v3::{StateAfter, Writer},
     watch::{Registry, Watchers},

@@ -51,6 +51,7 @@ static MIGRATIONS: &[Migration] = migrations![
     12 "0012_threads",
     13 "0013_words" then user_directory::fill,
     14 "0014_errands_in_order",
+    15 "0015_presence_of_devices",
     16 "0016_relating",
     17 "0017_erasures",
     20 "0020_server",

@@ -1,4 +1,5 @@
-//! Who is connected to this node, in which state and how active: what presence is worked out from.
+//! Which devices are connected to this node, in which state, and how active their users are: what presence is worked
+//! out from.
 //!
 //! This is memory only, on purpose: what it leads to is written into the log, and after a restart the clients
 //! connect again.
@@ -6,73 +7,74 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UserId, presence::PresenceState};
+use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, UserId, presence::PresenceState};
 
 use super::{IDLE, OFFLINE, millis_between};
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    fact::{ConnectedDevice, NodeId, Presence},
+};
+
+/// How many devices of one user are told of: more are as good as these.
+const MAX_DEVICES: usize = 50;
 
 /// Everybody who is connected to this node or was a moment ago.
 #[derive(Clone)]
 pub(super) struct Attendance {
     users: Arc<Mutex<HashMap<OwnedUserId, Attendant>>>,
     clock: Clock,
+    here: NodeId,
 }
 
-/// One user with all their devices.
-#[derive(Clone, Default)]
+/// One user with their devices.
+#[derive(Default)]
 struct Attendant {
-    /// The requests that say that they are online, and those that say that they are not at their device.
-    online: Polls,
-    unavailable: Polls,
+    devices: HashMap<OwnedDeviceId, Device>,
     /// When they last did something.
     active: Option<MilliSecondsSinceUnixEpoch>,
-    /// That they are idle or gone, if they have said so themselves.
-    claim: Option<PresenceState>,
+    /// When the last request began that says that they are online.
+    came: Option<MilliSecondsSinceUnixEpoch>,
 }
 
-/// Requests of one kind.
-#[derive(Clone, Default)]
-struct Polls {
+/// A device that is connected, or was a moment ago.
+struct Device {
+    /// What its newest request says: online or unavailable. Older ones that are still open don't count.
+    state: PresenceState,
+    /// How many of its requests are open.
     open: usize,
     /// When the last one began or ended.
-    seen: Option<MilliSecondsSinceUnixEpoch>,
+    seen: MilliSecondsSinceUnixEpoch,
+    /// Whether others are still to be told of its state. Once they have been, what they are told by another node is
+    /// newer.
+    unsaid: bool,
 }
 
 /// Held while a user's request waits for news.
 #[must_use = "the user is connected for as long as this is held"]
-pub struct Connected(Option<(Attendance, OwnedUserId, PresenceState)>);
+pub struct Connected(Option<(Attendance, OwnedUserId, OwnedDeviceId)>);
 
-/// What a user's presence ought to be, and when they were last active, if this node knows.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Due {
-    pub(super) state: PresenceState,
-    pub(super) active: Option<MilliSecondsSinceUnixEpoch>,
-}
-
-impl Polls {
-    fn are_recent(&self, now: MilliSecondsSinceUnixEpoch) -> bool {
-        self.open > 0 || self.seen.is_some_and(|seen| !has_passed(seen, now, OFFLINE))
+impl Device {
+    fn is_recent(&self, now: MilliSecondsSinceUnixEpoch, time: Duration) -> bool {
+        self.open > 0 || !has_passed(self.seen, now, time)
     }
 }
 
 impl Attendant {
-    fn polls(&mut self, state: &PresenceState) -> &mut Polls {
-        if *state == PresenceState::Online { &mut self.online } else { &mut self.unavailable }
+    /// The device, with its state where that was not known or no longer.
+    fn device(&mut self, device_id: &DeviceId, state: &PresenceState, now: MilliSecondsSinceUnixEpoch) -> &mut Device {
+        let new = || Device { state: state.clone(), open: 0, seen: now, unsaid: true };
+        let device = self.devices.entry(device_id.to_owned()).or_insert_with(new);
+        if !device.is_recent(now, OFFLINE) {
+            device.state.clone_from(state);
+        }
+        device
     }
 
-    fn due(&self, now: MilliSecondsSinceUnixEpoch, stored: Option<MilliSecondsSinceUnixEpoch>) -> Due {
-        let active = self.active.max(stored);
-        let online = self.online.are_recent(now);
-        let state = if !online && !self.unavailable.are_recent(now) {
-            PresenceState::Offline
-        } else if let Some(claim) = &self.claim {
-            claim.clone()
-        } else if online && active.is_some_and(|active| !has_passed(active, now, IDLE)) {
-            PresenceState::Online
-        } else {
-            PresenceState::Unavailable
-        };
-        Due { state, active }
+    /// Whether what the user has said of themselves at a time is over: a rest ends with the next thing that they do, an
+    /// absence when a client says that they are online.
+    fn ends_claim(&self, state: &PresenceState, at: MilliSecondsSinceUnixEpoch) -> bool {
+        let since = if *state == PresenceState::Offline { self.came } else { self.active };
+        since.is_some_and(|since| since > at)
     }
 }
 
@@ -80,58 +82,126 @@ fn has_passed(since: MilliSecondsSinceUnixEpoch, now: MilliSecondsSinceUnixEpoch
     u128::from(millis_between(since, now)) >= time.as_millis()
 }
 
+/// The user's presence with these devices: the best that any of them says, unless the user says otherwise. Who has no
+/// device is offline, whatever they have said.
+pub(super) fn settle(mut presence: Presence, now: MilliSecondsSinceUnixEpoch) -> Presence {
+    let is_online = |device: &ConnectedDevice| device.state == PresenceState::Online;
+    if presence.devices.is_empty() {
+        (presence.state, presence.claimed) = (PresenceState::Offline, None);
+    } else if presence.claimed.is_none() {
+        let is_active = presence.last_active.get() > ruma::UInt::MIN && !has_passed(presence.last_active, now, IDLE);
+        let is_online = is_active && presence.devices.values().any(is_online);
+        presence.state = if is_online { PresenceState::Online } else { PresenceState::Unavailable };
+    }
+    presence
+}
+
 impl Attendance {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self { users: Arc::default(), clock }
+    /// The attendance at a node.
+    pub(super) fn new(clock: Clock, here: NodeId) -> Self {
+        Self { users: Arc::default(), clock, here }
     }
 
-    /// A request of a user, online or unavailable. To come online is to do something, to go on being so is not.
-    /// `stored` is what everybody believes now.
-    pub(super) fn connect(&self, user_id: &UserId, state: PresenceState, stored: &PresenceState) -> Connected {
+    /// A request of a device, which says online or unavailable. To come online is to do something, to go on being so is
+    /// not. `stored` is what everybody believes now; where it `holds`, they need not be told of this request.
+    pub(super) fn connect(
+        &self,
+        (user_id, device_id): (&UserId, &DeviceId),
+        state: &PresenceState,
+        stored: &Presence,
+        holds: bool,
+    ) -> Connected {
         let now = self.clock.now();
         let mut users = self.users.lock();
-        let known = users.contains_key(user_id);
         let user = users.entry(user_id.to_owned()).or_default();
-        let comes_online = state == PresenceState::Online && !user.online.are_recent(now);
-        // Who is idle when the server restarts stays idle.
-        if comes_online && (known || *stored != PresenceState::Unavailable) {
-            user.active = Some(now);
+        let own = user.devices.get(device_id).filter(|device| device.is_recent(now, OFFLINE));
+        let unsaid = own.filter(|device| device.unsaid).map(|device| device.state.clone());
+        let told = stored.devices.get(device_id).map(|device| device.state.clone());
+        let before = unsaid.or(told).or_else(|| own.map(|device| device.state.clone()));
+        if *state == PresenceState::Online {
+            user.came = Some(now);
+            if before != Some(PresenceState::Online) {
+                user.active = Some(now);
+            }
         }
-        if comes_online || (state == PresenceState::Online && user.claim == Some(PresenceState::Offline)) {
-            user.claim = None;
-        }
-        let polls = user.polls(&state);
-        polls.open += 1;
-        polls.seen = Some(now);
-        Connected(Some((self.clone(), user_id.to_owned(), state)))
+        let device = user.device(device_id, state, now);
+        device.state.clone_from(state);
+        device.unsaid |= !holds;
+        device.open += 1;
+        device.seen = now;
+        Connected(Some((self.clone(), user_id.to_owned(), device_id.to_owned())))
     }
 
-    /// A user has done something. That counts for those who are connected, and ends a rest but no absence. Tells
-    /// whether it counts.
+    /// A user has done something, which counts for those who are connected. Returns whether it does.
     pub(super) fn act(&self, user_id: &UserId) -> bool {
         let mut users = self.users.lock();
         let Some(user) = users.get_mut(user_id) else { return false };
         user.active = Some(self.clock.now());
-        if user.claim == Some(PresenceState::Unavailable) {
-            user.claim = None;
-        }
         true
     }
 
-    /// A user says themselves what their presence is. Who says online is connected for a moment.
-    pub(super) fn claim(&self, user_id: &UserId, state: &PresenceState) {
+    /// A user says themselves what their presence is. The device is connected for a moment.
+    pub(super) fn claim(&self, user_id: &UserId, device_id: &DeviceId, state: &PresenceState) {
         let now = self.clock.now();
         let mut users = self.users.lock();
         let user = users.entry(user_id.to_owned()).or_default();
         user.active = Some(now);
-        user.claim = Some(state.clone()).filter(|state| *state != PresenceState::Online);
-        user.polls(state).seen = Some(now);
+        let online = *state == PresenceState::Online;
+        let device = user.device(device_id, if online { state } else { &PresenceState::Unavailable }, now);
+        if online {
+            device.state = PresenceState::Online;
+        }
+        device.unsaid = true;
+        device.seen = now;
     }
 
-    /// What the presence of a user ought to be, if they are connected to this node or were a moment ago. `stored` is
-    /// when they were last active, as everybody knows.
-    pub(super) fn find_due(&self, user_id: &UserId, stored: Option<MilliSecondsSinceUnixEpoch>) -> Option<Due> {
-        Some(self.users.lock().get(user_id)?.due(self.clock.now(), stored))
+    /// The devices that everybody believes to be connected to this node, and that are not any more.
+    pub(super) fn list_leaving(&self, stored: &Presence) -> Vec<OwnedDeviceId> {
+        let now = self.clock.now();
+        let users = self.users.lock();
+        let user = users.get(&stored.user_id);
+        let is_here = |id: &DeviceId| {
+            user.and_then(|user| user.devices.get(id)).is_some_and(|device| device.is_recent(now, OFFLINE))
+        };
+        let ours = stored.devices.iter().filter(|(_, device)| device.node == self.here);
+        ours.filter(|(id, _)| !is_here(id)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What the presence of a user ought to be who is connected to this node or was a moment ago. `stored` is what
+    /// everybody believes, `gone` lists the devices that are not connected any more.
+    pub(super) fn find_due(&self, stored: &Presence, gone: &[OwnedDeviceId]) -> Option<Presence> {
+        let now = self.clock.now();
+        let users = self.users.lock();
+        let user = users.get(&stored.user_id)?;
+        let mut due = stored.clone();
+        due.devices.retain(|id, _| !gone.contains(id));
+        for (id, device) in user.devices.iter().filter(|(_, device)| device.is_recent(now, OFFLINE)) {
+            if device.unsaid || !due.devices.contains_key(id) {
+                let device = ConnectedDevice { state: device.state.clone(), node: self.here.clone() };
+                due.devices.insert(id.clone(), device);
+            }
+        }
+        for state in [PresenceState::Unavailable, PresenceState::Online] {
+            let mut surplus = due.devices.len().saturating_sub(MAX_DEVICES);
+            due.devices.retain(|_, device| {
+                let stays = surplus == 0 || device.state != state;
+                surplus -= usize::from(!stays);
+                stays
+            });
+        }
+        due.last_active = user.active.map_or(due.last_active, |active| active.max(due.last_active));
+        due.claimed = due.claimed.filter(|at| !user.ends_claim(&due.state, *at));
+        Some(settle(due, now))
+    }
+
+    /// Everybody has been told this.
+    pub(super) fn said(&self, told: &Presence) {
+        let mut users = self.users.lock();
+        let Some(user) = users.get_mut(&told.user_id) else { return };
+        for (id, device) in &mut user.devices {
+            // What is not told of, because the user has so many devices, is not tried again and again.
+            device.unsaid &= told.devices.get(id).is_some_and(|told| told.state != device.state);
+        }
     }
 
     /// When a user was last active, if this node knows.
@@ -139,13 +209,21 @@ impl Attendance {
         self.users.lock().get(user_id)?.active
     }
 
-    /// Everybody who has been connected within this time.
-    pub(super) fn list_seen_within(&self, time: Duration) -> Vec<OwnedUserId> {
+    /// Whether a device is connected to this node.
+    pub(super) fn is_here(&self, user_id: &UserId, device_id: &DeviceId) -> bool {
         let now = self.clock.now();
-        let seen = |polls: &Polls| polls.open > 0 || polls.seen.is_some_and(|seen| !has_passed(seen, now, time));
         let users = self.users.lock();
-        let recent = users.iter().filter(|(_, user)| seen(&user.online) || seen(&user.unavailable));
-        recent.map(|(user_id, _)| user_id.clone()).collect()
+        let device = users.get(user_id).and_then(|user| user.devices.get(device_id));
+        device.is_some_and(|device| device.is_recent(now, OFFLINE))
+    }
+
+    /// The devices that have been connected within this time.
+    pub(super) fn list_seen_within(&self, time: Duration) -> Vec<(OwnedUserId, OwnedDeviceId)> {
+        let now = self.clock.now();
+        let users = self.users.lock();
+        let devices = users.iter().flat_map(|(user_id, user)| user.devices.iter().map(move |device| (user_id, device)));
+        let recent = devices.filter(|(_, (_, device))| device.is_recent(now, time));
+        recent.map(|(user_id, (id, _))| (user_id.clone(), id.clone())).collect()
     }
 
     /// Everybody here.
@@ -153,12 +231,15 @@ impl Attendance {
         self.users.lock().keys().cloned().collect()
     }
 
-    /// Forgets a user who is not connected any more.
-    pub(super) fn forget(&self, user_id: &UserId) {
+    /// Forgets what devices of a user are not connected any more and of which nobody believes that they are.
+    pub(super) fn forget(&self, stored: &Presence) {
         let now = self.clock.now();
         let mut users = self.users.lock();
-        if users.get(user_id).is_some_and(|user| !user.online.are_recent(now) && !user.unavailable.are_recent(now)) {
-            users.remove(user_id);
+        let Some(user) = users.get_mut(&stored.user_id) else { return };
+        let is_ours = |id: &DeviceId| stored.devices.get(id).is_some_and(|device| device.node == self.here);
+        user.devices.retain(|id, device| device.is_recent(now, OFFLINE) || is_ours(id));
+        if user.devices.is_empty() && !stored.devices.values().any(|device| device.node == self.here) {
+            users.remove(&stored.user_id);
         }
     }
 }
@@ -172,12 +253,12 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let Some((attendance, user_id, state)) = self.0.take() else { return };
+        let Some((attendance, user_id, device_id)) = self.0.take() else { return };
         let now = attendance.clock.now();
-        if let Some(user) = attendance.users.lock().get_mut(&user_id) {
-            let polls = user.polls(&state);
-            polls.open = polls.open.saturating_sub(1);
-            polls.seen = Some(now);
+        let mut users = attendance.users.lock();
+        if let Some(device) = users.get_mut(&user_id).and_then(|user| user.devices.get_mut(&device_id)) {
+            device.open = device.open.saturating_sub(1);
+            device.seen = now;
         }
     }
 }

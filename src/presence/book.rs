@@ -101,6 +101,12 @@ impl Book {
         pages.users.entry(presence.user_id.clone()).or_insert_with(|| (at, Arc::clone(presence)));
     }
 
+    /// Whether clients are told of the presence that was written at a place, as far as that is remembered.
+    pub(crate) fn is_news(&self, at: Position) -> bool {
+        let pages = self.0.read();
+        at <= pages.forgotten || pages.by_position.contains_key(&at)
+    }
+
     /// Those who are not offline.
     pub(super) fn list_present(&self) -> Vec<Arc<Presence>> {
         let pages = self.0.read();

@@ -1,22 +1,28 @@
-//! Who is connected to any node: so that a client whose requests go now to one node and now to another is not
-//! taken for gone by those that it has left.
+//! Which devices are connected to any node: so that a client whose requests go now to one node and now to another is
+//! not taken for gone by those that it has left.
+
+use std::collections::HashSet;
 
 use redis::Pipeline;
-use ruma::OwnedUserId;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use super::{LOOK, OFFLINE};
 use crate::{fact::NodeId, hub::Board};
 
-/// Users are written up this many at a time.
+/// Devices are written up this many at a time.
 const CHUNK: usize = 500;
 
-/// Says on the board that these users are connected to this node.
-pub(super) async fn show(board: &Board, here: &NodeId, users: &[OwnedUserId]) {
+fn key(board: &Board, user_id: &UserId, device_id: &DeviceId) -> String {
+    board.key(&format!("present:{user_id}/{device_id}"))
+}
+
+/// Says on the board that these devices are connected to this node.
+pub(super) async fn show(board: &Board, here: &NodeId, devices: &[(OwnedUserId, OwnedDeviceId)]) {
     let expiry = (OFFLINE + LOOK).as_millis();
-    for chunk in users.chunks(CHUNK) {
+    for chunk in devices.chunks(CHUNK) {
         let mut commands = Pipeline::new();
-        for user_id in chunk {
-            let key = board.key(&format!("present:{user_id}"));
+        for (user_id, device_id) in chunk {
+            let key = key(board, user_id, device_id);
             commands.cmd("SET").arg(key).arg(here.as_str()).arg("PX").arg(expiry.to_string()).ignore();
         }
         if board.ask::<()>(&commands).await.is_none() {
@@ -25,10 +31,20 @@ pub(super) async fn show(board: &Board, here: &NodeId, users: &[OwnedUserId]) {
     }
 }
 
-/// Whether another node than this was the last to say that a user is connected. None if nobody can tell.
-pub(super) async fn is_elsewhere(board: &Board, here: &NodeId, user_id: &OwnedUserId) -> Option<bool> {
+/// Those of a user's devices of which another node than this was the last to say that they are connected to it. None of
+/// them if nobody can tell.
+pub(super) async fn list_elsewhere(
+    board: &Board,
+    here: &NodeId,
+    user_id: &UserId,
+    devices: &[OwnedDeviceId],
+) -> HashSet<OwnedDeviceId> {
+    if devices.is_empty() {
+        return HashSet::new();
+    }
     let mut commands = Pipeline::new();
-    commands.cmd("GET").arg(board.key(&format!("present:{user_id}")));
-    let (node,): (Option<String>,) = board.ask(&commands).await?;
-    Some(node.is_some_and(|node| node != here.as_str()))
+    commands.cmd("MGET").arg(devices.iter().map(|id| key(board, user_id, id)).collect::<Vec<_>>());
+    let (nodes,): (Vec<Option<String>>,) = board.ask(&commands).await.unwrap_or_default();
+    let seen = devices.iter().zip(nodes).filter(|(_, node)| node.as_ref().is_some_and(|node| node != here.as_str()));
+    seen.map(|(id, _)| id.clone()).collect()
 }

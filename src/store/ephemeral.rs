@@ -6,7 +6,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId, UInt, UserId, presen
 
 use crate::{
     db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
-    fact::{NodeId, Presence, Receipt, Typing},
+    fact::{Presence, Receipt, Typing},
     position::Position,
 };
 
@@ -23,10 +23,10 @@ statements! {
     LIST_TYPING_OF = "SELECT room_id, user_id, expires_ts, position FROM typing
         WHERE room_id IN LIST($1) AND user_id IN LIST($2)";
     LIST_TYPISTS = "SELECT room_id, user_id, expires_ts, position FROM typing WHERE expires_ts > 0";
-    FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence WHERE user_id = $1";
-    PRESENCE_BETWEEN = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence
+    FIND_PRESENCE = "SELECT user_id, presence, status_msg, last_active_ts, position, claimed_ts, devices FROM presence WHERE user_id = $1";
+    PRESENCE_BETWEEN = "SELECT user_id, presence, status_msg, last_active_ts, position, claimed_ts, devices FROM presence
         WHERE position > $1 AND position <= $2 ORDER BY position";
-    LIST_PRESENT = "SELECT user_id, presence, status_msg, last_active_ts, position, node_id FROM presence
+    LIST_PRESENT = "SELECT user_id, presence, status_msg, last_active_ts, position, claimed_ts, devices FROM presence
         WHERE presence <> 'offline'";
 }
 
@@ -65,10 +65,12 @@ static UPSERT_PRESENCE: Insert = Insert::new(
         ("status_msg", Kind::Text),
         ("last_active_ts", Kind::Int),
         ("position", Kind::Int),
-        ("node_id", Kind::Text),
+        ("claimed_ts", Kind::Int),
+        ("devices", Kind::Text),
     ],
     "ON CONFLICT (user_id) DO UPDATE SET presence = excluded.presence, status_msg = excluded.status_msg,
-        last_active_ts = excluded.last_active_ts, position = excluded.position, node_id = excluded.node_id",
+        last_active_ts = excluded.last_active_ts, position = excluded.position, claimed_ts = excluded.claimed_ts,
+        devices = excluded.devices",
 );
 
 #[cfg(test)]
@@ -99,13 +101,15 @@ pub(crate) async fn upsert_typing(tx: &mut Tx, rows: &[(Position, &Typing)]) -> 
 }
 
 pub(crate) async fn upsert_presence(tx: &mut Tx, rows: &[(Position, &Presence)]) -> DbResult<()> {
+    let devices: Vec<_> = rows.iter().map(|(_, p)| serde_json::json!(p.devices).to_string()).collect();
     let columns = [
         Column::texts(rows.iter().map(|(_, p)| p.user_id.as_str())),
         Column::texts(rows.iter().map(|(_, p)| p.state.as_str())),
         Column::Texts(rows.iter().map(|(_, p)| p.status_msg.as_deref()).collect()),
         Column::ints(rows.iter().map(|(_, p)| i64::from(p.last_active.get()))),
         Column::ints(rows.iter().map(|(at, _)| at.0)),
-        Column::texts(rows.iter().map(|(_, p)| p.node.as_str())),
+        Column::ints(rows.iter().map(|(_, p)| p.claimed.map_or(0, |at| i64::from(at.get())))),
+        Column::texts(devices.iter().map(String::as_str)),
     ];
     tx.insert(&UPSERT_PRESENCE, &columns).await
 }
@@ -206,12 +210,14 @@ fn typing(row: &Row) -> DbResult<(Position, Typing)> {
 }
 
 fn presence(row: &Row) -> DbResult<(Position, Presence)> {
+    let claimed: i64 = row.get(5)?;
     let presence = Presence {
         user_id: row.get::<OwnedUserId>(0)?,
         state: PresenceState::from(row.get::<String>(1)?),
         status_msg: row.get(2)?,
         last_active: time(row.get(3)?),
-        node: NodeId::from(row.get::<String>(5)?),
+        claimed: (claimed > 0).then(|| time(claimed)),
+        devices: row.json(6)?,
     };
     Ok((Position(row.get(4)?), presence))
 }

@@ -24,6 +24,9 @@ statements! {
     LIST_JOINED_PAIRS = "SELECT room_id, user_id FROM memberships
         WHERE room_id IN LIST($1) AND user_id IN LIST($2) AND membership = 'join'";
     LIST_JOINED_ROOMS = "SELECT room_id FROM memberships WHERE user_id = $1 AND membership = 'join'";
+    LIST_JOINED_OF = "SELECT user_id, room_id FROM memberships WHERE user_id IN LIST($1) AND membership = 'join'";
+    LIST_SHARING = "SELECT DISTINCT b.user_id FROM memberships b JOIN memberships a ON a.room_id = b.room_id
+        WHERE b.user_id IN LIST($2) AND b.membership = 'join' AND a.user_id = $1 AND a.membership = 'join'";
     LIST_JOINED_USERS = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = 'join' LIMIT $2";
     LIST_AMONG = "SELECT room_id, membership FROM memberships WHERE user_id = $1 AND room_id IN LIST($2)";
     COUNT_JOINED = "SELECT room_id, COUNT(*) FROM memberships
@@ -142,6 +145,18 @@ pub(crate) async fn list_joined_pairs(
 /// The rooms that a user is in.
 pub(crate) async fn list_joined_rooms(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<OwnedRoomId>> {
     conn.list(&LIST_JOINED_ROOMS, args![user_id]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Which of these users is in which rooms.
+pub(crate) async fn list_joined_of(conn: &mut Conn, users: &[&UserId]) -> DbResult<Vec<(OwnedUserId, OwnedRoomId)>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    conn.list(&LIST_JOINED_OF, args![&users]).await?.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Those of these users who are in a room that the first is in.
+pub(crate) async fn list_sharing(conn: &mut Conn, one: &UserId, users: &[&UserId]) -> DbResult<Vec<OwnedUserId>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    conn.list(&LIST_SHARING, args![one, &users]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Those who are in a room, at most so many.

@@ -296,29 +296,6 @@ impl Syncs {
         Ok(LeftRoom { room_id: room_id.to_owned(), timeline, state, account_data })
     }
 
-    /// Presence of those who share a room with the user.
-    async fn presence(&self, request: &Request, watcher: &Watcher, until: Position) -> Result<Vec<PresenceEvent>> {
-        if !self.0.presence.is_enabled() || !request.filter.presence.passes_kind("m.presence") {
-            return Ok(Vec::new());
-        }
-        let watchers = &self.0.watchers;
-        let may_share = |user_id: &UserId| {
-            request.filter.presence.passes_sender(user_id) && watchers.share_room(watcher, user_id).unwrap_or(true)
-        };
-        let mut events = Vec::new();
-        for presence in self.0.presence.since(request.since.unwrap_or_default(), until, may_share).await? {
-            let user_id = &presence.user_id;
-            let shares = match watchers.share_room(watcher, user_id) {
-                Some(shares) => shares,
-                None => watchers.look_up_shared_room(watcher, user_id).await?,
-            };
-            if shares {
-                events.push(self.0.presence.event(&presence));
-            }
-        }
-        Ok(events)
-    }
-
     async fn receipts(
         &self,
         request: &Request,

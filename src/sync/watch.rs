@@ -5,7 +5,7 @@
 //! kept waiting, without a look at the database.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 use tokio::sync::watch;
 
+use super::neighbours::{Errands, Newcomers, Strangers};
 use crate::{
     db::Db,
     error::Result,
@@ -23,6 +24,7 @@ use crate::{
     fact::{Batch, News},
     log::{Reader, Tail},
     position::Position,
+    presence,
     store::{self, membership::RoomMembership},
 };
 
@@ -37,20 +39,26 @@ pub(crate) struct Watchers {
 }
 
 /// The part that follows the log.
-#[derive(Default)]
-pub(crate) struct Registry(RwLock<Index>);
+pub(crate) struct Registry {
+    pub(super) index: RwLock<Index>,
+    /// Read before this: it knows whether somebody's presence is news.
+    presence: Arc<presence::Book>,
+    pub(super) errands: Errands,
+}
 
 #[derive(Default)]
-struct Index {
-    users: HashMap<OwnedUserId, Arc<Watcher>>,
-    rooms: HashMap<OwnedRoomId, WatchedRoom>,
+pub(super) struct Index {
+    pub(super) users: HashMap<OwnedUserId, Arc<Watcher>>,
+    pub(super) rooms: HashMap<OwnedRoomId, WatchedRoom>,
+    pub(super) strangers: Strangers,
     /// Wakes those who look at a room from outside.
     onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
 }
 
-struct WatchedRoom {
+pub(super) struct WatchedRoom {
     pulse: Arc<Pulse>,
     users: Vec<Arc<Watcher>>,
+    pub(super) newcomers: Newcomers,
 }
 
 /// When something last happened in a room.
@@ -79,13 +87,16 @@ pub(crate) struct Membership {
     pub(crate) state: MembershipState,
     /// Where the trunk got it.
     pub(crate) position: Position,
+    /// Where the user has come to be what they are: not after `position`, which follows their profile as well.
+    pub(crate) entered: Position,
     pub(crate) forgotten: bool,
     pub(crate) pulse: Arc<Pulse>,
 }
 
 impl WatchedRoom {
     fn new(pulse: Arc<Pulse>) -> Self {
-        Self { pulse, users: Vec::new() }
+        let newcomers = Newcomers::new(pulse.last());
+        Self { pulse, users: Vec::new(), newcomers }
     }
 }
 
@@ -115,7 +126,7 @@ impl Watcher {
         self.wake.subscribe()
     }
 
-    fn wake(&self, at: Position) {
+    pub(super) fn wake(&self, at: Position) {
         self.wake.send_if_modified(|last| {
             let later = at > *last;
             if later {
@@ -134,7 +145,7 @@ impl Watchers {
     /// The user as a watcher: remembered, or read from the database and from then on following the log.
     pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
         loop {
-            let known = self.registry.0.read().users.get(user_id).cloned();
+            let known = self.registry.index.read().users.get(user_id).cloned();
             if let Some(watcher) = known {
                 watcher.used.store(self.tail.reached().0.unsigned_abs(), Ordering::Relaxed);
                 return Ok(watcher);
@@ -145,7 +156,7 @@ impl Watchers {
             drop(snapshot);
             self.tail.reach(position).await;
             let registered = self.tail.catch_up(position, |missed| {
-                let watcher = self.registry.0.write().register(user_id, memberships, position);
+                let watcher = self.registry.index.write().register(user_id, memberships, position);
                 for batch in missed {
                     self.registry.read(batch);
                 }
@@ -160,27 +171,42 @@ impl Watchers {
     /// A notice of every later event in a room, for somebody who need not be in it. What came before is what the node
     /// has read by then: it reads first and wakes afterwards.
     pub(crate) fn onlook(&self, room_id: &RoomId) -> watch::Receiver<Position> {
-        let mut index = self.registry.0.write();
+        let mut index = self.registry.index.write();
         index.onlookers.retain(|_, onlookers| onlookers.receiver_count() > 0);
         index.onlookers.entry(room_id.to_owned()).or_default().subscribe()
     }
 
-    /// Whether a watcher shares a room with a user. None where that is not in memory: the user is connected to
-    /// another node, or to none.
+    /// Whether a watcher shares a room with a user. None where that is not in memory.
     pub(crate) fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
         if watcher.user_id == user_id {
             return Some(true);
         }
-        let other = self.registry.0.read().users.get(user_id).cloned()?;
+        let index = self.registry.index.read();
         let joined = |membership: &Membership| membership.state == MembershipState::Join;
-        let (mine, theirs) = (watcher.rooms.read(), other.rooms.read());
-        Some(mine.iter().any(|(room_id, own)| joined(own) && theirs.get(room_id).is_some_and(joined)))
+        let mine = watcher.rooms.read();
+        let mut mine = mine.iter().filter(|(_, own)| joined(own)).map(|(room_id, _)| room_id);
+        if let Some(other) = index.users.get(user_id) {
+            let theirs = other.rooms.read();
+            return Some(mine.any(|room_id| theirs.get(room_id).is_some_and(joined)));
+        }
+        let theirs = index.strangers.rooms(user_id)?;
+        Some(mine.any(|room_id| theirs.contains(room_id)))
     }
 
-    /// The same from the database.
-    pub(crate) async fn look_up_shared_room(&self, watcher: &Watcher, user_id: &UserId) -> Result<bool> {
+    /// Those of some users who share a room with a watcher, from the database.
+    pub(crate) async fn look_up_sharing(
+        &self,
+        watcher: &Watcher,
+        users: &[OwnedUserId],
+    ) -> Result<HashSet<OwnedUserId>> {
+        let users: Vec<&UserId> = users.iter().map(|user_id| &**user_id).collect();
         let mut conn = self.db.read().await?;
-        Ok(store::membership::share_room(&mut conn, &watcher.user_id, user_id).await?)
+        Ok(store::membership::list_sharing(&mut conn, &watcher.user_id, &users).await?.into_iter().collect())
+    }
+
+    /// Who has joined a room after a place. None if that is not remembered.
+    pub(crate) fn newcomers(&self, room_id: &RoomId, after: Position) -> Option<Vec<OwnedUserId>> {
+        self.registry.newcomers(room_id, after)
     }
 }
 
@@ -199,6 +225,7 @@ impl Index {
             used: AtomicU64::new(position.0.unsigned_abs()),
         });
         self.users.insert(user_id.to_owned(), Arc::clone(&watcher));
+        self.strangers.remove(user_id);
         for row in memberships {
             let membership = (row.membership, row.position, row.forgotten);
             self.enter(&watcher, &row.room_id, membership, position);
@@ -224,7 +251,11 @@ impl Index {
             _ => {}
         }
         let pulse = Arc::clone(&room.pulse);
-        watcher.rooms.write().insert(room_id.to_owned(), Membership { state: membership, position, forgotten, pulse });
+        let mut rooms = watcher.rooms.write();
+        let same = rooms.get(room_id).filter(|before| before.state == membership);
+        let entered = same.map_or(position, |before| before.entered);
+        let membership = Membership { state: membership, position, entered, forgotten, pulse };
+        rooms.insert(room_id.to_owned(), membership);
     }
 
     /// Drops the tenth of the users who asked longest ago and are not waiting now.
@@ -263,7 +294,7 @@ impl Reader for Registry {
                     self.stir(logged.stored.pdu.room_id(), at);
                 }
                 News::Forgotten { user_id, room_id } => {
-                    let index = self.0.read();
+                    let index = self.index.read();
                     if let Some(watcher) = index.users.get(user_id)
                         && let Some(membership) = watcher.rooms.write().get_mut(room_id)
                     {
@@ -285,7 +316,14 @@ impl Reader for Registry {
     }
 
     fn wake(&self, batch: &Batch) {
-        let index = self.0.read();
+        for (at, news) in batch.entries() {
+            if let News::Presence(presence) = news
+                && self.presence.is_news(at)
+            {
+                self.wake_neighbours(&presence.user_id, at);
+            }
+        }
+        let index = self.index.read();
         let mut woken: HashMap<*const Watcher, (&Arc<Watcher>, Position)> = HashMap::new();
         for (at, news) in batch.entries() {
             for watcher in index.concerned(news) {
@@ -321,10 +359,13 @@ impl Index {
             News::Receipt(receipt) => room(&receipt.room_id).collect(),
             News::Typing(typing) => room(&typing.room_id).collect(),
             News::AccountData(data) => user(&data.user_id).into_iter().collect(),
-            News::Presence(presence) => user(&presence.user_id).map_or_else(Vec::new, |own| self.neighbours(own)),
             // Whoever waits on a device that was logged out is to learn of it.
             News::Devices { user_id } => user(user_id).into_iter().collect(),
-            News::Forgotten { .. } | News::Erased { .. } | News::Listing { .. } | News::Superseded => Vec::new(),
+            News::Presence(_)
+            | News::Forgotten { .. }
+            | News::Erased { .. }
+            | News::Listing { .. }
+            | News::Superseded => Vec::new(),
         }
     }
 
@@ -335,29 +376,46 @@ impl Index {
         }
     }
 
-    /// Everybody who shares a room with a user, and the user.
-    fn neighbours<'a>(&'a self, watcher: &'a Arc<Watcher>) -> Vec<&'a Arc<Watcher>> {
-        let rooms = watcher.rooms.read();
-        let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
-        let others = joined.filter_map(|(room_id, _)| self.rooms.get(room_id)).flat_map(|room| &room.users);
-        others.chain([watcher]).collect()
+    /// Everybody who shares a room with a user, and the user. None where their rooms are not in memory.
+    pub(super) fn neighbours(&self, user_id: &UserId) -> Option<Vec<&Arc<Watcher>>> {
+        let watchers = |room_id: &RoomId| self.rooms.get(room_id).into_iter().flat_map(|room| &room.users);
+        let mut neighbours: Vec<&Arc<Watcher>> = match self.users.get(user_id) {
+            Some(own) => {
+                let rooms = own.rooms.read();
+                let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
+                joined.flat_map(|(room_id, _)| watchers(room_id)).chain([own]).collect()
+            }
+            None => self.strangers.rooms(user_id)?.iter().flat_map(|room_id| watchers(room_id)).collect(),
+        };
+        neighbours.sort_by_key(|watcher| Arc::as_ptr(watcher).addr());
+        neighbours.dedup_by_key(|watcher| Arc::as_ptr(watcher).addr());
+        Some(neighbours)
     }
 }
 
 impl Registry {
+    /// `presence` has to follow the log before this does.
+    pub(crate) fn new(presence: Arc<presence::Book>) -> Self {
+        Self { index: RwLock::default(), presence, errands: Errands::default() }
+    }
+
     /// Something has happened in a room.
     fn stir(&self, room_id: &RoomId, at: Position) {
-        if let Some(room) = self.0.read().rooms.get(room_id) {
+        if let Some(room) = self.index.read().rooms.get(room_id) {
             room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
         }
     }
 
-    /// A change of membership of somebody who is connected.
+    /// Changes of membership.
     fn follow_memberships(&self, logged: &Logged, at: Position) {
         let room_id = logged.stored.pdu.room_id();
         for change in &logged.changes {
             let Some(row) = store::membership::Membership::of(change, room_id, at) else { continue };
-            let mut index = self.0.write();
+            let mut index = self.index.write();
+            index.strangers.follow(&row);
+            if let Some(room) = index.rooms.get_mut(room_id) {
+                room.newcomers.follow(logged, &row);
+            }
             let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
             let known = watcher.membership(room_id);
             // One that the watcher was registered with is not news.
@@ -365,6 +423,19 @@ impl Registry {
                 let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
                 let forgotten = outside && known.is_some_and(|known| known.forgotten);
                 index.enter(&watcher, room_id, (row.state, at, forgotten), at);
+            }
+        }
+    }
+
+    /// Changes of membership of those who are not connected, in a batch that the others have been told of.
+    pub(super) fn follow_strangers(&self, batch: &Batch) {
+        let mut index = self.index.write();
+        for (at, news) in batch.entries() {
+            let News::Event(logged) = news else { continue };
+            for change in &logged.changes {
+                if let Some(row) = store::membership::Membership::of(change, logged.stored.pdu.room_id(), at) {
+                    index.strangers.follow(&row);
+                }
             }
         }
     }

@@ -67,7 +67,7 @@ async fn listen(app: App, call: Call<Listen>) -> ApiResult<Json> {
     let from = place(request.from.as_deref())?;
     let patience = request.timeout.unwrap_or(PATIENCE).min(MAX_PATIENCE);
     let presence = if request.room_id.is_none() { PresenceState::Online } else { PresenceState::Offline };
-    let _connected = Box::pin(app.presence.seen(&caller.user_id, &presence)).await;
+    let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &presence);
     let listener = Listener { user_id: caller.user_id, device_id: caller.device_id, room: request.room_id };
     let (start, heard) = wait(&app, &listener, from, patience).await?;
     let piece = Piece { start: start.to_string(), end: heard.until.to_string(), chunk: heard.events };

@@ -32,7 +32,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn all(app: App, call: Call<InitialSync>) -> ApiResult<Json> {
     let Call { request, caller, .. } = call;
-    let _connected = Box::pin(app.presence.seen(&caller.user_id, &PresenceState::Online)).await;
+    let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &PresenceState::Online);
     let initial = app.syncs.initial(&caller.user_id, &caller.device_id, request.limit, request.archived);
     Ok(Json::of(&Box::pin(initial).await?).map_err(Error::broken)?)
 }

@@ -32,6 +32,6 @@ async fn set(app: App, call: Call<set_presence::Request>) -> ApiResult<set_prese
     if user_id != call.caller.user_id {
         return Err(Error::forbidden("You can only set your own presence").into());
     }
-    app.presence.set(&user_id, presence, status_msg).await?;
+    app.presence.set(&user_id, &call.caller.device_id, presence, status_msg).await?;
     Ok(set_presence::Response::new())
 }

@@ -17,6 +17,6 @@ async fn set(app: App, call: Call<set_read_marker::Request>) -> ApiResult<set_re
     let set_read_marker::Request { room_id, fully_read, read_receipt, private_read_receipt, .. } = call.request;
     let marks = Marks { read: read_receipt, read_private: private_read_receipt, fully_read, ..Marks::default() };
     app.receipts.mark(&call.caller.user_id, &room_id, marks).await?;
-    app.presence.active(&call.caller.user_id).await;
+    app.presence.active(&call.caller.user_id);
     Ok(set_read_marker::Response::new())
 }

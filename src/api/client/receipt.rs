@@ -28,6 +28,6 @@ async fn create(app: App, call: Call<create_receipt::Request>) -> ApiResult<crea
         }
     }
     app.receipts.mark(&call.caller.user_id, &room_id, marks).await?;
-    app.presence.active(&call.caller.user_id).await;
+    app.presence.active(&call.caller.user_id);
     Ok(create_receipt::Response::new())
 }

@@ -40,6 +40,6 @@ async fn send(app: App, call: Call<MaybeDelayed<Request>>) -> ApiResult<Json> {
     let message = Message { room_id, sender, admin: call.caller.admin, kind, content, transaction };
     check_sending(&app, &call.caller, &message).await?;
     let event_id = app.rooms.send(&message).await?;
-    app.presence.active(&message.sender).await;
+    app.presence.active(&message.sender);
     Ok(Json::from(json!({ "event_id": event_id })))
 }

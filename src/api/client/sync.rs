@@ -83,7 +83,7 @@ async fn sync(app: App, call: Call<Sync>) -> ApiResult<Json> {
         _ => Arc::default(),
     };
     let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose().map_err(Error::from)?;
-    let _connected = Box::pin(app.presence.seen(&caller.user_id, &request.set_presence)).await;
+    let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &request.set_presence);
     let writer = Writer {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),

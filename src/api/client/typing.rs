@@ -34,7 +34,7 @@ async fn set(app: App, call: Call<SetTyping>) -> ApiResult<create_typing_event::
     if state.typing {
         let timeout = state.timeout.map(|timeout| Duration::from_millis(timeout.into()));
         app.typists.begin(&user_id, &room_id, timeout).await?;
-        app.presence.active(&user_id).await;
+        app.presence.active(&user_id);
     } else {
         app.typists.stop(&user_id, &room_id).await?;
     }
