@@ -9,11 +9,14 @@ use std::net::IpAddr;
 use super::{Accounts, Named, localpart, login, restriction};
 use crate::{config::is_localpart, error::Error, metrics::LoginFailure, threepid::EmailAddress};
 
+/// What the lines about logins are filtered by, in `log.level` and by those programs.
+pub(super) const LOGIN: &str = "hearth::login";
+
 impl Accounts {
     /// Notes that somebody could not log in, and returns what they hear.
     pub(super) fn login_failed(&self, user: Option<&str>, address: IpAddr, why: LoginFailure) -> Error {
         self.0.metrics.login_failed(why);
-        tracing::info!(user, %address, reason = why.as_str(), "a login failed");
+        tracing::info!(target: LOGIN, user, %address, reason = why.as_str(), "a login failed");
         match why {
             LoginFailure::NoSuchUser | LoginFailure::WrongPassword | LoginFailure::NotConfirmed => login::wrong(),
             LoginFailure::InvalidToken => login::invalid_token(),

@@ -8,6 +8,7 @@ use ruma::{UserId, api::error::ErrorKind};
 
 use super::{
     Accounts, Caller, Named, after,
+    failed_login::LOGIN,
     session::{NewSession, Session},
 };
 use crate::{
@@ -82,6 +83,7 @@ impl Accounts {
             let why = LoginFailure::NotConfirmed;
             self.0.metrics.login_failed(why);
             tracing::info!(
+                target: LOGIN,
                 user = user_id.as_str(),
                 reason = why.as_str(),
                 "a password was asked for again and was wrong"

@@ -228,7 +228,8 @@ async fn the_log_says_who_failed_to_log_in_and_nothing_secret() {
             (None, "invalid_token"),
         ]
     );
-    assert!(failed.iter().all(|line| line["address"] == "192.0.2.7" && line["level"] == "INFO"), "{all}");
+    let told = |line: &&Value| line["address"] == "192.0.2.7" && line["target"] == "hearth::login";
+    assert!(failed.iter().all(told), "{all}");
     let asked = log.iter().find(|line| line["span"]["route"] == "/_matrix/client/v3/account/whoami").unwrap();
     assert_eq!((&asked["user"], &asked["address"]), (&json!("@alice:localhost"), &json!("127.0.0.1")));
 }
