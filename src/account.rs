@@ -45,7 +45,7 @@ pub(crate) use self::{
     named::Named,
     openid::OPENID_TOKEN_LIFETIME,
     password::PasswordCost,
-    register::Registration,
+    register::{Asked, AskedDevice, Confirmation, Registration, Repetition},
     session::{NewSession, Session},
     shared_secret::SharedSecretRegistration,
 };

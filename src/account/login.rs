@@ -8,6 +8,7 @@ use ruma::{UserId, api::error::ErrorKind};
 
 use super::{
     Accounts, Caller, Named, after,
+    password::Match,
     session::{NewSession, Session},
 };
 use crate::{
@@ -32,10 +33,15 @@ impl Accounts {
         password: &str,
         new: NewSession,
     ) -> Result<Session> {
-        let account = self.verify_password(name.into(), password).await?.ok_or_else(wrong)?;
+        let (account, matched) = self.verify_password(name.into(), password).await?;
+        let account = account.filter(|_| matched.is_right()).ok_or_else(wrong)?;
         if account.deactivated {
             return Err(deactivated());
         }
+        let renewed = match matched {
+            Match::AsTyped => Some(self.0.passwords.hash_again(password).await?),
+            _ => None,
+        };
         let mut tx = self.0.db.begin().await?;
         // While the password was being verified it may have been changed, or the account deactivated.
         let current = account::lock(&mut tx, &account.user_id).await?.ok_or_else(wrong)?;
@@ -46,18 +52,21 @@ impl Accounts {
             return Err(wrong());
         }
         current.restrictions.check_unlocked()?;
+        if let Some(hash) = renewed {
+            account::set_password(&mut tx, &account.user_id, &hash).await?;
+        }
         let session = self.open_session(&mut tx, &account.user_id, new).await?;
         tx.commit().await?;
         self.devices_changed(&account.user_id).await;
         Ok(session)
     }
 
-    /// The account whose name and password these are. A wrong name takes as long as a wrong password.
-    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<Option<Account>> {
+    /// The account with this name, and whether this is its password. A wrong name takes as long as a wrong password.
+    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<(Option<Account>, Match)> {
         let account = self.find_account(name).await?;
         let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
-        let right = self.0.passwords.verify(password, hash).await?;
-        Ok(account.filter(|_| right))
+        let matched = self.0.passwords.verify(password, hash).await?;
+        Ok((account, matched))
     }
 
     /// Whether `name` and `password` are those of `user_id`, who is logged in already.
@@ -67,8 +76,15 @@ impl Accounts {
         name: impl Into<Named<'_>>,
         password: &str,
     ) -> Result<bool> {
-        let account = self.verify_password(name.into(), password).await?;
-        Ok(account.is_some_and(|account| account.user_id == user_id && !account.deactivated))
+        let (account, matched) = self.verify_password(name.into(), password).await?;
+        let is_theirs = |account: Account| account.user_id == user_id && !account.deactivated;
+        Ok(matched.is_right() && account.is_some_and(is_theirs))
+    }
+
+    /// Whether this is the password of whoever has an e-mail address.
+    pub(crate) async fn is_password_at(&self, email: &str, password: &str) -> Result<bool> {
+        let (account, matched) = self.verify_password(Named::Email(email), password).await?;
+        Ok(matched.is_right() && account.is_some_and(|account| !account.deactivated))
     }
 
     /// A token with which another device can log in as this user, once and soon.

@@ -51,6 +51,8 @@ static MIGRATIONS: &[Migration] = migrations![
     12 "0012_threads",
     13 "0013_words" then user_directory::fill,
     14 "0014_errands_in_order",
+    21 "0021_registration_again",
+    22 "0022_proofs_taken",
 ];
 
 statements! {
