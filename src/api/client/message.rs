@@ -6,7 +6,7 @@ use axum::Router;
 use ruma::api::client::message::get_message_events::v3::{Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::given, route::Routes as _},
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
@@ -29,7 +29,8 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
 
     let now = app.clock.now();
     let mut response = Response::default();
-    response.start = request.from.unwrap_or_else(|| walk.from.to_string());
+    let from = given(request.from.as_deref());
+    response.start = from.map_or_else(|| walk.from.to_string(), ToOwned::to_owned);
     response.end = page.end.map(|end| end.to_string());
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
@@ -44,5 +45,5 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
 
 /// The place that a token names, if there is one.
 pub(super) fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
-    Ok(token.map(str::parse).transpose()?)
+    Ok(given(token).map(str::parse).transpose()?)
 }

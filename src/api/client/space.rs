@@ -9,7 +9,7 @@ use ruma::api::client::space::{
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::given, route::Routes as _},
     app::App,
     directory::Walk,
     error::Error,
@@ -34,7 +34,7 @@ async fn hierarchy(app: App, call: Call<Request>) -> ApiResult<Response> {
     let max_depth = request.max_depth.map_or(MAX_DEPTH, |depth| usize::try_from(depth).unwrap_or(MAX_DEPTH));
     let max_depth = max_depth.min(MAX_DEPTH);
     let suggested_only = request.suggested_only;
-    let skip = match request.from.as_deref() {
+    let skip = match given(request.from.as_deref()) {
         Some(token) => read_token(token, suggested_only, max_depth)?,
         None => 0,
     };

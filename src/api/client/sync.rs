@@ -13,6 +13,7 @@ use crate::{
         error::ApiResult,
         extract::Call,
         json::{Json, Written},
+        own::given,
         route::Routes as _,
     },
     app::App,
@@ -35,7 +36,7 @@ async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
         Some(v3::Filter::FilterDefinition(definition)) => Arc::new(definition),
         _ => Arc::default(),
     };
-    let since = request.since.as_deref().map(str::parse::<Position>).transpose();
+    let since = given(request.since.as_deref()).map(str::parse::<Position>).transpose();
     let since = since.map_err(|e| Error::invalid_param(e.to_string()))?;
     let _connected = Box::pin(app.presence.seen(&caller.user_id, &request.set_presence)).await;
     let writer = Writer {

@@ -20,7 +20,9 @@ const VERSIONS: [&str; 22] = [
 ];
 
 /// Proposals that clients ask for by name, and that are all here. Two more are here if the operator wants them.
-const UNSTABLE_FEATURES: [&str; 3] = [
+const UNSTABLE_FEATURES: [&str; 4] = [
+    // Account data can be deleted.
+    "org.matrix.msc3391",
     // The rooms that two users share, for clients that ask before they trust v1.19.
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // Profile fields of one's own, before and after they were specified.
