@@ -48,7 +48,7 @@ pub(crate) use self::{
     named::Named,
     openid::OPENID_TOKEN_LIFETIME,
     password::PasswordCost,
-    register::Registration,
+    register::{Asked, AskedDevice, Confirmation, Registration, Repetition},
     session::{NewSession, Session},
     shared_secret::SharedSecretRegistration,
 };

@@ -10,8 +10,10 @@ mod tests;
 use std::{collections::HashSet, sync::Arc};
 
 use ruma::{OwnedUserId, RoomId, UserId, push::Ruleset};
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 pub use self::book::Book;
 use self::book::Page;
@@ -30,6 +32,7 @@ const ATTEMPTS: usize = 16;
 const MAX_KIND: usize = 255;
 const PUSH_RULES: &str = "m.push_rules";
 const IGNORED_USER_LIST: &str = "m.ignored_user_list";
+const PUSH_RULE_KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
 
 /// Everybody's account data. Cheap to clone.
 #[derive(Clone)]
@@ -55,13 +58,21 @@ pub fn push_rules(user_id: &UserId) -> Ruleset {
     Ruleset::server_default(user_id)
 }
 
+/// The same as clients read them: with every kind, also those of which there is none. Ruma leaves these out, and clients
+/// go through them without a look.
+pub fn push_rules_json(user_id: &UserId) -> Result<Value> {
+    let mut rules = serde_json::to_value(push_rules(user_id)).map_err(Error::broken)?;
+    if let Some(rules) = rules.as_object_mut() {
+        for kind in PUSH_RULE_KINDS {
+            rules.entry(kind).or_insert_with(|| json!([]));
+        }
+    }
+    Ok(rules)
+}
+
 /// The same as global account data, as which clients get them first.
 pub fn push_rules_data(user_id: &UserId) -> Result<Arc<AccountData>> {
-    #[derive(Serialize)]
-    struct Content {
-        global: Ruleset,
-    }
-    let content = to_raw_value(&Content { global: push_rules(user_id) }).map_err(Error::broken)?;
+    let content = to_raw_value(&json!({ "global": push_rules_json(user_id)? })).map_err(Error::broken)?;
     let (user_id, kind) = (user_id.to_owned(), PUSH_RULES.to_owned());
     Ok(Arc::new(AccountData { user_id, room_id: None, kind, content: content.into() }))
 }
@@ -72,14 +83,15 @@ impl AccountDataBook {
         Self(Arc::new(Inner { db, log, book }))
     }
 
-    /// One piece; global where there is no room.
+    /// One piece, unless it was deleted; global where there is no room.
     pub async fn find(
         &self,
         user_id: &UserId,
         room_id: Option<&RoomId>,
         kind: &str,
     ) -> Result<Option<Arc<AccountData>>> {
-        Ok(self.page(user_id).await?.get(room_id, kind).cloned())
+        let data = self.page(user_id).await?.get(room_id, kind).cloned();
+        Ok(data.filter(|data| !data.is_deleted()))
     }
 
     /// Puts `content` in place of whatever there is. Types that the server manages are the caller's to refuse.
@@ -106,6 +118,17 @@ impl AccountDataBook {
         };
         self.0.log.append(Write::fact(Fact::AccountData(data))).await?;
         Ok(())
+    }
+
+    /// Deletes a piece, if there is one. What is left of it tells clients that knew it.
+    ///
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/3391>
+    pub async fn delete(&self, user_id: &UserId, room_id: Option<&RoomId>, kind: &str) -> Result<()> {
+        if self.find(user_id, room_id, kind).await?.is_none() {
+            return Ok(());
+        }
+        let nothing = to_raw_value(&json!({})).map_err(Error::broken)?;
+        self.set(user_id, room_id, kind, nothing).await
     }
 
     /// Sets what `change` makes of the content as it is; again if another device was faster. Nothing is set where
@@ -136,14 +159,19 @@ impl AccountDataBook {
         Err(Error::Unavailable(format!("{kind} is being changed from elsewhere")))
     }
 
-    /// What was set after `after`, up to `until`, oldest first, each piece with its place in the log.
+    /// What was set after `after`, up to `until`, oldest first, each piece with its place in the log. Whoever has known
+    /// nothing hears of nothing that was deleted.
     pub async fn since(
         &self,
         user_id: &UserId,
         after: Position,
         until: Position,
     ) -> Result<Vec<(Position, Arc<AccountData>)>> {
-        Ok(self.page(user_id).await?.between(after, until))
+        let mut since = self.page(user_id).await?.between(after, until);
+        if after == Position::START {
+            since.retain(|(_, data)| !data.is_deleted());
+        }
+        Ok(since)
     }
 
     /// Whom a user ignores.

@@ -167,7 +167,7 @@ impl App {
         let parts = (db.clone(), rooms.clone(), clock.clone(), random.clone());
         let limits = delayed_event_limits(&config.delayed_events);
         let delayed_events = DelayedEvents::start(parts, limits, &nodes, &tasks).await?;
-        let user_directory = UserDirectory::new(db.clone());
+        let user_directory = UserDirectory::new(db.clone(), config.user_directory.search_all);
         let tidied = Tidied {
             accounts: accounts.clone(),
             uia: uia.clone(),

@@ -59,6 +59,7 @@ pub struct Config {
     pub rate_limits: RateLimits,
     pub rooms: Rooms,
     pub presence: Presence,
+    pub user_directory: UserDirectory,
     pub turn: Turn,
     pub server_notices: ServerNotices,
     pub rtc: Rtc,
@@ -188,6 +189,12 @@ pub struct Presence {
     pub enabled: bool,
 }
 
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct UserDirectory {
+    /// Whether everybody finds all users of this server.
+    pub search_all: bool,
+}
+
 /// The TURN server through which calls go that find no direct way.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Turn {
@@ -306,6 +313,7 @@ impl Default for Config {
             rate_limits: RateLimits::default(),
             rooms: Rooms { default_version: RoomVersionId::V12 },
             presence: Presence { enabled: true },
+            user_directory: UserDirectory::default(),
             turn: Turn { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
             server_notices: ServerNotices { localpart: None, name: "Server notices".to_owned(), avatar_url: None },
             rtc: Rtc::default(),

@@ -160,6 +160,15 @@ pub struct AccountData {
     pub content: Arc<RawValue>,
 }
 
+impl AccountData {
+    /// Whether it was deleted: a content with nothing in it is left of that.
+    ///
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/3391>
+    pub fn is_deleted(&self) -> bool {
+        self.content.get().bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"{}")
+    }
+}
+
 /// The account data by which somebody takes no invitations.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>

@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use ruma::{RoomId, UserId, events::TimelineEventType};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedTransactionId, RoomId, UserId, events::TimelineEventType};
 use serde_json::json;
 
 use crate::{
     clock::Clock,
     db::{Conn, Db},
     error::{Error, Result},
-    event::{Transaction, content},
+    event::{Content, Transaction, content},
     profile::{AVATAR_URL, DISPLAYNAME, Profiles},
-    room::{Message, NoticeRoom, Rooms},
+    room::{Message, NewState, NoticeRoom, Rooms},
     store::{account, device},
 };
 
@@ -34,6 +34,17 @@ struct Inner {
     rooms: Rooms,
     profiles: Profiles,
     room: NoticeRoom,
+}
+
+/// What is said in the server's name.
+pub(crate) struct Notice {
+    pub(crate) kind: TimelineEventType,
+    /// None for what is not state.
+    pub(crate) state_key: Option<String>,
+    pub(crate) content: Content,
+    /// Who sends it. What has the same `id` by the same is sent once to each user.
+    pub(crate) sender: OwnedDeviceId,
+    pub(crate) id: OwnedTransactionId,
 }
 
 /// Refuses what can't be a notice.
@@ -80,25 +91,40 @@ impl Notices {
 
     /// Tells a user something, once for each `id`. Who has no account any more is told nothing.
     pub(crate) async fn send(&self, user_id: &UserId, text: &str, id: &str) -> Result<()> {
-        let Inner { db, rooms, room, .. } = &*self.0;
-        let account = account::find(&mut db.read().await?, user_id).await?;
-        if account.is_none_or(|account| account.deactivated) || user_id == room.sender {
-            return Ok(());
-        }
-        let room_id = rooms.notice_room(room, user_id).await?;
-        let message = Message {
-            room_id,
-            sender: room.sender.clone(),
-            admin: false,
+        let notice = Notice {
             kind: TimelineEventType::RoomMessage,
+            state_key: None,
             content: content([
                 ("msgtype", "m.server_notice".into()),
                 ("body", text.into()),
                 ("server_notice_type", NOTICE_TYPE.into()),
             ]),
-            transaction: Transaction { device_id: DEVICE.into(), transaction_id: id.into() },
+            sender: DEVICE.into(),
+            id: id.into(),
         };
-        rooms.send(&message).await.map(drop)
+        self.send_notice(user_id, notice).await.map(drop)
+    }
+
+    /// Sends a user a notice and returns its event; None for whoever has no account or none any more.
+    pub(crate) async fn send_notice(&self, user_id: &UserId, notice: Notice) -> Result<Option<OwnedEventId>> {
+        let Inner { db, rooms, room, .. } = &*self.0;
+        let account = account::find(&mut db.read().await?, user_id).await?;
+        if account.is_none_or(|account| account.deactivated) || user_id == room.sender {
+            return Ok(None);
+        }
+        let room_id = rooms.notice_room(room, user_id).await?;
+        let Notice { kind, state_key, content, sender: device_id, id: transaction_id } = notice;
+        let (sender, transaction) = (room.sender.clone(), Transaction { device_id, transaction_id });
+        let sent = match state_key {
+            Some(state_key) => {
+                let transaction = Some(transaction);
+                rooms
+                    .set_state(&NewState { room_id, sender, guest: false, kind, state_key, content, transaction })
+                    .await
+            }
+            None => rooms.send(&Message { room_id, sender, admin: false, kind, content, transaction }).await,
+        };
+        sent.map(Some)
     }
 
     /// Whether the server speaks to somebody in this room.

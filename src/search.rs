@@ -98,7 +98,7 @@ pub(crate) struct Found {
     /// How many matches there are, at least: as many as this page and those before it have come to.
     pub(crate) count: usize,
     pub(crate) highlights: Vec<String>,
-    /// Where to go on. None where there is nothing more.
+    /// Where to go on. None where there is nothing more; after a full page there may be nothing.
     pub(crate) next: Option<Place>,
 }
 
@@ -247,7 +247,9 @@ impl Searches {
             found.count = place.count;
             let is_done = self.pick(criteria, &phrases, &window.hits, &mut place, &mut found.results).await?;
             if is_done {
-                if window.begin == Position::START {
+                // A full page says how to go on in any case: clients take one without that for the last one, and others
+                // wait for an empty one.
+                if window.begin == Position::START && found.results.len() < criteria.limit {
                     return Ok(found.tidied());
                 }
                 place = Place { below: window.begin, last: None, ..place };

@@ -15,7 +15,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedServerName, OwnedUserId, UserId, api::error::ErrorKind, thirdparty::Medium};
+use ruma::{ClientSecret, OwnedServerName, OwnedUserId, SessionId, UserId, api::error::ErrorKind, thirdparty::Medium};
 
 use crate::{
     clock::{Clock, millis},
@@ -120,6 +120,20 @@ impl Threepids {
         let proved = take(&mut tx, proof, Operation::AddThreepid, self.now()).await?;
         attach(&mut tx, user_id, &proved).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Whether a user has just added an address with this proof: who is told so was not told the first time.
+    pub(crate) async fn has_added(
+        &self,
+        user_id: &UserId,
+        sid: &SessionId,
+        client_secret: &ClientSecret,
+    ) -> Result<bool> {
+        let Some(address) = self.find_shown(Operation::AddThreepid, sid, client_secret).await? else {
+            return Ok(false);
+        };
+        let owner = find_owner(&mut self.0.db.read().await?, &address).await?;
+        Ok(owner.is_some_and(|owner| owner == user_id))
     }
 
     /// Takes an address from a user's account and from where it is published. Tells whether every identity server has

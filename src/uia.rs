@@ -1,15 +1,19 @@
 //! User-interactive authentication: asking again who is there before something serious is done.
 //!
-//! A session is bound to one operation, one user and what exactly was asked for, and ends when it has served
-//! once. It lives in the database, so that each request may reach another node. Of what was asked for only a keyed hash
-//! is written down, because there may be a password in it.
+//! A session is bound to one operation, one user and what exactly was asked for. It lives in the database, so that each
+//! request may reach another node. Of what was asked for only a keyed hash is written down, because there may be a
+//! password in it; beside that, what a client need not say again, a password as a hash.
+//!
+//! Passing ends no session: an answer may be lost, and who sends the last request again, with everything that completes
+//! it, is answered again. What must not be done twice is seen to where it is done, in the same transaction: an account is
+//! made once (`account/register/again.rs`), a registration token and the proof of an address are used once.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use aws_lc_rs::hmac;
 use ruma::{
@@ -29,14 +33,12 @@ use crate::{
     db::Db,
     error::{Error, Result},
     random::Random,
-    store::uia::{self, Session},
+    store::uia::{self, LIFETIME, Session},
     terms::Terms,
     threepid::{self, Operation, Proof},
 };
 
 const SESSION_ID_LENGTH: usize = 24;
-
-const LIFETIME: Duration = Duration::from_hours(1);
 
 #[derive(Clone)]
 pub(crate) struct Uia {
@@ -57,13 +59,15 @@ pub(crate) struct Demand<'a> {
     pub(crate) user_id: Option<&'a UserId>,
     /// What exactly is asked for.
     pub(crate) params: &'a str,
+    /// What is kept for a client that says it only once, as JSON. A password stands in it as a hash.
+    pub(crate) request: Option<&'a str>,
     /// The only flow, in the order in which its stages must be completed.
     pub(crate) stages: &'a [AuthType],
 }
 
 /// What came of an attempt.
 pub(crate) enum Verdict {
-    /// Every stage is completed. This is said once for each session.
+    /// Every stage is completed.
     Passed(Passed),
     /// There is more to do, or to do again.
     Continue(Box<UiaaInfo>),
@@ -75,6 +79,8 @@ pub(crate) struct Passed {
     pub(crate) registration_token: Option<String>,
     /// That an e-mail address was proved, for this operation.
     pub(crate) proof: Option<Proof>,
+    /// The session in which that was, unless it was one request.
+    pub(crate) session_id: Option<String>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -113,16 +119,25 @@ impl Uia {
         if !self.fits(demand, &session) {
             return Err(Error::forbidden("This authentication session was opened for another request: begin again"));
         }
+        if let Some(request) = demand.request.filter(|request| session.request.as_deref() != Some(request)) {
+            self.keep(&session.id, request).await?;
+        }
         let completed: Vec<Completed> = serde_json::from_str(&session.completed).map_err(Error::broken)?;
         match self.attempt(demand, &completed, auth).await? {
             Ok(Some(stage)) if completed.len() + 1 == demand.stages.len() => {
-                self.finish(demand, &session, auth.session().is_some(), completed.into_iter().chain([stage])).await
+                Ok(passed(auth.session(), completed.into_iter().chain([stage])))
             }
             Ok(Some(stage)) => self.advance(demand, session, auth.session().is_some(), stage).await,
             Ok(None) => self.ask(demand, &session.id, &completed, None),
             Err(refusal) if auth.session().is_some() => self.ask(demand, &session.id, &completed, Some(refusal)),
             Err(refusal) => self.begin(demand, Some(refusal)).await,
         }
+    }
+
+    /// What was asked for in a session that is not over, where it need not be said again.
+    pub(crate) async fn find_request(&self, operation: &str, session_id: &str) -> Result<Option<String>> {
+        let session = self.find(session_id).await?.filter(|session| session.operation == operation);
+        Ok(session.and_then(|session| session.request))
     }
 
     /// Removes sessions that nobody came back to. To be called now and then.
@@ -183,29 +198,6 @@ impl Uia {
         uia::set_completed(&mut tx, &session.id, &to_json(&completed)?).await?;
         tx.commit().await?;
         self.ask(demand, &session.id, &completed, None)
-    }
-
-    /// Ends the session. Of two requests that complete it at once, one passes.
-    async fn finish(
-        &self,
-        demand: &Demand<'_>,
-        session: &Session,
-        stored: bool,
-        completed: impl Iterator<Item = Completed> + Send,
-    ) -> Result<Verdict> {
-        let passed = completed.fold(Passed::default(), |passed, done| Passed {
-            registration_token: passed.registration_token.or(done.registration_token),
-            proof: passed.proof.or(done.proof),
-        });
-        if stored {
-            let mut tx = self.db.begin().await?;
-            let ended = uia::delete(&mut tx, &session.id).await?;
-            tx.commit().await?;
-            if !ended {
-                return self.begin(demand, Some(unknown_session())).await;
-            }
-        }
-        Ok(Verdict::Passed(passed))
     }
 
     /// The stage that `auth` completes; none if it only asks how things stand.
@@ -283,6 +275,7 @@ impl Uia {
             operation: demand.operation.to_owned(),
             params: self.hash(demand.params),
             completed: "[]".to_owned(),
+            request: demand.request.map(ToOwned::to_owned),
         }
     }
 
@@ -301,6 +294,13 @@ impl Uia {
         Ok(uia::find(&mut conn, session_id, self.expiry()).await?)
     }
 
+    /// Keeps what is asked for now in place of what was asked for before.
+    async fn keep(&self, session_id: &str, request: &str) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        uia::set_request(&mut tx, session_id, request).await?;
+        Ok(tx.commit().await?)
+    }
+
     async fn insert(&self, session: &Session) -> Result<()> {
         let mut tx = self.db.begin().await?;
         uia::insert(&mut tx, session, self.clock.now().get().into()).await?;
@@ -311,6 +311,16 @@ impl Uia {
     fn expiry(&self) -> i64 {
         i64::from(self.clock.now().get()).saturating_sub(millis(LIFETIME))
     }
+}
+
+/// What was shown in the stages of a session, which the client knows by its identifier or not at all.
+fn passed(session_id: Option<&str>, completed: impl Iterator<Item = Completed>) -> Verdict {
+    let passed = Passed { session_id: session_id.map(ToOwned::to_owned), ..Passed::default() };
+    Verdict::Passed(completed.fold(passed, |passed, done| Passed {
+        registration_token: passed.registration_token.or(done.registration_token),
+        proof: passed.proof.or(done.proof),
+        ..passed
+    }))
 }
 
 fn to_json(completed: &[impl Serialize]) -> Result<String> {

@@ -1,7 +1,8 @@
 //! The user directory: people are found by their name or identifier, by those who may know of them.
 //!
 //! Anybody finds those who are in an open room, which everybody can enter or read; others are found by those with whom
-//! they share a room. What is searched is in the database: `log/write/people.rs` and whoever changes a name keep it.
+//! they share a room, and users of this server by everybody where the operator wants it so. What is searched is in the
+//! database: `log/write/people.rs` and whoever changes a name keep it.
 //!
 //! No search reads more than a bounded part of it, however many people begin with the same letter. Those whom anybody
 //! may find have an index of their own, in the order of results. Of those who share a room with the searcher either
@@ -24,7 +25,7 @@ use crate::{
     error::Result,
     store::{
         self,
-        user_directory::{Hit, SCANNED},
+        user_directory::{Among, Hit, SCANNED},
     },
     words::{self, Rank, Wanted},
 };
@@ -42,6 +43,8 @@ const SETTLED_AT_ONCE: usize = 200;
 #[derive(Clone)]
 pub(crate) struct UserDirectory {
     db: Db,
+    /// Whether everybody finds all users of this server.
+    search_all: bool,
     crowd: i64,
 }
 
@@ -83,6 +86,17 @@ enum Closeness {
     Scattered,
 }
 
+/// Who is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scan {
+    /// Those whom anybody may find.
+    Public,
+    /// The users of this server.
+    Locals,
+    /// Those who share a room with the searcher.
+    Peers,
+}
+
 /// A search under way.
 struct Search<'a> {
     searcher: &'a UserId,
@@ -96,8 +110,8 @@ struct Search<'a> {
 }
 
 impl UserDirectory {
-    pub(crate) fn new(db: Db) -> Self {
-        Self { db, crowd: CROWD }
+    pub(crate) fn new(db: Db, search_all: bool) -> Self {
+        Self { db, search_all, crowd: CROWD }
     }
 
     /// Those who match a term, at most so many. Who searches finds themselves where anybody would.
@@ -119,7 +133,10 @@ impl UserDirectory {
         };
         for wanted in &ways {
             if search.found.len() < search.enough {
-                search.find_public(&mut conn, wanted).await?;
+                search.scan(&mut conn, wanted, Scan::Public).await?;
+                if self.search_all {
+                    search.scan(&mut conn, wanted, Scan::Locals).await?;
+                }
                 search.find_peers(&mut conn, wanted).await?;
             }
         }
@@ -164,18 +181,13 @@ impl UserDirectory {
 }
 
 impl Search<'_> {
-    /// Finds those whom anybody may find.
-    async fn find_public(&mut self, conn: &mut Conn, wanted: &Wanted) -> Result<()> {
-        self.scan(conn, wanted, false).await
-    }
-
     /// Finds those who share a room with the searcher.
     async fn find_peers(&mut self, conn: &mut Conn, wanted: &Wanted) -> Result<()> {
         if self.rooms.is_empty() {
             return Ok(());
         }
         if self.is_in_crowd {
-            return self.scan(conn, wanted, true).await;
+            return self.scan(conn, wanted, Scan::Peers).await;
         }
         let rooms: Vec<&str> = self.rooms.iter().map(|room| room.as_str()).collect();
         let peers = store::user_directory::list_peers(conn, &rooms).await?;
@@ -192,9 +204,9 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Tries everybody who matches in the order of results, until there are enough of them: of those whom anybody may
-    /// find, or of those who share a room with the searcher.
-    async fn scan(&mut self, conn: &mut Conn, wanted: &Wanted, peers: bool) -> Result<()> {
+    /// Tries everybody who matches in the order of results, until there are enough of them.
+    async fn scan(&mut self, conn: &mut Conn, wanted: &Wanted, scan: Scan) -> Result<()> {
+        let peers = scan == Scan::Peers;
         let mut seen: HashSet<OwnedUserId> = HashSet::new();
         for rank in Rank::ALL {
             // What begins a name is better than what does not, and a name is better than none.
@@ -205,8 +217,12 @@ impl Search<'_> {
             let mut last: Option<Hit> = None;
             loop {
                 let rooms: Vec<&str> = self.rooms.iter().map(|room| room.as_str()).collect();
-                let rooms = peers.then_some(rooms.as_slice());
-                let rows = store::user_directory::scan(conn, wanted, rank, last.as_ref(), rooms).await?;
+                let among = match scan {
+                    Scan::Public => Among::Public,
+                    Scan::Locals => Among::Locals,
+                    Scan::Peers => Among::Rooms(&rooms),
+                };
+                let rows = store::user_directory::scan(conn, wanted, rank, last.as_ref(), among).await?;
                 let exhausted = rows.len() < SCANNED;
                 self.tried += rows.len();
                 last = rows.last().map(|(hit, _)| hit.clone());

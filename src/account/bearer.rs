@@ -137,6 +137,9 @@ impl Accounts {
         if found.has_predecessor && alive {
             self.confirm_refresh(&token, &found.user_id, &found.device_id).await?;
         }
+        if found.is_unconfirmed {
+            self.confirm_registration(&token).await?;
+        }
         Ok(self.0.bearers.insert(token, epoch, found, now))
     }
 }

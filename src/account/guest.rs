@@ -7,7 +7,7 @@ use ruma::{OwnedUserId, api::error::ErrorKind};
 
 use super::{
     Accounts, localpart,
-    register::{Registration, in_use},
+    register::{Registration, in_use, name},
     session::{NewSession, Session},
 };
 use crate::{
@@ -38,13 +38,14 @@ impl Accounts {
         if !account::insert_guest(&mut tx, &user_id, self.now()).await? {
             return Err(in_use());
         }
+        name(&mut tx, &user_id).await?;
         let session = self.open_session(&mut tx, &user_id, session).await?;
         tx.commit().await?;
         Ok(session)
     }
 
     /// The guest whose name and token these are: they may become a user like any other.
-    pub(crate) async fn check_guest(&self, username: &str, token: &str) -> Result<OwnedUserId> {
+    pub(crate) async fn check_guest(&self, username: &str, token: &TokenHash) -> Result<OwnedUserId> {
         let user_id = localpart::new_user_id(username, &self.0.server_name)?;
         let mut conn = self.0.db.read().await?;
         let guest = self.find_guest(&mut conn, token).await?;
@@ -52,14 +53,13 @@ impl Accounts {
     }
 
     /// Makes a guest a user like any other. Their own session goes on.
-    pub(crate) async fn upgrade_guest(&self, token: &str, new: Registration<'_>) -> Result<Option<Session>> {
+    pub(crate) async fn upgrade_guest(&self, token: &TokenHash, new: Registration<'_>) -> Result<Option<Session>> {
         let user_id = new.user_id.clone();
-        let hash = self.0.passwords.hash(new.password).await?;
         let mut tx = self.0.db.begin().await?;
         account::lock(&mut tx, &user_id).await?.ok_or_else(no_guest)?;
         // Again, now that nobody else is changing the account.
         self.find_guest(&mut tx, token).await?.filter(|guest| *guest == user_id).ok_or_else(no_guest)?;
-        if !account::upgrade_guest(&mut tx, &user_id, &hash).await? {
+        if !account::upgrade_guest(&mut tx, &user_id, &new.password_hash).await? {
             return Err(no_guest());
         }
         let session = self.welcome(&mut tx, new).await?;
@@ -76,8 +76,8 @@ impl Accounts {
     }
 
     /// The guest who holds an access token.
-    async fn find_guest(&self, conn: &mut Conn, token: &str) -> Result<Option<OwnedUserId>> {
-        let bearer = token::find_bearer(conn, &TokenHash::of(token)).await?;
+    async fn find_guest(&self, conn: &mut Conn, token: &TokenHash) -> Result<Option<OwnedUserId>> {
+        let bearer = token::find_bearer(conn, token).await?;
         let alive = |expires_ts: Option<i64>| expires_ts.is_none_or(|expires_ts| expires_ts > self.now());
         Ok(bearer.filter(|bearer| bearer.guest && alive(bearer.expires_ts)).map(|bearer| bearer.user_id))
     }

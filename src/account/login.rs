@@ -9,6 +9,7 @@ use ruma::{UserId, api::error::ErrorKind};
 use super::{
     Accounts, Caller, Named, after,
     failed_login::LOGIN,
+    password::Match,
     session::{NewSession, Session},
 };
 use crate::{
@@ -35,14 +36,18 @@ impl Accounts {
         new: NewSession,
     ) -> Result<Session> {
         let (name, address) = (name.into(), new.address);
-        let (account, right) = self.verify_password(name, password).await?;
+        let (account, matched) = self.verify_password(name, password).await?;
         let Some(account) = account else {
             return Err(self.login_failed(self.claimed(name).as_deref(), address, LoginFailure::NoSuchUser));
         };
         let failed = |why| self.login_failed(Some(account.user_id.as_str()), address, why);
-        if !right {
+        if !matched.is_right() {
             return Err(failed(LoginFailure::WrongPassword));
         }
+        let renewed = match matched {
+            Match::AsTyped => Some(self.0.passwords.hash_again(password).await?),
+            _ => None,
+        };
         let mut tx = self.0.db.begin().await?;
         // While the password was being verified it may have been changed, or the account deactivated.
         let current = account::lock(&mut tx, &account.user_id).await?;
@@ -56,6 +61,9 @@ impl Accounts {
         if current.restrictions.locked {
             return Err(failed(LoginFailure::Locked));
         }
+        if let Some(hash) = renewed {
+            account::set_password(&mut tx, &account.user_id, &hash).await?;
+        }
         let session = self.open_session(&mut tx, &account.user_id, new).await?;
         tx.commit().await?;
         self.devices_changed(&account.user_id).await;
@@ -63,11 +71,11 @@ impl Accounts {
     }
 
     /// The account with this name, and whether this is its password. A wrong name takes as long as a wrong password.
-    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<(Option<Account>, bool)> {
+    async fn verify_password(&self, name: Named<'_>, password: &str) -> Result<(Option<Account>, Match)> {
         let account = self.find_account(name).await?;
         let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
-        let right = self.0.passwords.verify(password, hash).await?;
-        Ok((account, right))
+        let matched = self.0.passwords.verify(password, hash).await?;
+        Ok((account, matched))
     }
 
     /// Whether `name` and `password` are those of `user_id`, who is logged in already.
@@ -77,8 +85,9 @@ impl Accounts {
         name: impl Into<Named<'_>>,
         password: &str,
     ) -> Result<bool> {
-        let (account, right) = self.verify_password(name.into(), password).await?;
-        let confirmed = right && account.is_some_and(|account| account.user_id == user_id && !account.deactivated);
+        let (account, matched) = self.verify_password(name.into(), password).await?;
+        let is_theirs = |account: Account| account.user_id == user_id && !account.deactivated;
+        let confirmed = matched.is_right() && account.is_some_and(is_theirs);
         if !confirmed {
             let why = LoginFailure::NotConfirmed;
             self.0.metrics.login_failed(why);
@@ -90,6 +99,12 @@ impl Accounts {
             );
         }
         Ok(confirmed)
+    }
+
+    /// Whether this is the password of whoever has an e-mail address.
+    pub(crate) async fn is_password_at(&self, email: &str, password: &str) -> Result<bool> {
+        let (account, matched) = self.verify_password(Named::Email(email), password).await?;
+        Ok(matched.is_right() && account.is_some_and(|account| !account.deactivated))
     }
 
     /// A token with which another device can log in as this user, once and soon.

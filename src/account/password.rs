@@ -1,5 +1,10 @@
 //! Passwords: Argon2id, off the threads that answer requests, and few at a time.
 //!
+//! The same text can be typed in several spellings of Unicode; before it is hashed it is brought to one of them (NFKC, as
+//! Synapse does, not the NFC of [RFC 8265](https://www.rfc-editor.org/rfc/rfc8265#section-4.2), which keeps apart what
+//! looks alike). Hashes from before that was done are of the text as it was typed, so that is tried as well, and where it
+//! is right, hashed anew.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#notes-on-password-management>
 
 use std::sync::Arc;
@@ -10,6 +15,7 @@ use argon2::{
 };
 use ruma::api::error::ErrorKind;
 use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::{
     error::{Error, Result},
@@ -33,6 +39,21 @@ impl Default for PasswordCost {
     }
 }
 
+/// How a password compares with a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    Wrong,
+    Right,
+    /// It is right, but only as it was typed: the hash is an old one.
+    AsTyped,
+}
+
+impl Match {
+    pub(super) fn is_right(self) -> bool {
+        self != Self::Wrong
+    }
+}
+
 pub(super) struct Passwords {
     argon2: Argon2<'static>,
     /// In characters.
@@ -50,7 +71,7 @@ impl Passwords {
 
     /// Refuses a new password that is not good enough.
     pub(super) fn check(&self, password: &str) -> Result<()> {
-        let (length, wanted) = (password.chars().count(), self.min_length.max(1));
+        let (length, wanted) = (password.nfkc().count(), self.min_length.max(1));
         if length < wanted {
             let message = format!("The password has {length} characters: choose one of at least {wanted}");
             return Err(Error::refused(ErrorKind::WeakPassword, message));
@@ -61,8 +82,13 @@ impl Passwords {
     /// The hash of a new password, in the PHC string format.
     pub(super) async fn hash(&self, password: &str) -> Result<String> {
         self.check(password)?;
+        self.hash_again(password).await
+    }
+
+    /// The same for a password that was good enough once.
+    pub(super) async fn hash_again(&self, password: &str) -> Result<String> {
         let salt: [u8; 16] = self.random.bytes();
-        let (argon2, password) = (self.argon2.clone(), password.to_owned());
+        let (argon2, password) = (self.argon2.clone(), password.nfkc().collect::<String>());
         self.run(move || argon2.hash_password_with_salt(password.as_bytes(), &salt).map(|hash| hash.to_string()))
             .await?
             .map_err(Error::broken)
@@ -70,21 +96,27 @@ impl Passwords {
 
     /// Whether the password is the one that was hashed. Without a hash it is wrong, after the same time: how
     /// long the answer takes must not tell who has an account.
-    pub(super) async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool> {
+    pub(super) async fn verify(&self, password: &str, hash: Option<&str>) -> Result<Match> {
         let salt: [u8; 16] = self.random.bytes();
-        let (argon2, password, hash) = (self.argon2.clone(), password.to_owned(), hash.map(ToOwned::to_owned));
+        let normal: String = password.nfkc().collect();
+        let typed = (normal != password).then(|| (Match::AsTyped, password.to_owned()));
+        let spellings = [Some((Match::Right, normal)), typed].into_iter().flatten();
+        let (argon2, hash) = (self.argon2.clone(), hash.map(ToOwned::to_owned));
         let verified = self.run(move || {
-            let Some(hash) = hash else {
-                argon2.hash_password_with_salt(password.as_bytes(), &salt)?;
-                return Err(password_hash::Error::PasswordInvalid);
-            };
-            argon2.verify_password(password.as_bytes(), &PasswordHash::new(&hash)?)
+            for (matched, password) in spellings {
+                let Some(hash) = &hash else {
+                    argon2.hash_password_with_salt(password.as_bytes(), &salt)?;
+                    continue;
+                };
+                match argon2.verify_password(password.as_bytes(), &PasswordHash::new(hash)?) {
+                    Err(password_hash::Error::PasswordInvalid) => {}
+                    verified => return verified.map(|()| matched),
+                }
+            }
+            Ok(Match::Wrong)
         });
-        match verified.await? {
-            Ok(()) => Ok(true),
-            Err(password_hash::Error::PasswordInvalid) => Ok(false),
-            Err(e) => Err(Error::broken(format!("a password hash in the database can't be verified: {e}"))),
-        }
+        let broken = |e| Error::broken(format!("a password hash in the database can't be verified: {e}"));
+        verified.await?.map_err(broken)
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -111,15 +143,38 @@ mod tests {
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
         assert_ne!(passwords.hash("ilovebananas").await.unwrap(), hash);
 
-        assert!(passwords.verify("ilovebananas", Some(&hash)).await.unwrap());
-        assert!(!passwords.verify("ilovebanana", Some(&hash)).await.unwrap());
-        assert!(!passwords.verify("ilovebananas", None).await.unwrap());
-        assert!(passwords.verify("ilovebananas", Some("nonsense")).await.is_err());
+        let verify = async |password: &str, hash: Option<&str>| passwords.verify(password, hash).await;
+        assert_eq!(verify("ilovebananas", Some(&hash)).await.unwrap(), Match::Right);
+        assert_eq!(verify("ilovebanana", Some(&hash)).await.unwrap(), Match::Wrong);
+        assert_eq!(verify("ilovebananas", None).await.unwrap(), Match::Wrong);
+        assert!(verify("ilovebananas", Some("nonsense")).await.is_err());
         for weak in ["", "bananas", "äöüäöüä"] {
             let Err(Error::Refused { kind, message }) = passwords.hash(weak).await else { panic!("{weak}") };
             assert_eq!(kind, ErrorKind::WeakPassword);
             assert!(message.contains("at least 8"), "{message}");
         }
         passwords.hash("äöüäöüäö").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_password_is_the_same_however_it_is_spelled() {
+        let cost = PasswordCost { memory_kib: 8, passes: 1 };
+        let passwords = Passwords::new(cost, 8, Random::system()).unwrap();
+        // One character or two; a letter or the unit of length; ligatures; full width.
+        let spellings = ["caf\u{e9} \u{c5}ngstr\u{f6}m fi", "cafe\u{301} \u{212b}ngstro\u{308}m \u{fb01}"];
+        for chosen in spellings {
+            let hash = passwords.hash(chosen).await.unwrap();
+            for typed in spellings {
+                assert_eq!(passwords.verify(typed, Some(&hash)).await.unwrap(), Match::Right);
+            }
+            assert!(!passwords.verify("cafe Angstrom fi", Some(&hash)).await.unwrap().is_right());
+            assert!(!passwords.verify(chosen, None).await.unwrap().is_right());
+        }
+        let old = passwords.argon2.hash_password_with_salt(spellings[1].as_bytes(), b"0123456789abcdef").unwrap();
+        let old = old.to_string();
+        assert_eq!(passwords.verify(spellings[1], Some(&old)).await.unwrap(), Match::AsTyped);
+        assert_eq!(passwords.verify(spellings[0], Some(&old)).await.unwrap(), Match::Wrong);
+        // Of seven characters, however many make them up.
+        assert!(passwords.hash("e\u{301}e\u{301}e\u{301}e\u{301}e\u{301}e\u{301}e\u{301}").await.is_err());
     }
 }

@@ -2,17 +2,27 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#account-registration-and-management>
 
-use ruma::{OwnedUserId, api::error::ErrorKind};
+mod again;
+mod asked;
 
+use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
+use serde_json::json;
+
+pub(crate) use self::{
+    again::Repetition,
+    asked::{Asked, AskedDevice},
+};
 use super::{
     Accounts, localpart,
+    password::Match,
     session::{NewSession, Session},
 };
 use crate::{
     config::RegistrationMode,
     db::Tx,
     error::{Error, Result},
-    store::{account, registration, user_directory},
+    profile::DISPLAYNAME,
+    store::{account, profile, registration, user_directory},
     terms::Terms,
     threepid::{self, Operation, Proof},
 };
@@ -22,7 +32,8 @@ const GENERATED_LENGTH: usize = 12;
 /// Who is to get an account.
 pub(crate) struct Registration<'a> {
     pub(crate) user_id: OwnedUserId,
-    pub(crate) password: &'a str,
+    /// In the PHC string format: see [`Accounts::hash_password`].
+    pub(crate) password_hash: String,
     pub(crate) admin: bool,
     /// The registration token that permits it, where one is needed.
     pub(crate) token: Option<&'a str>,
@@ -32,6 +43,16 @@ pub(crate) struct Registration<'a> {
     pub(crate) proof: Option<&'a Proof>,
     /// None to make the account without logging in.
     pub(crate) session: Option<NewSession>,
+    /// The session of user-interactive authentication that ends with this, where there is one.
+    pub(crate) confirmed_in: Option<Confirmation<'a>>,
+}
+
+/// A session of user-interactive authentication in which somebody has completed every stage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confirmation<'a> {
+    pub(crate) session_id: &'a str,
+    /// Whether the password came with the last request, so that it has to come again with a repetition.
+    pub(crate) with_password: bool,
 }
 
 impl Accounts {
@@ -60,21 +81,38 @@ impl Accounts {
         localpart::new_user_id(&self.0.random.token(GENERATED_LENGTH), &self.0.server_name)
     }
 
-    /// Makes the account, uses the token, notes what was accepted and logs in: all of it or nothing.
+    /// The hash of a new password, if that is good enough.
+    pub(crate) async fn hash_password(&self, password: &str) -> Result<String> {
+        self.0.passwords.hash(password).await
+    }
+
+    /// The same, or the hash that is known of it already: clients send everything again with each stage.
+    pub(crate) async fn hash_password_once(&self, password: &str, known: Option<String>) -> Result<String> {
+        if let Some(known) = known
+            && self.0.passwords.verify(password, Some(&known)).await? == Match::Right
+        {
+            return Ok(known);
+        }
+        self.hash_password(password).await
+    }
+
+    /// Makes the account, uses the token, notes what was accepted, logs in and ends the session in which all that was
+    /// shown: all of it or nothing.
     pub(crate) async fn register(&self, new: Registration<'_>) -> Result<Option<Session>> {
-        let hash = self.0.passwords.hash(new.password).await?;
         let mut tx = self.0.db.begin().await?;
-        if !account::insert(&mut tx, &new.user_id, Some(&hash), new.admin, self.now()).await? {
+        let hash = Some(new.password_hash.as_str());
+        if !account::insert(&mut tx, &new.user_id, hash, new.admin, self.now()).await? {
             return Err(in_use());
         }
-        user_directory::add(&mut tx, &new.user_id, None).await?;
+        name(&mut tx, &new.user_id).await?;
+        user_directory::add(&mut tx, &new.user_id, Some(new.user_id.localpart())).await?;
         let session = self.welcome(&mut tx, new).await?;
         tx.commit().await?;
         Ok(session)
     }
 
-    /// Everything that follows from an account, in the transaction that makes it: it is listed for searches, uses up the
-    /// token, has accepted the documents, gets the address that was proved, and is logged in.
+    /// Everything that follows from an account, in the transaction that makes it: it uses up the token, has accepted the
+    /// documents, gets the address that was proved, and is logged in.
     pub(super) async fn welcome(&self, tx: &mut Tx, new: Registration<'_>) -> Result<Option<Session>> {
         if let Some(token) = new.token
             && !registration::use_token(tx, token, self.now()).await?
@@ -88,10 +126,14 @@ impl Accounts {
             let proved = threepid::take(tx, proof, Operation::Register, self.now()).await?;
             threepid::attach(tx, &new.user_id, &proved).await?;
         }
-        match new.session {
-            Some(session) => Ok(Some(self.open_session(tx, &new.user_id, session).await?)),
-            None => Ok(None),
+        let session = match new.session {
+            Some(session) => Some(self.open_session(tx, &new.user_id, session).await?),
+            None => None,
+        };
+        if let Some(confirmation) = new.confirmed_in {
+            again::note(tx, confirmation, &new.user_id, session.as_ref()).await?;
         }
+        Ok(session)
     }
 
     /// Makes an account for the operator, who needs nobody's permission. `name`: a user ID or its localpart.
@@ -101,16 +143,22 @@ impl Accounts {
         let user_id = self.check_username(&localpart).await?;
         let registration = Registration {
             user_id: user_id.clone(),
-            password,
+            password_hash: self.hash_password(password).await?,
             admin,
             token: None,
             terms: None,
             proof: None,
             session: None,
+            confirmed_in: None,
         };
         self.register(registration).await?;
         Ok(user_id)
     }
+}
+
+/// A new account is called by its localpart, as clients show whoever has no name.
+pub(super) async fn name(tx: &mut Tx, user_id: &UserId) -> Result<()> {
+    Ok(profile::upsert(tx, user_id, DISPLAYNAME, &json!(user_id.localpart()).to_string()).await?)
 }
 
 pub(super) fn in_use() -> Error {

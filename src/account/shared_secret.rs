@@ -66,8 +66,16 @@ impl Accounts {
         let SharedSecretRegistration { password, admin, session, .. } = new;
         let user_id = self.check_username(new.username).await?;
         let user = user_id.clone();
-        let registration =
-            Registration { user_id: user, password, admin, token: None, terms: None, proof: None, session };
+        let registration = Registration {
+            user_id: user,
+            password_hash: self.hash_password(password).await?,
+            admin,
+            token: None,
+            terms: None,
+            proof: None,
+            session,
+            confirmed_in: None,
+        };
         Ok((user_id, self.register(registration).await?))
     }
 

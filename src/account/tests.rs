@@ -72,10 +72,28 @@ fn refreshable(device_id: &str) -> NewSession {
 impl House {
     pub(crate) async fn register(&self, name: &str, password: &str) -> Session {
         let user_id = self.accounts.check_username(name).await.unwrap();
-        let session = Some(on("PHONE"));
-        let registration =
-            Registration { user_id, password, admin: false, token: None, terms: None, proof: None, session };
+        let registration = self.registration(user_id, password, Some(on("PHONE"))).await;
         self.accounts.register(registration).await.unwrap().unwrap()
+    }
+
+    /// What permits itself.
+    async fn registration(
+        &self,
+        user_id: OwnedUserId,
+        password: &str,
+        session: Option<NewSession>,
+    ) -> Registration<'static> {
+        let password_hash = self.accounts.hash_password(password).await.unwrap();
+        Registration {
+            user_id,
+            password_hash,
+            admin: false,
+            token: None,
+            terms: None,
+            proof: None,
+            session,
+            confirmed_in: None,
+        }
     }
 
     async fn is_in(&self, session: &Session) -> bool {
@@ -180,28 +198,39 @@ async fn refreshing_at_once_leaves_one_successor() {
     }
 }
 
+/// The password was hashed as it was typed, before passwords were brought to one form.
+#[tokio::test]
+async fn an_old_hash_lets_in_and_is_replaced() {
+    use argon2::{Argon2, PasswordHasher as _};
+
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open);
+        let alice = house.register("alice", "another").await.user_id;
+        let (typed, composed) = ("cafe\u{301}", "caf\u{e9}");
+        let old = Argon2::default().hash_password_with_salt(typed.as_bytes(), b"0123456789abcdef").unwrap();
+        let mut tx = database.db().begin().await.unwrap();
+        crate::store::account::set_password(&mut tx, &alice, &old.to_string()).await.unwrap();
+        tx.commit().await.unwrap();
+        let login = |password| house.accounts.login_with_password("alice", password, on("A"));
+        assert_eq!(kind(login(composed).await), ErrorKind::Forbidden);
+        assert!(house.accounts.is_password_of(&alice, "alice", typed).await.unwrap());
+        login(typed).await.unwrap();
+        login(composed).await.unwrap();
+        login(typed).await.unwrap();
+        assert_eq!(kind(login("cafe").await), ErrorKind::Forbidden);
+        database.close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_registration_token_lets_in_as_many_as_it_says() {
     for database in testing::databases().await {
         let house = house(&database, RegistrationMode::Token);
         let token = house.accounts.create_registration_token(Some(3), None).await.unwrap();
-        let register = |number: usize| {
-            let (accounts, token) = (house.accounts.clone(), token.clone());
-            async move {
-                let user_id = accounts.check_username(&format!("user{number}")).await?;
-                let token = Some(token.as_str());
-                let session = Some(on("A"));
-                let new = Registration {
-                    user_id,
-                    password: "secret",
-                    admin: false,
-                    token,
-                    terms: None,
-                    proof: None,
-                    session,
-                };
-                accounts.register(new).await
-            }
+        let register = async |number: usize| {
+            let user_id = house.accounts.check_username(&format!("user{number}")).await?;
+            let new = house.registration(user_id, "secret", Some(on("A"))).await;
+            house.accounts.register(Registration { token: Some(&token), ..new }).await
         };
         let registered = futures_util::future::join_all((0..8).map(register)).await;
         assert_eq!(registered.iter().filter(|result| result.is_ok()).count(), 3);

@@ -19,6 +19,7 @@ mod filter;
 mod initial_sync;
 mod invite;
 mod join;
+mod key_backup;
 mod kick;
 mod knock;
 mod leave;
@@ -31,6 +32,7 @@ mod presence;
 mod profile;
 mod public_rooms;
 mod push_rule;
+mod pusher;
 mod read_marker;
 mod receipt;
 mod redact;
@@ -45,6 +47,7 @@ mod room_summary;
 mod rtc;
 mod search;
 mod send;
+mod server_notice;
 mod shared_secret;
 mod space;
 mod submit_token;
@@ -88,6 +91,7 @@ const SECTIONS: &[Section] = &[
     initial_sync::routes,
     invite::routes,
     join::routes,
+    key_backup::routes,
     kick::routes,
     knock::routes,
     leave::routes,
@@ -100,6 +104,7 @@ const SECTIONS: &[Section] = &[
     profile::routes,
     public_rooms::routes,
     push_rule::routes,
+    pusher::routes,
     read_marker::routes,
     receipt::routes,
     redact::routes,
@@ -114,6 +119,7 @@ const SECTIONS: &[Section] = &[
     search::routes,
     rtc::routes,
     send::routes,
+    server_notice::routes,
     shared_secret::routes,
     space::routes,
     submit_token::routes,

@@ -60,9 +60,13 @@ fn check_json(method: &Method, body: &[u8]) -> ApiResult<()> {
     if body.is_empty() || method == Method::GET || method == Method::HEAD {
         return Ok(());
     }
-    serde_json::from_slice::<IgnoredAny>(body)
-        .map(drop)
-        .map_err(|e| Error::refused(ErrorKind::NotJson, format!("The request body is not JSON: {e}")).into())
+    // What is skipped would not be looked at.
+    let text = std::str::from_utf8(body).map_err(not_json)?;
+    Ok(serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(not_json)?)
+}
+
+fn not_json(error: impl std::fmt::Display) -> Error {
+    Error::refused(ErrorKind::NotJson, format!("The request body is not JSON: {error}"))
 }
 
 fn read_ruma<R: IncomingRequest>(parts: &mut Parts, body: &Bytes, path: &[&str]) -> ApiResult<R> {

@@ -17,7 +17,7 @@ const ROOT: &str = "/_matrix/client/";
 const VERSIONS: [&str; 3] = ["r0", "v1", "v3"];
 
 /// Method and path behind the version, in the order of the specification. `{}` is any one part of a path.
-const OPEN: [(&str, &str); 29] = [
+const OPEN: [(&str, &str); 30] = [
     ("GET", "rooms/{}/state"),
     ("GET", "rooms/{}/context/{}"),
     ("GET", "rooms/{}/event/{}"),
@@ -45,6 +45,8 @@ const OPEN: [(&str, &str); 29] = [
     ("POST", "keys/upload"),
     ("POST", "keys/query"),
     ("POST", "keys/claim"),
+    // Not in the list, but it is the way that clients join by.
+    ("POST", "join/{}"),
     // What strangers may ask is not refused to somebody for sending a token along.
     ("GET", "versions"),
     ("GET", "room_summary/{}"),
@@ -111,6 +113,7 @@ mod tests {
             "GET sync",
             "GET events",
             "POST rooms/{room_id}/join",
+            "POST join/{room_id_or_alias}",
             "POST rooms/{room_id}/leave",
             "PUT rooms/{room_id}/send/{event_type}/{txn_id}",
             "PUT rooms/{room_id}/state/{event_type}",

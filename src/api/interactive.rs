@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    UserId,
     api::{
         IncomingRequest,
         client::uiaa::{AuthData, AuthType},
@@ -72,21 +71,37 @@ fn read_auth(mut auth: Value) -> serde_json::Result<Option<AuthData>> {
 }
 
 impl<R> Interactive<R> {
+    /// The session that the client goes on with.
+    pub(crate) fn session_id(&self) -> Option<&str> {
+        self.auth.as_ref()?.session()
+    }
+
     /// Lets a user of this server go on who gives their password again.
     pub(crate) async fn confirm_password(&self, app: &App, operation: &'static str, caller: &Caller) -> ApiResult<()> {
         if let Some(AuthData::Password(_)) = self.auth {
             app.rate_limits.check(Limit::Login, caller).await?;
         }
-        self.authenticate(app, operation, Some(&caller.user_id), &self.params, &[AuthType::Password]).await.map(drop)
+        let user_id = Some(&*caller.user_id);
+        let stages = &[AuthType::Password];
+        self.authenticate(app, Demand { operation, user_id, params: &self.params, request: None, stages })
+            .await
+            .map(drop)
     }
 
     /// Lets somebody go on who has completed the stages, whatever they ask for this time: clients register after
     /// they have asked for the flows with an empty body. Only the documents to accept stay those that they were shown
-    /// at the beginning.
-    pub(crate) async fn complete(&self, app: &App, operation: &'static str, stages: &[AuthType]) -> ApiResult<Passed> {
+    /// at the beginning. `request` is kept for those who say only once what they want.
+    pub(crate) async fn complete(
+        &self,
+        app: &App,
+        operation: &'static str,
+        stages: &[AuthType],
+        request: &str,
+    ) -> ApiResult<Passed> {
         let shown = if stages.contains(&AuthType::Terms) { app.terms.versions().collect() } else { BTreeMap::new() };
         let params = if shown.is_empty() { String::new() } else { json!(shown).to_string() };
-        self.authenticate(app, operation, None, &params, stages).await
+        let demand = Demand { operation, user_id: None, params: &params, request: Some(request), stages };
+        self.authenticate(app, demand).await
     }
 
     /// The same for somebody who is not logged in and asks for this and nothing else.
@@ -96,18 +111,11 @@ impl<R> Interactive<R> {
         operation: &'static str,
         stages: &[AuthType],
     ) -> ApiResult<Passed> {
-        self.authenticate(app, operation, None, &self.params, stages).await
+        let demand = Demand { operation, user_id: None, params: &self.params, request: None, stages };
+        self.authenticate(app, demand).await
     }
 
-    async fn authenticate(
-        &self,
-        app: &App,
-        operation: &'static str,
-        user_id: Option<&UserId>,
-        params: &str,
-        stages: &[AuthType],
-    ) -> ApiResult<Passed> {
-        let demand = Demand { operation, user_id, params, stages };
+    async fn authenticate(&self, app: &App, demand: Demand<'_>) -> ApiResult<Passed> {
         match app.uia.authenticate(&demand, self.auth.as_ref()).await? {
             Verdict::Passed(passed) => Ok(passed),
             Verdict::Continue(info) => Err(ApiError::Interactive(info)),

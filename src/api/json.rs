@@ -41,6 +41,7 @@ impl From<Value> for Json {
 /// Reads a body that is no ruma request.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|e| {
+        // Text that is not UTF-8 is no JSON either.
         let kind = if e.is_data() { ErrorKind::BadJson } else { ErrorKind::NotJson };
         Error::refused(kind, format!("The request body can't be read: {e}"))
     })

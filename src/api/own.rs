@@ -32,6 +32,11 @@ macro_rules! metadata_of {
 }
 pub(crate) use metadata_of;
 
+/// A token that clients send. An empty one is none: clients write what they have, and at first they have nothing.
+pub(crate) fn given(token: Option<&str>) -> Option<&str> {
+    token.filter(|token| !token.is_empty())
+}
+
 /// The parameters of a path, in its order.
 pub(crate) fn read_path<T: DeserializeOwned>(path: &[&str]) -> Result<T, DeserializationError> {
     Ok(T::deserialize(SeqDeserializer::<_, PathError>::new(path.iter().copied()))?)

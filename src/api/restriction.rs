@@ -23,6 +23,8 @@ const LOCKED: [&str; 2] = ["POST /logout", "POST /logout/all"];
 /// sees to, and `/join` for the room in which the server speaks to them, as [`check_joining`] does. Addresses
 /// (`/account/3pid`) are not here: the specification recommends that only to servers that keep a history of them.
 const SUSPENDED: &[&str] = &[
+    "DELETE /org.matrix.msc3391/user/{user_id}/account_data/{event_type}",
+    "DELETE /org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}",
     "POST /account/deactivate",
     "POST /account/password",
     "POST /delete_devices",

@@ -161,6 +161,7 @@ pub(super) static KEYS: &[Key] = &[
         parse: room_version,
     },
     Key { path: "presence.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    Key { path: "user_directory.search_all", kind: Boolean, expects: "true or false", parse: parses::<bool> },
     Key {
         path: "turn.uris",
         kind: List,

@@ -54,6 +54,8 @@ static MIGRATIONS: &[Migration] = migrations![
     15 "0015_presence_of_devices",
     16 "0016_relating",
     17 "0017_erasures",
+    18 "0018_registration_again",
+    19 "0019_proofs_taken",
     20 "0020_server",
 ];
 

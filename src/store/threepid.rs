@@ -31,7 +31,8 @@ statements! {
         WHERE user_id IN (SELECT user_id FROM accounts WHERE deactivated_ts <= $1)";
 
     DELETE_OLD_SESSION = "DELETE FROM threepid_sessions
-        WHERE operation = $1 AND medium = $2 AND address = $3 AND secret_hash = $4 AND changed_ts <= $5";
+        WHERE operation = $1 AND medium = $2 AND address = $3 AND secret_hash = $4
+            AND (changed_ts <= $5 OR taken_ts IS NOT NULL)";
     INSERT_SESSION = "INSERT INTO threepid_sessions (sid, operation, medium, address, secret_hash, send_attempt,
             sending_until_ts, token_hash, failures, next_link, validated_ts, changed_ts)
         VALUES ($1, $2, $3, $4, $5, -1, 0, NULL, 0, NULL, NULL, $6)
@@ -45,17 +46,19 @@ statements! {
         WHERE sid = $1 AND send_attempt < $2";
     SET_NOT_SENT = "UPDATE threepid_sessions SET sending_until_ts = 0 WHERE sid = $1";
     FIND_THREEPID_SESSION = "SELECT sid, operation, address, token_hash, failures, next_link, validated_ts, changed_ts
-        FROM threepid_sessions WHERE sid = $1 AND secret_hash = $2";
+        FROM threepid_sessions WHERE sid = $1 AND secret_hash = $2 AND taken_ts IS NULL";
     LOCK_THREEPID_SESSION = "SELECT sid, operation, address, token_hash, failures, next_link, validated_ts, changed_ts
-        FROM threepid_sessions WHERE sid = $1 AND secret_hash = $2 FOR UPDATE";
+        FROM threepid_sessions WHERE sid = $1 AND secret_hash = $2 AND taken_ts IS NULL FOR UPDATE";
     COUNT_FAILURE = "UPDATE threepid_sessions SET failures = failures + 1 WHERE sid = $1";
     SET_VALIDATED = "UPDATE threepid_sessions SET validated_ts = $2, changed_ts = $2 WHERE sid = $1";
-    TAKE_VALIDATED = "DELETE FROM threepid_sessions
-        WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3
+    TAKE_VALIDATED = "UPDATE threepid_sessions SET taken_ts = $4, token_hash = NULL
+        WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3 AND taken_ts IS NULL
         RETURNING medium, address, validated_ts";
+    FIND_TAKEN = "SELECT address FROM threepid_sessions
+        WHERE sid = $1 AND secret_hash = $2 AND operation = $3 AND taken_ts > $4";
     FIND_VALIDATED = "SELECT medium, address FROM threepid_sessions
-        WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3";
-    FORGET_RESETS = "DELETE FROM threepid_sessions WHERE operation = 'reset_password'
+        WHERE sid = $1 AND operation = $2 AND validated_ts IS NOT NULL AND changed_ts > $3 AND taken_ts IS NULL";
+    FORGET_RESETS = "DELETE FROM threepid_sessions WHERE operation = 'reset_password' AND taken_ts IS NULL
         AND (medium, address) IN (SELECT medium, address FROM threepids WHERE user_id = $1)";
     DELETE_OLD_SESSIONS = "DELETE FROM threepid_sessions WHERE changed_ts <= $1";
 
@@ -225,7 +228,7 @@ pub(crate) async fn set_not_sent(conn: &mut Conn, sid: &str) -> DbResult<()> {
     conn.execute(&SET_NOT_SENT, args![sid]).await.map(drop)
 }
 
-/// A session by its identifier and the client's secret, expired or not.
+/// A session by its identifier and the client's secret, expired or not, unless it was used.
 pub(crate) async fn find_session(conn: &mut Conn, sid: &str, secret: &TokenHash) -> DbResult<Option<Session>> {
     conn.find(&FIND_THREEPID_SESSION, args![sid, secret.bytes()]).await?.map(|row| session(&row)).transpose()
 }
@@ -260,15 +263,27 @@ pub(crate) async fn forget_resets(conn: &mut Conn, user_id: &UserId) -> DbResult
     conn.execute(&FORGET_RESETS, args![user_id]).await.map(drop)
 }
 
-/// The address that was proved for an operation, and when; from now on the session is nobody's.
+/// The address that was proved for an operation, and when; from now on the session is good for nothing.
 pub(crate) async fn take_validated(
     conn: &mut Conn,
     sid: &str,
     operation: &str,
     expiry: i64,
+    now: i64,
 ) -> DbResult<Option<(String, String, i64)>> {
-    let row = conn.find(&TAKE_VALIDATED, args![sid, operation, expiry]).await?;
+    let row = conn.find(&TAKE_VALIDATED, args![sid, operation, expiry, now]).await?;
     row.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).transpose()
+}
+
+/// The address of a session that was used for an operation after `since`.
+pub(crate) async fn find_taken(
+    conn: &mut Conn,
+    sid: &str,
+    secret: &TokenHash,
+    operation: &str,
+    since: i64,
+) -> DbResult<Option<String>> {
+    conn.find(&FIND_TAKEN, args![sid, secret.bytes(), operation, since]).await?.map(|row| row.get(0)).transpose()
 }
 
 /// Waits for the turn to count the mails to an address. To be called before that, with the session locked already.

@@ -2,20 +2,26 @@
 //! a stolen copy of the database opens no door.
 
 use aws_lc_rs::digest;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+use ruma::{
+    DeviceId, OwnedDeviceId, OwnedUserId, UserId,
+    serde::{Base64, base64::UrlSafe},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::account::Restrictions;
 use crate::db::{Conn, DbError, DbResult, Row, args, statements};
 
 statements! {
-    /// With whether a refresh token waits for this access token to be used, and then ends.
+    /// With whether a refresh token waits for this access token to be used, and then ends, and whether a registration
+    /// can be repeated until then.
     FIND_BEARER = "SELECT a.user_id, t.device_id, a.admin, a.guest, a.rate_limited, t.expires_ts,
             EXISTS (SELECT 1 FROM refresh_tokens newer JOIN refresh_tokens older
                 ON older.user_id = newer.user_id AND older.device_id = newer.device_id
                     AND older.next_hash = newer.token_hash
                 WHERE newer.user_id = t.user_id AND newer.device_id = t.device_id
                     AND newer.access_token_hash = t.token_hash),
-            a.locked_ts, a.suspended_ts
+            a.locked_ts, a.suspended_ts,
+            EXISTS (SELECT 1 FROM uia_sessions s WHERE s.token_hash = t.token_hash)
         FROM access_tokens t JOIN accounts a ON a.user_id = t.user_id
         WHERE t.token_hash = $1 AND a.deactivated_ts IS NULL";
     FIND_ACCESS_TOKEN_OF_DEVICE = "SELECT device_id FROM access_tokens WHERE user_id = $1 AND device_id = $2 LIMIT 1";
@@ -56,6 +62,20 @@ statements! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenHash([u8; digest::SHA256_OUTPUT_LEN]);
 
+/// As it is written into JSON.
+impl Serialize for TokenHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Base64::<UrlSafe, _>::new(self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Base64::<UrlSafe, [u8; digest::SHA256_OUTPUT_LEN]>::deserialize(deserializer)?;
+        Ok(Self(bytes.into_inner()))
+    }
+}
+
 impl TokenHash {
     pub(crate) fn of(token: &str) -> Self {
         let mut hash = [0; digest::SHA256_OUTPUT_LEN];
@@ -87,6 +107,8 @@ pub(crate) struct Bearer {
     pub(crate) expires_ts: Option<i64>,
     /// Whether the refresh token that gave rise to this access token is still valid.
     pub(crate) has_predecessor: bool,
+    /// Whether it is not known yet if the answer to a registration that it came with has arrived.
+    pub(crate) is_unconfirmed: bool,
     pub(crate) restrictions: Restrictions,
 }
 
@@ -113,6 +135,7 @@ pub(crate) async fn find_bearer(conn: &mut Conn, token: &TokenHash) -> DbResult<
         expires_ts: row.get(5)?,
         has_predecessor: row.get(6)?,
         restrictions: Restrictions::read(&row, 7)?,
+        is_unconfirmed: row.get(9)?,
     }))
 }
 

@@ -40,6 +40,13 @@ statements! {
         FROM user_directory_words w
         WHERE w.is_public AND w.rank = $1 AND (w.word, w.user_id, w.room_id) > ($2, $3, $4) AND w.word < $5
         ORDER BY w.word, w.user_id, w.room_id LIMIT 200";
+    /// Of all, with whether they are users of this server.
+    SCAN_LOCALS = "SELECT w.user_id, w.room_id, w.word, w.rank, w.room_id = '' AND ($6 = '' OR COALESCE((
+            SELECT TRUE FROM user_directory_words other WHERE other.user_id = w.user_id AND other.room_id = w.room_id
+                AND other.word >= $6 AND other.word < $7 LIMIT 1), FALSE))
+        FROM user_directory_words w
+        WHERE w.rank = $1 AND (w.word, w.user_id, w.room_id) > ($2, $3, $4) AND w.word < $5
+        ORDER BY w.word, w.user_id, w.room_id LIMIT 200";
     /// Of all, with whether they are in one of the rooms.
     SCAN_ALL = "SELECT w.user_id, w.room_id, w.word, w.rank, ($6 = '' OR COALESCE((
             SELECT TRUE FROM user_directory_words other WHERE other.user_id = w.user_id AND other.room_id = w.room_id
@@ -92,6 +99,17 @@ pub(crate) struct Entry<'a> {
     pub(crate) words: Vec<Word>,
     /// Whether anybody may find them.
     pub(crate) is_public: bool,
+}
+
+/// Of whom a scan brings hits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Among<'a> {
+    /// Whom anybody may find.
+    Public,
+    /// Every user of this server.
+    Locals,
+    /// Whoever is in one of these rooms.
+    Rooms(&'a [&'a str]),
 }
 
 /// Somebody who has been found.
@@ -211,26 +229,26 @@ pub(crate) async fn search_among(
 }
 
 /// The next [`SCANNED`] rows of one rank after a place, and whether each is a hit: not where something else is missing
-/// that is wanted, nor, if rooms are given, where the user is in none of them. Without rooms only of those whom anybody
-/// may find.
+/// that is wanted, nor where the user is not among those who are searched.
 pub(crate) async fn scan(
     conn: &mut Conn,
     wanted: &Wanted,
     rank: Rank,
     after: Option<&Hit>,
-    rooms: Option<&[&str]>,
+    among: Among<'_>,
 ) -> DbResult<Vec<(Hit, bool)>> {
     let Bounds { beginning, end, with, with_end } = Bounds::of(wanted);
     let (word, user_id, room_id) = match after {
         Some(hit) => (hit.word.as_str(), hit.user_id.as_str(), hit.room_id.as_deref().map_or("", RoomId::as_str)),
         None => (beginning, "", ""),
     };
-    let rows = if let Some(rooms) = rooms {
-        let args = args![rank.0, word, user_id, room_id, &end, with, &with_end, rooms];
-        conn.list(&SCAN_ALL, args).await?
-    } else {
-        let args = args![rank.0, word, user_id, room_id, &end, with, &with_end];
-        conn.list(&SCAN_PUBLIC, args).await?
+    let args = args![rank.0, word, user_id, room_id, &end, with, &with_end];
+    let rows = match among {
+        Among::Public => conn.list(&SCAN_PUBLIC, args).await?,
+        Among::Locals => conn.list(&SCAN_LOCALS, args).await?,
+        Among::Rooms(rooms) => {
+            conn.list(&SCAN_ALL, args![rank.0, word, user_id, room_id, &end, with, &with_end, rooms]).await?
+        }
     };
     rows.iter().map(|row| Ok((hit(row)?, row.get(4)?))).collect()
 }
@@ -266,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_scan_brings_as_many_rows_as_it_says() {
-        for statement in [&SCAN_PUBLIC, &SCAN_ALL] {
+        for statement in [&SCAN_PUBLIC, &SCAN_LOCALS, &SCAN_ALL] {
             for engine in [Engine::Sqlite, Engine::Postgres] {
                 assert!(statement.sql(engine).ends_with(&format!(" LIMIT {SCANNED}")));
             }

@@ -29,6 +29,8 @@ use crate::{
 
 /// How long a session can be completed after it began, and used after it was completed.
 const LIFETIME: Duration = Duration::from_hours(24);
+/// For so long after a session was used, a request that used it is answered again.
+const REPEATED_WITHIN: Duration = Duration::from_hours(1);
 /// For so long a session is remembered, so that whoever comes too late is told so.
 pub(super) const KEPT: Duration = Duration::from_hours(48);
 
@@ -185,6 +187,18 @@ impl Threepids {
         find_proof(&mut self.0.db.read().await?, operation, sid, client_secret, self.now()).await
     }
 
+    /// The address that a client has shown for an operation not long ago.
+    pub(crate) async fn find_shown(
+        &self,
+        operation: Operation,
+        sid: &SessionId,
+        client_secret: &ClientSecret,
+    ) -> Result<Option<String>> {
+        let (secret, since) = (hash_secret(client_secret.as_str())?, before(self.now(), REPEATED_WITHIN));
+        let mut conn = self.0.db.read().await?;
+        Ok(store::find_taken(&mut conn, sid.as_str(), &secret, operation.as_str(), since).await?)
+    }
+
     /// What a link is about, for whoever has followed it. Changes nothing: mail servers look at links too.
     pub(crate) async fn find_pending(&self, sid: &str, client_secret: &str) -> Result<Pending> {
         let secret = hash_secret(client_secret)?;
@@ -246,7 +260,7 @@ pub(crate) async fn look_at(
 
 /// Uses a proof, once, and tells what it proves.
 pub(crate) async fn take(conn: &mut Conn, proof: &Proof, operation: Operation, now: i64) -> Result<Threepid> {
-    let taken = store::take_validated(conn, &proof.0, operation.as_str(), before(now, LIFETIME)).await?;
+    let taken = store::take_validated(conn, &proof.0, operation.as_str(), before(now, LIFETIME), now).await?;
     let (medium, address, validated_ts) = taken.ok_or_else(unproved)?;
     Ok(Threepid { medium, address, validated_ts, added_ts: now })
 }

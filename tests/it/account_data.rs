@@ -97,6 +97,61 @@ on_both! {
         assert_eq!(texts(&alice.sync(Some(&since)).await, &room), ["mine"]);
     }
 
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/3391>
+    async fn what_was_deleted_is_told_to_whoever_knew_it(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({})).await;
+        let kind = "org.example.test";
+        let unstable = "/_matrix/client/unstable/org.matrix.msc3391";
+        let own = |rest: &str| format!("{unstable}/user/{}{rest}/account_data/{kind}", escape(&alice.user_id));
+        let of_room = format!("/rooms/{}", escape(&room));
+        let stable = alice.own(&format!("account_data/{kind}"));
+        let stable_of_room = alice.own(&format!("rooms/{}/account_data/{kind}", escape(&room)));
+        for (path, delete, is_global) in [(&stable, own(""), true), (&stable_of_room, own(&of_room), false)] {
+            let told = |sync: &Value| {
+                let of_room = &sync["rooms"]["join"][&room]["account_data"]["events"];
+                let events = if is_global { &sync["account_data"]["events"] } else { of_room };
+                let events = events.as_array().cloned().unwrap_or_default();
+                events.iter().find(|event| event["type"] == kind).map(|event| event["content"].clone())
+            };
+            for by_put in [false, true] {
+                alice.put(path, json!({ "a": 1 })).await.ok();
+                let before = alice.sync(None).await;
+                assert_eq!(told(&before), Some(json!({ "a": 1 })));
+                if by_put {
+                    alice.put(path, json!({})).await.ok();
+                } else {
+                    assert_eq!(alice.delete(&delete).await.ok(), json!({}));
+                }
+                alice.get(path).await.refused(404, "M_NOT_FOUND");
+                assert_eq!(told(&alice.sync(Some(&next(&before))).await), Some(json!({})));
+                let after = alice.sync(None).await;
+                assert_eq!(told(&after), None);
+                let initial = alice.get("/_matrix/client/v3/initialSync").await.ok();
+                assert!(!initial.to_string().contains(kind), "{initial}");
+                // What is not there any more is not deleted again.
+                alice.delete(&delete).await.ok();
+                assert_eq!(told(&alice.sync(Some(&next(&after))).await), None);
+            }
+        }
+        bob.delete(&own("")).await.refused(403, "M_FORBIDDEN");
+        for managed in ["m.push_rules", "m.fully_read"] {
+            let path = own("").replace(kind, managed);
+            assert_eq!(alice.delete(&path).await.status, 405, "{managed}");
+        }
+        let list = json!({ "ignored_users": { &bob.user_id: {} } });
+        let ignored = own("").replace(kind, "m.ignored_user_list");
+        alice.put(&alice.own("account_data/m.ignored_user_list"), list).await.ok();
+        alice.delete(&ignored).await.ok();
+        let public = bob.create_room(json!({ "preset": "public_chat" })).await;
+        alice.join(&public).await.ok();
+        let since = next(&alice.sync(None).await);
+        bob.say(&public, "heard again").await;
+        assert_eq!(texts(&alice.sync(Some(&since)).await, &public), ["heard again"]);
+        let versions = world.call("GET", "/_matrix/client/versions", None, None).await.ok();
+        assert_eq!(versions["unstable_features"]["org.matrix.msc3391"], true);
+    }
+
     async fn who_is_ignored_is_not_heard(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -2,9 +2,14 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#standard-error-response>
 
-use serde_json::json;
+use std::time::Duration;
 
-use crate::{on_both, world::escape};
+use serde_json::{Value, json};
+
+use crate::{
+    on_both,
+    world::{escape, http_client},
+};
 
 on_both! {
     async fn unknown_paths_and_wrong_methods(world) {
@@ -43,6 +48,26 @@ on_both! {
         }
         let room = alice.create_room(json!({})).await;
         post(&format!("/_matrix/client/v3/rooms/{}/kick", escape(&room)), "{}").await.refused(400, "M_MISSING_PARAM");
+    }
+
+    async fn text_that_is_not_utf8_is_not_json(world) {
+        let alice = world.user("alice").await;
+        let http = http_client(Duration::from_secs(30));
+        let room = alice.create_room(json!({})).await;
+        let send = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/1", escape(&room));
+        for (method, path, body) in [
+            ("POST", "/_matrix/client/v3/register", b"{\"username\": \"a\x81\"}".as_slice()),
+            ("POST", "/_matrix/client/v3/login", b"{\"type\": \"m.login.password\", \"x\xff\": 1}"),
+            ("POST", "/_matrix/client/v3/createRoom", b"{\"name\": \"\xc3\x28\"}"),
+            ("PUT", &send, b"{\"msgtype\": \"m.text\", \"body\": \"\xed\xa0\x80\"}"),
+            ("POST", "/_synapse/admin/v1/register", b"{\"nonce\": \"\xff\"}"),
+        ] {
+            let request = http.request(method.parse().unwrap(), format!("{}{path}", world.url)).body(body.to_vec());
+            let answer = request.bearer_auth(&alice.token).send().await.unwrap();
+            let (status, answer) = (answer.status(), answer.text().await.unwrap());
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!((status.as_u16(), &answer["errcode"]), (400, &json!("M_NOT_JSON")), "{path}: {answer}");
+        }
     }
 
     /// Trap: canonical JSON; sizes.

@@ -129,7 +129,6 @@ on_both! {
         let of_room = |rest: &str| format!("rooms/{}/{rest}", escape(&room));
         for (method, path) in [
             ("POST", "createRoom".to_owned()),
-            ("POST", format!("join/{}", escape(&room))),
             ("POST", of_room("invite")),
             ("POST", of_room("kick")),
             ("POST", of_room("ban")),
@@ -262,6 +261,21 @@ on_both! {
         }
         let joined = alice.get(&at(&room, "/joined_members")).await.ok();
         assert_eq!(joined["joined"].as_object().unwrap().keys().collect::<Vec<_>>(), [&alice.user_id]);
+    }
+
+    /// The way that matrix-js-sdk takes, for guests too.
+    async fn a_guest_joins_by_name_or_identifier(world, config => { config.registration.guests = true; }) {
+        let alice = world.user("alice").await;
+        let access = json!({ "type": "m.room.guest_access", "content": { "guest_access": "can_join" } });
+        let body = json!({ "preset": "public_chat", "room_alias_name": "open", "initial_state": [access] });
+        let (open, closed) = (alice.create_room(body).await, alice.create_room(json!({ "preset": "public_chat" })).await);
+        for by in [open.as_str(), "#open:localhost"] {
+            let guest = world.guest().await;
+            assert_eq!(guest.join(by).await.ok()["room_id"], open.as_str());
+            assert_eq!(membership(&alice, &open, &guest).await, "join");
+            guest.join(&closed).await.refused(403, "M_GUEST_ACCESS_FORBIDDEN");
+            guest.join("#nowhere:localhost").await.refused(404, "M_NOT_FOUND");
+        }
     }
 
     async fn a_guest_becomes_a_user(world, config => { config.registration.guests = true; }) {

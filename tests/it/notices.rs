@@ -11,6 +11,7 @@ use crate::{
     world::{Client, escape, next, password},
 };
 
+const SEND: &str = "/_synapse/admin/v1/send_server_notice";
 const DELAYED: &str = "/_matrix/client/unstable/org.matrix.msc4140";
 
 /// Waits for an invitation: the room, what is told of it, and where to sync on from.
@@ -165,8 +166,61 @@ on_both! {
         }
     }
 
+    /// <https://element-hq.github.io/synapse/latest/admin_api/server_notices.html>
+    async fn administrators_send_notices_once_for_each_transaction(world, config => {
+        config.server_notices.localpart = Some("notices".to_owned());
+    }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let root = world.administrator("root").await;
+        let since = next(&alice.sync(None).await);
+        let notice = |user: &str, text: &str| json!({ "user_id": user, "content": { "msgtype": "m.text", "body": text } });
+        alice.post(SEND, json!({})).await.refused(403, "M_FORBIDDEN");
+        alice.put(&format!("{SEND}/1"), notice(&bob.user_id, "hi")).await.refused(403, "M_FORBIDDEN");
+        world.call("POST", SEND, None, Some(json!({}))).await.refused(401, "M_MISSING_TOKEN");
+
+        let first = root.post(SEND, notice(&alice.user_id, "one")).await.ok();
+        let again = root.post(SEND, notice(&alice.user_id, "one")).await.ok();
+        assert_ne!(first["event_id"], again["event_id"]);
+        let two = root.put(&format!("{SEND}/1"), notice(&alice.user_id, "two")).await.ok();
+        let (room, _, since) = invited(&alice, &since).await;
+        alice.leave(&room).await.refused(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM");
+        alice.join(&room).await.ok();
+        assert_eq!(alice.hear(&room, &since, 3).await, ["one", "one", "two"]);
+
+        let world = world.restarted().await;
+        let (alice, root) = (alice.at(&world), root.at(&world));
+        let since = next(&alice.sync(None).await);
+        let path = format!("{SEND}/1");
+        let copies = (0..4).map(|_| root.put(&path, notice(&alice.user_id, "two")));
+        for copy in futures_util::future::join_all(copies).await {
+            assert_eq!(copy.ok(), two);
+        }
+        // What another administrator or another user is sent under the same name is something else.
+        let other = world.administrator("other").await;
+        assert_ne!(other.put(&format!("{SEND}/1"), notice(&alice.user_id, "two")).await.ok(), two);
+        assert_ne!(root.put(&format!("{SEND}/1"), notice(&bob.user_id, "two")).await.ok(), two);
+        let topic = json!({ "user_id": alice.user_id, "type": "m.room.topic", "state_key": "", "content": { "topic": "news" } });
+        let set = root.put(&format!("{SEND}/2"), topic.clone()).await.ok();
+        assert_eq!(root.put(&format!("{SEND}/2"), topic).await.ok(), set);
+        let read = alice.get(&format!("/_matrix/client/v3/rooms/{}/state/m.room.topic", escape(&room))).await.ok();
+        assert_eq!(read["topic"], "news");
+        assert_eq!(alice.hear(&room, &since, 1).await, ["two"]);
+
+        root.post(SEND, notice("@nobody:localhost", "hi")).await.refused(404, "M_NOT_FOUND");
+        root.post(SEND, notice("@alice:elsewhere.org", "hi")).await.refused(400, "M_INVALID_PARAM");
+        root.post(SEND, notice("alice", "hi")).await.refused(400, "M_BAD_JSON");
+        for wrong in [json!({}), json!({ "user_id": alice.user_id }), json!({ "user_id": alice.user_id, "content": "hi" })] {
+            root.post(SEND, wrong).await.refused(400, "M_BAD_JSON");
+        }
+    }
+
     async fn a_server_without_a_voice_says_so(world) {
         let alice = world.user("alice").await;
+        let root = world.administrator("root").await;
+        let notice = json!({ "user_id": alice.user_id, "content": { "msgtype": "m.text", "body": "hi" } });
+        let refused = root.post(SEND, notice).await;
+        refused.refused(400, "M_UNKNOWN");
+        assert!(refused.body["error"].as_str().unwrap().contains("server_notices.localpart"), "{}", refused.body);
         let refused = world.administration().await.send_notice(Some(&alice.user_id), "Hello").await.unwrap_err();
         assert!(refused.to_string().contains("server_notices.localpart"), "{refused}");
         // Somebody has the name already: the server stays without, and their account stays theirs.

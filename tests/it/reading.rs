@@ -32,6 +32,62 @@ fn state_keys<'a>(events: &'a Value, kind: &str) -> Vec<&'a str> {
 }
 
 on_both! {
+    async fn what_surrounds_an_event_is_there_even_if_nothing_does(world) {
+        let alice = world.user("alice").await;
+        let room = room(&alice, "shared").await;
+        let create = alice.get(&at(&room, "/state/m.room.create/?format=event")).await.ok();
+        let first = create["event_id"].as_str().unwrap().to_owned();
+        let last = alice.say(&room, "newest").await;
+        for (event, limit) in [(&first, 10), (&last, 10), (&last, 1), (&last, 0)] {
+            let around = alice.get(&at(&room, &format!("/context/{}?limit={limit}", escape(event)))).await.ok();
+            for list in ["events_before", "events_after", "state"] {
+                assert!(around[list].is_array(), "{list} of {around}");
+            }
+            assert_eq!(around["event"]["event_id"], event.as_str());
+        }
+        let criteria = json!({ "search_term": "newest", "event_context": { "before_limit": 0, "after_limit": 0 } });
+        let body = |criteria: &Value| json!({ "search_categories": { "room_events": criteria } });
+        let found = alice.post("/_matrix/client/v3/search", body(&criteria)).await.ok();
+        let results = &found["search_categories"]["room_events"];
+        let context = &results["results"][0]["context"];
+        assert_eq!((&context["events_before"], &context["events_after"]), (&json!([]), &json!([])));
+        let nothing = alice.post("/_matrix/client/v3/search", body(&json!({ "search_term": "nonsense" }))).await.ok();
+        let results = &nothing["search_categories"]["room_events"];
+        assert_eq!((&results["results"], &results["count"]), (&json!([]), &json!(0)));
+        assert!(results["highlights"].is_array());
+    }
+
+    /// Clients write what they have, and at first they have nothing.
+    async fn an_empty_token_is_none(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let room = room(&alice, "shared").await;
+        let root = alice.say(&room, "root").await;
+        let root = escape(&root);
+        for (path, query) in [
+            (at(&room, "/messages"), "dir=b&from=&to="),
+            (at(&room, "/members"), "at="),
+            (format!("/_matrix/client/v1/rooms/{}/relations/{root}", escape(&room)), "from=&to="),
+            (format!("/_matrix/client/v1/rooms/{}/threads", escape(&room)), "from="),
+            (format!("/_matrix/client/v1/rooms/{}/hierarchy", escape(&room)), "from="),
+            ("/_matrix/client/v3/publicRooms".to_owned(), "since="),
+            ("/_matrix/client/v3/sync".to_owned(), "since="),
+            ("/_matrix/client/v3/events".to_owned(), "from=&timeout=0"),
+            ("/_matrix/client/unstable/org.matrix.msc4140/delayed_events".to_owned(), "from="),
+            ("/_matrix/client/v1/mutual_rooms".to_owned(), &*format!("user_id={}&from=", escape(&bob.user_id))),
+        ] {
+            let answer = alice.get(&format!("{path}?{query}")).await;
+            assert_eq!(answer.status, 200, "{path}?{query}: {}", answer.body);
+        }
+        let page = alice.get(&at(&room, "/messages?dir=b&from=")).await.ok();
+        assert!(page["start"].as_str().is_some_and(|start| !start.is_empty()), "{page}");
+        let relations = format!("/_matrix/client/v1/rooms/{}/relations/{root}?from=", escape(&room));
+        assert_eq!(alice.get(&relations).await.ok().get("prev_batch"), None);
+        let body = json!({ "since": "" });
+        alice.post("/_matrix/client/v3/publicRooms", body).await.ok();
+        let body = json!({ "search_categories": { "room_events": { "search_term": "root" } } });
+        alice.post("/_matrix/client/v3/search?next_batch=", body).await.ok();
+    }
+
     async fn state_is_read_by_key_however_an_empty_one_is_spelt(world) {
         let alice = world.user("alice").await;
         let room = room(&alice, "shared").await;
@@ -265,7 +321,7 @@ on_both! {
         let room = room(&alice, "shared").await;
         let messages = async |query: &str| alice.get(&at(&room, &format!("/messages{query}"))).await;
         messages("").await.refused(400, "M_MISSING_PARAM");
-        for query in ["?dir=up", "?dir=b&from=t1_2", "?dir=b&to=s-1", "?dir=b&limit=-1", "?dir=b&filter=x", "?dir=b&from="] {
+        for query in ["?dir=up", "?dir=b&from=t1_2", "?dir=b&to=s-1", "?dir=b&limit=-1", "?dir=b&filter=x"] {
             messages(query).await.refused(400, "M_INVALID_PARAM");
         }
         let page = messages("?dir=b&limit=0").await.ok();

@@ -36,6 +36,29 @@ async fn finds(user: &Client, term: &str) -> Vec<String> {
 }
 
 on_both! {
+    /// Clients take a page without a token for the last one; others wait for an empty one.
+    async fn a_full_page_says_how_to_go_on_even_if_there_is_nothing(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({})).await;
+        for number in 1..=4 {
+            alice.say(&room, &format!("page {number}")).await;
+        }
+        for order in ["recent", "rank"] {
+            let criteria = json!({ "search_term": "page", "order_by": order, "filter": { "limit": 2 } });
+            let (mut next, mut pages) = (Some(String::new()), Vec::new());
+            while let Some(token) = next {
+                let answer = try_search(&alice, Some(&token), criteria.clone()).await.ok();
+                let results = &answer["search_categories"]["room_events"];
+                assert_eq!(results["count"], 4, "{results}");
+                pages.push(found(results).len());
+                next = results["next_batch"].as_str().map(ToOwned::to_owned);
+            }
+            assert_eq!(pages, [2, 2, 0], "{order}");
+            let all = json!({ "search_term": "page", "order_by": order, "filter": { "limit": 5 } });
+            assert_eq!(search(&alice, all).await.get("next_batch"), None);
+        }
+    }
+
     async fn messages_are_found_by_their_words(world) {
         let alice = world.user("alice").await;
         let room = alice.create_room(json!({})).await;

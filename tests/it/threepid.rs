@@ -149,7 +149,9 @@ on_both! {
         assert_eq!(threepids, json!({ "threepids": [{
             "medium": "email", "address": "alice@example.org", "validated_at": now, "added_at": now,
         }] }));
-        add_proved(&alice, credentials).await.refused(403, "M_THREEPID_AUTH_FAILED");
+        // Whoever did not hear that it is done hears it again.
+        assert_eq!(add_proved(&alice, credentials).await.ok(), json!({}));
+        assert_eq!(alice.get(&format!("{ACCOUNT}/3pid")).await.ok(), threepids);
 
         for address in ["alice@example.org", "ALICE@EXAMPLE.ORG"] {
             let logged_in = login_by_address(&world, address, "password of alice").await.ok();
@@ -347,6 +349,35 @@ on_both! {
         let late = reset(&world, "stolen password", by_mail(&victim.credentials(&sid))).await;
         late.refused(400, "M_THREEPID_NOT_FOUND");
         login(&world, "alice", "password of alice").await.ok();
+    }
+
+    async fn what_a_proof_was_used_for_is_answered_again(world, config => { MailServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let added = Prover { secret: "a", ..Prover::to_add(&world, "alice@example.org") }.prove().await;
+        for _ in 0..2 {
+            add_proved(&alice, added.clone()).await.ok();
+        }
+        add_proved(&bob, added.clone()).await.refused(403, "M_THREEPID_AUTH_FAILED");
+        let guessed = json!({ "sid": added["sid"], "client_secret": "b" });
+        add_proved(&alice, guessed).await.refused(403, "M_THREEPID_AUTH_FAILED");
+
+        let own = Prover { secret: "c", ..Prover::to_reset(&world, "alice@example.org") }.prove().await;
+        for _ in 0..2 {
+            reset(&world, "another password", by_mail(&own)).await.ok();
+        }
+        reset(&world, "a third password", by_mail(&own)).await.refused(401, "M_THREEPID_AUTH_FAILED");
+        let logged_in = login(&world, "alice", "another password").await.ok();
+        let mut alice = alice;
+        logged_in["access_token"].as_str().unwrap().clone_into(&mut alice.token);
+
+        // The address is no longer theirs, so nothing was done that would be so now; and then it is proved anew.
+        let address = json!({ "medium": "email", "address": "alice@example.org" });
+        alice.post(&format!("{ACCOUNT}/3pid/delete"), address).await.ok();
+        let auth = password("alice", "another password");
+        let add = format!("{ACCOUNT}/3pid/add");
+        with_auth(&alice, &add, added, auth.clone()).await.refused(403, "M_THREEPID_AUTH_FAILED");
+        let anew = Prover { secret: "a", ..Prover::to_add(&world, "alice@example.org") }.prove().await;
+        with_auth(&alice, &add, anew, auth).await.ok();
     }
 
     async fn of_two_who_prove_an_address_one_gets_it(world, config => { MailServer::start(config); }) {

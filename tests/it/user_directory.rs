@@ -53,6 +53,24 @@ async fn public_room(creator: &Client, members: &[&Client]) -> String {
 }
 
 on_both! {
+    async fn everybody_on_this_server_is_found_where_the_operator_wants_it_so(world, config => {
+        config.user_directory.search_all = true;
+        config.registration.guests = true;
+    }) {
+        let (alice, bob) = (person(&world, "alice", "Alice Liddell").await, world.user("bob").await);
+        let guest = world.guest().await;
+        for term in ["alice", "lidd", "Alice Liddell", "alice lidd"] {
+            assert_eq!(ids(&search(&bob, term).await), [&alice.user_id], "{term}");
+        }
+        assert!(ids(&search(&bob, guest.name()).await).is_empty());
+        // Sharing a room as well changes nothing but the order.
+        let other = person(&world, "another", "Alice Liddell").await;
+        private_room(&other, &[&bob]).await;
+        assert_eq!(ids(&search(&bob, "Alice Liddell").await), [&other.user_id, &alice.user_id]);
+        alice.post("/_matrix/client/v3/account/deactivate", json!({ "auth": alice.password() })).await.ok();
+        assert_eq!(ids(&search(&bob, "alice").await), [&other.user_id]);
+    }
+
     async fn who_shares_a_room_is_found_until_they_leave_it(world) {
         let alice = person(&world, "alice", "Alice").await;
         let (bob, eve) = (world.user("bob").await, world.user("eve").await);

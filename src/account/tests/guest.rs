@@ -1,7 +1,7 @@
 //! Guests, and who may make a full account of one.
 
 use super::*;
-use crate::store::user_directory;
+use crate::store::{token::TokenHash, user_directory};
 
 async fn guest(house: &House) -> Session {
     let session = NewSession { device_id: None, display_name: None, refreshable: false, address: HERE };
@@ -12,9 +12,10 @@ fn name(session: &Session) -> &str {
     session.user_id.localpart()
 }
 
-fn upgrade<'a>(of: &Session, password: &'a str) -> Registration<'a> {
-    let session = Some(on("LAPTOP"));
-    Registration { user_id: of.user_id.clone(), password, admin: false, token: None, terms: None, proof: None, session }
+/// Makes a user of a guest.
+async fn upgrade(house: &House, of: &Session, token: &str, password: &str) -> Result<Option<Session>> {
+    let new = house.registration(of.user_id.clone(), password, Some(on("LAPTOP"))).await;
+    house.accounts.upgrade_guest(&TokenHash::of(token), new).await
 }
 
 #[tokio::test]
@@ -30,9 +31,9 @@ async fn a_guest_becomes_a_user_and_stays_logged_in() {
             assert_eq!(kind(login), ErrorKind::Forbidden, "a guest has no password");
         }
 
-        let user_id = house.accounts.check_guest(name(&guest), &guest.access_token).await.unwrap();
-        assert_eq!(user_id, guest.user_id);
-        let laptop = house.accounts.upgrade_guest(&guest.access_token, upgrade(&guest, "secret")).await.unwrap();
+        let token = TokenHash::of(&guest.access_token);
+        assert_eq!(house.accounts.check_guest(name(&guest), &token).await.unwrap(), guest.user_id);
+        let laptop = upgrade(&house, &guest, &guest.access_token, "secret").await.unwrap();
         assert!(house.is_in(&laptop.unwrap()).await && house.is_in(&guest).await);
         assert!(!caller().await.guest, "what was remembered of the token is forgotten");
         assert_eq!(*house.changed.lock(), std::slice::from_ref(&guest.user_id));
@@ -50,7 +51,7 @@ async fn a_guest_from_before_there_was_a_directory_becomes_a_user() {
         let mut tx = database.db().begin().await.unwrap();
         user_directory::add(&mut tx, &guest.user_id, None).await.unwrap();
         tx.commit().await.unwrap();
-        house.accounts.upgrade_guest(&guest.access_token, upgrade(&guest, "secret")).await.unwrap();
+        upgrade(&house, &guest, &guest.access_token, "secret").await.unwrap();
         let mut tx = database.db().begin().await.unwrap();
         assert_eq!(user_directory::lock(&mut tx, &guest.user_id).await.unwrap(), Some(false));
         drop(tx);
@@ -73,19 +74,21 @@ async fn account_takeover_by_a_guest_access_token_of_somebody_else() {
             (&alice, &alice.access_token),
             (&alice, &guest.access_token),
         ] {
-            assert_eq!(kind(house.accounts.check_guest(name(of), token).await), ErrorKind::Forbidden);
+            let checked = house.accounts.check_guest(name(of), &TokenHash::of(token)).await;
+            assert_eq!(kind(checked), ErrorKind::Forbidden);
             // Whoever skips that check, or loses a race after it, is refused as well.
-            assert_eq!(kind(house.accounts.upgrade_guest(token, upgrade(of, "thief")).await), ErrorKind::Forbidden);
+            assert_eq!(kind(upgrade(&house, of, token, "thief").await), ErrorKind::Forbidden);
         }
-        assert_eq!(kind(house.accounts.check_guest("nobody", &guest.access_token).await), ErrorKind::Forbidden);
+        let nobodys = house.accounts.check_guest("nobody", &TokenHash::of(&guest.access_token)).await;
+        assert_eq!(kind(nobodys), ErrorKind::Forbidden);
         assert!(house.accounts.login_with_password("alice", "thief", on("X")).await.is_err());
 
         // A token is good for it as long as it is good for anything, and once.
-        house.accounts.upgrade_guest(&guest.access_token, upgrade(&guest, "secret")).await.unwrap();
-        let again = house.accounts.upgrade_guest(&guest.access_token, upgrade(&guest, "thief")).await;
+        upgrade(&house, &guest, &guest.access_token, "secret").await.unwrap();
+        let again = upgrade(&house, &guest, &guest.access_token, "thief").await;
         assert_eq!(kind(again), ErrorKind::Forbidden);
         house.accounts.logout_all(&other.user_id).await.unwrap();
-        let late = house.accounts.upgrade_guest(&other.access_token, upgrade(&other, "thief")).await;
+        let late = upgrade(&house, &other, &other.access_token, "thief").await;
         assert_eq!(kind(late), ErrorKind::Forbidden);
         database.close().await;
     }
@@ -97,8 +100,9 @@ async fn a_registration_token_that_is_used_up_leaves_a_guest_a_guest() {
         let house = house(&database, RegistrationMode::Token);
         let guest = guest(&house).await;
         let token = house.accounts.create_registration_token(Some(0), None).await.unwrap();
-        let new = Registration { token: Some(&token), ..upgrade(&guest, "secret") };
-        assert_eq!(kind(house.accounts.upgrade_guest(&guest.access_token, new).await), ErrorKind::Forbidden);
+        let new = house.registration(guest.user_id.clone(), "secret", Some(on("LAPTOP"))).await;
+        let (new, held) = (Registration { token: Some(&token), ..new }, TokenHash::of(&guest.access_token));
+        assert_eq!(kind(house.accounts.upgrade_guest(&held, new).await), ErrorKind::Forbidden);
         assert!(house.accounts.caller(&guest.access_token, HERE).await.unwrap().guest);
         assert!(house.accounts.login_with_password(name(&guest), "secret", on("X")).await.is_err());
         database.close().await;

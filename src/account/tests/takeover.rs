@@ -12,9 +12,8 @@ async fn account_takeover_by_registering_a_name_that_is_taken() {
         }
         // Whoever skips that check, or loses a race after it, is refused as well.
         let user_id = alice.user_id.clone();
-        let session = Some(on("PHONE"));
-        let thief =
-            Registration { user_id, password: "thief", admin: true, token: None, terms: None, proof: None, session };
+        let thief = house.registration(user_id, "thief", Some(on("PHONE"))).await;
+        let thief = Registration { admin: true, ..thief };
         assert_eq!(kind(house.accounts.register(thief).await), ErrorKind::UserInUse);
         assert!(house.is_in(&alice).await);
         assert!(!house.accounts.caller(&alice.access_token, HERE).await.unwrap().admin);

@@ -9,17 +9,24 @@ use ruma::{
     OwnedUserId,
     api::client::{
         account::{change_password, deactivate, whoami},
-        uiaa::AuthType,
+        uiaa::{AuthData, AuthType, ThirdpartyIdCredentials},
     },
 };
 
 use super::threepid::unbind_result;
 use crate::{
-    api::{auth::required, error::ApiResult, extract::Call, interactive::Interactive, route::Routes as _},
+    account::Caller,
+    api::{
+        auth::required,
+        error::{ApiError, ApiResult},
+        extract::Call,
+        interactive::Interactive,
+        route::Routes as _,
+    },
     app::{App, DEPARTURE},
     error::Error,
     rate_limit::Limit,
-    threepid::{Operation, unproved},
+    threepid::{EmailAddress, Operation, unproved},
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -47,9 +54,21 @@ async fn change_password(
     }
     let caller = required(call.caller)?;
     app.accounts.check_password(&request.new_password)?;
-    call.request.confirm_password(&app, "change_password", &caller).await?;
+    match call.request.confirm_password(&app, "change_password", &caller).await {
+        // The password is what it is to be: the answer was lost, and whoever knows it shows by that who they are.
+        Err(ApiError::Interactive(_)) if is_changed(&app, &call.request, &caller).await? => {}
+        confirmed => confirmed?,
+    }
     app.accounts.change_password(&caller, &request.new_password, request.logout_devices).await?;
     Ok(change_password::v3::Response::new())
+}
+
+/// Whether the password that somebody asks for is the one that they have. Only told to those who show one, which is
+/// counted.
+async fn is_changed(app: &App, asked: &Interactive<change_password::v3::Request>, caller: &Caller) -> ApiResult<bool> {
+    let (user_id, password) = (&caller.user_id, &asked.request.new_password);
+    let shows = matches!(asked.auth, Some(AuthData::Password(_)));
+    Ok(shows && app.accounts.is_password_of(user_id, user_id.as_str(), password).await?)
 }
 
 /// The same for somebody who has forgotten the old one and is known by their e-mail address.
@@ -62,6 +81,11 @@ async fn reset_password(
     app.rate_limits.check_address(Limit::Challenge, address).await?;
     let request = &interactive.request;
     app.accounts.check_password(&request.new_password)?;
+    if let Some(AuthData::EmailIdentity(given)) = &interactive.auth
+        && is_reset(app, &given.thirdparty_id_creds, &request.new_password).await?
+    {
+        return Ok(change_password::v3::Response::new());
+    }
     let operation = Operation::ResetPassword.as_str();
     let passed = interactive.complete_for_this(app, operation, &[AuthType::EmailIdentity]).await?;
     let proof = passed.proof.ok_or_else(unproved)?;
@@ -69,7 +93,17 @@ async fn reset_password(
     Ok(change_password::v3::Response::new())
 }
 
+/// Whether the password was reset already, with this proof and to this password: the answer was lost.
+async fn is_reset(app: &App, proof: &ThirdpartyIdCredentials, new_password: &str) -> ApiResult<bool> {
+    let shown = app.threepids.find_shown(Operation::ResetPassword, &proof.sid, &proof.client_secret).await?;
+    let Some(address) = shown else { return Ok(false) };
+    app.rate_limits.check_email(Limit::Login, &EmailAddress::parse(&address)?).await?;
+    Ok(app.accounts.is_password_at(&address, new_password).await?)
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
+///
+/// Whoever sends it again is told that their access token is not known: they are logged out, and so is everybody else.
 async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) -> ApiResult<deactivate::v3::Response> {
     let caller = required(call.caller)?;
     call.request.confirm_password(&app, "deactivate", &caller).await?;

@@ -3,10 +3,21 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#event-context>
 
 use axum::Router;
-use ruma::api::client::context::get_context::v3::{Request, Response};
+use ruma::{
+    api::client::context::get_context::v3::Request,
+    events::{AnyStateEvent, AnyTimelineEvent},
+    serde::Raw,
+};
+use serde::Serialize;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        in_room::InRoom,
+        json::{Json, Written},
+        route::Routes as _,
+    },
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
@@ -14,11 +25,22 @@ use crate::{
 };
 
 pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InRoom<Request>, _, _>(context)
+    router.endpoint::<Written<InRoom<Request>>, _, _>(context)
 }
 
-async fn context(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
-    let Call { request, caller, .. } = call;
+/// Ruma's response, with every list: ruma leaves empty ones out, and clients go through them without a look.
+#[derive(Serialize)]
+struct Response {
+    start: String,
+    end: String,
+    events_before: Vec<Raw<AnyTimelineEvent>>,
+    event: Raw<AnyTimelineEvent>,
+    events_after: Vec<Raw<AnyTimelineEvent>>,
+    state: Vec<Raw<AnyStateEvent>>,
+}
+
+async fn context(app: App, call: Call<Written<InRoom<Request>>>) -> ApiResult<Json> {
+    let Call { request: Written(request), caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
     let request = request.read()?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
@@ -31,13 +53,14 @@ async fn context(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let now = app.clock.now();
     let events = around.before.iter().chain(&around.after).map(|event| &**event).chain([&event]);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
-    let mut response = Response::new();
-    response.start = Some(around.start.to_string());
-    response.end = Some(around.end.to_string());
-    response.events_before = around.before.iter().map(|event| writer.write(event)).collect();
-    response.event = Some(writer.write(&event));
-    response.events_after = around.after.iter().map(|event| writer.write(event)).collect();
     let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
-    response.state = state.iter().map(|event| client_event(event, &format)).collect();
-    Ok(response)
+    let response = Response {
+        start: around.start.to_string(),
+        end: around.end.to_string(),
+        events_before: around.before.iter().map(|event| writer.write(event)).collect(),
+        event: writer.write(&event),
+        events_after: around.after.iter().map(|event| writer.write(event)).collect(),
+        state: state.iter().map(|event| client_event(event, &format)).collect(),
+    };
+    Ok(Json::of(&response).map_err(Error::broken)?)
 }

@@ -34,7 +34,7 @@ use crate::{
         error::{ApiError, ApiResult},
         extract::Call,
         json::{Json, Written},
-        own::{metadata_of, read_path, read_query},
+        own::{given, metadata_of, read_path, read_query},
         route::Routes as _,
     },
     app::App,
@@ -242,7 +242,7 @@ async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
     let wants = |one| status.is_empty() || status.contains(&one);
     let wanted = Which { scheduled: wants(Status::Scheduled), finalised: wants(Status::Finalised) };
     let page = if delay_ids.is_empty() {
-        app.delayed_events.page(user_id, wanted, from.as_deref()).await?
+        app.delayed_events.page(user_id, wanted, given(from.as_deref())).await?
     } else {
         let delay_ids: Vec<&str> = delay_ids.iter().map(String::as_str).collect();
         app.delayed_events.list(user_id, wanted, &delay_ids).await?

@@ -14,6 +14,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::message::place;
 use crate::{
     api::{
         error::ApiResult,
@@ -23,9 +24,7 @@ use crate::{
         route::Routes as _,
     },
     app::App,
-    error::Error,
     event::{ClientFormat, Pdu, client_event},
-    position::Position,
     room::members::MemberFilter,
 };
 
@@ -40,7 +39,7 @@ async fn members(app: App, call: Call<InRoom<members::Request>>) -> ApiResult<me
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
     let request = request.read()?;
-    let at = request.at.as_deref().map(str::parse::<Position>).transpose().map_err(Error::from)?;
+    let at = place(request.at.as_deref())?;
     let filter = MemberFilter { membership: request.membership, not_membership: request.not_membership };
     let members = app.rooms.list_members(&reading, at, &filter).await?;
     let format = ClientFormat { with_room_id: true, now: Some(app.clock.now()), ..ClientFormat::default() };

@@ -15,7 +15,7 @@ use crate::{
         error::ApiResult,
         extract::Call,
         in_room::InRoom,
-        own::{json_text, metadata_of, read_query},
+        own::{given, json_text, metadata_of, read_query},
         route::Routes as _,
     },
     app::App,
@@ -66,7 +66,8 @@ async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response>
 
     let now = app.clock.now();
     let mut response = Response::default();
-    response.start = request.from.unwrap_or_else(|| walk.from.to_string());
+    let from = given(request.from.as_deref());
+    response.start = from.map_or_else(|| walk.from.to_string(), ToOwned::to_owned);
     response.end = page.end.map(|end| end.to_string());
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
@@ -81,5 +82,5 @@ async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response>
 
 /// The place that a token names, if there is one.
 pub(super) fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
-    Ok(token.map(str::parse).transpose()?)
+    Ok(given(token).map(str::parse).transpose()?)
 }

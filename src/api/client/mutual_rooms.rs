@@ -9,7 +9,7 @@ use ruma::{
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::given, route::Routes as _},
     app::App,
     error::Error,
 };
@@ -23,10 +23,11 @@ async fn mutual_rooms(app: App, call: Call<Request>) -> ApiResult<Response> {
     if request.user_id == caller.user_id {
         return Err(Error::invalid_param("You share all your rooms with yourself").into());
     }
-    if request.from.as_deref().is_some_and(|from| !from.starts_with('!')) {
+    let from = given(request.from.as_deref());
+    if from.is_some_and(|from| !from.starts_with('!')) {
         return Err(Error::invalid_param("`from` is no token of this endpoint").into());
     }
-    let shared = app.directory.shared_rooms(&caller.user_id, &request.user_id, request.from.as_deref()).await?;
+    let shared = app.directory.shared_rooms(&caller.user_id, &request.user_id, from).await?;
     let count = UInt::try_from(shared.count).unwrap_or(UInt::MAX);
     let mut response = Response::new(count, shared.rooms);
     response.next_batch = shared.next;

@@ -15,6 +15,7 @@ use crate::{
         error::ApiResult,
         extract::Call,
         json::{Json, Written},
+        own::given,
         route::Routes as _,
     },
     app::App,
@@ -74,7 +75,7 @@ async fn find(
         return Err(Error::not_found("This server can't ask other servers for their directory").into());
     }
     let limit = limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)).clamp(1, MAX_LIMIT);
-    let skip: usize = match since {
+    let skip: usize = match given(since) {
         Some(token) => {
             token.parse().map_err(|_unreadable| Error::invalid_param("`since` is no token of this directory"))?
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use axum::Router;
 use ruma::{
-    UserId,
+    OwnedDeviceId, OwnedUserId, UserId,
     api::{
         IncomingRequest,
         client::{
@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    account::{NewSession, Registration, Session},
+    account::{Asked, AskedDevice, Confirmation, NewSession, Registration, Repetition, Session},
     api::{
         error::ApiResult,
         extract::Call,
@@ -54,11 +54,63 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
         Register::User(interactive) => interactive,
         Register::Guest(guest) => return register_guest(&app, guest, call.address).await,
     };
-    let request = &interactive.request;
     app.accounts.check_registration_enabled()?;
     let limit = if interactive.auth.is_some() { Limit::Registration } else { Limit::Challenge };
     app.rate_limits.check_address(limit, call.address).await?;
-    let user_id = match (&request.username, &request.guest_access_token) {
+    if let Some(answer) = answer_again(&app, &interactive, call.address).await? {
+        return Ok(answer);
+    }
+    match register_anew(&app, &interactive, call.address).await {
+        // Of requests that end a session at once, the slower ones are answered like one that comes later.
+        Err(refused) => answer_again(&app, &interactive, call.address).await?.ok_or(refused),
+        made => made,
+    }
+}
+
+async fn register_anew(app: &App, interactive: &Interactive<Body>, address: IpAddr) -> ApiResult<Json> {
+    let (asked, user_id) = read(app, interactive).await?;
+    let stages = stages(app.accounts.registration_mode(), &app.terms, app.config.registration.require_email);
+    let passed = interactive.complete(app, Operation::Register.as_str(), &stages, &asked.to_json()?).await?;
+    let with_password = interactive.request.password.is_some();
+    let session_id = passed.session_id.as_deref();
+    let registration = Registration {
+        user_id: user_id.clone(),
+        password_hash: asked.password_hash.clone().ok_or_else(no_password)?,
+        admin: false,
+        token: passed.registration_token.as_deref(),
+        terms: Some(&app.terms),
+        proof: passed.proof.as_ref(),
+        session: asked.session(address),
+        confirmed_in: session_id.map(|session_id| Confirmation { session_id, with_password }),
+    };
+    let session = match &asked.guest {
+        Some(token) => app.accounts.upgrade_guest(token, registration).await?,
+        None => app.accounts.register(registration).await?,
+    };
+    Ok(Json::from(Value::from(answer(&user_id, session))))
+}
+
+/// What somebody asks for, now or earlier in this session, and how they will be called. It is looked at before a stage is
+/// completed, so that nobody has to complete it twice for this.
+async fn read(app: &App, interactive: &Interactive<Body>) -> ApiResult<(Asked, OwnedUserId)> {
+    let Interactive { request: body, .. } = interactive;
+    let device = AskedDevice {
+        device_id: body.device_id.clone(),
+        display_name: body.initial_device_display_name.clone(),
+        inhibit_login: body.inhibit_login,
+        refreshable: body.refresh_token,
+    };
+    let mut asked = Asked::new(body.username.clone(), body.guest_access_token.as_deref(), device)?;
+    let earlier = match interactive.session_id() {
+        Some(session_id) => app.uia.find_request(Operation::Register.as_str(), session_id).await?,
+        None => None,
+    };
+    // Whoever goes on with a session that is over begins again.
+    let begins = earlier.is_none() && interactive.session_id().is_some();
+    if let Some(earlier) = earlier {
+        asked = asked.or(Asked::from_json(&earlier)?);
+    }
+    let user_id = match (&asked.username, &asked.guest) {
         (Some(username), Some(token)) => app.accounts.check_guest(username, token).await?,
         (None, Some(_)) => {
             let message = "A guest who registers says in `username` how they are called already";
@@ -67,34 +119,38 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
         (Some(username), None) => app.accounts.check_username(username).await?,
         (None, None) => app.accounts.generate_user_id()?,
     };
-    // Looked at before a stage is completed, so that nobody has to complete it twice for this.
-    if interactive.auth.is_some() {
-        let password = request.password.as_deref();
-        let missing = || Error::refused(ErrorKind::MissingParam, "An account needs a password");
-        app.accounts.check_password(password.ok_or_else(missing)?)?;
+    if let Some(password) = &body.password {
+        let known = asked.password_hash.take();
+        asked.password_hash = Some(app.accounts.hash_password_once(password, known).await?);
     }
-    let stages = stages(app.accounts.registration_mode(), &app.terms, app.config.registration.require_email);
-    let passed = interactive.complete(&app, Operation::Register.as_str(), &stages).await?;
-    let session = (!request.inhibit_login).then(|| NewSession {
-        device_id: request.device_id.clone(),
-        display_name: request.initial_device_display_name.clone(),
-        refreshable: request.refresh_token,
-        address: call.address,
-    });
-    let registration = Registration {
-        user_id: user_id.clone(),
-        password: request.password.as_deref().unwrap_or_default(),
-        admin: false,
-        token: passed.registration_token.as_deref(),
-        terms: Some(&app.terms),
-        proof: passed.proof.as_ref(),
-        session,
+    if interactive.auth.is_some() && !begins && asked.password_hash.is_none() {
+        return Err(no_password().into());
+    }
+    Ok((asked, user_id))
+}
+
+fn no_password() -> Error {
+    Error::refused(ErrorKind::MissingParam, "An account needs a password")
+}
+
+/// The answer to a request that was finished before and is sent again, if it is the same by somebody who is the same.
+async fn answer_again(app: &App, interactive: &Interactive<Body>, address: IpAddr) -> ApiResult<Option<Json>> {
+    let Some(session_id) = interactive.session_id() else { return Ok(None) };
+    let Some(user_id) = app.accounts.find_registered(session_id).await? else { return Ok(None) };
+    let body = &interactive.request;
+    if body.password.is_some() {
+        app.rate_limits.check_user(Limit::Login, &user_id).await?;
+    }
+    let again = Repetition {
+        session_id,
+        username: body.username.as_deref(),
+        password: body.password.as_deref(),
+        device_id: body.device_id.as_deref(),
+        inhibit_login: body.inhibit_login,
+        address,
     };
-    let session = match &request.guest_access_token {
-        Some(token) => app.accounts.upgrade_guest(token, registration).await?,
-        None => app.accounts.register(registration).await?,
-    };
-    Ok(Json::from(Value::from(answer(&user_id, session))))
+    let made = app.accounts.register_again(&again).await?;
+    Ok(made.map(|(user_id, session)| Json::from(Value::from(answer(&user_id, session)))))
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#guest-access>
@@ -110,8 +166,31 @@ async fn register_guest(app: &App, guest: Guest, address: IpAddr) -> ApiResult<J
 
 /// A registration of either kind.
 enum Register {
-    User(Box<Interactive<register::v3::Request>>),
+    User(Box<Interactive<Body>>),
     Guest(Guest),
+}
+
+/// Ruma's request, but that what is not said can be told from what is refused.
+#[derive(Deserialize)]
+struct Body {
+    username: Option<String>,
+    password: Option<String>,
+    device_id: Option<OwnedDeviceId>,
+    initial_device_display_name: Option<String>,
+    inhibit_login: Option<bool>,
+    refresh_token: Option<bool>,
+    guest_access_token: Option<String>,
+}
+
+metadata_of!(Body: register::v3::Request);
+
+impl IncomingRequest for Body {
+    type EndpointError = <register::v3::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = register::v3::Response;
+
+    fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
+        Ok(serde_json::from_slice(request.body())?)
+    }
 }
 
 /// All that is read of a guest's registration: the rest is ignored, whatever it is.

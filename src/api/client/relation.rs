@@ -19,7 +19,7 @@ use ruma::{
 use super::message::place;
 use crate::{
     account::Caller,
-    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, own::given, route::Routes as _},
     app::App,
     error::Error,
     room::{
@@ -139,7 +139,7 @@ async fn find<T>(app: &App, caller: &Caller, mut reading: Reading, asked: Asked<
     Ok(Found {
         chunk: page.events.iter().map(|event| writer.write(event)).collect(),
         next_batch: page.end.map(|end| end.to_string()),
-        prev_batch: asked.from.map(ToOwned::to_owned),
+        prev_batch: given(asked.from).map(ToOwned::to_owned),
         recursion_depth: asked.recurse.then(|| MAX_DEPTH.into()),
     })
 }

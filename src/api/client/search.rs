@@ -14,9 +14,8 @@ use ruma::{
         IncomingRequest,
         client::filter::RoomEventFilter,
         client::search::search_events::v3::{
-            self as search_events, Criteria as Asked, EventContextResult, GroupingKey, OrderBy, ResultCategories,
-            ResultGroup, ResultGroupMap, ResultGroupMapsByGroupingKey, ResultRoomEvents, SearchKeys, SearchResult,
-            UserProfile,
+            self as search_events, Criteria as Asked, EventContextResult, GroupingKey, OrderBy, ResultGroup,
+            ResultGroupMap, ResultGroupMapsByGroupingKey, ResultRoomEvents, SearchKeys, SearchResult, UserProfile,
         },
         error::DeserializationError,
     },
@@ -24,10 +23,17 @@ use ruma::{
     serde::Raw,
 };
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
 
 use crate::{
     account::Caller,
-    api::{error::ApiResult, extract::Call, own::metadata_of, route::Routes as _},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        json::Json,
+        own::{given, metadata_of},
+        route::Routes as _,
+    },
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
@@ -47,15 +53,33 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
     router.endpoint::<Search, _, _>(search)
 }
 
-async fn search(app: App, call: Call<Search>) -> ApiResult<search_events::Response> {
+async fn search(app: App, call: Call<Search>) -> ApiResult<Json> {
     let Call { request: Search { request, wants_context }, caller, .. } = call;
     app.rate_limits.check(Limit::Message, &caller).await?;
-    let mut categories = ResultCategories::new();
+    let mut categories = serde_json::Map::new();
     if let Some(asked) = &request.search_categories.room_events {
-        let from = request.next_batch.as_deref().map(str::parse).transpose()?;
-        categories.room_events = room_events(&app, &caller, asked, wants_context, from).await?;
+        let from = given(request.next_batch.as_deref()).map(str::parse).transpose()?;
+        let found = room_events(&app, &caller, asked, wants_context, from).await?;
+        categories.insert("room_events".to_owned(), with_lists(&found, wants_context)?);
     }
-    Ok(search_events::Response::new(categories))
+    Ok(Json::from(json!({ "search_categories": categories })))
+}
+
+/// With every list: ruma leaves empty ones out, and clients go through them without a look.
+fn with_lists(found: &ResultRoomEvents, wants_context: bool) -> Result<Value> {
+    let fill = |value: Option<&mut Value>, lists: &[&str]| {
+        let Some(object) = value.and_then(Value::as_object_mut) else { return };
+        for list in lists {
+            object.entry(*list).or_insert_with(|| json!([]));
+        }
+    };
+    let mut found = serde_json::to_value(found).map_err(Error::broken)?;
+    fill(Some(&mut found), &["highlights", "results"]);
+    let results = found.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten();
+    for result in results.filter(|_| wants_context) {
+        fill(result.get_mut("context"), &["events_before", "events_after"]);
+    }
+    Ok(found)
 }
 
 async fn room_events(
@@ -295,7 +319,7 @@ metadata_of!(Search: search_events::Request);
 
 impl IncomingRequest for Search {
     type EndpointError = <search_events::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = search_events::Response;
+    type OutgoingResponse = Json;
 
     fn try_from_http_request_inner(
         request: http::Request<&[u8]>,

@@ -14,6 +14,7 @@ use crate::{
         extract::Call,
         in_room::InRoom,
         json::{Json, Written},
+        own::given,
         route::Routes as _,
     },
     app::App,
@@ -76,7 +77,7 @@ fn walk(request: &Request) -> Result<Walk, Error> {
     let max_depth = request.max_depth.map_or(MAX_DEPTH, |depth| usize::try_from(depth).unwrap_or(MAX_DEPTH));
     let max_depth = max_depth.min(MAX_DEPTH);
     let suggested_only = request.suggested_only;
-    let skip = match request.from.as_deref() {
+    let skip = match given(request.from.as_deref()) {
         Some(token) => read_token(token, suggested_only, max_depth)?,
         None => 0,
     };

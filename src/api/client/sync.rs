@@ -18,7 +18,7 @@ use crate::{
         error::ApiResult,
         extract::Call,
         json::Json,
-        own::{metadata_of, read_query},
+        own::{given, metadata_of, read_query},
         route::Routes as _,
     },
     app::App,
@@ -82,7 +82,7 @@ async fn sync(app: App, call: Call<Sync>) -> ApiResult<Json> {
         (None, Some(v3::Filter::FilterId(id))) => Box::pin(app.filters.definition(&caller.user_id, &id)).await?,
         _ => Arc::default(),
     };
-    let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose().map_err(Error::from)?;
+    let since = given(request.since.as_deref()).map(str::parse::<SyncToken>).transpose().map_err(Error::from)?;
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &request.set_presence);
     let writer = Writer {
         user_id: caller.user_id.clone(),

@@ -275,7 +275,8 @@ async fn profiles_and_filters_belong_to_their_users() {
         let (alice, mallory) = (server.register("alice").await, server.register("mallory").await);
         let profile = "/_matrix/client/v3/profile/@alice:example.org";
         let name = format!("{profile}/displayname");
-        server.get(&name, "").await.refused(404, "M_NOT_FOUND");
+        assert_eq!(*server.get(&name, "").await.ok(), json!({ "displayname": "alice" }));
+        server.get(&format!("{profile}/avatar_url"), "").await.refused(404, "M_NOT_FOUND");
         server.put(&name, &alice, json!({ "displayname": "Alice" })).await.ok();
         server.put(&format!("{profile}/org.example.x"), &alice, json!({ "org.example.x": [1] })).await.ok();
         server.put(&name, &mallory, json!({ "displayname": "Mallory" })).await.refused(403, "M_FORBIDDEN");
@@ -380,6 +381,8 @@ async fn too_many_attempts_have_to_wait() {
 /// What is closed to suspended accounts. Whoever adds an endpoint decides: it comes here, or on the list of what is
 /// open to them in `restriction.rs`.
 const CLOSED_TO_SUSPENDED: &[&str] = &[
+    "POST /_synapse/admin/v1/send_server_notice",
+    "PUT /_synapse/admin/v1/send_server_notice/{txn_id}",
     "POST /org.matrix.msc4140/delayed_events/{delay_id}",
     "POST /org.matrix.msc4140/delayed_events/{delay_id}/{action}",
     "PUT /org.matrix.msc4140/rooms/{room_id}/delayed_event/{event_type}/{txn_id}",

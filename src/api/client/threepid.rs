@@ -61,10 +61,19 @@ async fn list(app: App, call: Call<Written<get_3pids::Request>>) -> ApiResult<Js
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidadd>
 async fn add(app: App, call: Call<Interactive<add_3pid::Request>>) -> ApiResult<add_3pid::Response> {
     let add_3pid::Request { sid, client_secret, .. } = &call.request.request;
+    let user_id = &call.caller.user_id;
+    // The answer may have been lost.
+    if app.threepids.has_added(user_id, sid, client_secret).await? {
+        return Ok(add_3pid::Response::new());
+    }
     // Before the password is asked for: nobody shall type it for nothing.
     let proof = app.threepids.find_proof(Operation::AddThreepid, sid, client_secret).await?.ok_or_else(unproved)?;
     call.request.confirm_password(&app, Operation::AddThreepid.as_str(), &call.caller).await?;
-    app.threepids.add(&call.caller.user_id, &proof).await?;
+    match app.threepids.add(user_id, &proof).await {
+        // The same request came twice at once.
+        Err(_) if app.threepids.has_added(user_id, sid, client_secret).await? => {}
+        added => added?,
+    }
     Ok(add_3pid::Response::new())
 }
 

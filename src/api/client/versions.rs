@@ -20,7 +20,9 @@ const VERSIONS: [&str; 22] = [
 ];
 
 /// Proposals that clients ask for by name, and that are all here. Two more are here if the operator wants them.
-const UNSTABLE_FEATURES: [&str; 5] = [
+const UNSTABLE_FEATURES: [&str; 6] = [
+    // Account data can be deleted.
+    "org.matrix.msc3391",
     // Filters by how events relate to each other.
     "org.matrix.msc3874",
     // The state after the timeline, by the name that it had before v1.16.

@@ -169,6 +169,9 @@ impl Fixture {
             "getAccountData" | "getAccountDataPerRoom" | "getRoomTags" | "setRoomTag" | "setPresence" => {
                 self.by("gina")
             }
+            "getPushRule" | "getPushRuleActions" | "isPushRuleEnabled" => {
+                self.by("alice").with("kind", "override").with("ruleId", ".m.rule.master")
+            }
             "deleteRoomTag" => self.by("gina").with("tag", "u.gone"),
             "setProfileField" => self
                 .by("gina")

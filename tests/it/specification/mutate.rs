@@ -335,7 +335,7 @@ impl List<'_> {
             draft.body.as_mut().unwrap().pop();
         });
         self.add(Weight::Other, "two bodies", not_json, |draft| draft.body.as_mut().unwrap().extend(b"{}"));
-        self.add(Weight::Important, "not UTF-8", Expect::Anything, |draft| draft.add_to_body(b"\"text\":\"\xFF\""));
+        self.add(Weight::Important, "not UTF-8", not_json, |draft| draft.add_to_body(b"\"text\":\"\xFF\""));
         self.add(Weight::Important, "a property of a later version", Expect::AsValid, |draft| {
             draft.add_to_body(b"\"org.example.later\":{\"a\":[1]}");
         });
