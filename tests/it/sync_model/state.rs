@@ -47,8 +47,10 @@ async fn walk(world: Option<World>, seeds: u64) {
     });
     let met = join_all(lanes).await;
     // Few walks need not meet everything.
-    for (number, what) in MET.iter().enumerate().filter(|_| seeds >= 300) {
-        assert!(met.iter().any(|met| met[number] > 0), "no walk has met {what}");
+    if seeds >= 300 {
+        for (number, what) in MET.iter().enumerate() {
+            assert!(met.iter().any(|met| met[number] > 0), "no walk has met {what}");
+        }
     }
 }
 
