@@ -79,7 +79,9 @@ async fn of_the_same_annotations_on_two_nodes_one_is_taken() {
         .await;
         let (taken, refused): (Vec<_>, Vec<_>) = here.into_iter().chain(there).partition(Result::is_ok);
         assert_eq!(taken.len(), 1);
-        refused.into_iter().for_each(|refusal| assert_eq!(errcode(refusal), "M_DUPLICATE_ANNOTATION"));
+        for refusal in refused {
+            assert_eq!(errcode(refusal), "M_DUPLICATE_ANNOTATION");
+        }
         // Taken back it can be made again, once.
         let taken = taken.into_iter().next().unwrap().unwrap();
         other.send(&redaction(&room_id, &taken, &format!("back {round}"))).await.unwrap();
