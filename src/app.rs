@@ -445,7 +445,7 @@ struct DeviceReader(Arc<Bearers>);
 impl Reader for DeviceReader {
     fn read(&self, batch: &Batch) {
         for (_, news) in batch.entries() {
-            if let News::Devices { user_id } = news {
+            if let News::Devices { user_id } | News::Erased { user_id } = news {
                 self.0.forget(user_id);
             }
         }

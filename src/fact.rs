@@ -362,8 +362,8 @@ impl News {
             Self::Typing(typing) => Entry::Typing(typing.room_id.clone(), typing.user_id.clone()),
             Self::Presence(presence) => Entry::Presence(presence.user_id.clone()),
             Self::Forgotten { user_id, room_id } => Entry::Forgotten(user_id.clone(), room_id.clone()),
-            Self::Devices { user_id } => Entry::Devices(user_id.clone()),
-            Self::Erased { user_id } => Entry::Erased(user_id.clone()),
+            // Nodes of older versions read that as well. What else it is, is in a table.
+            Self::Devices { user_id } | Self::Erased { user_id } => Entry::Devices(user_id.clone()),
             Self::Listing { room_id } => Entry::Listing(room_id.clone()),
             Self::Superseded => return None,
         })
@@ -386,12 +386,10 @@ pub enum Entry {
     Presence(OwnedUserId),
     #[serde(rename = "f")]
     Forgotten(OwnedUserId, OwnedRoomId),
-    /// Devices or tokens of a user: who is logged in has changed.
+    /// Devices or tokens of a user: who is logged in has changed. Or, where the table of erasures names this place, what
+    /// the user sent is erased from here on.
     #[serde(rename = "d")]
     Devices(OwnedUserId),
-    /// What a user sent is redacted for whoever joins later.
-    #[serde(rename = "x")]
-    Erased(OwnedUserId),
     /// The aliases of a room or whether the directory shows it.
     #[serde(rename = "l")]
     Listing(OwnedRoomId),

@@ -3,6 +3,7 @@ CREATE TABLE erasures (
     user_id TEXT PRIMARY KEY,
     position BIGINT NOT NULL
 );
+CREATE INDEX erasures_by_position ON erasures (position);
 -- Those who asked for it of an older version.
 INSERT INTO erasures (user_id, position)
 SELECT user_id, (SELECT coalesce(max(last_position), 0) FROM batches) FROM accounts WHERE erased;

@@ -264,6 +264,21 @@ mod tests {
         DROP_NEWEST_TS_OF_ROOMS = "ALTER TABLE rooms DROP COLUMN newest_ts";
         LIST_MOMENTS = "SELECT newest_ts, late_ts FROM events ORDER BY position";
         FIND_NEWEST = "SELECT newest_ts FROM rooms";
+
+        DROP_ANNOTATIONS = "DROP INDEX annotations";
+        DROP_KEY_HASH = "ALTER TABLE relations DROP COLUMN key_hash";
+        DROP_BY_REDACTION = "DROP INDEX events_by_redaction";
+        SET_THREAD = "UPDATE events SET thread_root = $2 WHERE event_id = $1";
+        INSERT_RELATION = "INSERT INTO relations
+            (parent, position, event_id, room_id, sender, rel_type, type, origin_server_ts, is_edit)
+            VALUES ($1, $2, $3, '!room:example.org', '@alice:example.org', $4, 'm.room.message', 5, FALSE)";
+        LIST_THREADS = "SELECT thread_root FROM events ORDER BY position";
+
+        DROP_ERASURES = "DROP TABLE erasures";
+        DROP_ERASED = "DROP INDEX erased_accounts";
+        SET_ERASED = "UPDATE accounts SET erased = TRUE WHERE user_id = $1";
+        INSERT_BATCH = "INSERT INTO batches (last_position, first_position, batch_id, entries) VALUES (7, 1, 'one', '[]')";
+        LIST_ERASURES = "SELECT user_id, position FROM erasures";
     }
 
     /// As it was before this migration.
@@ -325,6 +340,62 @@ mod tests {
                 row(6, "m.replace", "m.room.topic", false),
             ];
             assert_eq!(found, expected);
+            database.close().await;
+        }
+    }
+
+    /// What relates to a thread's messages belongs to the thread, whenever it was said; a thread on nothing is none.
+    #[tokio::test]
+    async fn what_related_to_threads_before_belongs_to_them() {
+        let relations = [
+            ("$2", "m.thread", "$1"),
+            ("$3", "m.replace", "$2"),
+            ("$4", "m.annotation", "$3"),
+            ("$5", "m.reference", "$4"),
+            ("$6", "m.thread", "$nowhere"),
+            ("$7", "m.annotation", "$6"),
+            ("$8", "m.reference", "$1"),
+        ];
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            undo(&mut tx, "0017_relating", &[&DROP_ANNOTATIONS, &DROP_KEY_HASH, &DROP_BY_REDACTION]).await;
+            for at in 1_i64..=8 {
+                tx.execute(&INSERT_EVENT, args![at, &format!("${at}"), 0_i64, "{}"]).await.unwrap();
+            }
+            for (at, (event, rel_type, parent)) in (2_i64..).zip(relations) {
+                tx.execute(&INSERT_RELATION, args![parent, at, event, rel_type]).await.unwrap();
+                if rel_type == "m.thread" {
+                    tx.execute(&SET_THREAD, args![event, parent]).await.unwrap();
+                }
+            }
+            tx.commit().await.unwrap();
+            assert_eq!(db.migrate().await.unwrap(), ["0017_relating"]);
+            let rows = db.read().await.unwrap().list(&LIST_THREADS, args![]).await.unwrap();
+            let threads: Vec<Option<String>> = rows.iter().map(|row| row.get(0).unwrap()).collect();
+            let root = || Some("$1".to_owned());
+            assert_eq!(threads, [None, root(), root(), root(), root(), None, None, None]);
+            database.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_was_erased_before_is_erased_from_here_on() {
+        for database in testing::databases().await {
+            let db = database.db();
+            let mut tx = db.begin().await.unwrap();
+            undo(&mut tx, "0018_erasures", &[&DROP_ERASURES, &DROP_ERASED]).await;
+            for user_id in ["@kept:here", "@erased:here"] {
+                tx.execute(&INSERT_PERSON, args![user_id, 5_i64]).await.unwrap();
+            }
+            tx.execute(&SET_ERASED, args!["@erased:here"]).await.unwrap();
+            tx.execute(&INSERT_BATCH, args![]).await.unwrap();
+            tx.commit().await.unwrap();
+            assert_eq!(db.migrate().await.unwrap(), ["0018_erasures"]);
+            let rows = db.read().await.unwrap().list(&LIST_ERASURES, args![]).await.unwrap();
+            let erased: Vec<(String, i64)> =
+                rows.iter().map(|row| (row.get(0).unwrap(), row.get(1).unwrap())).collect();
+            assert_eq!(erased, [("@erased:here".to_owned(), 7)]);
             database.close().await;
         }
     }

@@ -105,8 +105,8 @@ async fn read(conn: &mut Conn, rows: Vec<BatchRow>) -> DbResult<Vec<Batch>> {
                 }
                 Entry::Presence(_) => facts.presence.remove(&at).map(|presence| News::Presence(Arc::new(presence))),
                 Entry::Forgotten(user_id, room_id) => Some(News::Forgotten { user_id, room_id }),
+                Entry::Devices(user_id) if facts.erasures.get(&at) == Some(&user_id) => Some(News::Erased { user_id }),
                 Entry::Devices(user_id) => Some(News::Devices { user_id }),
-                Entry::Erased(user_id) => Some(News::Erased { user_id }),
                 Entry::Listing(room_id) => Some(News::Listing { room_id }),
             };
             // What has been replaced since stands at a later place and is told there.
@@ -124,6 +124,8 @@ struct Facts {
     presence: HashMap<Position, Presence>,
     /// As it is now, wherever it stands.
     typing: HashMap<(OwnedRoomId, OwnedUserId), Option<MilliSecondsSinceUnixEpoch>>,
+    /// Who was erased where.
+    erasures: HashMap<Position, OwnedUserId>,
 }
 
 async fn read_facts(
@@ -133,14 +135,15 @@ async fn read_facts(
     last: Position,
 ) -> DbResult<Facts> {
     let (mut rooms_read, mut owners, mut typists) = (HashSet::new(), HashSet::new(), HashSet::new());
-    let mut presence = false;
+    let (mut presence, mut devices) = (false, false);
     for entry in entries {
         match entry {
             Entry::Receipt(room_id, _) => drop(rooms_read.insert(&**room_id)),
             Entry::AccountData(user_id, _) => drop(owners.insert(&**user_id)),
             Entry::Typing(room_id, user_id) => drop(typists.insert((&**room_id, &**user_id))),
             Entry::Presence(_) => presence = true,
-            Entry::Event(_) | Entry::Forgotten(..) | Entry::Devices(_) | Entry::Erased(_) | Entry::Listing(_) => {}
+            Entry::Devices(_) => devices = true,
+            Entry::Event(_) | Entry::Forgotten(..) | Entry::Listing(_) => {}
         }
     }
     let mut facts = Facts {
@@ -148,6 +151,7 @@ async fn read_facts(
         account_data: HashMap::new(),
         presence: HashMap::new(),
         typing: HashMap::new(),
+        erasures: HashMap::new(),
     };
     if !rooms_read.is_empty() {
         facts.receipts.extend(store::ephemeral::receipts_between(conn, &as_list(rooms_read), first, last).await?);
@@ -162,6 +166,9 @@ async fn read_facts(
     }
     if presence {
         facts.presence.extend(store::ephemeral::presence_between(conn, first.before(), last).await?);
+    }
+    if devices {
+        facts.erasures.extend(store::erasure::list_between(conn, first, last).await?);
     }
     Ok(facts)
 }

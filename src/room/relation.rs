@@ -257,8 +257,9 @@ impl Rooms {
         }
         for (parent, (_, at)) in edits {
             // An edit of which the reader gets a redacted copy changes nothing.
-            let edit = children.get(&at).filter(|edit| Relation::of(&edit.pdu).is_some()).cloned();
-            bundles.entry(parent).or_default().edit = edit;
+            if let Some(edit) = children.get(&at).filter(|edit| Relation::of(&edit.pdu).is_some()) {
+                bundles.entry(parent).or_default().edit = Some(Arc::clone(edit));
+            }
         }
         for (parent, reference) in references {
             bundles.entry(parent).or_default().references.push(reference);

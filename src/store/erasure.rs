@@ -9,6 +9,7 @@ use crate::{
 
 statements! {
     LIST_ERASURES = "SELECT user_id, position FROM erasures";
+    ERASURES_BETWEEN = "SELECT position, user_id FROM erasures WHERE position >= $1 AND position <= $2";
     /// Those who have asked for it, and of whom the log does not know yet.
     LIST_UNTOLD = "SELECT a.user_id FROM accounts a
         WHERE a.erased AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.user_id = a.user_id)";
@@ -37,6 +38,16 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[(&UserId, Position)]) -> DbResul
 pub(crate) async fn list(conn: &mut Conn) -> DbResult<Vec<(OwnedUserId, Position)>> {
     let rows = conn.list(&LIST_ERASURES, args![]).await?;
     rows.iter().map(|row| Ok((row.get(0)?, Position(row.get(1)?)))).collect()
+}
+
+/// Who was erased in a stretch of the log, and where.
+pub(crate) async fn list_between(
+    conn: &mut Conn,
+    first: Position,
+    last: Position,
+) -> DbResult<Vec<(Position, OwnedUserId)>> {
+    let rows = conn.list(&ERASURES_BETWEEN, args![first.0, last.0]).await?;
+    rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
 }
 
 /// Those who have asked to be erased, of whom the log does not know yet.

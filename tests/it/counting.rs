@@ -214,7 +214,7 @@ on_both! {
             others.ok();
             let (taken, refused): (Vec<Reply>, Vec<Reply>) = same.into_iter().partition(|reply| reply.status == 200);
             assert_eq!(taken.len(), 1);
-            for reply in &refused {
+            for reply in refused {
                 reply.refused(400, "M_DUPLICATE_ANNOTATION");
             }
             let listed = format!("/_matrix/client/v1/rooms/{}/relations/{}/m.annotation", escape(&room), escape(&event));
