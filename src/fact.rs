@@ -5,15 +5,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
-    presence::PresenceState,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId,
+    RoomVersionId, presence::PresenceState,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
     event::{Logged, Pdu, Standing, StateChange, Stored, Transaction},
-    position::{Lineage, Position},
+    position::{Lineage, Mark, Position},
 };
 
 /// One act: all of it happens or nothing does.
@@ -227,6 +227,7 @@ pub enum News {
 pub struct Batch {
     pub first: Position,
     pub last: Position,
+    pub mark: Mark,
     pub news: Vec<News>,
 }
 

@@ -1,11 +1,10 @@
-//! A place in the log, which is also what clients hold as a sync or pagination token.
+//! A place in the log, and what clients hold of it as a sync or pagination token.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The place of an entry in the log, counted from 1; 0 is before everything. A token `s7` stands for the
-/// moment just after entry 7.
+/// The place of an entry in the log, counted from 1; 0 is before everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(pub i64);
@@ -34,17 +33,87 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}", self.0)
+/// What a batch of the log is recognised by: the first characters of its unique id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; Mark::LENGTH]);
+
+impl Mark {
+    /// That two batches have the same is one chance in 64 to the power of this.
+    const LENGTH: usize = 6;
+
+    /// The mark of the batch with this id.
+    pub fn of(batch_id: &str) -> Self {
+        let mut mark = [b'-'; Self::LENGTH];
+        for (character, byte) in mark.iter_mut().zip(batch_id.bytes()) {
+            *character = if is_in_mark(byte) { byte } else { b'-' };
+        }
+        Self(mark)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let characters: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
+        characters.iter().all(|character| is_in_mark(*character)).then_some(Self(characters))
     }
 }
 
-impl FromStr for Position {
+fn is_in_mark(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// What stands for a place in the hands of clients: `s7_aB3-x9` for the moment just after entry 7, in the log in which
+/// that is part of a batch with this mark. Older ones have none: `s7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub position: Position,
+    pub mark: Option<Mark>,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.position.0)?;
+        if let Some(Mark(characters)) = self.mark {
+            f.write_str("_")?;
+            for character in characters {
+                write!(f, "{}", char::from(character))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Token {
     type Err = InvalidToken;
 
     fn from_str(token: &str) -> Result<Self, InvalidToken> {
-        let position = token.strip_prefix('s').and_then(|digits| digits.parse().ok()).filter(|p| *p >= 0);
-        position.map(Self).ok_or_else(|| InvalidToken(token.chars().take(32).collect()))
+        parse(token).ok_or_else(|| InvalidToken(token.chars().take(32).collect()))
+    }
+}
+
+fn parse(token: &str) -> Option<Token> {
+    let place = token.strip_prefix('s')?;
+    let (digits, mark) = place.split_once('_').map_or((place, None), |(digits, mark)| (digits, Some(mark)));
+    let position = digits.parse().ok().filter(|position| *position >= 0).map(Position)?;
+    let mark = match mark {
+        Some(mark) => Some(Mark::parse(mark)?),
+        None => None,
+    };
+    Some(Token { position, mark })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went() {
+        for token in ["s0", "s7", "s7_aB3-x9", "s12_______1", "s9223372036854775807"] {
+            assert_eq!(token.parse::<Token>().unwrap().to_string(), token);
+        }
+        assert_eq!(Mark::of("aB3-x9kq0"), Mark::of("aB3-x9"));
+        for token in
+            ["", "s", "7", "s-1", "t7", "s7_", "s7_aB3", "s7_aB3-x9k", "s7_aB3.x9", "s7_é23é", "s9223372036854775808"]
+        {
+            assert!(token.parse::<Token>().is_err(), "{token}");
+        }
     }
 }

@@ -38,7 +38,12 @@ impl World {
     }
 
     /// A user says from their telephone how they are.
-    async fn say_presence(&self, user_id: &UserId, state: PresenceState, status: Option<&str>) -> crate::error::Result<()> {
+    async fn say_presence(
+        &self,
+        user_id: &UserId,
+        state: PresenceState,
+        status: Option<&str>,
+    ) -> crate::error::Result<()> {
         let status = status.map(ToOwned::to_owned);
         self.app.presence.set(user_id, <&DeviceId>::from(PHONE), state, status).await
     }

@@ -125,10 +125,7 @@ pub(crate) async fn list_joined_rooms(conn: &mut Conn, user_id: &UserId) -> DbRe
 }
 
 /// Which of these users is in which rooms.
-pub(crate) async fn list_joined_of(
-    conn: &mut Conn,
-    users: &[&UserId],
-) -> DbResult<Vec<(OwnedUserId, OwnedRoomId)>> {
+pub(crate) async fn list_joined_of(conn: &mut Conn, users: &[&UserId]) -> DbResult<Vec<(OwnedUserId, OwnedRoomId)>> {
     let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
     conn.list(&LIST_JOINED_OF, args![&users]).await?.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }

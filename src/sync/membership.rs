@@ -44,7 +44,7 @@ impl Since {
     pub(super) fn tells_leave(&self, request: &Request) -> bool {
         match self.after {
             Some(_) => self.before != self.now,
-            None => request.filter.room.include_leave,
+            None => request.filter.room.include_leave || request.begins_anew,
         }
     }
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{json, value::to_raw_value};
 
 use super::{
+    Syncs,
     gather::{Gathered, JoinedRoom, LeftRoom, StrippedRoom, Summary},
     timeline::Timeline,
 };
@@ -24,6 +25,7 @@ use crate::{
     error::{Error, Result},
     event::{ClientFormat, Pdu, Stored, client_event, stripped_state},
     fact::AccountData,
+    log::Tokens,
     position::Position,
     receipt::receipt_events,
     room::fields::only_fields,
@@ -37,6 +39,8 @@ pub(crate) struct Writer {
     pub(crate) device_id: OwnedDeviceId,
     pub(crate) filter: Arc<FilterDefinition>,
     pub(crate) state_after: bool,
+    /// Whether the client goes on from a log that a restored backup has replaced.
+    pub(crate) begins_anew: bool,
 }
 
 /// The response, in which a room that was left always has its `state`: matrix-nio reads none without.
@@ -88,20 +92,35 @@ impl Rooms {
 /// A writer at work: the ages of events are counted to one moment.
 struct Page<'a> {
     writer: &'a Writer,
+    tokens: &'a Tokens,
     now: MilliSecondsSinceUnixEpoch,
 }
 
 impl Writer {
-    /// Writes the response.
-    pub(crate) fn response(&self, gathered: Gathered, now: MilliSecondsSinceUnixEpoch) -> Result<Response> {
-        Page { writer: self, now }.response(gathered)
+    /// Writes the response, with the tokens of the places in it.
+    pub(crate) fn response(
+        &self,
+        gathered: Gathered,
+        tokens: &Tokens,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Result<Response> {
+        Page { writer: self, tokens, now }.response(gathered)
+    }
+}
+
+impl Syncs {
+    /// The tokens of the places that a response names.
+    pub(crate) async fn tokens(&self, gathered: &Gathered) -> Result<Tokens> {
+        let joined = gathered.joined.iter().map(|room| &room.timeline);
+        let timelines = joined.chain(gathered.left.iter().map(|room| &room.timeline));
+        self.0.rooms.log().tokens(timelines.map(prev_batch).chain([gathered.until])).await
     }
 }
 
 impl Page<'_> {
     fn response(&self, gathered: Gathered) -> Result<Response> {
         let mut response = Response {
-            next_batch: gathered.until.to_string(),
+            next_batch: self.tokens.of(gathered.until).to_string(),
             rooms: Rooms::default(),
             presence: v3::Presence::default(),
             account_data: v3::GlobalAccountData::default(),
@@ -158,8 +177,9 @@ impl Page<'_> {
 
     fn timeline(&self, timeline: &Timeline) -> Result<v3::Timeline> {
         let mut out = v3::Timeline::new();
-        out.limited = timeline.limited;
-        out.prev_batch = (!timeline.is_empty()).then(|| prev_batch(timeline).to_string());
+        out.limited = timeline.limited || self.writer.begins_anew;
+        let has_prev_batch = out.limited || !timeline.is_empty();
+        out.prev_batch = has_prev_batch.then(|| self.tokens.of(prev_batch(timeline)).to_string());
         for event in &timeline.events {
             out.events.push(self.timeline_event(event, timeline)?);
         }

@@ -31,6 +31,7 @@ mod proxy;
 mod reading;
 mod receipt;
 mod relations;
+mod restore;
 mod rooms;
 mod rtc;
 mod search;

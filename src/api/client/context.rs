@@ -30,8 +30,9 @@ async fn context(app: App, call: Call<Request>) -> ApiResult<Response> {
     let events = around.before.iter().chain(&around.after).map(|event| &**event).chain([&event]);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
     let mut response = Response::new();
-    response.start = Some(around.start.to_string());
-    response.end = Some(around.end.to_string());
+    let tokens = app.log.tokens([around.start, around.end]).await?;
+    response.start = Some(tokens.of(around.start).to_string());
+    response.end = Some(tokens.of(around.end).to_string());
     response.events_before = around.before.iter().map(|event| writer.write(event)).collect();
     response.event = Some(writer.write(&event));
     response.events_after = around.after.iter().map(|event| writer.write(event)).collect();

@@ -13,12 +13,11 @@ use ruma::{
 };
 use serde::Deserialize;
 
+use super::token::place;
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
-    error::Error,
     event::{ClientFormat, Pdu, client_event},
-    position::Position,
     room::members::MemberFilter,
 };
 
@@ -28,7 +27,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn members(app: App, call: Call<members::Request>) -> ApiResult<members::Response> {
     let Call { request, caller, .. } = call;
-    let at = request.at.as_deref().map(str::parse::<Position>).transpose().map_err(Error::from)?;
+    let at = place(&app, request.at.as_deref()).await?;
     let filter = MemberFilter { membership: request.membership, not_membership: request.not_membership };
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
     let members = app.rooms.list_members(&reading, at, &filter).await?;

@@ -5,12 +5,11 @@
 use axum::Router;
 use ruma::api::client::message::get_message_events::v3::{Request, Response};
 
+use super::token::{place, start};
 use crate::{
     api::{error::ApiResult, extract::Call, route::Routes as _},
     app::App,
-    error::Error,
     event::{ClientFormat, client_event},
-    position::Position,
     room::timeline::Walk,
 };
 
@@ -20,7 +19,8 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
-    let between = (place(request.from.as_deref())?, place(request.to.as_deref())?);
+    let from = start(&app, request.from.as_deref(), request.dir).await?;
+    let between = (from, place(&app, request.to.as_deref()).await?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let ignored = app.account_data.ignored(&caller.user_id).await?;
     let mut reading = app.rooms.open(&request.room_id, &caller.user_id).await?.ignoring(ignored);
@@ -29,8 +29,9 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
 
     let now = app.clock.now();
     let mut response = Response::default();
-    response.start = request.from.unwrap_or_else(|| walk.from.to_string());
-    response.end = page.end.map(|end| end.to_string());
+    let tokens = app.log.tokens(page.end.into_iter().chain([walk.from])).await?;
+    response.start = request.from.unwrap_or_else(|| tokens.of(walk.from).to_string());
+    response.end = page.end.map(|end| tokens.of(end).to_string());
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
     response.chunk = page.events.iter().map(|event| writer.write(event)).collect();
@@ -40,9 +41,4 @@ async fn messages(app: App, call: Call<Request>) -> ApiResult<Response> {
         response.state = senders.iter().map(|member| client_event(member, &format)).collect();
     }
     Ok(response)
-}
-
-/// The place that a token names, if there is one.
-pub(super) fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
-    Ok(token.map(str::parse).transpose()?)
 }

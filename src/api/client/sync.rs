@@ -1,5 +1,10 @@
 //! `GET /sync`: waits until there is something to tell, or the client's patience ends.
 //!
+//! A client that comes with a token of a log that a restored backup has replaced is told everything that there is, as
+//! one that comes with none. It goes on by itself: every timeline is `limited`, so that it puts what it is told in the
+//! place of what it has, and rooms that its user is not in are told as left. Of rooms that the backup does not know
+//! nothing can be told; clients show them until they are started without what they have stored.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +22,7 @@ use crate::{
     },
     app::App,
     error::Error,
-    position::Position,
+    position::Token,
     sync::{self, Writer},
 };
 
@@ -35,25 +40,36 @@ async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
         Some(v3::Filter::FilterDefinition(definition)) => Arc::new(definition),
         _ => Arc::default(),
     };
-    let since = request.since.as_deref().map(str::parse::<Position>).transpose();
-    let since = since.map_err(|e| Error::invalid_param(e.to_string()))?;
+    let token = request.since.as_deref().map(str::parse::<Token>).transpose().map_err(Error::from)?;
+    let since = match &token {
+        Some(token) => Box::pin(app.log.place(token)).await?,
+        None => None,
+    };
+    let begins_anew = token.is_some() && since.is_none();
+    if begins_anew {
+        // It may have asked to wait for news, for which no node looks up whether it knows the newest.
+        Box::pin(app.catch_up()).await?;
+    }
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &request.set_presence);
     let writer = Writer {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),
         filter: Arc::clone(&filter),
         state_after: request.use_state_after,
+        begins_anew,
     };
     let asked = sync::Request {
         user_id: caller.user_id,
         filter,
         since,
+        begins_anew,
         full_state: request.full_state,
         state_after: request.use_state_after,
     };
     let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
     let gathered = wait(&app, &asked, &writer.device_id, patience).await?;
-    Ok(Json::of(&writer.response(gathered, app.clock.now())?).map_err(Error::broken)?)
+    let tokens = Box::pin(app.syncs.tokens(&gathered)).await?;
+    Ok(Json::of(&writer.response(gathered, &tokens, app.clock.now())?).map_err(Error::broken)?)
 }
 
 /// Gathers as soon as something concerns the user, and tells what there is when time is up.
@@ -61,9 +77,6 @@ async fn sync(app: App, call: Call<Written<v3::Request>>) -> ApiResult<Json> {
 /// Everything but the waiting itself is on the heap only while it runs: ten thousand clients wait at once.
 async fn wait(app: &App, asked: &sync::Request, device_id: &DeviceId, patience: Duration) -> ApiResult<sync::Gathered> {
     let deadline = Instant::now() + patience;
-    if let Some(since) = asked.since {
-        Box::pin(app.syncs.check_token(since)).await?;
-    }
     let watcher = Box::pin(app.syncs.watcher(&asked.user_id)).await?;
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();
