@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     event::{Logged, Pdu, Standing, StateChange, Stored, Transaction},
-    position::{Lineage, Position},
+    position::{Lineage, Mark, Position},
 };
 
 /// One act: all of it happens or nothing does.
@@ -246,6 +246,7 @@ pub enum News {
 pub struct Batch {
     pub first: Position,
     pub last: Position,
+    pub mark: Mark,
     pub news: Vec<News>,
 }
 

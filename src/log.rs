@@ -5,6 +5,7 @@
 
 mod commit;
 mod judge;
+mod marks;
 mod refresh;
 mod replay;
 mod tail;
@@ -12,5 +13,6 @@ mod write;
 
 pub use self::{
     commit::{CommitError, Committed, Log, Submitted},
+    marks::Tokens,
     tail::{Reader, Tail},
 };

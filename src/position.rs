@@ -1,11 +1,10 @@
-//! A place in the log, which is also what clients hold as a sync or pagination token.
+//! A place in the log, and what clients hold of it as a sync or pagination token.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The place of an entry in the log, counted from 1; 0 is before everything. A token `s7` stands for the
-/// moment just after entry 7.
+/// The place of an entry in the log, counted from 1; 0 is before everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(pub i64);
@@ -13,15 +12,6 @@ pub struct Position(pub i64);
 /// A line of state, named by the place of the event that it began with. A room's own line is its trunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lineage(pub i64);
-
-/// A `next_batch`: how far a client has synced, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyncToken {
-    pub position: Position,
-    /// Whether the client was catching up: it did not want to wait, or knew nothing yet. Clients show that until the
-    /// next answer, for which they do wait, and that one comes at once whatever it has to tell. A token `s7~` says so.
-    pub catching_up: bool,
-}
 
 /// A token that this server did not give out.
 #[derive(Debug, thiserror::Error)]
@@ -43,36 +33,76 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}", self.0)
+/// What a batch of the log is recognised by: the first characters of its unique id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; Mark::LENGTH]);
+
+impl Mark {
+    /// That two batches have the same is one chance in 64 to the power of this.
+    const LENGTH: usize = 6;
+
+    /// The mark of the batch with this id.
+    pub fn of(batch_id: &str) -> Self {
+        let mut mark = [b'-'; Self::LENGTH];
+        for (character, byte) in mark.iter_mut().zip(batch_id.bytes()) {
+            *character = if is_in_mark(byte) { byte } else { b'-' };
+        }
+        Self(mark)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let characters: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
+        characters.iter().all(|character| is_in_mark(*character)).then_some(Self(characters))
     }
 }
 
-impl FromStr for Position {
+fn is_in_mark(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// What stands for a place in the hands of clients: `s7_aB3-x9` for the moment just after entry 7, in the log in which
+/// that is part of a batch with this mark. Older ones have none: `s7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub position: Position,
+    pub mark: Option<Mark>,
+    /// Of a `next_batch`: whether the client was catching up, because it did not want to wait or knew nothing yet. Clients
+    /// show that until the next answer, for which they do wait, and that one comes at once whatever it has to tell. A `~`
+    /// at the end says so.
+    pub catching_up: bool,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.position.0)?;
+        if let Some(Mark(characters)) = self.mark {
+            f.write_str("_")?;
+            for character in characters {
+                write!(f, "{}", char::from(character))?;
+            }
+        }
+        f.write_str(if self.catching_up { "~" } else { "" })
+    }
+}
+
+impl FromStr for Token {
     type Err = InvalidToken;
 
-    /// Reads any token, of which other endpoints than `/sync` want to know no more.
     fn from_str(token: &str) -> Result<Self, InvalidToken> {
-        SyncToken::from_str(token).map(|token| token.position)
+        parse(token).ok_or_else(|| InvalidToken(token.chars().take(32).collect()))
     }
 }
 
-impl fmt::Display for SyncToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.position, if self.catching_up { "~" } else { "" })
-    }
-}
-
-impl FromStr for SyncToken {
-    type Err = InvalidToken;
-
-    fn from_str(token: &str) -> Result<Self, InvalidToken> {
-        let (place, catching_up) = token.strip_suffix('~').map_or((token, false), |place| (place, true));
-        let position = place.strip_prefix('s').and_then(|digits| digits.parse().ok()).filter(|p| *p >= 0);
-        let position = position.map(Position).ok_or_else(|| InvalidToken(token.chars().take(32).collect()))?;
-        Ok(Self { position, catching_up })
-    }
+fn parse(token: &str) -> Option<Token> {
+    let (token, catching_up) = token.strip_suffix('~').map_or((token, false), |token| (token, true));
+    let place = token.strip_prefix('s')?;
+    let (digits, mark) = place.split_once('_').map_or((place, None), |(digits, mark)| (digits, Some(mark)));
+    let position = digits.parse().ok().filter(|position| *position >= 0).map(Position)?;
+    let mark = match mark {
+        Some(mark) => Some(Mark::parse(mark)?),
+        None => None,
+    };
+    Some(Token { position, mark, catching_up })
 }
 
 #[cfg(test)]
@@ -80,15 +110,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_read_as_they_are_written() {
-        for (token, position, catching_up) in [("s0", 0, false), ("s7", 7, false), ("s7~", 7, true)] {
-            let read: SyncToken = token.parse().unwrap();
-            assert_eq!(read, SyncToken { position: Position(position), catching_up });
-            assert_eq!(read.to_string(), token);
-            assert_eq!(token.parse::<Position>().unwrap(), read.position);
+    fn tokens_come_back_as_they_went() {
+        for token in ["s0", "s7", "s7~", "s7_aB3-x9", "s7_aB3-x9~", "s12_______1", "s9223372036854775807"] {
+            assert_eq!(token.parse::<Token>().unwrap().to_string(), token);
         }
-        for broken in ["", "s", "7", "s-7", "s7~~", "~", "t7", "s7x", "s99999999999999999999"] {
-            assert!(broken.parse::<SyncToken>().is_err(), "{broken}");
+        let is_catching_up = |token: &str| token.parse::<Token>().unwrap().catching_up;
+        assert!(is_catching_up("s7_aB3-x9~") && !is_catching_up("s7_aB3-x9"));
+        assert_eq!(Mark::of("aB3-x9kq0"), Mark::of("aB3-x9"));
+        for token in [
+            "",
+            "s",
+            "7",
+            "s-1",
+            "t7",
+            "~",
+            "s7~~",
+            "s7x",
+            "s7_",
+            "s7_~",
+            "s7_aB3",
+            "s7_aB3-x9k",
+            "s7_aB3.x9",
+            "s7_é23é",
+            "s9223372036854775808",
+        ] {
+            assert!(token.parse::<Token>().is_err(), "{token}");
         }
     }
 }

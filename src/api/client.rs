@@ -58,6 +58,7 @@ mod tests;
 mod third_party;
 mod thread;
 mod threepid;
+mod token;
 mod typing;
 mod upgrade;
 mod user_directory;

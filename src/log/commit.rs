@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Tail,
     judge::{Judged, Judgement, judge},
+    marks::{Older, READ_AT_START, Recent},
     refresh::Refresher,
     replay,
     write::{NewBatch, write},
@@ -23,7 +24,7 @@ use crate::{
     fact::{Batch, Write},
     hub::Hub,
     metrics::Metrics,
-    position::Position,
+    position::{Mark, Position},
     random::Random,
     store,
     tasks::Tasks,
@@ -40,6 +41,8 @@ pub struct Log {
     queue: mpsc::Sender<Job>,
     tail: Arc<Tail>,
     refresher: Arc<Refresher>,
+    pub(super) db: Db,
+    pub(super) older: Arc<Older>,
 }
 
 type Verdict = Result<Committed, CommitError>;
@@ -130,15 +133,16 @@ impl Log {
         hub: Hub,
         tasks: &Tasks,
     ) -> DbResult<Self> {
-        let last = store::log::last_position(&mut db.read().await?).await?;
-        tail.start_at(last);
+        let newest = store::log::newest_batches(&mut db.read().await?, READ_AT_START).await?;
+        let last = newest.last().map_or(Position::START, |(_, last, _)| *last);
+        tail.start_at(last, Recent::new(newest));
         let (queue, jobs) = mpsc::channel(QUEUE);
         let committer =
             Committer { db: db.clone(), tail: Arc::clone(&tail), server_name, random, metrics, hub: hub.clone() };
         tasks.spawn_essential("log committer", committer.run(jobs));
         tasks.spawn("log follower", replay::follow(db.clone(), Arc::clone(&tail), hub, tasks.shutdown().clone()));
-        let refresher = Arc::new(Refresher::new(db, Arc::clone(&tail)));
-        Ok(Self { queue, tail, refresher })
+        let refresher = Arc::new(Refresher::new(db.clone(), Arc::clone(&tail)));
+        Ok(Self { queue, tail, refresher, db, older: Arc::default() })
     }
 
     pub fn tail(&self) -> &Arc<Tail> {
@@ -262,7 +266,7 @@ impl Committer {
         let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, here: &self.server_name };
         let news = write(&mut tx, batch).await?;
         self.make_durable(tx, &batch_id).await?;
-        Ok((verdicts, Some(Batch { first, last, news })))
+        Ok((verdicts, Some(Batch { first, last, mark: Mark::of(&batch_id), news })))
     }
 
     /// Commits. Where the connection broke at that very moment, the batch's id tells whether it took place.

@@ -112,7 +112,7 @@ async fn read(conn: &mut Conn, rows: Vec<BatchRow>) -> DbResult<Vec<Batch>> {
             // What has been replaced since stands at a later place and is told there.
             news.unwrap_or(News::Superseded)
         });
-        batches.push(Batch { first: row.first, last: row.last, news: news.collect() });
+        batches.push(Batch { first: row.first, last: row.last, mark: row.mark, news: news.collect() });
     }
     Ok(batches)
 }

@@ -11,7 +11,11 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-use crate::{fact::Batch, position::Position};
+use super::marks::Recent;
+use crate::{
+    fact::Batch,
+    position::{Mark, Position},
+};
 
 /// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick.
 pub trait Reader: Send + Sync {
@@ -44,6 +48,7 @@ struct State {
     recent: VecDeque<Arc<Batch>>,
     recent_entries: usize,
     early: BTreeMap<Position, Arc<Batch>>,
+    marks: Recent,
 }
 
 impl Tail {
@@ -60,8 +65,9 @@ impl Tail {
     }
 
     /// Begins at `position`: what lies before was read from the database.
-    pub(super) fn start_at(&self, position: Position) {
+    pub(super) fn start_at(&self, position: Position, marks: Recent) {
         let mut state = self.state.write();
+        state.marks = marks;
         (state.reached, state.began) = (position, position);
         self.reached.send_replace(position);
     }
@@ -74,6 +80,11 @@ impl Tail {
     /// Up to where this node has read.
     pub fn reached(&self) -> Position {
         self.state.read().reached
+    }
+
+    /// The mark of the batch that holds a place, if that is remembered.
+    pub(super) fn mark(&self, at: Position) -> Option<Mark> {
+        self.state.read().marks.find(at)
     }
 
     /// Waits until this node has read up to `position`.
@@ -148,6 +159,7 @@ impl Tail {
     fn keep(&self, batch: &Arc<Batch>) {
         let mut state = self.state.write();
         state.reached = batch.last;
+        state.marks.push(batch.last, batch.mark);
         state.recent_entries += batch.news.len();
         state.recent.push_back(Arc::clone(batch));
         while state.recent_entries > KEPT_ENTRIES {

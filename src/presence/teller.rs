@@ -1,6 +1,6 @@
 //! Telling everybody how things are: what is seen here becomes facts in the log. Nobody waits for that.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, presence::PresenceState};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::{LOOK, PresenceBook, RETURN, attendance::settle, is_refreshed, millis_between, offline, pulse};
 use crate::{
     error::Result,
-    fact::{Fact, Presence, Write},
+    fact::{ConnectedDevice, Fact, Presence, Write},
     position::Position,
     store,
     tasks::Shutdown,
@@ -108,7 +108,7 @@ impl PresenceBook {
         let mut lost = Vec::new();
         for presence in self.0.book.list_present() {
             let user_id = &presence.user_id;
-            let is_lost = |(id, device): &(&OwnedDeviceId, &crate::fact::ConnectedDevice)| {
+            let is_lost = |(id, device): &(&OwnedDeviceId, &ConnectedDevice)| {
                 !self.0.nodes.remembers(&device.node) && !self.0.attendance.is_here(user_id, id)
             };
             let gone: Vec<_> = presence.devices.iter().filter(is_lost).map(|(id, _)| id.clone()).collect();
@@ -152,7 +152,7 @@ impl PresenceBook {
         if self.0.book.find(user_id).is_none() {
             let found = store::ephemeral::find_presence(&mut self.0.db.read().await?, user_id).await?;
             let (at, presence) = found.unwrap_or_else(|| (Position::START, offline(user_id)));
-            self.0.book.remember(at, &std::sync::Arc::new(presence));
+            self.0.book.remember(at, &Arc::new(presence));
         }
         Ok(())
     }

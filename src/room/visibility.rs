@@ -387,9 +387,9 @@ mod tests {
         let remembered = test.rooms.sight(&room, &bob).await.unwrap();
         let whole = test.rooms.whole_sight(&room, &bob).await.unwrap();
         for at in (0..=until.0).map(Position) {
-            assert_eq!(remembered.sees_at(at), whole.sees_at(at), "{at}");
+            assert_eq!(remembered.sees_at(at), whole.sees_at(at), "{at:?}");
             if let Some(membership) = remembered.membership_at(at) {
-                assert_eq!(Some(membership), whole.membership_at(at), "{at}");
+                assert_eq!(Some(membership), whole.membership_at(at), "{at:?}");
             }
         }
         assert!(remembered.membership_at(until).is_some());

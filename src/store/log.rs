@@ -3,7 +3,7 @@
 use crate::{
     db::{Column, Conn, DbResult, Engine, Insert, Kind, Row, Tx, args, statements},
     fact::Entry,
-    position::Position,
+    position::{Mark, Position},
 };
 
 statements! {
@@ -11,7 +11,16 @@ statements! {
     LOCK_LOG = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720319)::text";
     LAST_BATCH = "SELECT last_position FROM batches ORDER BY last_position DESC LIMIT 1";
     FIND_BATCH = "SELECT last_position FROM batches WHERE batch_id = $1";
-    BATCHES_AFTER = "SELECT first_position, last_position, entries FROM batches
+    NEWEST_BATCHES = "SELECT first_position, last_position, batch_id FROM batches
+        ORDER BY last_position DESC LIMIT $1";
+    /// The batches that hold these places.
+    BATCHES_AT = "SELECT p.value, (SELECT batch_id FROM batches WHERE last_position >= p.value
+            ORDER BY last_position LIMIT 1)
+        FROM json_each($1) p"
+        | "SELECT p.value, (SELECT batch_id FROM batches WHERE last_position >= p.value
+            ORDER BY last_position LIMIT 1)
+        FROM unnest($1::bigint[]) p(value)";
+    BATCHES_AFTER = "SELECT first_position, last_position, entries, batch_id FROM batches
         WHERE last_position > $1 ORDER BY last_position LIMIT $2";
 }
 
@@ -29,6 +38,7 @@ pub(crate) static INSERTS: &[&Insert] = &[&INSERT_BATCH];
 pub(crate) struct BatchRow {
     pub(crate) first: Position,
     pub(crate) last: Position,
+    pub(crate) mark: Mark,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -46,6 +56,24 @@ pub(crate) async fn lock(tx: &mut Tx) -> DbResult<()> {
 pub(crate) async fn last_position(conn: &mut Conn) -> DbResult<Position> {
     let row = conn.find(&LAST_BATCH, args![]).await?;
     row.map_or(Ok(Position::START), |row| row.get(0).map(Position))
+}
+
+/// The first and the last place of the newest batches and their marks, oldest first.
+pub(crate) async fn newest_batches(conn: &mut Conn, limit: i64) -> DbResult<Vec<(Position, Position, Mark)>> {
+    let rows = conn.list(&NEWEST_BATCHES, args![limit]).await?;
+    let batch = |row: &Row| Ok((Position(row.get(0)?), Position(row.get(1)?), Mark::of(&row.get::<String>(2)?)));
+    rows.iter().rev().map(batch).collect()
+}
+
+/// The marks of the batches that hold these places, as far as the log reaches.
+pub(crate) async fn marks_at(conn: &mut Conn, places: &[i64]) -> DbResult<Vec<(Position, Mark)>> {
+    let mut marks = Vec::with_capacity(places.len());
+    for row in conn.list(&BATCHES_AT, args![places]).await? {
+        if let Some(batch_id) = row.get::<Option<String>>(1)? {
+            marks.push((Position(row.get(0)?), Mark::of(&batch_id)));
+        }
+    }
+    Ok(marks)
 }
 
 pub(crate) async fn batch_exists(conn: &mut Conn, batch_id: &str) -> DbResult<bool> {
@@ -71,5 +99,6 @@ pub(crate) async fn batches_after(conn: &mut Conn, position: Position, limit: i6
 }
 
 fn batch(row: &Row) -> DbResult<BatchRow> {
-    Ok(BatchRow { first: Position(row.get(0)?), last: Position(row.get(1)?), entries: row.json(2)? })
+    let mark = Mark::of(&row.get::<String>(3)?);
+    Ok(BatchRow { first: Position(row.get(0)?), last: Position(row.get(1)?), mark, entries: row.json(2)? })
 }

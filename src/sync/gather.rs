@@ -16,8 +16,8 @@ use super::{
 use crate::{
     account_data::{AccountDataBook, push_rules_data},
     clock::Clock,
-    error::{Error, Result},
-    event::{Pdu, Stored},
+    error::Result,
+    event::Pdu,
     fact::{AccountData, Receipt},
     filter::Definition,
     position::Position,
@@ -54,6 +54,9 @@ pub(crate) struct Request {
     pub(crate) filter: Arc<Definition>,
     /// None for everything.
     pub(crate) since: Option<Position>,
+    /// Whether the client knows something all the same, of a log that a restored backup has replaced: what it knows may
+    /// be gone, and what it does not know of is told as if it had been away.
+    pub(crate) begins_anew: bool,
     /// Whether to tell all state of all joined rooms.
     pub(crate) full_state: bool,
     /// Whether state is told as it is after the timeline rather than before it.
@@ -157,21 +160,6 @@ impl Syncs {
     /// The user as a watcher, to wait for news with.
     pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
         self.0.watchers.watcher(user_id).await
-    }
-
-    /// Refuses a token from beyond the end of the log, which there is when that was restored from a backup: whoever
-    /// waited for news after it would hear none until the log has come so far.
-    pub(crate) async fn check_token(&self, since: Position) -> Result<()> {
-        let log = self.0.rooms.log();
-        if since > log.tail().reached() {
-            // One from another node may be ahead of this one.
-            log.refresh().await?;
-            if since > log.tail().reached() {
-                let message = "This token lies beyond the end of this server's log: begin anew without one";
-                return Err(Error::invalid_param(message));
-            }
-        }
-        Ok(())
     }
 
     /// What has happened since `request.since`, which has been checked, up to where this node has read.

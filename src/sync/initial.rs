@@ -27,6 +27,7 @@ use crate::{
     error::Result,
     event::{ClientFormat, Pdu, Stored, client_event},
     filter::Definition,
+    log::Tokens,
     position::Position,
     room::{state::membership_of, timeline::Walk},
 };
@@ -76,6 +77,7 @@ struct Writer<'a> {
     device_id: &'a DeviceId,
     now: MilliSecondsSinceUnixEpoch,
     published: HashSet<OwnedRoomId>,
+    tokens: Tokens,
 }
 
 impl Syncs {
@@ -91,7 +93,8 @@ impl Syncs {
         filter.events.room.include_leave = archived;
         filter.events.room.timeline.limit = limit;
         let (user, filter) = (user_id.to_owned(), Arc::new(filter));
-        let request = Request { user_id: user, filter, since: None, full_state: false, state_after: true };
+        let request =
+            Request { user_id: user, filter, since: None, begins_anew: false, full_state: false, state_after: true };
         let watcher = self.watcher(user_id).await?;
         let gathered = self.gather(&request, &watcher).await?;
         let joined = gathered.joined.iter().map(|room| &*room.room_id);
@@ -99,7 +102,11 @@ impl Syncs {
         let invited = gathered.invited.iter().map(|room| &*room.room_id);
         let rooms: Vec<&RoomId> = joined.chain(others).chain(invited).collect();
         let published = self.0.rooms.list_published_among(&rooms).await?;
-        Writer { user_id, device_id, now: self.0.clock.now(), published }.initial(gathered, &watcher)
+        let places = gathered.left.iter().filter_map(|room| Some(watcher.membership(&room.room_id)?.position));
+        let places: Vec<Position> = places.chain(gathered.joined.iter().map(|room| room.timeline.start)).collect();
+        let others = gathered.left.iter().map(|room| room.timeline.start).chain([gathered.until]);
+        let tokens = self.0.rooms.log().tokens(places.into_iter().chain(others)).await?;
+        Writer { user_id, device_id, now: self.0.clock.now(), published, tokens }.initial(gathered, &watcher)
     }
 
     /// One room, for whoever may read it.
@@ -120,15 +127,16 @@ impl Syncs {
         let now = self.0.clock.now();
         let events = page.events.iter().map(|event| &**event);
         let events = self.0.rooms.writer(&reading, events, device_id, now).await?;
+        let tokens = self.0.rooms.log().tokens(page.end.into_iter().chain([end])).await?;
         let messages = Messages {
-            start: page.end.map(|start| start.to_string()),
-            end: end.to_string(),
+            start: page.end.map(|start| tokens.of(start).to_string()),
+            end: tokens.of(end).to_string(),
             chunk: page.events.iter().rev().map(|event| events.write(event)).collect(),
         };
         let data = self.0.account_data.since(user_id, Position::START, Position(i64::MAX)).await?;
         let of_room = data.into_iter().map(|(_, data)| data).filter(|data| data.room_id.as_deref() == Some(room_id));
         let membership = state.member(user_id).map(membership_of);
-        let writer = Writer { user_id, device_id, now, published };
+        let writer = Writer { user_id, device_id, now, published, tokens };
         Ok(RoomInfo {
             // The specification's list of memberships has no knocking.
             membership: membership.filter(|membership| *membership != MembershipState::Knock),
@@ -168,7 +176,12 @@ impl Writer<'_> {
             });
         }
         let account_data = account_data(&gathered.account_data)?;
-        Ok(InitialSync { end: gathered.until.to_string(), presence: gathered.presence, rooms, account_data })
+        Ok(InitialSync {
+            end: self.tokens.of(gathered.until).to_string(),
+            presence: gathered.presence,
+            rooms,
+            account_data,
+        })
     }
 
     /// What is told of every room.
@@ -190,8 +203,8 @@ impl Writer<'_> {
             client_event(&event.pdu, &ClientFormat { with_room_id: true, ..format })
         };
         Messages {
-            start: timeline.limited.then(|| timeline.start.to_string()),
-            end: end.to_string(),
+            start: timeline.limited.then(|| self.tokens.of(timeline.start).to_string()),
+            end: self.tokens.of(end).to_string(),
             chunk: timeline.events.iter().map(write).collect(),
         }
     }

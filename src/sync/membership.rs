@@ -65,7 +65,7 @@ impl Since {
         let was_anything = !matches!(self.before, MembershipState::Leave | MembershipState::Ban);
         match self.after {
             Some(_) => self.is_news && (!forgotten || was_anything || self.is_departure),
-            None => request.filter.room.include_leave && !forgotten,
+            None => (request.filter.room.include_leave || request.begins_anew) && !forgotten,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! costs the others a moment, and no more than that however many come.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -114,82 +114,108 @@ impl Newcomers {
 }
 
 /// Whether a user only changes their profile in a room that they are in.
-pub(super) fn was_in(logged: &Logged, user_id: &UserId) -> bool {
+fn was_in(logged: &Logged, user_id: &UserId) -> bool {
     let own = logged.stored.pdu.state_key() == Some(user_id.as_str());
     own && logged.stored.replaces.as_ref().is_some_and(|before| membership_of(before) == MembershipState::Join)
 }
 
-/// What is left to do for those whose presence has changed.
+/// Who is to be told of: the log's reader leaves that behind, so that nobody's presence holds the log up.
 #[derive(Default)]
 pub(super) struct Errands {
-    /// Users whose neighbours are to be found, with the place of what is to be told of them.
-    unknown: Mutex<HashMap<OwnedUserId, Position>>,
-    /// Who is to be woken one after the other, by their address.
-    crowd: Mutex<HashMap<usize, (Arc<Watcher>, Position)>>,
+    /// Users whose presence has changed, with its place.
+    changed: Mutex<HashMap<OwnedUserId, Position>>,
     rung: Notify,
 }
 
 impl Errands {
-    /// Wakes the neighbours of a user for what was written at a place.
-    pub(super) fn wake(&self, neighbours: &[&Arc<Watcher>], at: Position) {
-        if neighbours.len() <= FEW {
-            for watcher in neighbours {
+    /// Has everybody woken who shares a room with a user, and the user, for what was written at a place.
+    pub(super) fn leave(&self, user_id: &UserId, at: Position) {
+        let mut changed = self.changed.lock();
+        let place = changed.entry(user_id.to_owned()).or_insert(at);
+        *place = at.max(*place);
+        drop(changed);
+        self.rung.notify_one();
+    }
+}
+
+/// Those who are to be woken, by their address, each with the place up to which they have something to hear.
+#[derive(Default)]
+struct Crowd {
+    watchers: BTreeMap<usize, (Arc<Watcher>, Position)>,
+    /// Who was woken last: whoever waits longest comes first.
+    last: usize,
+}
+
+impl Crowd {
+    fn add(&mut self, watcher: &Arc<Watcher>, at: Position) {
+        let known = self.watchers.entry(Arc::as_ptr(watcher).addr()).or_insert_with(|| (Arc::clone(watcher), at));
+        known.1 = at.max(known.1);
+    }
+
+    fn append(&mut self, others: Self) {
+        for (watcher, at) in others.watchers.into_values() {
+            self.add(&watcher, at);
+        }
+    }
+
+    /// Wakes so many of them.
+    fn wake(&mut self, most: usize) {
+        for _ in 0..most {
+            let next =
+                self.watchers.range(self.last.saturating_add(1)..).next().or_else(|| self.watchers.iter().next());
+            let Some(next) = next.map(|(address, _)| *address) else { return };
+            self.last = next;
+            if let Some((watcher, at)) = self.watchers.remove(&next) {
                 watcher.wake(at);
             }
-            return;
         }
-        let mut crowd = self.crowd.lock();
-        for watcher in neighbours {
-            let known = crowd.entry(Arc::as_ptr(watcher).addr()).or_insert_with(|| (Arc::clone(watcher), at));
-            known.1 = known.1.max(at);
-        }
-        drop(crowd);
-        self.rung.notify_one();
-    }
-
-    /// Has the neighbours of a user found and woken.
-    pub(super) fn look_up(&self, user_id: &UserId, at: Position) {
-        let mut unknown = self.unknown.lock();
-        let place = unknown.entry(user_id.to_owned()).or_insert(at);
-        *place = at.max(*place);
-        drop(unknown);
-        self.rung.notify_one();
     }
 }
 
-/// Wakes those whom the log's reader leaves to be woken for somebody's presence, until the server stops.
+/// Wakes whoever is to hear of somebody's presence, until the server stops.
 pub(crate) async fn wake_for_presence(db: Db, tail: Arc<Tail>, registry: Arc<Registry>, shutdown: Shutdown) {
+    let mut crowd = Crowd::default();
     loop {
+        let waits = crowd.watchers.is_empty();
         tokio::select! {
             () = shutdown.started() => return,
-            () = registry.errands.rung.notified() => {}
+            () = registry.errands.rung.notified(), if waits => {}
+            () = tokio::time::sleep(PAUSE), if !waits => {}
         }
-        if let Err(error) = look_up(&db, &tail, &registry).await {
-            tracing::warn!(%error, "could not find out whom somebody's presence concerns; trying again");
-            tokio::time::sleep(RETRY).await;
-            registry.errands.rung.notify_one();
-        }
-        let crowd: Vec<_> = std::mem::take(&mut *registry.errands.crowd.lock()).into_values().collect();
-        for group in crowd.chunks(GROUP) {
-            for (watcher, at) in group {
-                watcher.wake(*at);
+        let changed = std::mem::take(&mut *registry.errands.changed.lock());
+        let (mut concerned, mut unknown) = registry.find_neighbours(&changed);
+        if !unknown.is_empty() {
+            match look_up(&db, &tail, &registry, &unknown).await {
+                Ok(()) => {
+                    let (more, forgotten) = registry.find_neighbours(&unknown);
+                    concerned.append(more);
+                    unknown = forgotten;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not find out whom somebody's presence concerns; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
             }
-            tokio::time::sleep(PAUSE).await;
+            for (user_id, at) in &unknown {
+                registry.errands.leave(user_id, *at);
+            }
         }
+        if concerned.watchers.len() <= FEW {
+            concerned.wake(FEW);
+        } else {
+            crowd.append(concerned);
+        }
+        crowd.wake(GROUP);
     }
 }
 
-/// Makes those known whose neighbours are to be found, and wakes these.
-async fn look_up(db: &Db, tail: &Tail, registry: &Registry) -> Result<()> {
+/// Makes the rooms known that some users are in.
+async fn look_up(db: &Db, tail: &Tail, registry: &Registry, users: &HashMap<OwnedUserId, Position>) -> Result<()> {
+    let names: Vec<&UserId> = users.keys().map(|user_id| &**user_id).collect();
     loop {
-        let unknown = registry.errands.unknown.lock().clone();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let users: Vec<&UserId> = unknown.keys().map(|user_id| &**user_id).collect();
         let mut snapshot = db.snapshot().await?;
         let position = store::log::last_position(&mut snapshot).await?;
-        let joined = store::membership::list_joined_of(&mut snapshot, &users).await?;
+        let joined = store::membership::list_joined_of(&mut snapshot, &names).await?;
         drop(snapshot);
         tail.reach(position).await;
         let mut rooms: HashMap<OwnedUserId, HashSet<OwnedRoomId>> = HashMap::new();
@@ -197,20 +223,15 @@ async fn look_up(db: &Db, tail: &Tail, registry: &Registry) -> Result<()> {
             rooms.entry(user_id).or_default().insert(room_id);
         }
         let introduced = tail.catch_up(position, |missed| {
-            for user_id in unknown.keys() {
+            for user_id in users.keys() {
                 registry.introduce(user_id, rooms.remove(user_id).unwrap_or_default());
             }
             for batch in missed {
                 registry.follow_strangers(batch);
             }
         });
-        if introduced.is_none() {
-            continue;
-        }
-        // What has come meanwhile is done in another round.
-        registry.errands.unknown.lock().retain(|user_id, at| unknown.get(user_id) != Some(at));
-        for (user_id, at) in unknown {
-            registry.wake_neighbours(&user_id, at);
+        if introduced.is_some() {
+            return Ok(());
         }
     }
 }
@@ -224,13 +245,36 @@ impl Registry {
         }
     }
 
-    /// Wakes everybody who shares a room with a user, and the user, for what was written at a place; sooner or later.
-    pub(super) fn wake_neighbours(&self, user_id: &UserId, at: Position) {
+    /// Everybody who shares a room with one of these users, and the users; and those whose rooms are not in memory.
+    fn find_neighbours(&self, changed: &HashMap<OwnedUserId, Position>) -> (Crowd, HashMap<OwnedUserId, Position>) {
+        let (mut crowd, mut unknown) = (Crowd::default(), HashMap::new());
+        // A room that many of them are in is gone through once.
+        let mut rooms: HashMap<OwnedRoomId, Position> = HashMap::new();
         let index = self.index.read();
-        match index.neighbours(user_id) {
-            Some(neighbours) => self.errands.wake(&neighbours, at),
-            None => self.errands.look_up(user_id, at),
+        for (user_id, at) in changed {
+            let joined = match index.users.get(user_id) {
+                Some(own) => {
+                    crowd.add(own, *at);
+                    Some(own.joined_rooms())
+                }
+                None => index.strangers.rooms(user_id).map(|rooms| rooms.iter().cloned().collect()),
+            };
+            match joined {
+                Some(joined) => {
+                    for room_id in joined {
+                        let place = rooms.entry(room_id).or_insert(*at);
+                        *place = (*place).max(*at);
+                    }
+                }
+                None => drop(unknown.insert(user_id.clone(), *at)),
+            }
         }
+        for (room_id, at) in rooms {
+            for watcher in index.rooms.get(&room_id).into_iter().flat_map(|room| &room.users) {
+                crowd.add(watcher, at);
+            }
+        }
+        (crowd, unknown)
     }
 
     /// Who has joined a room after a place. None if that is not remembered.

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{json, value::to_raw_value};
 
 use super::{
+    Syncs,
     gather::{Gathered, JoinedRoom, LeftRoom, StrippedRoom, Summary},
     state::RoomState,
     timeline::Timeline,
@@ -26,7 +27,8 @@ use crate::{
     event::{ClientFormat, Pdu, client_event, stripped_state},
     fact::AccountData,
     filter::Definition,
-    position::SyncToken,
+    log::Tokens,
+    position::Token,
     receipt::receipt_events,
     room::fields::only_fields,
     typing::typing_event,
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
     pub(crate) filter: Arc<Definition>,
     /// None for clients that want the state before the timeline.
     pub(crate) state_after: Option<StateAfter>,
+    /// Whether the client goes on from a log that a restored backup has replaced.
+    pub(crate) begins_anew: bool,
 }
 
 /// How the state after the timeline is called.
@@ -134,18 +138,29 @@ impl Rooms {
 /// A writer at work: the ages of events are counted to one moment.
 struct Page<'a> {
     writer: &'a Writer,
+    tokens: &'a Tokens,
     now: MilliSecondsSinceUnixEpoch,
 }
 
 impl Writer {
-    /// Writes the response.
+    /// Writes the response, with the tokens of the places in it and the client's next one.
     pub(crate) fn response(
         &self,
         gathered: Gathered,
-        next: SyncToken,
+        tokens: &Tokens,
+        next: Token,
         now: MilliSecondsSinceUnixEpoch,
     ) -> Result<Response> {
-        Page { writer: self, now }.response(gathered, next)
+        Page { writer: self, tokens, now }.response(gathered, next)
+    }
+}
+
+impl Syncs {
+    /// The tokens of the places that a response names.
+    pub(crate) async fn tokens(&self, gathered: &Gathered) -> Result<Tokens> {
+        let joined = gathered.joined.iter().map(|room| &room.timeline);
+        let timelines = joined.chain(gathered.left.iter().map(|room| &room.timeline));
+        self.0.rooms.log().tokens(timelines.map(|timeline| timeline.start).chain([gathered.until])).await
     }
 }
 
@@ -214,7 +229,9 @@ impl Page<'_> {
             self.event(&event.pdu, &format)
         });
         let events = events.collect::<Result<_>>()?;
-        Ok(WrittenTimeline { events, limited: timeline.limited, prev_batch: timeline.start.to_string() })
+        let limited = timeline.limited || self.writer.begins_anew;
+        let prev_batch = self.tokens.of(timeline.start).to_string();
+        Ok(WrittenTimeline { events, limited, prev_batch })
     }
 
     fn state(&self, state: &RoomState) -> Result<State> {

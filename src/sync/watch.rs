@@ -57,7 +57,7 @@ pub(super) struct Index {
 
 pub(super) struct WatchedRoom {
     pulse: Arc<Pulse>,
-    users: Vec<Arc<Watcher>>,
+    pub(super) users: Vec<Arc<Watcher>>,
     pub(super) newcomers: Newcomers,
 }
 
@@ -109,6 +109,13 @@ impl Watcher {
     /// The user's membership of one room.
     pub(crate) fn membership(&self, room_id: &RoomId) -> Option<Membership> {
         self.rooms.read().get(room_id).cloned()
+    }
+
+    /// The rooms that the user is in.
+    pub(super) fn joined_rooms(&self) -> Vec<OwnedRoomId> {
+        let rooms = self.rooms.read();
+        let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
+        joined.map(|(room_id, _)| room_id.clone()).collect()
     }
 
     /// The rooms that may hold something after `since`: where something happened, or the membership changed.
@@ -320,7 +327,7 @@ impl Reader for Registry {
             if let News::Presence(presence) = news
                 && self.presence.is_news(at)
             {
-                self.wake_neighbours(&presence.user_id, at);
+                self.errands.leave(&presence.user_id, at);
             }
         }
         let index = self.index.read();
@@ -374,22 +381,6 @@ impl Index {
         if let Some(onlookers) = self.onlookers.get(room_id) {
             onlookers.send_replace(at);
         }
-    }
-
-    /// Everybody who shares a room with a user, and the user. None where their rooms are not in memory.
-    pub(super) fn neighbours(&self, user_id: &UserId) -> Option<Vec<&Arc<Watcher>>> {
-        let watchers = |room_id: &RoomId| self.rooms.get(room_id).into_iter().flat_map(|room| &room.users);
-        let mut neighbours: Vec<&Arc<Watcher>> = match self.users.get(user_id) {
-            Some(own) => {
-                let rooms = own.rooms.read();
-                let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
-                joined.flat_map(|(room_id, _)| watchers(room_id)).chain([own]).collect()
-            }
-            None => self.strangers.rooms(user_id)?.iter().flat_map(|room_id| watchers(room_id)).collect(),
-        };
-        neighbours.sort_by_key(|watcher| Arc::as_ptr(watcher).addr());
-        neighbours.dedup_by_key(|watcher| Arc::as_ptr(watcher).addr());
-        Some(neighbours)
     }
 }
 

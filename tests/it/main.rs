@@ -43,6 +43,7 @@ mod receipt;
 mod redaction;
 mod registration;
 mod relations;
+mod restore;
 mod rooms;
 mod rtc;
 mod search;

@@ -122,6 +122,16 @@ on_both! {
         assert!(of(&alice.sync(Some(&next(&told))).await, &carol.user_id).is_some());
     }
 
+    async fn a_sync_is_answered_while_nothing_can_be_written(world) {
+        let alice = world.user("alice").await;
+        let since = next(&alice.sync(None).await);
+        let holder = world.hold_writes().await;
+        let answer = tokio::time::timeout(Duration::from_secs(20), alice.online()).await;
+        drop(holder);
+        answer.expect("the sync waits for somebody else to write");
+        alice.told(&since, &alice.user_id, "online").await;
+    }
+
     async fn unavailable_counts_at_once_and_for_one_device(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

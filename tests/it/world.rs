@@ -152,16 +152,39 @@ impl World {
     }
 
     /// Stops the server and starts it again on the same database. Clients of before speak to the old address.
-    pub(crate) async fn restarted(mut self) -> Self {
+    pub(crate) async fn restarted(self) -> Self {
+        let database = self.database.clone();
+        self.stopped().await.start_on(&database).await
+    }
+
+    /// Backs the database up while the server is stopped, and names the backup. Clients of before speak to the old
+    /// address.
+    pub(crate) async fn backed_up(self) -> (Self, String) {
+        let database = self.database.clone();
+        let stopped = self.stopped().await;
+        let backup = match database.strip_prefix("sqlite:") {
+            Some(file) => {
+                let backup = format!("{file}.backup");
+                std::fs::copy(file, &backup).unwrap();
+                format!("sqlite:{backup}")
+            }
+            None => copy_postgres_database(&database).await,
+        };
+        (stopped.start_on(&database).await, backup)
+    }
+
+    /// Stops the server and starts it on a backup. Clients of before speak to the old address.
+    pub(crate) async fn restored(self, backup: &str) -> Self {
+        self.stopped().await.start_on(backup).await
+    }
+
+    async fn stopped(mut self) -> Stopped {
         let nodes = std::mem::take(&mut self.nodes);
-        let count = nodes.len();
+        let clocks = vec![self.clock.clone(); nodes.len()];
         for node in nodes {
             node.stop().await;
         }
-        let (config, clock, database, dir) =
-            (self.config.clone(), self.clock.clone(), self.database.clone(), Arc::clone(&self.dir));
-        drop(self);
-        Self::start(config, &database, &vec![clock; count], dir).await
+        Stopped { config: self.config.clone(), clocks, dir: Arc::clone(&self.dir) }
     }
 
     /// Starts one more node, which reaches the database in its own way.
@@ -173,6 +196,20 @@ impl World {
     pub(crate) async fn add_node(&mut self, clock: Clock) {
         self.nodes.push(Node::start(&self.config, &self.database, clock).await);
         self.tell_proxy();
+    }
+
+    /// Keeps everybody from writing into the log until what is returned is dropped.
+    pub(crate) async fn hold_writes(&self) -> Box<dyn std::any::Any> {
+        use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
+        if self.database.starts_with("sqlite:") {
+            let mut holder = SqliteConnection::connect(&self.database).await.unwrap();
+            holder.execute("BEGIN IMMEDIATE").await.unwrap();
+            return Box::new(holder);
+        }
+        let mut holder = PgConnection::connect(&self.database).await.unwrap();
+        // The lock that a batch is written under.
+        holder.execute("SELECT pg_advisory_lock(4720319)").await.unwrap();
+        Box::new(holder)
     }
 
     /// Stops a node: the others go on.
@@ -258,6 +295,19 @@ impl World {
     /// A call with a body that need not be JSON.
     pub(crate) async fn call_raw(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Reply {
         call(&self.http, &self.url, method, path, token, Some(body.to_owned())).await
+    }
+}
+
+/// What a server leaves that has been stopped.
+struct Stopped {
+    config: Config,
+    clocks: Vec<Clock>,
+    dir: Arc<tempfile::TempDir>,
+}
+
+impl Stopped {
+    async fn start_on(self, database: &str) -> World {
+        World::start(self.config, database, &self.clocks, self.dir).await
     }
 }
 
@@ -474,15 +524,33 @@ pub(crate) fn next(sync: &Value) -> String {
     sync["next_batch"].as_str().unwrap().to_owned()
 }
 
-/// Makes an empty database in the PostgreSQL that `./test` started. It goes away with that server.
-pub(crate) async fn new_postgres_database() -> Option<String> {
+/// Copies a database that no server uses any more.
+async fn copy_postgres_database(url: &str) -> String {
+    let (head, query) = url.split_once('?').unwrap();
+    let (server, name) = head.rsplit_once('/').unwrap();
+    let copy = format!("{name}_backup");
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    on_postgres(&[end, format!("CREATE DATABASE {copy} TEMPLATE {name}")]).await.unwrap();
+    format!("{server}/{copy}?{query}")
+}
+
+/// Runs statements in the PostgreSQL that `./test` started, if it did.
+async fn on_postgres(statements: &[String]) -> Option<String> {
     use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
     let url = std::env::var("HEARTH_TEST_POSTGRES").ok()?;
     let options: PgConnectOptions = url.parse().unwrap();
-    let name = format!("it_{}", Random::system().token(16).to_lowercase());
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))).await.unwrap();
+    for statement in statements {
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(statement.clone()))).await.unwrap();
+    }
     connection.close().await.unwrap();
+    Some(url)
+}
+
+/// Makes an empty database in the PostgreSQL that `./test` started. It goes away with that server.
+pub(crate) async fn new_postgres_database() -> Option<String> {
+    let name = format!("it_{}", Random::system().token(16).to_lowercase());
+    let url = on_postgres(&[format!("CREATE DATABASE {name}")]).await?;
     let (head, query) = url.split_once('?').map_or((url.as_str(), ""), |(head, query)| (head, query));
     let server = head.rsplit_once('/').unwrap().0;
     Some(format!("{server}/{name}?{query}"))

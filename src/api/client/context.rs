@@ -53,10 +53,11 @@ async fn context(app: App, call: Call<Written<InRoom<Request>>>) -> ApiResult<Js
     let now = app.clock.now();
     let events = around.before.iter().chain(&around.after).map(|event| &**event).chain([&event]);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
+    let tokens = app.log.tokens([around.start, around.end]).await?;
     let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
     let response = Response {
-        start: around.start.to_string(),
-        end: around.end.to_string(),
+        start: tokens.of(around.start).to_string(),
+        end: tokens.of(around.end).to_string(),
         events_before: around.before.iter().map(|event| writer.write(event)).collect(),
         event: writer.write(&event),
         events_after: around.after.iter().map(|event| writer.write(event)).collect(),

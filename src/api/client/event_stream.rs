@@ -26,7 +26,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
-use super::{message::place, sync::MAX_PATIENCE};
+use super::{sync::MAX_PATIENCE, token};
 use crate::{
     api::{
         error::ApiResult,
@@ -64,13 +64,15 @@ async fn listen(app: App, call: Call<Listen>) -> ApiResult<Json> {
     if request.room_id.is_none() {
         guest::refuse(&caller)?;
     }
-    let from = place(request.from.as_deref())?;
+    let from = token::listening_point(&app, request.from.as_deref()).await?;
     let patience = request.timeout.unwrap_or(PATIENCE).min(MAX_PATIENCE);
     let presence = if request.room_id.is_none() { PresenceState::Online } else { PresenceState::Offline };
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &presence);
     let listener = Listener { user_id: caller.user_id, device_id: caller.device_id, room: request.room_id };
     let (start, heard) = wait(&app, &listener, from, patience).await?;
-    let piece = Piece { start: start.to_string(), end: heard.until.to_string(), chunk: heard.events };
+    let tokens = app.log.tokens([start, heard.until]).await?;
+    let (start, end) = (tokens.of(start).to_string(), tokens.of(heard.until).to_string());
+    let piece = Piece { start, end, chunk: heard.events };
     Ok(Json::of(&piece).map_err(Error::broken)?)
 }
 
@@ -84,9 +86,6 @@ async fn wait(
 ) -> ApiResult<(Position, Heard)> {
     let deadline = Instant::now() + patience;
     let mut bell = Box::pin(app.syncs.bell(listener)).await?;
-    if let Some(from) = from {
-        Box::pin(app.syncs.check_token(from)).await?;
-    }
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
     loop {

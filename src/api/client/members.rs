@@ -14,7 +14,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::message::place;
+use super::token::place;
 use crate::{
     api::{
         error::ApiResult,
@@ -39,7 +39,7 @@ async fn members(app: App, call: Call<InRoom<members::Request>>) -> ApiResult<me
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
     let request = request.read()?;
-    let at = place(request.at.as_deref())?;
+    let at = place(&app, request.at.as_deref()).await?;
     let filter = MemberFilter { membership: request.membership, not_membership: request.not_membership };
     let members = app.rooms.list_members(&reading, at, &filter).await?;
     let format = ClientFormat { with_room_id: true, now: Some(app.clock.now()), ..ClientFormat::default() };

@@ -10,6 +10,7 @@ use ruma::api::{
 };
 use serde::Deserialize;
 
+use super::token::{place, start};
 use crate::{
     api::{
         error::ApiResult,
@@ -19,9 +20,7 @@ use crate::{
         route::Routes as _,
     },
     app::App,
-    error::Error,
     event::{ClientFormat, RelationFilter, client_event},
-    position::Position,
     room::timeline::Walk,
 };
 
@@ -57,7 +56,8 @@ async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response>
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
     let Messages { request, relations } = request.read()?;
-    let between = (place(request.from.as_deref())?, place(request.to.as_deref())?);
+    let from = start(&app, request.from.as_deref(), request.dir).await?;
+    let between = (from, place(&app, request.to.as_deref()).await?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let ignored = app.account_data.ignored(&caller.user_id).await?;
     let mut reading = reading.ignoring(ignored);
@@ -66,9 +66,10 @@ async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response>
 
     let now = app.clock.now();
     let mut response = Response::default();
+    let tokens = app.log.tokens(page.end.into_iter().chain([walk.from])).await?;
     let from = given(request.from.as_deref());
-    response.start = from.map_or_else(|| walk.from.to_string(), ToOwned::to_owned);
-    response.end = page.end.map(|end| end.to_string());
+    response.start = from.map_or_else(|| tokens.of(walk.from).to_string(), ToOwned::to_owned);
+    response.end = page.end.map(|end| tokens.of(end).to_string());
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
     response.chunk = page.events.iter().map(|event| writer.write(event)).collect();
@@ -78,9 +79,4 @@ async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response>
         response.state = senders.iter().map(|member| client_event(member, &format)).collect();
     }
     Ok(response)
-}
-
-/// The place that a token names, if there is one.
-pub(super) fn place(token: Option<&str>) -> Result<Option<Position>, Error> {
-    Ok(given(token).map(str::parse).transpose()?)
 }

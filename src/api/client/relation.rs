@@ -16,7 +16,7 @@ use ruma::{
     serde::Raw,
 };
 
-use super::message::place;
+use super::token::{place, start};
 use crate::{
     account::Caller,
     api::{error::ApiResult, extract::Call, in_room::InRoom, own::given, route::Routes as _},
@@ -128,17 +128,18 @@ async fn find<T>(app: &App, caller: &Caller, mut reading: Reading, asked: Asked<
         rel_type: asked.rel_type,
         kind: asked.kind,
         direction: asked.direction,
-        from: place(asked.from)?,
-        to: place(asked.to)?,
+        from: start(app, asked.from, asked.direction).await?,
+        to: place(app, asked.to).await?,
         limit: asked.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         recurse: asked.recurse,
     };
     let page = app.rooms.children(&mut reading, &wanted).await?.ok_or_else(not_found)?;
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;
+    let tokens = app.log.tokens(page.end).await?;
     Ok(Found {
         chunk: page.events.iter().map(|event| writer.write(event)).collect(),
-        next_batch: page.end.map(|end| end.to_string()),
+        next_batch: page.end.map(|end| tokens.of(end).to_string()),
         prev_batch: given(asked.from).map(ToOwned::to_owned),
         recursion_depth: asked.recurse.then(|| MAX_DEPTH.into()),
     })

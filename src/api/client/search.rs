@@ -37,6 +37,7 @@ use crate::{
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
+    log::Tokens,
     position::Position,
     rate_limit::Limit,
     room::{Room, reading::Reading, timeline::Surroundings},
@@ -132,9 +133,11 @@ async fn room_events(
         add_profiles(app, &caller.user_id, &mut results).await?;
     }
     let parents = app.rooms.parents(results.iter().flat_map(Shown::events)).await?;
+    let around = results.iter().filter_map(|shown| shown.around.as_ref());
+    let tokens = app.log.tokens(around.flat_map(|around| [around.start, around.end])).await?;
     for result in results {
         let Some(reading) = found.readings.get(result.found.event.pdu.room_id()) else { continue };
-        answer.results.push(write(app, caller, reading, result, &parents).await?);
+        answer.results.push(write(app, caller, reading, result, (&parents, &tokens)).await?);
     }
     Ok(answer)
 }
@@ -155,13 +158,14 @@ impl Shown {
     }
 }
 
-/// One result as the client reads it. Something relates to the `parents`, and to nothing else.
+/// One result as the client reads it, with the tokens of the places around it. Something relates to the `parents`, and
+/// to nothing else.
 async fn write(
     app: &App,
     caller: &Caller,
     reading: &Reading,
     shown: Shown,
-    parents: &HashSet<OwnedEventId>,
+    (parents, tokens): (&HashSet<OwnedEventId>, &Tokens),
 ) -> Result<SearchResult> {
     let with_bundles = shown.events().filter(|event| parents.contains(event.pdu.event_id()));
     let writer = app.rooms.writer(reading, with_bundles, &caller.device_id, app.clock.now()).await?;
@@ -171,8 +175,8 @@ async fn write(
     result.result = Some(writer.write(&event));
     if let Some(around) = around {
         let mut written = EventContextResult::new();
-        written.start = Some(around.start.to_string());
-        written.end = Some(around.end.to_string());
+        written.start = Some(tokens.of(around.start).to_string());
+        written.end = Some(tokens.of(around.end).to_string());
         written.events_before = around.before.iter().map(|event| writer.write(event)).collect();
         written.events_after = around.after.iter().map(|event| writer.write(event)).collect();
         written.profile_info = profiles;

@@ -1,5 +1,10 @@
 //! `GET /sync`: waits until there is something to tell, or the client's patience ends.
 //!
+//! A client that comes with a token of a log that a restored backup has replaced is told everything that there is, as
+//! one that comes with none. It goes on by itself: every timeline is `limited`, so that it puts what it is told in the
+//! place of what it has, and rooms that its user is not in are told as left. Of rooms that the backup does not know
+//! nothing can be told; clients show them until they are started without what they have stored.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +29,7 @@ use crate::{
     app::App,
     error::Error,
     filter::Definition,
-    position::SyncToken,
+    position::Token,
     sync::{self, StateAfter, Writer},
 };
 
@@ -82,29 +87,41 @@ async fn sync(app: App, call: Call<Sync>) -> ApiResult<Json> {
         (None, Some(v3::Filter::FilterId(id))) => Box::pin(app.filters.definition(&caller.user_id, &id)).await?,
         _ => Arc::default(),
     };
-    let since = given(request.since.as_deref()).map(str::parse::<SyncToken>).transpose().map_err(Error::from)?;
+    let token = given(request.since.as_deref()).map(str::parse::<Token>).transpose().map_err(Error::from)?;
+    let since = match &token {
+        Some(token) => Box::pin(app.log.place(token)).await?,
+        None => None,
+    };
+    let begins_anew = token.is_some() && since.is_none();
+    if begins_anew {
+        // It may have asked to wait for news, for which no node looks up whether it knows the newest.
+        Box::pin(app.catch_up()).await?;
+    }
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &request.set_presence);
     let writer = Writer {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),
         filter: Arc::clone(&filter),
         state_after,
+        begins_anew,
     };
     let asked = sync::Request {
         user_id: caller.user_id,
         filter,
-        since: since.map(|since| since.position),
+        since,
+        begins_anew,
         full_state: request.full_state,
         state_after: state_after.is_some(),
     };
     let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
     let waits = asked.since.is_some() && !asked.full_state && !patience.is_zero();
-    let patience = if since.is_some_and(|since| since.catching_up) { Duration::ZERO } else { patience };
+    let patience = if token.is_some_and(|token| token.catching_up) { Duration::ZERO } else { patience };
     let gathered = wait(&app, &asked, &writer.device_id, patience).await?;
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
-    let next = SyncToken { position: gathered.until, catching_up };
-    Ok(Json::of(&writer.response(gathered, next, app.clock.now())?).map_err(Error::broken)?)
+    let tokens = Box::pin(app.syncs.tokens(&gathered)).await?;
+    let next = Token { catching_up, ..tokens.of(gathered.until) };
+    Ok(Json::of(&writer.response(gathered, &tokens, next, app.clock.now())?).map_err(Error::broken)?)
 }
 
 /// Gathers as soon as something concerns the user, and tells what there is when time is up.
@@ -112,9 +129,6 @@ async fn sync(app: App, call: Call<Sync>) -> ApiResult<Json> {
 /// Everything but the waiting itself is on the heap only while it runs: ten thousand clients wait at once.
 async fn wait(app: &App, asked: &sync::Request, device_id: &DeviceId, patience: Duration) -> ApiResult<sync::Gathered> {
     let deadline = Instant::now() + patience;
-    if let Some(since) = asked.since {
-        Box::pin(app.syncs.check_token(since)).await?;
-    }
     let watcher = Box::pin(app.syncs.watcher(&asked.user_id)).await?;
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();

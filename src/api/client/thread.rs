@@ -5,7 +5,7 @@
 use axum::Router;
 use ruma::api::client::threads::get_threads::v1::{IncludeThreads, Request, Response};
 
-use super::message::place;
+use super::token::place;
 use crate::{
     api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
     app::App,
@@ -32,13 +32,15 @@ async fn threads(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
         Some(0) => return Err(Error::invalid_param("`limit` is greater than zero").into()),
         limit => limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
     };
-    let from = place(request.from.as_deref())?;
+    let from = place(&app, request.from.as_deref()).await?;
     let ignored = app.account_data.ignored(&caller.user_id).await?;
     let mut reading = reading.ignoring(ignored);
     let (roots, next) = app.rooms.threads(&mut reading, participated, from, limit).await?;
     let events = roots.iter().map(|root| &root.event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;
     let mut response = Response::new(roots.iter().map(|root| writer.write(&root.event)).collect());
-    response.next_batch = next.map(|next| next.to_string());
+    if let Some(next) = next {
+        response.next_batch = Some(app.log.token(next).await?.to_string());
+    }
     Ok(response)
 }
