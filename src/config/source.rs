@@ -18,6 +18,7 @@ use super::{
     key::{Key, Kind},
     problem::Origin,
 };
+use crate::cause;
 
 const PREFIX: &str = "HEARTH_";
 /// Names the file instead of a key.
@@ -65,7 +66,9 @@ impl Settings {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                return self.problems.push(Problem::at(&origin, format!("cannot be read: {error}")));
+                return self
+                    .problems
+                    .push(Problem::at(&origin, format!("cannot be read: {}", cause::in_words(&error))));
             }
         };
         match text.parse::<Table>() {
