@@ -42,19 +42,17 @@ pub(super) fn read_line() -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Silent from the first question to the last answer: somebody may type ahead.
 fn ask() -> Result<String, Failure> {
-    let password = ask_once("Password: ")?;
-    if ask_once("Once more: ")? != password {
-        return Err(Failure::new("these were two different passwords"));
-    }
-    Ok(password)
+    let silence = Silence::begin()?;
+    let (password, again) = (answer("Password: ")?, answer("Once more: ")?);
+    drop(silence);
+    if password == again { Ok(password) } else { Err(Failure::new("these were two different passwords")) }
 }
 
-fn ask_once(question: &str) -> Result<String, Failure> {
-    let silence = Silence::begin()?;
+fn answer(question: &str) -> Result<String, Failure> {
     write!(io::stderr(), "{question}")?;
     let line = read_line();
-    drop(silence);
     // The end of the line was not shown either.
     writeln!(io::stderr())?;
     line
@@ -71,7 +69,7 @@ impl Silence {
         };
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(io::Error::from)?;
+        tcsetattr(&stdin, OptionalActions::Now, &silent).map_err(io::Error::from)?;
         Ok(Self(before))
     }
 }

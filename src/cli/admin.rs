@@ -16,10 +16,10 @@ Examples:
   hearth admin deactivate-account mallory --erase
   hearth admin send-notice --all \"We are back at eight.\"
 
-The commands work on the server's database, whether or not the server runs, so give them the --config and HEARTH_
-variables that it has. They never make a database; the first start of the server does. What they print for you or for a
-script goes to standard output, the rest to standard error. They exit with 0 if it was done, with 1 if not and with 2 if
-the arguments are wrong.";
+The commands work on the server's database, whether or not the server runs, so give them the
+--config and HEARTH_ variables that it has. They never make a database; the first start of the
+server does. What they print for you or for a script goes to standard output, the rest to standard
+error. They exit with 0 if it was done, with 1 if not and with 2 if the arguments are wrong.";
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum AdminCommand {

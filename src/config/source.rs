@@ -20,6 +20,7 @@ use super::{
     problem::Origin,
     similar::similar,
 };
+use crate::cause;
 
 const PREFIX: &str = "HEARTH_";
 /// Names the file instead of a key.
@@ -94,7 +95,8 @@ impl Settings {
             Ok(text) => text,
             Err(error) => {
                 let origin = Origin::File(path.to_owned(), None);
-                return self.problems.push(Problem::at(&origin, format!("cannot be read: {error}")));
+                let problem = format!("cannot be read: {}", cause::in_words(&error));
+                return self.problems.push(Problem::at(&origin, problem));
             }
         };
         match text.parse::<Table>() {

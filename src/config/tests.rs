@@ -475,7 +475,7 @@ fn a_file_that_is_no_toml_is_told_with_its_line_but_not_its_text() {
 
     let missing = Config::load(Some(Path::new("/nowhere/hearth.toml")), std::iter::empty());
     let problems = missing.unwrap_err().to_string();
-    assert!(problems.contains("/nowhere/hearth.toml: cannot be read: No such file"), "{problems}");
+    assert!(problems.contains("/nowhere/hearth.toml: cannot be read: no such file"), "{problems}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
     account_data::{AccountDataBook, push_rules_data},
     clock::Clock,
     error::Result,
-    event::Pdu,
+    event::{Pdu, Stored},
     fact::{AccountData, Receipt},
     filter::Definition,
     position::Position,

@@ -165,7 +165,7 @@ impl Syncs {
 }
 
 impl Page<'_> {
-    fn response(&self, gathered: Gathered, next: SyncToken) -> Result<Response> {
+    fn response(&self, gathered: Gathered, next: Token) -> Result<Response> {
         let mut response = Response {
             next_batch: next.to_string(),
             rooms: Rooms::default(),
