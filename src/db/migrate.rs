@@ -359,7 +359,7 @@ mod tests {
         for database in testing::databases().await {
             let db = database.db();
             let mut tx = db.begin().await.unwrap();
-            undo(&mut tx, "0017_relating", &[&DROP_ANNOTATIONS, &DROP_KEY_HASH, &DROP_BY_REDACTION]).await;
+            undo(&mut tx, "0016_relating", &[&DROP_ANNOTATIONS, &DROP_KEY_HASH, &DROP_BY_REDACTION]).await;
             for at in 1_i64..=8 {
                 tx.execute(&INSERT_EVENT, args![at, &format!("${at}"), 0_i64, "{}"]).await.unwrap();
             }
@@ -370,7 +370,7 @@ mod tests {
                 }
             }
             tx.commit().await.unwrap();
-            assert_eq!(db.migrate().await.unwrap(), ["0017_relating"]);
+            assert_eq!(db.migrate().await.unwrap(), ["0016_relating"]);
             let rows = db.read().await.unwrap().list(&LIST_THREADS, args![]).await.unwrap();
             let threads: Vec<Option<String>> = rows.iter().map(|row| row.get(0).unwrap()).collect();
             let root = || Some("$1".to_owned());
@@ -384,14 +384,14 @@ mod tests {
         for database in testing::databases().await {
             let db = database.db();
             let mut tx = db.begin().await.unwrap();
-            undo(&mut tx, "0018_erasures", &[&DROP_ERASURES, &DROP_ERASED]).await;
+            undo(&mut tx, "0017_erasures", &[&DROP_ERASURES, &DROP_ERASED]).await;
             for user_id in ["@kept:here", "@erased:here"] {
                 tx.execute(&INSERT_PERSON, args![user_id, 5_i64]).await.unwrap();
             }
             tx.execute(&SET_ERASED, args!["@erased:here"]).await.unwrap();
             tx.execute(&INSERT_BATCH, args![]).await.unwrap();
             tx.commit().await.unwrap();
-            assert_eq!(db.migrate().await.unwrap(), ["0018_erasures"]);
+            assert_eq!(db.migrate().await.unwrap(), ["0017_erasures"]);
             let rows = db.read().await.unwrap().list(&LIST_ERASURES, args![]).await.unwrap();
             let erased: Vec<(String, i64)> =
                 rows.iter().map(|row| (row.get(0).unwrap(), row.get(1).unwrap())).collect();
