@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     address::{Listen, Network},
+    injected::is_injected,
     mail::{HostName, MailEncryption, MailFrom},
     problem::{ConfigError, Problem},
     public_key::PublicKey,

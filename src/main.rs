@@ -134,11 +134,12 @@ async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
     code
 }
 
-/// Where the configuration comes from: the file, and the names of the variables.
+/// Where the configuration comes from: the file, and the names of the variables that somebody has set.
 fn sources(cli: &Cli) -> String {
     let file = cli.config.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
     let file = file.map_or("no file".to_owned(), |path| path.display().to_string());
-    let variables = config::environment().map(|(name, _)| name).filter(|name| name != "HEARTH_CONFIG");
+    let set = |(name, text): &(String, String)| name != "HEARTH_CONFIG" && !config::is_injected(name, text);
+    let variables = config::environment().filter(set).map(|(name, _)| name);
     [file].into_iter().chain(variables).collect::<Vec<_>>().join(", ")
 }
 

@@ -8,7 +8,7 @@ const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Whether this variable is one of those. `HEARTH_PORT` is only where it holds the address of a service: somebody else
 /// who sets it means to say something.
-pub(super) fn is_injected(name: &str, text: &str) -> bool {
+pub fn is_injected(name: &str, text: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
         return true;
     }

@@ -241,7 +241,7 @@ async fn devices_and_the_password_that_guards_them() {
         let asked = delete(alice.clone(), json!({})).await;
         assert_eq!((asked.status.as_u16(), &asked.body["flows"][0]["stages"]), (401, &json!(["m.login.password"])));
         let theirs = json!({ "auth": password("mallory", &asked.body["session"]) });
-        delete(alice.clone(), theirs.clone()).await.refused(401, "M_FORBIDDEN");
+        delete(alice.clone(), theirs.clone()).await.refused(403, "M_FORBIDDEN");
         delete(mallory.clone(), theirs).await.refused(403, "M_FORBIDDEN");
         let many = json!({ "devices": ["PHONE"], "auth": password("alice", &asked.body["session"]) });
         server.post("/_matrix/client/v3/delete_devices", Some(&alice), many).await.refused(403, "M_FORBIDDEN");
