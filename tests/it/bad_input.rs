@@ -14,7 +14,7 @@ use crate::{
 on_both! {
     async fn unknown_paths_and_wrong_methods(world) {
         world.call("GET", "/_matrix/client/v3/nothing", None, None).await.refused(404, "M_UNRECOGNIZED");
-        world.call("GET", "/", None, None).await.refused(404, "M_UNRECOGNIZED");
+        world.call("GET", "/_matrix", None, None).await.refused(404, "M_UNRECOGNIZED");
         world.call("DELETE", "/_matrix/client/v3/sync", None, None).await.refused(405, "M_UNRECOGNIZED");
         world.call("PATCH", "/_matrix/client/v3/login", None, None).await.refused(405, "M_UNRECOGNIZED");
     }
