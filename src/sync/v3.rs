@@ -10,7 +10,7 @@ use ruma::{
         filter::EventFormat,
         sync::sync_events::{UnreadNotificationsCount, v3},
     },
-    events::{AnySyncStateEvent, AnySyncTimelineEvent},
+    events::{AnyRoomAccountDataEvent, AnySyncStateEvent, AnySyncTimelineEvent},
     serde::Raw,
 };
 use serde::Serialize;
@@ -56,8 +56,8 @@ pub(crate) enum StateAfter {
     Unstable,
 }
 
-/// The response, in which a room always has its `state`, and a timeline says whether it is limited: there are clients
-/// that read nothing without.
+/// The response, in which a room always has its `state` and its account data, and a timeline says whether it is limited:
+/// there are clients that read nothing without.
 #[derive(Serialize)]
 pub(crate) struct Response {
     next_batch: String,
@@ -90,8 +90,7 @@ struct Joined {
     state: State,
     #[serde(skip_serializing_if = "v3::Ephemeral::is_empty")]
     ephemeral: v3::Ephemeral,
-    #[serde(skip_serializing_if = "v3::RoomAccountData::is_empty")]
-    account_data: v3::RoomAccountData,
+    account_data: Events<AnyRoomAccountDataEvent>,
     unread_notifications: UnreadNotificationsCount,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     unread_thread_notifications: BTreeMap<OwnedEventId, UnreadNotificationsCount>,
@@ -102,8 +101,7 @@ struct Left {
     timeline: WrittenTimeline,
     #[serde(flatten)]
     state: State,
-    #[serde(skip_serializing_if = "v3::RoomAccountData::is_empty")]
-    account_data: v3::RoomAccountData,
+    account_data: Events<AnyRoomAccountDataEvent>,
 }
 
 #[derive(Serialize)]
@@ -117,16 +115,17 @@ struct WrittenTimeline {
 #[derive(Serialize)]
 enum State {
     #[serde(rename = "state")]
-    Before(Events),
+    Before(Events<AnySyncStateEvent>),
     #[serde(rename = "state_after")]
-    After(Events),
+    After(Events<AnySyncStateEvent>),
     #[serde(rename = "org.matrix.msc4222.state_after")]
-    UnstableAfter(Events),
+    UnstableAfter(Events<AnySyncStateEvent>),
 }
 
 #[derive(Serialize)]
-struct Events {
-    events: Vec<Raw<AnySyncStateEvent>>,
+#[serde(bound = "")]
+struct Events<T> {
+    events: Vec<Raw<T>>,
 }
 
 impl Rooms {
@@ -197,8 +196,7 @@ impl Page<'_> {
     }
 
     fn joined(&self, room: JoinedRoom) -> Result<Joined> {
-        let mut account_data_of_room = v3::RoomAccountData::default();
-        account_data_of_room.events = account_data(&room.account_data)?;
+        let account_data = Events { events: account_data(&room.account_data)? };
         let mut ephemeral = v3::Ephemeral::default();
         ephemeral.events.extend(receipt_events(&room.receipts));
         ephemeral.events.extend(room.typing.and_then(typing_event));
@@ -210,17 +208,16 @@ impl Page<'_> {
             timeline: self.timeline(&room.timeline)?,
             state: self.state(&room.state)?,
             ephemeral,
-            account_data: account_data_of_room,
+            account_data,
             unread_notifications: unread,
             unread_thread_notifications: threads.map(|(root, unread)| (root, count(unread))).collect(),
         })
     }
 
     fn left(&self, room: &LeftRoom) -> Result<Left> {
-        let mut account_data_of_room = v3::RoomAccountData::default();
-        account_data_of_room.events = account_data(&room.account_data)?;
+        let account_data = Events { events: account_data(&room.account_data)? };
         let (timeline, state) = (self.timeline(&room.timeline)?, self.state(&room.state)?);
-        Ok(Left { timeline, state, account_data: account_data_of_room })
+        Ok(Left { timeline, state, account_data })
     }
 
     fn timeline(&self, timeline: &Timeline) -> Result<WrittenTimeline> {

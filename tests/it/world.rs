@@ -164,8 +164,13 @@ impl World {
         let stopped = self.stopped().await;
         let backup = match database.strip_prefix("sqlite:") {
             Some(file) => {
+                use sqlx::{Connection as _, Executor as _, SqliteConnection};
                 let backup = format!("{file}.backup");
-                std::fs::copy(file, &backup).unwrap();
+                // Not a copy of the file: what was written last may still be in the one beside it.
+                let mut source = SqliteConnection::connect(&database).await.unwrap();
+                let statement = sqlx::AssertSqlSafe(format!("VACUUM INTO '{backup}'"));
+                source.execute(sqlx::raw_sql(statement)).await.unwrap();
+                source.close().await.unwrap();
                 format!("sqlite:{backup}")
             }
             None => copy_postgres_database(&database).await,
