@@ -58,8 +58,8 @@ pub fn push_rules(user_id: &UserId) -> Ruleset {
     Ruleset::server_default(user_id)
 }
 
-/// The same as clients read them: with every kind, also those of which there is none. Ruma leaves these out, and clients
-/// go through them without a look.
+/// Push rules as clients read them: with every kind, also those of which there is none. Ruma leaves these out, and
+/// clients go through them without a look.
 pub fn push_rules_json(user_id: &UserId) -> Result<Value> {
     let mut rules = serde_json::to_value(push_rules(user_id)).map_err(Error::broken)?;
     if let Some(rules) = rules.as_object_mut() {

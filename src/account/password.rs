@@ -85,7 +85,7 @@ impl Passwords {
         self.hash_again(password).await
     }
 
-    /// The same for a password that was good enough once.
+    /// Hashes a password that was good enough once, whatever the rules for new ones are now.
     pub(super) async fn hash_again(&self, password: &str) -> Result<String> {
         let salt: [u8; 16] = self.random.bytes();
         let (argon2, password) = (self.argon2.clone(), password.nfkc().collect::<String>());

@@ -86,7 +86,7 @@ impl Accounts {
         self.0.passwords.hash(password).await
     }
 
-    /// The same, or the hash that is known of it already: clients send everything again with each stage.
+    /// Hashes a new password, or returns the hash that is known of it: clients send everything again with each stage.
     pub(crate) async fn hash_password_once(&self, password: &str, known: Option<String>) -> Result<String> {
         if let Some(known) = known
             && self.0.passwords.verify(password, Some(&known)).await? == Match::Right

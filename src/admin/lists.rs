@@ -98,7 +98,7 @@ fn day(ts: Option<i64>) -> String {
     format!("{year:04}-{month:02}-{:02}", left.min(30) + 1)
 }
 
-/// The same with hour and minute: `2026-11-28 14:03`.
+/// A day with hour and minute: `2026-11-28 14:03`.
 fn minute(ts: Option<i64>) -> String {
     let Some(time) = ts else { return day(ts) };
     let minutes = time.rem_euclid(DAY) / 60_000;

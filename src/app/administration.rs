@@ -320,7 +320,7 @@ impl Administration {
         }
     }
 
-    /// The same, unless it is the one in whose name the server speaks, to which nobody logs in.
+    /// An account by its name, unless it is the one in whose name the server speaks, to which nobody logs in.
     async fn find_somebody(&self, name: &str) -> Result<OwnedUserId> {
         let user_id = self.find(name).await?.user_id;
         if self.notices_sender.as_ref() == Some(&user_id) {

@@ -126,7 +126,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// The same of one event.
+    /// Withholds from a reader what one event says, if its sender was erased before they came.
     pub(crate) async fn withhold_one(&self, reader: &UserId, event: Stored) -> Result<Stored> {
         if self.0.active.erasures.is_empty() {
             return Ok(event);
@@ -138,7 +138,7 @@ impl Rooms {
         Ok(Arc::unwrap_or_clone(event))
     }
 
-    /// The same of events of which only what they say is told, such as a room's state.
+    /// Withholds what erased users said in events of which only that is told, such as a room's state.
     pub(crate) async fn withhold_state(
         &self,
         room_id: &RoomId,
@@ -162,7 +162,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// The same of a whole state, to be told and nothing else.
+    /// Withholds what erased users said in a whole state, which is then good for telling and nothing else.
     pub(super) async fn withhold_all(&self, room_id: &RoomId, reader: &UserId, mut state: State) -> Result<State> {
         if self.0.active.erasures.is_empty() {
             return Ok(state);

@@ -149,7 +149,7 @@ impl Rooms {
         self.read_page(reading, walk, None).await
     }
 
-    /// The same, of which something may have been read already.
+    /// The next page of a walk, of which something may have been read already.
     async fn read_page(&self, reading: &Reading, walk: &Walk<'_>, read: Option<Read>) -> Result<Page> {
         let (after, until) = walk.span(reading);
         if walk.limit == 0 {

@@ -121,7 +121,7 @@ impl IncomingRequest for DeleteGlobal {
     }
 }
 
-/// The same for a room.
+/// Deletes what a user has set for a room.
 struct DeleteOfRoom {
     user_id: OwnedUserId,
     room_id: OwnedRoomId,
