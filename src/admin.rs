@@ -1,94 +1,106 @@
-//! `hearth admin …`: what each command does and what the operator reads of it. What is asked for goes to standard output,
-//! everything else to standard error: which database it is, questions, and how far it has come.
+//! `hearth admin …`: what each command does and what the operator reads of it. What is asked for goes to standard
+//! output, everything else to standard error: which database it is, questions, and how far it has come.
+//!
+//! Commands that change something need no running server and disturb none: rows are changed in the server's database,
+//! in the same transactions as a request's, and running nodes are notified through it. A command that fails has changed
+//! nothing, and says so by its exit code.
 
+mod administration;
 mod departure;
+mod failure;
 mod lists;
 mod password;
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
+use futures_util::future::select_all;
 use ruma::OwnedUserId;
+use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::{
+    administration::{
+        AccountFilter, AccountSummary, Administration, ListedAccount, Noticed, SessionSummary, TokenSummary,
+    },
+    failure::Failure,
+};
 use self::{
     lists::{Line, render},
     password::Password,
 };
 use crate::{
-    app::{Administration, Taken, Who},
-    cause,
-    cli::{AdminCommand, CreateUser, EndSessions, ListUsers, ListedUsers, Listing, ResetPassword, SendNotice},
-    clock::Clock,
-    config::Config,
-    database::{self, Trouble},
+    config::{
+        Config,
+        cli::{AdminCommand, CreateUser, EndSessions, ListFormat, ListUsers, ListedUsers, ResetPassword, SendNotice},
+    },
     error::Error,
-    random::Random,
+    ground::{clock::Clock, random::Random},
+    node::database,
 };
 
-/// Why a command was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("{0}")]
-    Told(String),
-    /// Whoever read standard output has read enough.
-    #[error("standard output is closed")]
-    Unheard,
-}
-
-impl Failure {
-    fn new(message: impl Into<String>) -> Self {
-        Self::Told(message.into())
-    }
-}
-
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        Self::Told(trouble.to_string())
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Unheard,
-            _ => Self::Told(cause::in_words(&error)),
-        }
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Told(error.to_string())
-    }
-}
-
 /// What a command needs.
-struct Desk<'a> {
+struct AdminContext<'a> {
+    /// It says where the database is, and stands in messages about it.
     config: &'a Config,
+    /// On a database that has been found to be this server's.
     administration: Administration,
+    /// For passwords that are made up.
     random: Random,
 }
 
 /// Does what an operator asks for.
+///
+/// Fails where there is no database, where it is another server's, or of another release: only a start makes or
+/// migrates one.
 pub async fn run(config: &Config, command: AdminCommand) -> Result<(), Failure> {
     let db = database::open_existing(config).await?;
+    // Before anything is asked or changed: an operator with several servers sees which one it is.
     writeln!(io::stderr(), "Database: {} of the server {}", database::shown(config), config.server_name)?;
     let random = Random::system();
     let opened = Administration::open(config, db.clone(), Clock::system(), &random).await;
     let done = match opened {
-        Ok(administration) => Desk { config, administration, random }.carry_out(command).await,
+        Ok(administration) => {
+            unless_broken_off(AdminContext { config, administration, random }.carry_out(command)).await
+        }
         Err(error) => Err(database::explain(config, &error).into()),
     };
-    db.close().await;
+    // That waits for the database, which may be why it was broken off.
+    // A connection that is still at work goes with the process, and the database rolls back what it had begun.
+    if !matches!(done, Err(Failure::BrokenOff)) {
+        db.close().await;
+    }
     done
 }
 
+/// Waits until a command is done, or until somebody breaks it off, as with Ctrl-C. Then it is dropped before the
+/// process ends, and with it what it has changed about the terminal.
+async fn unless_broken_off(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    // Before the command begins: from here on a signal ends nothing by itself.
+    let mut signals = Vec::new();
+    for kind in [SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()] {
+        signals.push(signal(kind)?);
+    }
+    let broken_off = select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv())));
+    tokio::select! {
+        // A command that is done is done, even if it is broken off in the same moment.
+        biased;
+        done = command => return done,
+        _ = broken_off => {}
+    }
+    if io::stderr().is_terminal() {
+        // Behind the question that nobody answers.
+        writeln!(io::stderr())?;
+    }
+    Err(Failure::BrokenOff)
+}
+
+/// Standard output is flushed at once, so that a script that reads line by line has each when it is there.
 fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-impl Desk<'_> {
+impl AdminContext<'_> {
     async fn carry_out(&self, command: AdminCommand) -> Result<(), Failure> {
         use AdminCommand as Asked;
         match command {
@@ -100,7 +112,7 @@ impl Desk<'_> {
             Asked::UnmakeAdmin(account) => self.set_admin(&account.name, false).await,
             Asked::ListSessions(list) => {
                 let sessions = self.administration.list_sessions(&list.account.name).await;
-                Self::list(&sessions.map_err(self.broke())?, list.listing, "No sessions: they are logged in nowhere.")
+                Self::list(&sessions.map_err(self.explain())?, list.listing, "No sessions: they are logged in nowhere.")
             }
             Asked::EndSessions(end) => self.end_sessions(&end).await,
             Asked::LockAccount(account) => self.set_locked(&account.name, true).await,
@@ -110,19 +122,19 @@ impl Desk<'_> {
             Asked::DeactivateAccount(deactivate) => self.deactivate(&deactivate).await,
             Asked::CreateRegistrationToken(create) => {
                 let token = self.administration.create_registration_token(create.uses, create.expires_in).await;
-                say(&format!("{}\n", token.map_err(self.broke())?))
+                say(&format!("{}\n", token.map_err(self.explain())?))
             }
             Asked::ListRegistrationTokens(listing) => {
-                let tokens = self.administration.list_registration_tokens().await.map_err(self.broke())?;
+                let tokens = self.administration.list_registration_tokens().await.map_err(self.explain())?;
                 Self::list(&tokens, listing, "No tokens: `hearth admin create-registration-token` makes one.")
             }
             Asked::RevokeRegistrationToken(revoke) => {
-                self.administration.revoke_registration_token(&revoke.token).await.map_err(self.broke())?;
+                self.administration.revoke_registration_token(&revoke.token).await.map_err(self.explain())?;
                 say("Revoked: nobody else registers with it.\n")
             }
             Asked::SendNotice(notice) => self.send_notice(&notice).await,
             Asked::ListReports(list) => {
-                for report in self.administration.list_reports(list.limit).await.map_err(self.broke())? {
+                for report in self.administration.list_reports(list.limit).await.map_err(self.explain())? {
                     say(&format!("{}\n", serde_json::to_string(&report)?))?;
                 }
                 Ok(())
@@ -131,28 +143,31 @@ impl Desk<'_> {
     }
 
     /// In the operator's words.
-    fn broke(&self) -> impl Fn(Error) -> Failure {
+    fn explain(&self) -> impl Fn(Error) -> Failure {
         |error| database::explain(self.config, &error).into()
     }
 
     async fn create_user(&self, create: &CreateUser) -> Result<(), Failure> {
-        let password = Password::get(create.password, &self.random)?;
+        // Asked for first: an account without its password would be of no use.
+        let password = Password::get(create.password, &self.random).await?;
         let made = self.administration.create_user(&create.account.name, &password.text, create.admin).await;
+        // Only once it is made is the password shown, and nowhere else again.
         let role = if create.admin { "administrator" } else { "user" };
-        say(&format!("Made the {role} {}.\n{}", made.map_err(self.broke())?, password.shown()))
+        say(&format!("Made the {role} {}.\n{}", made.map_err(self.explain())?, password.shown()))
     }
 
     async fn list_users(&self, list: &ListUsers) -> Result<(), Failure> {
         let who = match list.who {
-            ListedUsers { admins: true, .. } => Who::Administrators,
-            ListedUsers { guests: true, .. } => Who::Guests,
-            ListedUsers { deactivated: true, .. } => Who::Deactivated,
-            ListedUsers { all: true, .. } => Who::Everybody,
-            _ => Who::Users,
+            ListedUsers { admins: true, .. } => AccountFilter::Administrators,
+            ListedUsers { guests: true, .. } => AccountFilter::Guests,
+            ListedUsers { deactivated: true, .. } => AccountFilter::Deactivated,
+            ListedUsers { all: true, .. } => AccountFilter::Everybody,
+            _ => AccountFilter::Users,
         };
+        // Page by page, so that the list of a large server begins at once and needs no memory.
         let mut last: Option<OwnedUserId> = None;
         loop {
-            let page = self.administration.list_users(who, last.as_deref()).await.map_err(self.broke())?;
+            let page = self.administration.list_users(who, last.as_deref()).await.map_err(self.explain())?;
             say(&render(&page, list.listing.json, last.is_none())?)?;
             let Some(end) = page.into_iter().next_back() else { break };
             last = Some(end.user_id);
@@ -163,7 +178,8 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn list<T: Line>(list: &[T], listing: Listing, none: &str) -> Result<(), Failure> {
+    /// Says a list that comes whole. That there is nothing goes to standard error, so that scripts read an empty list.
+    fn list<T: Line>(list: &[T], listing: ListFormat, none: &str) -> Result<(), Failure> {
         if list.is_empty() {
             writeln!(io::stderr(), "{none}")?;
         }
@@ -172,25 +188,27 @@ impl Desk<'_> {
 
     /// An account, as one line of JSON.
     async fn show_account(&self, name: &str) -> Result<(), Failure> {
-        let account = self.administration.show_account(name).await.map_err(self.broke())?;
+        let account = self.administration.show_account(name).await.map_err(self.explain())?;
         say(&format!("{}\n", serde_json::to_string(&account)?))
     }
 
     async fn reset_password(&self, reset: &ResetPassword) -> Result<(), Failure> {
         let name = &reset.account.name;
         // Nobody should type a password for an account that isn't there.
-        self.administration.show_account(name).await.map_err(self.broke())?;
-        let password = Password::get(reset.password, &self.random)?;
+        // The name may be wrong, too.
+        self.administration.show_account(name).await.map_err(self.explain())?;
+        let password = Password::get(reset.password, &self.random).await?;
         let done = self.administration.reset_password(name, &password.text, reset.keep_sessions).await;
-        let user_id = done.map_err(self.broke())?;
+        let user_id = done.map_err(self.explain())?;
+        // Before what is waited for: if that fails, the new password has been shown.
         say(&password.shown())?;
         let sessions = if reset.keep_sessions { "Their sessions go on." } else { "They are logged out everywhere." };
-        self.told(&user_id, &format!("{user_id} has a new password. {sessions}")).await
+        self.report_done(&user_id, &format!("{user_id} has a new password. {sessions}")).await
     }
 
     async fn set_admin(&self, name: &str, admin: bool) -> Result<(), Failure> {
-        let (user_id, changed) = self.administration.set_admin(name, admin).await.map_err(self.broke())?;
-        self.told(
+        let (user_id, changed) = self.administration.set_admin(name, admin).await.map_err(self.explain())?;
+        self.report_done(
             &user_id,
             &match (admin, changed) {
                 (true, true) => format!("{user_id} is an administrator now."),
@@ -204,34 +222,36 @@ impl Desk<'_> {
 
     async fn end_sessions(&self, end: &EndSessions) -> Result<(), Failure> {
         let done = self.administration.end_sessions(&end.account.name, end.device.as_deref()).await;
-        let (user_id, count) = done.map_err(self.broke())?;
+        let (user_id, count) = done.map_err(self.explain())?;
         let sessions = if count == 1 { "one session".to_owned() } else { format!("{count} sessions") };
-        self.told(&user_id, &format!("Ended {sessions} of {user_id}.")).await
+        self.report_done(&user_id, &format!("Ended {sessions} of {user_id}.")).await
     }
 
     async fn set_locked(&self, name: &str, locked: bool) -> Result<(), Failure> {
-        let user_id = self.administration.set_locked(name, locked).await.map_err(self.broke())?;
-        self.told(&user_id, &format!("{} {user_id}.", if locked { "Locked" } else { "Unlocked" })).await
+        let user_id = self.administration.set_locked(name, locked).await.map_err(self.explain())?;
+        self.report_done(&user_id, &format!("{} {user_id}.", if locked { "Locked" } else { "Unlocked" })).await
     }
 
     async fn set_suspended(&self, name: &str, suspended: bool) -> Result<(), Failure> {
-        let user_id = self.administration.set_suspended(name, suspended).await.map_err(self.broke())?;
+        let user_id = self.administration.set_suspended(name, suspended).await.map_err(self.explain())?;
         let done = if suspended { "Suspended" } else { "Ended the suspension of" };
-        self.told(&user_id, &format!("{done} {user_id}.")).await
+        self.report_done(&user_id, &format!("{done} {user_id}.")).await
     }
 
     /// Says what was done to an account, and whether running servers go by it already.
-    async fn told(&self, user_id: &OwnedUserId, done: &str) -> Result<(), Failure> {
-        let taken = match self.administration.until_taken(user_id).await.map_err(self.broke())? {
-            Taken::Everywhere => "Every running server goes by it.",
-            Taken::NotYet => "No server runs, or it has not noticed yet: it will, at the latest with its next start.",
+    async fn report_done(&self, user_id: &OwnedUserId, done: &str) -> Result<(), Failure> {
+        // What is done is done: only whether nodes have noticed is waited for, and that not for long.
+        let taken = match self.administration.until_noticed(user_id).await.map_err(self.explain())? {
+            Noticed::Everywhere => "Every running server goes by it.",
+            Noticed::NotYet => "No server runs, or it has not noticed yet: it will, at the latest with its next start.",
         };
         say(&format!("{done} {taken}\n"))
     }
 
     async fn send_notice(&self, notice: &SendNotice) -> Result<(), Failure> {
+        // Nothing is sent from here: that would take the log, which only a node writes.
         let sent = self.administration.send_notice(notice.name.as_deref(), &notice.text).await;
-        let count = sent.map_err(self.broke())?;
+        let count = sent.map_err(self.explain())?;
         let whom = if count == 1 { "one user".to_owned() } else { format!("{count} users") };
         say(&format!("The notice to {whom} is on its way: a running server sends it within seconds.\n"))
     }

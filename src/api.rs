@@ -1,54 +1,75 @@
 //! The HTTP API: parse → one domain call → reply. Nothing here decides anything.
+//!
+//! The way of a request: `route.rs` (is the node fit to answer, does the request belong on another one), `extract.rs`
+//! (head, body, proof, parse, rate limit), then the handler in the file of its section. Who may call what stands in
+//! `policy.rs` alone. A handler that needs more than a few lines of its own needs a function in a layer below.
 
 pub(crate) mod auth;
 mod body;
 mod client;
 pub(crate) mod content;
 pub(crate) mod delay;
+pub(crate) mod endpoint;
 pub(crate) mod error;
 pub(crate) mod extract;
 mod federation;
 pub(crate) mod forward;
 mod front_page;
-mod guest;
 mod health;
 pub(crate) mod in_room;
 pub(crate) mod interactive;
 pub(crate) mod json;
 pub(crate) mod own;
 mod page;
-pub(crate) mod restriction;
+mod policy;
+mod read;
 pub(crate) mod route;
+pub(crate) mod suspension;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use axum::{Router, middleware};
+use axum::Router;
 use http::{HeaderName, Method, StatusCode, header};
 use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
 
-use self::error::ApiError;
+use self::{error::ApiError, route::Endpoints};
 use crate::app::App;
 
 /// For how long a browser need not ask again whether it may ask. None believes it for longer than this.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Everything that the server answers.
+///
+/// The CORS layer stands around all of it and answers OPTIONS by itself, so a preflight is neither routed nor
+/// authenticated. Errors pass through it too: without its headers a browser hides from a client why it was refused.
 pub fn router(app: App) -> Router {
-    let forward = middleware::from_fn_with_state(app.clone(), forward::forward);
-    let router = health::routes(federation::routes(client::routes(Router::new()).layer(forward)));
-    front_page::routes(router)
+    endpoints()
+        .into_router()
         .fallback(unrecognized)
         .method_not_allowed_fallback(wrong_method)
         .layer(cors())
         .with_state(app)
 }
 
+/// Every endpoint there is.
+///
+/// They are a value before they become a router, so that tests can walk over what is known of each.
+fn endpoints() -> Endpoints {
+    front_page::routes(health::routes(federation::routes(client::routes(Endpoints::default()))))
+}
+
+/// 404 with `M_UNRECOGNIZED`, from which clients learn that a server lacks an endpoint.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>
 async fn unrecognized() -> ApiError {
     let message = "There is no such endpoint on this server: check the path and its version".to_owned();
     ApiError::Status(StatusCode::NOT_FOUND, ErrorKind::Unrecognized, message)
 }
 
+/// 405 with `M_UNRECOGNIZED`: the path is there, the method is not.
 async fn wrong_method() -> ApiError {
     let message = "This endpoint is called with another method".to_owned();
     ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Unrecognized, message)
@@ -57,6 +78,8 @@ async fn wrong_method() -> ApiError {
 /// Clients that run in a browser call from other origins.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients>
+///
+/// Any origin may call, because no request is authenticated by a cookie: a foreign page has no access token to send.
 fn cors() -> CorsLayer {
     let headers = [HeaderName::from_static("x-requested-with"), header::CONTENT_TYPE, header::AUTHORIZATION];
     CorsLayer::new()

@@ -4,8 +4,16 @@
 //! Each key is written down three times, and tests hold the three together: the structs here (what the
 //! code reads, and the defaults), the list in `config/key.rs` (what a value must look like), and the
 //! example file (why one would change it).
+//!
+//! Units are part of a key's name where its value has one: `…_seconds`, `…_megabytes`, `per_second`. Whatever a section
+//! holds is decided at start; nothing is read again while the server runs but the files that `[tls]` names.
+//!
+//! A change of the configuration takes a restart, and nodes of one database may differ in it: what has to be the same
+//! on all of them (the server's name, its key) is in the database.
 
 mod address;
+pub mod cli;
+pub(crate) mod discovery;
 mod injected;
 mod key;
 mod mail;
@@ -16,6 +24,8 @@ mod secret;
 mod shown;
 mod similar;
 mod source;
+pub(crate) mod terms;
+pub(crate) mod turn;
 mod url;
 
 #[cfg(test)]
@@ -31,13 +41,13 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    address::{Listen, Network},
+    address::{IpBlock, ListenAddress},
     injected::is_injected,
     mail::{HostName, MailEncryption, MailFrom},
     problem::{ConfigError, Problem},
     public_key::PublicKey,
     secret::{Secret, SecretUrl},
-    shown::Origins,
+    shown::ValueSources,
     source::environment,
     url::{DatabaseUrl, HttpUrl, IdentityServerUrl, RedisUrl, TurnUri},
 };
@@ -45,71 +55,91 @@ pub use self::{
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Config {
+    /// In small letters. It is part of every user id and is written down by the first start: another one is refused
+    /// later.
     pub server_name: OwnedServerName,
+    /// Relative to the folder in which the process is started. Made if it is missing.
     pub data_dir: PathBuf,
-    pub listen: Vec<Listen>,
-    pub trusted_proxies: Vec<Network>,
-    pub tls: Tls,
-    pub database: Database,
-    pub redis: Redis,
-    pub cluster: Cluster,
-    pub registration: Registration,
-    pub passwords: Passwords,
-    pub mail: Mail,
-    pub identity: Identity,
-    pub rate_limits: RateLimits,
-    pub rooms: Rooms,
-    pub presence: Presence,
-    pub user_directory: UserDirectory,
-    pub turn: Turn,
-    pub server_notices: ServerNotices,
-    pub rtc: Rtc,
-    pub delayed_events: DelayedEvents,
-    pub federation: Federation,
-    pub well_known: WellKnown,
-    pub log: Log,
-    pub metrics: Metrics,
-    pub timeouts: Timeouts,
+    /// At least one, and no two that overlap with each other or with `metrics.listen`.
+    pub listen: Vec<ListenAddress>,
+    /// From which `X-Forwarded-For` is believed. Empty by default: anybody can write that header.
+    pub trusted_proxies: Vec<IpBlock>,
+    pub tls: TlsConfig,
+    pub database: DatabaseConfig,
+    pub redis: RedisConfig,
+    pub cluster: ClusterConfig,
+    pub registration: RegistrationConfig,
+    pub passwords: PasswordsConfig,
+    pub mail: MailConfig,
+    pub identity: IdentityConfig,
+    pub rate_limits: RateLimitsConfig,
+    pub rooms: RoomsConfig,
+    pub presence: PresenceConfig,
+    pub user_directory: UserDirectoryConfig,
+    pub turn: TurnConfig,
+    pub server_notices: ServerNoticesConfig,
+    pub rtc: RtcConfig,
+    pub delayed_events: DelayedEventsConfig,
+    pub federation: FederationConfig,
+    pub well_known: WellKnownConfig,
+    pub log: LogConfig,
+    pub metrics: MetricsConfig,
+    pub timeouts: TimeoutsConfig,
 }
 
 /// The certificate of the `tls:` listeners: PEM files.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Tls {
+pub struct TlsConfig {
+    /// The whole chain, the server's own certificate first. Both files or neither.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
 }
 
+/// Where everything is kept. Without a URL it is a file in `data_dir`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Database {
+pub struct DatabaseConfig {
     pub url: Option<DatabaseUrl>,
+    /// Connections to PostgreSQL of this node at most, beside the one that is kept for heartbeats: all nodes together
+    /// have to stay below the server's own limit. SQLite has one connection that writes and four that read, whatever is
+    /// said here. From 1 to 1,000.
     pub max_connections: u32,
 }
 
+/// What several nodes may have in common beside the database. Nothing correct depends on it: without it, nodes look for
+/// each other's batches in the database instead of being woken.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Redis {
+pub struct RedisConfig {
     pub url: Option<RedisUrl>,
 }
 
-/// What the nodes of one database tell each other.
+/// How the nodes of one database reach each other.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Cluster {
+pub struct ClusterConfig {
+    /// The URL under which the other nodes forward requests to this one. Where it is not set, it is found out from the
+    /// listeners at start.
     pub advertise: Option<HttpUrl>,
 }
 
+/// Who may register, and what they have to show.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Registration {
+pub struct RegistrationConfig {
     pub mode: RegistrationMode,
+    /// Whether anybody may have an account without a password, which can do little.
     pub guests: bool,
+    /// Whether an account needs an e-mail address that was proved, which takes a mail server.
     pub require_email: bool,
+    /// Whoever knows it may register accounts, administrators included, whatever `mode` says.
     pub shared_secret: Option<Secret>,
-    pub terms: Vec<Policy>,
+    pub terms: Vec<TermsPolicy>,
 }
 
 /// A document that whoever registers has to accept
 /// (<https://spec.matrix.org/v1.19/client-server-api/#terms-of-service-at-registration>).
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Policy {
+pub struct TermsPolicy {
+    /// Letters, digits and `-._~`, at most 255 of them, as the version. Each identifier is there once.
     pub id: String,
+    /// Whoever has accepted another version is not asked again: only who registers is.
     pub version: String,
     /// By language, such as `en` or `pt-BR`.
     #[serde(flatten)]
@@ -121,12 +151,14 @@ pub struct Policy {
 #[serde(deny_unknown_fields)]
 pub struct Translation {
     pub name: String,
+    /// `https://` or `http://`, for people to open.
     pub url: String,
 }
 
+/// What a password has to be like, where somebody sets one. Those that are there already stay.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Passwords {
-    /// In characters.
+pub struct PasswordsConfig {
+    /// In characters. From 1 to 128.
     pub min_length: u32,
 }
 
@@ -145,71 +177,96 @@ pub enum RegistrationMode {
 
 /// The mail server that takes this server's mails. Without one there are none.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Mail {
+pub struct MailConfig {
     pub host: Option<HostName>,
+    /// None for the usual port of the encryption.
     pub port: Option<u16>,
     pub encryption: MailEncryption,
+    /// With a password or not at all.
     pub username: Option<String>,
     pub password: Option<Secret>,
     pub from: Option<MailFrom>,
+    /// Hosts, with their port where it is not the usual one, to which a client may have people sent on who have
+    /// confirmed an address. Any other page could pretend to be a login.
     pub next_link_hosts: Vec<String>,
 }
 
 /// The identity servers that may be asked
 /// (<https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>).
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Identity {
+pub struct IdentityConfig {
     pub servers: Vec<IdentityServerUrl>,
 }
 
+/// How often something may be done, each by a bucket of its own: for a user, an address or an e-mail address.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct RateLimits {
+pub struct RateLimitsConfig {
+    /// Without it no act is counted, whoever does it.
     pub enabled: bool,
+    /// Users whose acts are not counted, such as a bot that speaks in many rooms. What is counted for an address is
+    /// counted for them too.
     pub exempt_users: Vec<OwnedUserId>,
-    pub login: RateLimit,
-    pub registration: RateLimit,
-    pub message: RateLimit,
-    pub join: RateLimit,
+    /// For an address and for the account that is tried, and for mails that are asked for. Registration is for an
+    /// address alone.
+    pub login: RateLimitConfig,
+    pub registration: RateLimitConfig,
+    /// For a user, as joining is.
+    pub message: RateLimitConfig,
+    pub join: RateLimitConfig,
 }
 
 /// A bucket of `burst` acts that refills by `per_second` a second.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-pub struct RateLimit {
+pub struct RateLimitConfig {
+    /// Above 0.
     pub per_second: f64,
+    /// From 1 to 1,000,000.
     pub burst: u32,
 }
 
+/// What new rooms are, and how much of the rooms in use is kept at hand.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Rooms {
+pub struct RoomsConfig {
+    /// One of those that this server can create, 6 to 12.
     #[serde(with = "room_version")]
     pub default_version: RoomVersionId,
+    /// How much memory the rooms in use may take, in MiB and about: rooms that a request holds are kept beyond that.
+    pub cache_megabytes: u32,
 }
 
+/// Whether users see who of the others is there. Without it everybody is offline to everybody.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Presence {
+pub struct PresenceConfig {
     pub enabled: bool,
 }
 
+/// Whom users find when they search for people. By default those with whom they share a room, or who are in a room that
+/// anybody can enter or read.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct UserDirectory {
+pub struct UserDirectoryConfig {
     /// Whether everybody finds all users of this server.
     pub search_all: bool,
 }
 
 /// The TURN server through which calls go that find no direct way.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Turn {
+pub struct TurnConfig {
+    /// Handed to clients as they are. Without a secret none are.
     pub uris: Vec<TurnUri>,
     pub shared_secret: Option<Secret>,
+    /// For how long credentials for it are good. A call that lasts longer needs new ones. From 60 to 2,592,000, which
+    /// is 30 days.
     pub lifetime_seconds: u64,
 }
 
 /// The user in whose name the server speaks to its users
 /// (<https://spec.matrix.org/v1.19/client-server-api/#server-notices>).
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct ServerNotices {
+pub struct ServerNoticesConfig {
+    /// None for a server that sends no notices. Of [`is_localpart`]'s characters.
     pub localpart: Option<String>,
     pub name: String,
+    /// `mxc://…`.
     pub avatar_url: Option<String>,
 }
 
@@ -222,32 +279,40 @@ pub fn is_localpart(text: &str) -> bool {
 
 /// What carries the calls of many.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Rtc {
+pub struct RtcConfig {
+    /// Best first, handed to clients as they are.
     pub transports: Vec<RtcTransport>,
 }
 
+/// Events that users have sent later: how much later at most, and how many each of them may have scheduled; 0 switches
+/// them off.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct DelayedEvents {
+pub struct DelayedEventsConfig {
+    /// From 1 to 31,536,000, which is a year.
     pub max_delay_seconds: u64,
+    /// From 0 to 10,000.
     pub max_scheduled: u32,
 }
 
+/// Whether the server talks to others. It does not yet, whatever is said here, and warns who switches it on.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Federation {
+pub struct FederationConfig {
     pub enabled: bool,
 }
 
 /// What `/.well-known/matrix/…` answers
 /// (<https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>).
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct WellKnown {
+pub struct WellKnownConfig {
+    /// Where clients find the API, and the base of links in mails. None for `https://` and the server's name.
     pub client_base_url: Option<HttpUrl>,
-    pub support: Support,
+    pub support: SupportConfig,
     pub policy_server: PolicyServer,
 }
 
+/// Whom users turn to who need help with this server.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Support {
+pub struct SupportConfig {
     pub page: Option<HttpUrl>,
     pub contacts: Vec<Contact>,
 }
@@ -256,6 +321,7 @@ pub struct Support {
 /// (<https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixpolicy_server>).
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct PolicyServer {
+    /// With which others check what that server has signed. None where there is none at this name.
     pub ed25519: Option<PublicKey>,
 }
 
@@ -265,18 +331,22 @@ pub struct PolicyServer {
 #[serde(deny_unknown_fields)]
 pub struct Contact {
     pub role: ContactRole,
+    /// This or an e-mail address, or both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matrix_id: Option<OwnedUserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email_address: Option<String>,
 }
 
+/// What of the log is written, and how.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Log {
+pub struct LogConfig {
+    /// A filter as `tracing` knows it: `info`, or `info,hearth::room=debug`.
     pub level: String,
     pub format: LogFormat,
 }
 
+/// How a line of the log is written: for people, or as a JSON object for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -285,13 +355,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where Prometheus reads the metrics, on a listener of its own: clients have no business there.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Metrics {
-    pub listen: Option<Listen>,
+pub struct MetricsConfig {
+    /// None for no metrics. Whoever reaches it may read them.
+    pub listen: Option<ListenAddress>,
 }
 
+/// How the server stops: for so long it is still served but reports that it is leaving, then requests in flight have so
+/// long to finish.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Timeouts {
+pub struct TimeoutsConfig {
+    /// Both from 0 to 3,600. With 0 nothing is waited for.
     pub shutdown_notice_seconds: u64,
     pub shutdown_seconds: u64,
 }
@@ -301,42 +376,49 @@ impl Default for Config {
         Self {
             server_name: owned_server_name!("localhost"),
             data_dir: PathBuf::from("./hearth-data"),
-            listen: vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 8008).into())],
+            listen: vec![ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 8008).into())],
             trusted_proxies: Vec::new(),
-            tls: Tls::default(),
-            database: Database { url: None, max_connections: 16 },
-            redis: Redis::default(),
-            cluster: Cluster::default(),
-            registration: Registration::default(),
-            passwords: Passwords { min_length: 8 },
-            mail: Mail::default(),
-            identity: Identity::default(),
-            rate_limits: RateLimits::default(),
-            rooms: Rooms { default_version: RoomVersionId::V12 },
-            presence: Presence { enabled: true },
-            user_directory: UserDirectory::default(),
-            turn: Turn { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
-            server_notices: ServerNotices { localpart: None, name: "Server notices".to_owned(), avatar_url: None },
-            rtc: Rtc::default(),
-            delayed_events: DelayedEvents { max_delay_seconds: 86_400, max_scheduled: 100 },
-            federation: Federation { enabled: false },
-            well_known: WellKnown::default(),
-            log: Log { level: "info".to_owned(), format: LogFormat::Human },
-            metrics: Metrics::default(),
-            timeouts: Timeouts { shutdown_notice_seconds: 0, shutdown_seconds: 10 },
+            tls: TlsConfig::default(),
+            // Statements are short: more connections than the database has processors mostly wait there.
+            database: DatabaseConfig { url: None, max_connections: 16 },
+            redis: RedisConfig::default(),
+            cluster: ClusterConfig::default(),
+            registration: RegistrationConfig::default(),
+            passwords: PasswordsConfig { min_length: 8 },
+            mail: MailConfig::default(),
+            identity: IdentityConfig::default(),
+            rate_limits: RateLimitsConfig::default(),
+            rooms: RoomsConfig { default_version: RoomVersionId::V12, cache_megabytes: 256 },
+            presence: PresenceConfig { enabled: true },
+            user_directory: UserDirectoryConfig::default(),
+            turn: TurnConfig { uris: Vec::new(), shared_secret: None, lifetime_seconds: 86_400 },
+            server_notices: ServerNoticesConfig {
+                localpart: None,
+                name: "Server notices".to_owned(),
+                avatar_url: None,
+            },
+            rtc: RtcConfig::default(),
+            delayed_events: DelayedEventsConfig { max_delay_seconds: 86_400, max_scheduled: 100 },
+            federation: FederationConfig { enabled: false },
+            well_known: WellKnownConfig::default(),
+            log: LogConfig { level: "info".to_owned(), format: LogFormat::Human },
+            metrics: MetricsConfig::default(),
+            timeouts: TimeoutsConfig { shutdown_notice_seconds: 0, shutdown_seconds: 10 },
         }
     }
 }
 
-impl Default for RateLimits {
+impl Default for RateLimitsConfig {
     fn default() -> Self {
         Self {
             enabled: true,
             exempt_users: Vec::new(),
-            login: RateLimit { per_second: 0.2, burst: 10 },
-            registration: RateLimit { per_second: 0.1, burst: 5 },
-            message: RateLimit { per_second: 10.0, burst: 50 },
-            join: RateLimit { per_second: 1.0, burst: 20 },
+            // Few guesses at a password in a minute, and enough for a family behind one address.
+            login: RateLimitConfig { per_second: 0.2, burst: 10 },
+            registration: RateLimitConfig { per_second: 0.1, burst: 5 },
+            // More than anybody types; clients that send what they queued while they were offline come in bursts.
+            message: RateLimitConfig { per_second: 10.0, burst: 50 },
+            join: RateLimitConfig { per_second: 1.0, burst: 20 },
         }
     }
 }
@@ -348,13 +430,14 @@ impl Config {
         self.database.url.clone().unwrap_or_else(embedded)
     }
 
-    /// The user in whose name the server speaks to its users.
+    /// The user in whose name the server speaks to its users. None where no notices are sent. The name was checked when
+    /// the configuration was read.
     pub fn notices_sender(&self) -> Option<OwnedUserId> {
         let localpart = self.server_notices.localpart.as_ref()?;
         OwnedUserId::try_from(format!("@{localpart}:{}", self.server_name)).ok()
     }
 
-    /// Where clients and their users reach this server.
+    /// Where clients and their users reach this server. Without a trailing slash.
     pub fn public_base_url(&self) -> String {
         let configured = self.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned());
         configured.unwrap_or_else(|| format!("https://{}", self.server_name))
@@ -370,11 +453,13 @@ impl Config {
         Duration::from_secs(self.timeouts.shutdown_seconds)
     }
 
-    /// The effective configuration as a file, its secrets masked.
+    /// The effective configuration as a file, its secrets masked. It can't be used as it is where something in it was
+    /// masked.
     pub fn to_masked_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(&self.with_database_url())
     }
 
+    /// With the URL that is in effect, so that whoever reads it finds the file too that nobody has set.
     fn with_database_url(&self) -> Self {
         let mut effective = self.clone();
         effective.database.url = Some(self.database_url());
@@ -424,7 +509,8 @@ impl Config {
         warnings
     }
 
-    /// What each key allows but their combination does not.
+    /// What each key allows but their combination does not. Here and not in [`Self::warnings`] is what would fail, or
+    /// do something else than is written.
     fn contradictions(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let complete = self.tls.certificate.is_some() && self.tls.key.is_some();
@@ -486,6 +572,6 @@ impl Config {
 
     /// Whether any listener needs the certificate.
     pub fn speaks_tls(&self) -> bool {
-        self.listen.iter().chain(&self.metrics.listen).any(|listen| matches!(listen, Listen::Tls(_)))
+        self.listen.iter().chain(&self.metrics.listen).any(|listen| matches!(listen, ListenAddress::Tls(_)))
     }
 }

@@ -1,7 +1,9 @@
 //! What can go wrong below the API: a refusal that the caller should read, or something that broke.
 //!
-//! A refusal carries the specification's error code, without HTTP; `api/error.rs` alone turns it into a
-//! status. What broke is logged there and told to nobody.
+//! A refusal carries the specification's error code, without HTTP; `api/error.rs` alone turns it into a status. What
+//! broke is logged there, and its caller learns no more than that something did.
+//!
+//! Absence is no error: what may be missing is an `Option`, and only who needs it makes a refusal of that.
 
 use std::time::Duration;
 
@@ -9,16 +11,19 @@ use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter};
 
 use crate::{
     db::{DbError, MigrateError},
-    position::InvalidToken,
+    ground::position::InvalidToken,
 };
 
+/// With this module's error unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller asked for something that isn't allowed or isn't there. The message tells what to do.
+    /// The caller asked for something that isn't allowed or isn't there. The message says what to do.
     #[error("{message}")]
     Refused { kind: ErrorKind, message: String },
+    /// The database failed. Whether the caller may try again, [`DbError::is_unavailable`] says.
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]
@@ -30,6 +35,9 @@ pub enum Error {
     /// The database can't say whether a write took place, or can't be reached: the caller may try again.
     #[error("{0}")]
     Unavailable(String),
+    /// What was to be replaced has changed since it was read, and nothing was written: read it again and build on that.
+    #[error("somebody else changed it at the same moment")]
+    Conflict,
     /// Something that must not happen.
     #[error("{0}")]
     Broken(String),
@@ -47,22 +55,27 @@ pub fn kind_of(errcode: &str) -> ErrorKind {
 }
 
 impl Error {
+    /// A refusal. The message is for the person at the client: what is wrong, and what they can do.
     pub fn refused(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self::Refused { kind, message: message.into() }
     }
 
+    /// `M_FORBIDDEN`, also where to say that something is there would say too much.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::refused(ErrorKind::Forbidden, message)
     }
 
+    /// `M_NOT_FOUND`.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::refused(ErrorKind::NotFound, message)
     }
 
+    /// `M_INVALID_PARAM`: the request can be read, and one of its values can't be.
     pub fn invalid_param(message: impl Into<String>) -> Self {
         Self::refused(ErrorKind::InvalidParam, message)
     }
 
+    /// `M_BAD_JSON`: the body is JSON of another shape than the endpoint's.
     pub fn bad_json(message: impl Into<String>) -> Self {
         Self::refused(ErrorKind::BadJson, message)
     }
@@ -80,6 +93,7 @@ impl Error {
         Self::refused(kind_of(errcode), message)
     }
 
+    /// Nothing that a caller could do better. It is logged, and answered without what it says.
     pub fn broken(what: impl std::fmt::Display) -> Self {
         Self::Broken(what.to_string())
     }

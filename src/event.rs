@@ -5,6 +5,7 @@
 mod client;
 mod content;
 mod draft;
+pub mod fact;
 mod key;
 mod pdu;
 mod relation;
@@ -16,10 +17,10 @@ mod tests;
 pub use self::{
     client::{ClientFormat, client_event, stripped_state},
     content::{Content, ContentError, content, parse_content},
-    draft::{Draft, DraftError, Place},
+    draft::{Draft, DraftError, GraphPlace},
     key::{SigningKey, SigningKeyError},
     pdu::{Pdu, PduError, Standing},
     relation::Relation,
     relation_filter::{ChildFilter, RelationFilter},
-    stored::{Logged, StateChange, Stored, Transaction},
+    stored::{Logged, NoticeFrom, StateChange, Stored, Transaction, TransactionOrigin},
 };

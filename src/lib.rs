@@ -1,60 +1,24 @@
-//! Hearth, a Matrix homeserver. `ARCHITECTURE.md` draws the house.
+//! Hearth, a Matrix homeserver. `ARCHITECTURE.md` draws its layers.
+//!
+//! The library is all of the server; `main.rs` only starts it. Public is what the program and the integration tests
+//! use.
 
-mod account;
-pub mod account_data;
 pub mod admin;
 pub mod api;
 pub mod app;
-pub mod cause;
-pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod data_folder;
-pub mod database;
 pub mod db;
-mod delayed_event;
-mod device;
-mod directory;
-mod discovery;
-mod errand;
+pub mod edge;
+pub mod ephemeral;
 pub mod error;
 pub mod event;
-pub mod fact;
-mod filter;
-mod http_client;
-mod hub;
-mod identity;
+pub mod ground;
 pub mod log;
-mod mail;
-pub mod metrics;
-mod node;
-mod notice;
-pub mod position;
-pub mod presence;
-mod profile;
-pub mod random;
-mod rate_limit;
-pub mod receipt;
-pub mod report;
+pub mod node;
+pub mod people;
+pub mod reader;
 pub mod room;
-pub mod room_version;
-mod search;
-pub mod serve;
-pub mod server_name;
-pub mod signing;
 mod store;
-mod sync;
-pub mod tasks;
-pub mod telemetry;
-mod terms;
 #[cfg(test)]
 mod testing;
-mod third_party_invite;
-mod threepid;
-mod turn;
-pub mod typing;
-mod uia;
-pub mod unread;
-mod upkeep;
-mod user_directory;
-mod words;
+mod worker;

@@ -1,4 +1,11 @@
 //! The process: arguments, configuration, server.
+//!
+//! Order of a start: signals are caught, addresses bound, the database opened and migrated, the layers started, and
+//! only then connections taken. Whatever fails before that ends the process with one message. Stopping goes the other
+//! way: requests, tasks, database.
+//!
+//! Exit codes: 0 for a stop that was asked for, 1 for a failure, 2 for arguments that are wrong or where standard error
+//! can't be written to.
 
 use std::{
     io::{self, Write as _},
@@ -10,19 +17,27 @@ use hearth::{
     admin::{self, Failure},
     api,
     app::App,
-    cause,
-    cli::{self, Cli, Command},
-    clock::Clock,
-    config::{self, Config, LogFormat, Origins, RegistrationMode},
-    data_folder, database, db,
-    metrics::Metrics,
-    random::Random,
-    serve::{self, Listeners},
-    server_name,
-    tasks::{Reason, Tasks},
-    telemetry,
+    config::{
+        self, Config, LogFormat, RegistrationMode, ValueSources,
+        cli::{self, Cli, Command},
+    },
+    db,
+    edge::{
+        metrics::Metrics,
+        serve::{self, Listeners},
+        telemetry,
+    },
+    ground::{
+        cause,
+        clock::Clock,
+        data_folder,
+        random::Random,
+        tasks::{Reason, Tasks},
+    },
+    node::{database, server_name},
 };
 
+/// Many small pieces come and go on many threads, which is what this allocator is good at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -31,22 +46,26 @@ const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the database may take to give up what a start has begun that was broken off.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Whatever fails is said on standard error: standard output is for what a command is asked for.
 fn main() -> ExitCode {
     match run(&Cli::from_arguments()) {
         Ok(code) => code,
         Err(error) => {
             // Each error says its cause itself: a chain of them would say it again.
-            let told = match error.downcast_ref::<io::Error>() {
+            let printed = match error.downcast_ref::<io::Error>() {
                 Some(error) => writeln!(io::stderr(), "hearth: {}", cause::in_words(error)),
                 None => writeln!(io::stderr(), "hearth: {error}"),
             };
-            if told.is_ok() { ExitCode::FAILURE } else { ExitCode::from(2) }
+            // Without standard error nobody has read why, so the exit code has to say it.
+            if printed.is_ok() { ExitCode::FAILURE } else { ExitCode::from(2) }
         }
     }
 }
 
+/// Chooses what to do. Only the server writes a log; commands speak to whoever runs them.
 #[tokio::main]
 async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    // Not before it is needed: `completions` and `--help` work without a configuration.
     let load = || Config::load(cli.config.as_deref(), config::environment());
     match cli.chosen() {
         Command::Serve => {
@@ -60,7 +79,8 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Admin(command) => match admin::run(&load()?, command).await {
-            Ok(()) | Err(Failure::Unheard) => Ok(ExitCode::SUCCESS),
+            // Whoever reads the beginning of a list has got what they wanted.
+            Ok(()) | Err(Failure::OutputClosed) => Ok(ExitCode::SUCCESS),
             Err(failure) => Err(failure.into()),
         },
         Command::Completions { shell } => {
@@ -71,12 +91,14 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints the configuration in effect, and tries what it names.
-async fn check(config: &Config, origins: &Origins, database: bool) -> anyhow::Result<()> {
+async fn check(config: &Config, origins: &ValueSources, database: bool) -> anyhow::Result<()> {
+    // Warnings first, so that they stand above what may be long.
     for warning in config.warnings() {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
     write!(io::stdout(), "{}", config.to_explained_toml(origins)?)?;
     let mut problems = Vec::new();
+    // A certificate that is wrong is an error only where it would be used.
     match serve::check_certificate(config) {
         Ok(()) => {}
         Err(problem) if config.speaks_tls() => problems.push(problem.to_string()),
@@ -85,6 +107,7 @@ async fn check(config: &Config, origins: &Origins, database: bool) -> anyhow::Re
     if database && let Err(problem) = check_database(config).await {
         problems.push(format!("{problem:#}"));
     }
+    // All of them at once: nobody wants to start again for each.
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
     writeln!(io::stdout(), "\n# OK")?;
     Ok(())
@@ -100,6 +123,7 @@ async fn check_database(config: &Config) -> anyhow::Result<()> {
     let db = database::open_existing(config).await?;
     let explain = |error| database::explain(config, &error);
     server_name::check(&db, &config.server_name).await.map_err(explain)?;
+    // In a transaction that is rolled back.
     let pending = db.try_migrate().await.map_err(|error| explain(error.into()))?;
     let engine = db.engine();
     if pending.is_empty() {
@@ -119,6 +143,7 @@ async fn check_database(config: &Config) -> anyhow::Result<()> {
 async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
     let (database, server_name) = (database::shown(&config), &config.server_name);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(cli), database, %server_name, "starting");
+    // Before any connection: each takes a file.
     serve::raise_open_files();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
@@ -130,6 +155,7 @@ async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
             ExitCode::FAILURE
         }
     };
+    // The last line, so that a log that ends otherwise was cut off.
     tracing::info!("stopped");
     code
 }
@@ -143,9 +169,12 @@ fn sources(cli: &Cli) -> String {
     [file].into_iter().chain(variables).collect::<Vec<_>>().join(", ")
 }
 
+/// Starts the server, serves until it is to stop, and stops it in the order in which nothing is lost.
 async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let (tasks, metrics, random) = (Tasks::new(), Metrics::new(), Random::system());
+    // First of all: a start that takes long can be broken off.
     serve::stop_on_signals(&tasks, config.shutdown_notice())?;
+    // Before the database is touched, so that a second process on this machine ends here.
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
     let opening = async { anyhow::Ok(database::open(&config).await?) };
@@ -154,6 +183,7 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let mut config = config;
+    // Where the operator does not say how other nodes reach this one, it is by the address that leads to the database.
     if config.cluster.advertise.is_none() {
         let database = db::find_host(&config.database_url().to_connect());
         let reachable = listeners.find_reachable(database.as_ref().map(|(host, port)| (host.as_str(), *port)));
@@ -176,24 +206,27 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
     welcome(cli, &app, &listeners.urls()).await?;
 
     let router = serve::layer(api::router(app.clone()), &metrics, &random);
+    // Both at once: metrics are answered for as long as requests are.
     tokio::join!(listeners.serve(router, &tasks), metrics_listener.serve(metrics.router(), &tasks));
 
     // The log's committer ends when nobody can write any more.
     drop(app);
     let ended = end(&tasks).await;
+    // Last, since tasks write until they end.
     db.close().await;
     ended
 }
 
-/// What comes of a step of the start; nothing where the server is told to stop before.
+/// What comes of a step of the start; nothing where the server is to stop before.
 async fn unless_stopped<T>(tasks: &Tasks, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Option<T>> {
+    // A transaction that a dropped step had open is rolled back.
     tokio::select! {
         done = step => done.map(Some),
         () = tasks.shutdown().started() => Ok(None),
     }
 }
 
-/// Waits for the tasks, and tells whether it was an end as it should be.
+/// Waits for the tasks. An error where the server did not end because somebody asked for it.
 async fn end(tasks: &Tasks) -> anyhow::Result<()> {
     for task in tasks.join_all(TASKS_PATIENCE).await {
         tracing::warn!(%task, "a task did not end in time and was cut off");
@@ -204,7 +237,7 @@ async fn end(tasks: &Tasks) -> anyhow::Result<()> {
     }
 }
 
-/// Tells somebody who has just started a new server how to go on.
+/// Shows somebody who has just started a new server how to go on.
 async fn welcome(cli: &Cli, app: &App, urls: &[String]) -> anyhow::Result<()> {
     if app.has_accounts().await.map_err(|error| database::explain(&app.config, &error))? {
         return Ok(());
@@ -218,6 +251,7 @@ async fn welcome(cli: &Cli, app: &App, urls: &[String]) -> anyhow::Result<()> {
     };
     let file = cli.config.as_ref().map(|path| format!(" --config {}", path.display())).unwrap_or_default();
     let make = format!("hearth{file} admin create-user --admin alice");
+    // One entry, because whoever reads the log as JSON reads no text beside it.
     if app.config.log.format == LogFormat::Json {
         let first = format!("Make the first account: {make} (with the same HEARTH_ variables as this server)");
         tracing::info!(server_name = %name, url, first, then = join, "welcome: this is the first start, there are no accounts yet");

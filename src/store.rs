@@ -1,8 +1,15 @@
 //! The tables: SQL and the values that come out of it, one file for each family of tables. No policy.
+//!
+//! One file for each table or family of tables: its statements, the types that its rows are read as, and a function for
+//! each thing that is asked of it. Functions take a connection, so whoever calls them decides what is one transaction.
+//! `find_…` may find nothing, `list_…` may be empty; nothing here decides what that means. Times are milliseconds since
+//! the Unix epoch.
 
 pub(crate) mod account;
 pub(crate) mod account_data;
 pub(crate) mod alias;
+pub(crate) mod attention;
+pub(crate) mod cursor;
 pub(crate) mod delayed_event;
 pub(crate) mod device;
 pub(crate) mod ephemeral;
@@ -10,10 +17,14 @@ pub(crate) mod erasure;
 pub(crate) mod errand;
 pub(crate) mod event;
 pub(crate) mod filter;
+pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod membership;
+pub(crate) mod moment;
 pub(crate) mod node;
+pub(crate) mod outside_membership;
 pub(crate) mod profile;
+pub(crate) mod redaction;
 pub(crate) mod registration;
 pub(crate) mod relation;
 pub(crate) mod report;

@@ -60,7 +60,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// What `POST /createRoom` is told.
+/// The body of `POST /createRoom`.
 #[derive(Debug, Serialize)]
 pub(crate) struct NewRoom<'a> {
     preset: Preset,
@@ -87,7 +87,7 @@ impl<'a> NewRoom<'a> {
         Self { creation_content, ..Self::new(Preset::PublicChat, name) }
     }
 
-    /// The same, in the public directory or not.
+    /// This room, in the public directory or not.
     pub(crate) fn listed(self, listed: bool) -> Self {
         Self { visibility: listed.then_some("public"), ..self }
     }
@@ -143,7 +143,7 @@ impl Client {
         Self { connection: Connection::new(target), authorization: Some(user.authorization.clone()) }
     }
 
-    /// The same, connecting from a chosen local address.
+    /// A client that connects from a chosen local address.
     pub(crate) fn with_source(target: &Arc<Target>, user: &User, source: Ipv4Addr) -> Self {
         Self { connection: Connection::with_source(target, source), authorization: Some(user.authorization.clone()) }
     }
@@ -185,7 +185,7 @@ impl Client {
         self.create(&NewRoom::new(preset, name)).await
     }
 
-    /// The same, with more to say of the room.
+    /// Makes a room with more to say of it.
     pub(crate) async fn create(&mut self, new: &NewRoom<'_>) -> Result<Room> {
         #[derive(Deserialize)]
         struct Created {
@@ -215,7 +215,7 @@ impl Client {
         Ok(())
     }
 
-    /// The same with any content.
+    /// Sends a message of any content.
     pub(crate) async fn say(&mut self, room: &Room, content: String) -> Result<Bytes> {
         let transaction = TRANSACTION.fetch_add(1, Ordering::Relaxed);
         let path = format!("{}/send/m.room.message/{transaction}", room.path);

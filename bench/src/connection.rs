@@ -110,7 +110,7 @@ impl Connection {
         Self { node: target.next_node(), source: None, open: None }
     }
 
-    /// The same, from a chosen local address: each has its own 28 thousand ports.
+    /// A connection from a chosen local address: each has its own 28 thousand ports.
     pub(crate) fn with_source(target: &Target, source: Ipv4Addr) -> Self {
         Self { node: target.next_node(), source: Some(source), open: None }
     }

@@ -60,7 +60,7 @@ impl Inbox {
         }
     }
 
-    /// Waits until there are `expected` deliveries, but no longer than `patience`; tells whether they came.
+    /// Waits until there are `expected` deliveries, but no longer than `patience`; returns whether they came.
     pub(crate) async fn wait_for(&self, expected: usize, patience: Duration) -> bool {
         {
             let mut deliveries = self.deliveries();

@@ -1,6 +1,6 @@
 //! The messages that are sent, and how they are found again in a `/sync` answer.
 //!
-//! A message carries the moment at which it was sent, so a reader needs no table to tell how long it took; and a
+//! A message carries the moment at which it was sent, so a reader needs no table to find out how long it took; and a
 //! mark is found by a plain search, because building JSON values would cost more than the server's work.
 
 use std::time::{Duration, Instant};

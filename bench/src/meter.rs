@@ -72,7 +72,7 @@ impl Meter {
 }
 
 /// Waits until the server has come to rest: an answer is not always the end of its work, and of a long poll nobody
-/// outside can tell when it was parked.
+/// outside can know when it was parked.
 pub(crate) async fn quiet(pids: &[u32]) -> Result<()> {
     if pids.is_empty() {
         tokio::time::sleep(BLIND_REST).await;

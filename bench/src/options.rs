@@ -78,6 +78,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub(crate) rooms: u32,
 
+    /// Rooms of the user of `initial_sync` and `sync_idle`. In thousands they take minutes to make: raise --give-up
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) joined_rooms: u32,
+
     /// Messages that `search_messages` has said before it searches (a million take some minutes: raise --give-up)
     #[arg(long, value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) messages: u32,

@@ -1,4 +1,4 @@
-//! What Linux tells about processes and folders: processor time, memory, disk blocks.
+//! What Linux reports about processes and folders: processor time, memory, disk blocks.
 //!
 //! See `proc(5)`. A server is given by its root processes; their descendants belong to it.
 

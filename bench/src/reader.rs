@@ -70,7 +70,7 @@ impl Reader {
         self.follow_with(&inbox, LONG_POLL_MS).await
     }
 
-    /// The same with a timeout of one's own.
+    /// Reads into the inbox, with a timeout of one's own.
     pub(crate) async fn follow_with(&mut self, inbox: &Inbox, timeout_ms: u64) -> Result<Infallible> {
         loop {
             inbox.reader_waits(true);

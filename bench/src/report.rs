@@ -32,7 +32,7 @@ pub(crate) struct Outcome {
     pub(crate) server_cpu_us_per_operation: Option<f64>,
     pub(crate) generator_cpu_us_per_operation: Option<f64>,
     pub(crate) disk_bytes_per_operation: Option<f64>,
-    /// What only this scenario tells.
+    /// What only this scenario measures.
     pub(crate) figures: BTreeMap<String, f64>,
     pub(crate) cost: Cost,
 }
@@ -163,7 +163,7 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
     })
 }
 
-/// The server's name and version as federation tells it; a server may well not answer this.
+/// The server's name and version as federation has it; a server may well not answer this.
 async fn find_federation_version(client: &mut Client) -> Option<String> {
     let answer = client.call(&Method::GET, "/_matrix/federation/v1/version", Bytes::new()).await.ok()?;
     let answer: Value = serde_json::from_slice(&answer).ok()?;

@@ -85,7 +85,7 @@ impl Scenario {
             Self::BusyRead => "sends into one room of 50 members (--senders), all 50 read",
             Self::DeliveryIdle => "send to delivery in a waiting /sync, 20 sends/s and nothing else",
             Self::DeliveryLoaded => "send to delivery in waiting /syncs, 64 rooms and --rate sends/s",
-            Self::InitialSync => "initial /sync of a user in 100 rooms with 10 messages each",
+            Self::InitialSync => "initial /sync of a user in --joined-rooms rooms with 10 messages each",
             Self::SyncIdle => "incremental /sync of the same user, timeout 0 and nothing new",
             Self::Wake250 => "one event wakes 250 waiting /syncs: until the last one has read it",
             Self::Hierarchy => "the hierarchy of a space of 500 rooms in one answer, by 4 clients",

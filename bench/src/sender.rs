@@ -45,7 +45,7 @@ impl Sender {
         Self { client, room }
     }
 
-    /// Sends one message and tells how long its answer took.
+    /// Sends one message and returns how long its answer took.
     pub(crate) async fn send(&mut self, clock: Clock, run: u16) -> Result<u64> {
         let begun = clock.micros();
         self.client.send(&self.room, &text(run, begun)).await?;
@@ -60,7 +60,7 @@ impl Sender {
         Ok(latencies)
     }
 
-    /// A late sender catches up: it never sends less than it was told, unless the server is too slow for it.
+    /// A late sender catches up: it never sends less than it is set to, unless the server is too slow for it.
     async fn send_paced(mut self, clock: Clock, run: u16, mut next: Instant, pace: Pace) -> Result<Vec<u64>> {
         let mut latencies = Vec::new();
         while next < pace.end && Instant::now() < pace.end && latencies.len() < LIMIT {

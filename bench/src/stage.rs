@@ -61,7 +61,7 @@ impl Stage {
         })
     }
 
-    /// The number of a new run, which tells its messages from those of others.
+    /// The number of a new run, by which its messages differ from those of others.
     pub(crate) fn next_run(&mut self) -> u16 {
         self.runs += 1;
         self.runs
@@ -83,7 +83,7 @@ impl Stage {
         self.spare.extend(users);
     }
 
-    /// The same users in every scenario that asks, registered when first needed.
+    /// Users whom all scenarios share that ask for them, registered when first needed.
     pub(crate) async fn users(&mut self, count: usize) -> Result<Vec<User>> {
         if let Some(missing) = count.checked_sub(self.users.len()) {
             let new = self.new_users(missing).await?;

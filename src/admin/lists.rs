@@ -1,23 +1,30 @@
 //! Lists as an operator reads them: a line for each thing, its columns one below the other, or a JSON object a line for
 //! scripts.
+//!
+//! Columns are made of ASCII and have fixed widths, except for the last one, where what people chose may stand. Names
+//! of fields in JSON stay what they are: scripts go by them.
 
 use serde::Serialize;
 
-use super::Failure;
-use crate::app::{Listed, Session, TokenSummary};
+use super::{
+    administration::{ListedAccount, SessionSummary, TokenSummary},
+    failure::Failure,
+};
 
 /// Something that is listed.
 pub(super) trait Line: Serialize {
     /// What stands above the columns.
     const HEAD: &'static str;
 
+    /// Its columns, without the end of the line.
     fn line(&self) -> String;
 }
 
-impl Line for Listed {
+impl Line for ListedAccount {
     const HEAD: &'static str = "CREATED     LAST SEEN   SESSIONS  ROLE   STATE        USER";
 
     fn line(&self) -> String {
+        // An administrator is no guest, so the one says more than the other.
         let role = if self.admin {
             "admin"
         } else if self.guest {
@@ -25,6 +32,7 @@ impl Line for Listed {
         } else {
             "user"
         };
+        // The strongest of them: whoever is locked need not know that they are suspended too.
         let state = match (self.deactivated, self.restrictions.locked, self.restrictions.suspended) {
             (true, _, _) => "deactivated",
             (_, true, _) => "locked",
@@ -36,7 +44,7 @@ impl Line for Listed {
     }
 }
 
-impl Line for Session {
+impl Line for SessionSummary {
     const HEAD: &'static str = "LAST SEEN         FROM             DEVICE      NAME";
 
     fn line(&self) -> String {
@@ -64,6 +72,8 @@ impl Line for TokenSummary {
 }
 
 /// What there is of something, with a line above it where that is `first`.
+///
+/// A list that comes page by page has its line once. As JSON it has none.
 pub(super) fn render<T: Line>(list: &[T], json: bool, first: bool) -> Result<String, Failure> {
     let mut out = String::new();
     if first && !json && !list.is_empty() {
@@ -79,6 +89,7 @@ pub(super) fn render<T: Line>(list: &[T], json: bool, first: bool) -> Result<Str
 
 /// The day of a time in milliseconds since the Unix epoch, in UTC: `2026-11-28`.
 fn day(ts: Option<i64>) -> String {
+    // By hand, since it is all the calendar that the program needs.
     let Some(ts) = ts else { return "-".to_owned() };
     let (mut year, mut left) = (1970, ts.div_euclid(DAY).max(0));
     // Nothing here is older than Matrix, and nobody plans for longer than a calendar.
@@ -86,6 +97,7 @@ fn day(ts: Option<i64>) -> String {
         left -= days_of(year);
         year += 1;
     }
+    // 28 or 29: the other eleven months have 337 days.
     let february = days_of(year) - 337;
     let mut month = 1;
     for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
@@ -95,6 +107,7 @@ fn day(ts: Option<i64>) -> String {
         left -= days;
         month += 1;
     }
+    // December has no end to look for.
     format!("{year:04}-{month:02}-{:02}", left.min(30) + 1)
 }
 
@@ -135,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_users_chose_does_not_command_the_terminal() {
-        let session = Session {
+        let session = SessionSummary {
             device_id: "A\u{1b}[2J".to_owned(),
             display_name: Some("x\n\u{9b}".to_owned()),
             last_seen_ts: None,

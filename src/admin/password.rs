@@ -1,11 +1,15 @@
 //! A password as an operator gives it: made up, from standard input, or typed without being shown.
+//!
+//! It never comes from an argument: those of a running command can be read by every user of the machine, and stay in
+//! the shell's history.
 
 use std::io::{self, BufRead as _, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::sync::oneshot;
 
-use super::Failure;
-use crate::{cli::GivenPassword, random::Random};
+use super::failure::Failure;
+use crate::{config::cli::GivenPassword, ground::random::Random};
 
 /// In characters of 62: more than anybody guesses.
 const LENGTH: usize = 20;
@@ -17,10 +21,10 @@ pub(super) struct Password {
 }
 
 impl Password {
-    pub(super) fn get(given: GivenPassword, random: &Random) -> Result<Self, Failure> {
+    pub(super) async fn get(given: GivenPassword, random: &Random) -> Result<Self, Failure> {
         let text = match (given.ask, given.password_stdin) {
-            (true, _) => ask()?,
-            (_, true) => read_line()?,
+            (true, _) => ask().await?,
+            (_, true) => read_line().await?,
             _ => return Ok(Self { text: random.token(LENGTH), made_up: true }),
         };
         if text.is_empty() {
@@ -35,33 +39,41 @@ impl Password {
     }
 }
 
-/// Standard input up to the first end of line.
-pub(super) fn read_line() -> Result<String, Failure> {
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+/// Standard input up to the first end of line. It is read on a thread of its own, so that the command can be broken off
+/// meanwhile; nobody waits for that thread then, as for one of the runtime's.
+pub(super) async fn read_line() -> Result<String, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("standard input".to_owned()).spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line).map(|_| line);
+        // Nobody hears it where the command was broken off.
+        drop(sender.send(read));
+    })?;
+    let line = receiver.await.map_err(|error| Failure::new(error.to_string()))??;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Silent from the first question to the last answer: somebody may type ahead.
-fn ask() -> Result<String, Failure> {
-    let silence = Silence::begin()?;
-    let (password, again) = (answer("Password: ")?, answer("Once more: ")?);
+async fn ask() -> Result<String, Failure> {
+    let silence = EchoOff::begin()?;
+    let (password, again) = (answer("Password: ").await?, answer("Once more: ").await?);
     drop(silence);
     if password == again { Ok(password) } else { Err(Failure::new("these were two different passwords")) }
 }
 
-fn answer(question: &str) -> Result<String, Failure> {
+async fn answer(question: &str) -> Result<String, Failure> {
     write!(io::stderr(), "{question}")?;
-    let line = read_line();
+    let line = read_line().await;
     // The end of the line was not shown either.
     writeln!(io::stderr())?;
     line
 }
 
-/// What is typed is not shown as long as this is there.
-struct Silence(Termios);
+/// What is typed is not shown as long as this is there. Whoever breaks the command off drops it, see
+/// [`super::unless_broken_off`].
+struct EchoOff(Termios);
 
-impl Silence {
+impl EchoOff {
     fn begin() -> Result<Self, Failure> {
         let stdin = io::stdin();
         let Ok(before) = tcgetattr(&stdin) else {
@@ -74,7 +86,7 @@ impl Silence {
     }
 }
 
-impl Drop for Silence {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(io::stdin(), OptionalActions::Now, &self.0) {
             tracing::warn!(%error, "the terminal goes on hiding what is typed: `stty echo` ends that");

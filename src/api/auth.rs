@@ -1,106 +1,144 @@
-//! Who is calling, as a type: an endpoint that needs a token can't be reached without one.
+//! Those who may call endpoints: a handler gets its caller as a type, and can't be reached by anybody else.
+//!
+//! Before a token is looked up, this node reads the log up to the present, so that whoever was logged out or promoted
+//! by another node is so here as well. Only a sync that waits for news does without that: it costs a look at the
+//! database, and the news come anyway.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
-use std::{convert::Infallible, future::Future, net::IpAddr};
+use std::{marker::PhantomData, net::IpAddr};
 
 use http::request::Parts;
-use ruma::api::{
-    auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional, AuthScheme, NoAccessToken,
-        NoAuthentication, extract_bearer_or_query_token,
-    },
-    error::ErrorKind,
+use ruma::{
+    UserId,
+    api::{auth_scheme::extract_bearer_or_query_token, error::ErrorKind},
 };
 
-use super::{error::ApiResult, guest, restriction::OpenTo};
-use crate::{account::Caller, app::App, error::Error, telemetry::Visitor};
+use super::{
+    endpoint::{Callers, Freshness, KnownByHead, Rules},
+    error::ApiResult,
+};
+use crate::{
+    app::App,
+    edge::telemetry::LoggedCaller,
+    error::Error,
+    people::account::{Administrator, Appservice, Caller, Pace, User},
+};
 
-/// How an authentication scheme of the specification names its caller.
-pub(crate) trait Authenticate: AuthScheme {
-    type Caller: Send;
+/// Whoever comes. A token is not looked at.
+pub(crate) struct Anybody;
 
-    fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> impl Future<Output = ApiResult<Self::Caller>> + Send;
+/// Users who have registered.
+pub(crate) struct Users;
+
+/// Users, and guests as well.
+pub(crate) struct UsersAndGuests;
+
+/// Administrators of this server. Whoever is none learns nothing from how a body is judged.
+pub(crate) struct Administrators;
+
+/// Application services.
+pub(crate) struct Appservices;
+
+/// Strangers, and those of `W` who send a token along.
+pub(crate) struct AnonymousOr<W>(PhantomData<W>);
+
+/// Implements [`Callers`] for those whom the head of a request proves.
+///
+/// A macro and not one generic implementation, because each has a check of its own between the token and the handler:
+/// whether guests pass, and what the endpoint's [`Rules`] say of locked and suspended accounts.
+macro_rules! known_by_head {
+    ($who:ty => $caller:ty, |$app:ident, $parts:ident, $address:ident, $rules:ident| $judge:expr,
+     |$known:ident| $account:expr) => {
+        impl Callers for $who {
+            type Claim = $caller;
+            type Caller = $caller;
+
+            async fn judge_head($app: &App, $parts: &Parts, $address: IpAddr, $rules: &Rules) -> ApiResult<$caller> {
+                $judge
+            }
+
+            fn judge_body(claim: $caller, _: &[u8]) -> ApiResult<$caller> {
+                Ok(claim)
+            }
+
+            fn account($known: &$caller) -> Option<(&UserId, Pace)> {
+                $account
+            }
+        }
+
+        impl KnownByHead for $who {}
+    };
 }
 
-impl Authenticate for NoAuthentication {
-    type Caller = ();
+known_by_head!(Anybody => (), |_app, _parts, _address, _rules| Ok(()), |_nobody| None);
 
-    async fn authenticate(_: &App, _: &Parts, _: IpAddr) -> ApiResult<()> {
-        Ok(())
-    }
-}
+known_by_head!(Users => User, |app, parts, address, rules| {
+    let user = app.find_caller(parts, address, rules).await?.into_user()?;
+    rules.open_to.check(user.restrictions)?;
+    Ok(user)
+}, |user| Some((&user.user_id, user.pace)));
 
-impl Authenticate for NoAccessToken {
-    type Caller = ();
+known_by_head!(UsersAndGuests => Caller, |app, parts, address, rules| {
+    let caller = app.find_caller(parts, address, rules).await?;
+    rules.open_to.check(caller.restrictions())?;
+    Ok(caller)
+}, |caller| Some((caller.user_id(), caller.pace())));
 
-    async fn authenticate(_: &App, _: &Parts, _: IpAddr) -> ApiResult<()> {
-        Ok(())
-    }
-}
+known_by_head!(Administrators => Administrator, |app, parts, address, rules| {
+    Ok(Users::judge_head(app, parts, address, rules).await?.into_administrator()?)
+}, |administrator| Users::account(administrator.user()));
 
-impl Authenticate for AccessToken {
-    type Caller = Caller;
+// There are no application services yet: whoever comes with a token is somebody else.
+known_by_head!(Appservices => Appservice, |app, parts, address, rules| {
+    let user = Users::judge_head(app, parts, address, rules).await?;
+    Err(Error::forbidden(format!("Only application services can do this, and {} is none", user.user_id)).into())
+}, |appservice| match *appservice {});
 
-    async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Caller> {
-        let token = find_token(parts)?.ok_or_else(missing_token)?;
-        app.admit(parts, &token, address).await
-    }
-}
+// A token that is not known is refused here as everywhere: to go on as a stranger would hide from a client that it was
+// logged out.
+impl<W: KnownByHead> Callers for AnonymousOr<W> {
+    type Claim = Option<W::Caller>;
+    type Caller = Option<W::Caller>;
 
-impl Authenticate for AccessTokenOptional {
-    type Caller = Option<Caller>;
-
-    async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Option<Caller>> {
+    async fn judge_head(app: &App, parts: &Parts, address: IpAddr, rules: &Rules) -> ApiResult<Self::Claim> {
         match find_token(parts)? {
-            Some(token) => app.admit(parts, &token, address).await.map(Some),
+            Some(_) => W::judge_head(app, parts, address, rules).await.map(Some),
             None => Ok(None),
         }
     }
-}
 
-/// There are no application services yet: whoever comes with a token is somebody else.
-impl Authenticate for AppserviceToken {
-    type Caller = Infallible;
+    fn judge_body(claim: Self::Claim, _: &[u8]) -> ApiResult<Self::Caller> {
+        Ok(claim)
+    }
 
-    async fn authenticate(app: &App, parts: &Parts, address: IpAddr) -> ApiResult<Infallible> {
-        let caller = AccessToken::authenticate(app, parts, address).await?;
-        let message = format!("Only application services can do this, and {} is none", caller.user_id);
-        Err(Error::forbidden(message).into())
+    fn account(caller: &Self::Caller) -> Option<(&UserId, Pace)> {
+        caller.as_ref().and_then(W::account)
     }
 }
 
-/// There are no application services yet: whoever comes is nobody in particular.
-impl Authenticate for AppserviceTokenOptional {
-    type Caller = ();
-
-    async fn authenticate(_: &App, _: &Parts, _: IpAddr) -> ApiResult<()> {
-        Ok(())
-    }
-}
+impl<W: KnownByHead> KnownByHead for AnonymousOr<W> {}
 
 impl App {
-    /// The holder of a token, if the endpoint is open to their account as it stands.
-    async fn admit(&self, parts: &Parts, token: &str, address: IpAddr) -> ApiResult<Caller> {
-        self.present(parts).await?;
-        let caller = self.accounts.caller(token, address).await?;
-        if let Some(visitor) = parts.extensions.get::<Visitor>() {
-            visitor.is(&caller.user_id);
+    /// The holder of a request's token, whatever their account may do.
+    ///
+    /// `M_MISSING_TOKEN` where there is none, `M_UNKNOWN_TOKEN` where nobody holds it.
+    async fn find_caller(&self, parts: &Parts, address: IpAddr, rules: &Rules) -> ApiResult<Caller> {
+        let token = find_token(parts)?.ok_or_else(missing_token)?;
+        let waits = rules.freshness == Freshness::NewestUnlessWaiting && parts.uri.query().is_some_and(waits_for_news);
+        if !waits {
+            self.catch_up().await?;
         }
-        guest::check(&caller, &parts.method, parts.uri.path())?;
-        OpenTo::check(parts, &caller)?;
+        let caller = self.accounts.caller(&token, address).await?;
+        if let Some(logged_caller) = parts.extensions.get::<LoggedCaller>() {
+            logged_caller.set_user(caller.user_id());
+        }
         Ok(caller)
     }
 
     /// Makes sure that this node knows what its caller knows: another node may have answered them a moment ago.
     ///
-    /// A sync that waits for news is told of everything as it comes, and is to cost the database nothing.
-    async fn present(&self, parts: &Parts) -> ApiResult<()> {
-        let waits = || parts.uri.path().ends_with("/sync") && parts.uri.query().is_some_and(waits_for_news);
-        if waits() { Ok(()) } else { self.catch_up().await }
-    }
-
-    /// The same for what anybody may ask, and is answered from memory.
+    /// It is a look at the end of the log, spared where no other node can have written anything.
     pub(crate) async fn catch_up(&self) -> ApiResult<()> {
         if !self.nodes.is_alone() {
             self.log.refresh().await?;
@@ -110,6 +148,9 @@ impl App {
 }
 
 /// Whether these are the parameters of a `/sync` that goes on from a token and does not want an answer at once.
+///
+/// It goes by the raw query, before the request is parsed. What is spelt otherwise than clients do is looked up for
+/// nothing, or answered from a node that may be a moment behind; its token then leads to the rest.
 fn waits_for_news(query: &str) -> bool {
     let is_set = |name: &str, at_once: &str| {
         let mut values = query.split('&').filter_map(|part| part.split_once('=')).filter(|(key, _)| *key == name);
@@ -118,9 +159,9 @@ fn waits_for_news(query: &str) -> bool {
     is_set("since", "") && is_set("timeout", "0") && !is_set("full_state", "false")
 }
 
-/// For endpoints that take a token or something in its place, which this server does not know yet.
-pub(crate) fn required(caller: Option<Caller>) -> ApiResult<Caller> {
-    Ok(caller.ok_or_else(missing_token)?)
+/// For endpoints that take a token or something in its place, where the latter is of no use.
+pub(crate) fn required(user: Option<User>) -> ApiResult<User> {
+    Ok(user.ok_or_else(missing_token)?)
 }
 
 fn missing_token() -> Error {
@@ -128,7 +169,8 @@ fn missing_token() -> Error {
 }
 
 /// The token in the header or, as old clients send it, in the query.
-pub(super) fn find_token(parts: &Parts) -> ApiResult<Option<String>> {
+fn find_token(parts: &Parts) -> ApiResult<Option<String>> {
+    // Ruma's function takes a request and not its parts.
     let mut request = http::Request::builder().uri(parts.uri.clone()).body(()).map_err(Error::broken)?;
     request.headers_mut().clone_from(&parts.headers);
     extract_bearer_or_query_token(&request).map_err(|e| {

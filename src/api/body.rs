@@ -1,5 +1,8 @@
-//! Reading what a client sends, bounded in size and in time: whoever sends the head of a request and leaves its body
+//! Taking what a client sends, bounded in size and in time: whoever sends the head of a request and leaves its body
 //! unfinished would else hold a connection, and a file descriptor, for as long as they like.
+//!
+//! Both bounds are there because either alone can be played with: a byte every few seconds passes a bound between
+//! parts, and one large body on a slow line needs more than a fixed time.
 
 use std::time::Duration;
 
@@ -12,21 +15,20 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{ApiError, ApiResult};
 use crate::error::Error;
 
-/// How much of a body that is too large is thrown away, in bytes.
-const DRAINED: usize = 16 * 1024 * 1024;
-
 /// How long a body is waited for.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+struct BodyTimeouts {
     /// From one part to the next.
     between: Duration,
     /// For all of it.
     whole: Duration,
 }
 
-impl Patience {
+impl BodyTimeouts {
     /// For a body of at most `limit` bytes: half a minute, and 4 KiB a second from then on. A phone at the edge of its
     /// network is faster.
+    ///
+    /// It follows from the endpoint's limit and not from `Content-Length`, which may say anything.
     fn for_at_most(limit: usize) -> Self {
         let sending = u64::try_from(limit / 4096).unwrap_or(u64::MAX);
         Self {
@@ -36,62 +38,79 @@ impl Patience {
     }
 }
 
-/// The whole body, if it is no longer than `limit` bytes and comes in time.
-pub(super) async fn collect(body: Body, limit: usize) -> ApiResult<Bytes> {
-    collect_in(Patience::for_at_most(limit), body, limit).await
+/// A body that was read whole.
+pub(crate) struct WholeBody(pub(crate) Bytes);
+
+/// A body that is read part by part, no longer than its limit: memory holds one part of it.
+pub(crate) struct BodyStream {
+    body: Body,
+    patience: BodyTimeouts,
+    /// When all of it must have come.
+    end: Instant,
+    /// In bytes.
+    limit: usize,
+    /// How many bytes have come.
+    size: usize,
 }
 
-async fn collect_in(patience: Patience, mut body: Body, limit: usize) -> ApiResult<Bytes> {
-    let end = Instant::now() + patience.whole;
-    let (mut parts, mut size) = (Vec::new(), 0_usize);
-    while let Some(part) = next(&mut body, patience, end).await? {
-        size = size.saturating_add(part.len());
-        if size > limit {
-            drain(body, patience, end).await?;
-            let message = format!("The request body is larger than {limit} bytes");
+impl BodyStream {
+    /// `limit`: how many bytes it has at most.
+    pub(crate) fn new(body: Body, limit: usize) -> Self {
+        Self::with(BodyTimeouts::for_at_most(limit), body, limit)
+    }
+
+    fn with(patience: BodyTimeouts, body: Body, limit: usize) -> Self {
+        Self { body, patience, end: Instant::now() + patience.whole, limit, size: 0 }
+    }
+
+    /// The next part, none at the end. Refused where the body is too large or does not come in time.
+    pub(crate) async fn next(&mut self) -> ApiResult<Option<Bytes>> {
+        let Some(part) = self.receive().await? else { return Ok(None) };
+        self.size = self.size.saturating_add(part.len());
+        if self.size > self.limit {
+            let message = format!("The request body is larger than {} bytes", self.limit);
             return Err(Error::refused(ErrorKind::TooLarge, message).into());
         }
-        parts.push(part);
+        Ok(Some(part))
     }
-    // Nearly every body comes in one part, which is not copied.
-    match <[Bytes; 1]>::try_from(parts) {
-        Ok([whole]) => Ok(whole),
-        Err(parts) => Ok(parts.concat().into()),
-    }
-}
 
-/// The next part, none at the end.
-async fn next(body: &mut Body, patience: Patience, end: Instant) -> ApiResult<Option<Bytes>> {
-    loop {
-        let soon = end.min(Instant::now() + patience.between);
-        match timeout_at(soon, body.frame()).await {
-            Ok(None) => return Ok(None),
-            // What is no data are trailers, which say nothing here.
-            Ok(Some(Ok(frame))) => {
-                if let Ok(part) = frame.into_data() {
-                    return Ok(Some(part));
+    /// All that is left of it.
+    ///
+    /// Memory holds its limit at most, and twice that for a moment where it came in parts.
+    pub(crate) async fn collect(mut self) -> ApiResult<Bytes> {
+        let mut parts = Vec::new();
+        while let Some(part) = self.next().await? {
+            parts.push(part);
+        }
+        // Nearly every body comes in one part, which is not copied.
+        match <[Bytes; 1]>::try_from(parts) {
+            Ok([whole]) => Ok(whole),
+            Err(parts) => Ok(parts.concat().into()),
+        }
+    }
+
+    /// The next part, however many have come.
+    async fn receive(&mut self) -> ApiResult<Option<Bytes>> {
+        loop {
+            let soon = self.end.min(Instant::now() + self.patience.between);
+            match timeout_at(soon, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                // What is no data are trailers, which say nothing here.
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(part) = frame.into_data() {
+                        return Ok(Some(part));
+                    }
+                }
+                Ok(Some(Err(_))) => {
+                    return Err(Error::refused(ErrorKind::NotJson, "The request body ended early").into());
+                }
+                Err(_) => {
+                    let message = "The request body did not come in time".to_owned();
+                    return Err(ApiError::Status(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message));
                 }
             }
-            Ok(Some(Err(_))) => return Err(Error::refused(ErrorKind::NotJson, "The request body ended early").into()),
-            Err(_) => {
-                let message = "The request body did not come in time".to_owned();
-                return Err(ApiError::Status(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message));
-            }
         }
     }
-}
-
-/// Reads the rest of a body for nothing. Whoever is answered while they send may not hear it, and the connection is
-/// closed then, on which they may have sent their next request.
-async fn drain(mut body: Body, patience: Patience, end: Instant) -> ApiResult<()> {
-    let mut drained = 0;
-    while let Some(part) = next(&mut body, patience, end).await? {
-        drained += part.len();
-        if drained > DRAINED {
-            break;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -110,28 +129,37 @@ mod tests {
         Body::from_stream(parts.map(Ok::<_, Infallible>))
     }
 
-    async fn status_of(patience: Patience, body: Body, limit: usize) -> StatusCode {
-        collect_in(patience, body, limit).await.unwrap_err().into_response().status()
+    async fn status_of(patience: BodyTimeouts, body: Body, limit: usize) -> StatusCode {
+        BodyStream::with(patience, body, limit).collect().await.unwrap_err().into_response().status()
     }
 
     #[tokio::test]
     async fn parts_become_one_body() {
         let body = body_of(stream::iter(["{\"a\"", ":", "1}"]));
-        assert_eq!(collect(body, 7).await.unwrap(), "{\"a\":1}");
-        assert_eq!(collect(Body::empty(), 0).await.unwrap(), "");
+        assert_eq!(BodyStream::new(body, 7).collect().await.unwrap(), "{\"a\":1}");
+        assert_eq!(BodyStream::new(Body::empty(), 0).collect().await.unwrap(), "");
         let body = body_of(stream::iter(["1234", "5678"]));
-        let patience = Patience { between: NEVER, whole: NEVER };
+        let patience = BodyTimeouts { between: NEVER, whole: NEVER };
         assert_eq!(status_of(patience, body, 7).await, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn parts_can_be_had_as_they_come() {
+        let mut body = BodyStream::new(body_of(stream::iter(["12", "345"]).chain(stream::repeat("6"))), 5);
+        assert_eq!(body.next().await.unwrap().unwrap(), "12");
+        assert_eq!(body.next().await.unwrap().unwrap(), "345");
+        let refused = body.next().await.unwrap_err().into_response();
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     /// Trap: unfinished bodies hold connections.
     #[tokio::test]
     async fn a_body_of_which_no_more_comes_is_given_up() {
         let unfinished = || body_of(stream::iter(["{"]).chain(stream::pending()));
-        let patience = Patience { between: AT_ONCE, whole: NEVER };
+        let patience = BodyTimeouts { between: AT_ONCE, whole: NEVER };
         assert_eq!(status_of(patience, unfinished(), 100).await, StatusCode::REQUEST_TIMEOUT);
-        // Also where it is too large already and the rest is read for nothing.
-        assert_eq!(status_of(patience, unfinished(), 0).await, StatusCode::REQUEST_TIMEOUT);
+        // What is too large is not waited for.
+        assert_eq!(status_of(patience, unfinished(), 0).await, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[tokio::test]
@@ -140,13 +168,13 @@ mod tests {
             tokio::task::yield_now().await;
             part
         });
-        let patience = Patience { between: NEVER, whole: AT_ONCE };
+        let patience = BodyTimeouts { between: NEVER, whole: AT_ONCE };
         assert_eq!(status_of(patience, body_of(drips), usize::MAX).await, StatusCode::REQUEST_TIMEOUT);
     }
 
     #[test]
     fn patience_ends_within_two_minutes() {
-        let patience = Patience::for_at_most(crate::api::route::BODY_LIMIT);
+        let patience = BodyTimeouts::for_at_most(256 * 1024);
         assert!(patience.whole < Duration::from_mins(2), "{patience:?}");
     }
 }

@@ -1,9 +1,13 @@
 //! The client-server API, one file for each section of the specification.
 //!
+//! Every file has a function `routes`, which adds its endpoints, and a handler for each. A handler has ruma's request
+//! type in its signature wherever ruma's type does what clients need; where it does not, the file says why beside the
+//! type of its own.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/>
 
 mod account;
-mod account_data;
+pub(super) mod account_data;
 mod account_moderation;
 mod appservice;
 mod ban;
@@ -14,9 +18,9 @@ mod delayed_event;
 mod device;
 mod directory;
 mod event_by_timestamp;
-mod event_stream;
+pub(super) mod event_stream;
 mod filter;
-mod initial_sync;
+pub(super) mod initial_sync;
 mod invite;
 mod join;
 mod key_backup;
@@ -47,17 +51,17 @@ mod room_summary;
 mod rtc;
 mod search;
 mod send;
-mod server_notice;
-mod shared_secret;
+pub(super) mod server_notice;
+pub(super) mod shared_secret;
 mod space;
-mod submit_token;
+pub(super) mod submit_token;
 mod sync;
 mod tag;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod third_party;
 mod thread;
-mod threepid;
+pub(super) mod threepid;
 mod token;
 mod typing;
 mod upgrade;
@@ -67,13 +71,12 @@ mod voip;
 mod well_known;
 mod whois;
 
-use axum::Router;
+use super::route::Endpoints;
 
-use crate::app::App;
+/// Adds a section's endpoints to the others.
+type Section = fn(Endpoints) -> Endpoints;
 
-/// Adds a section's endpoints to the router.
-type Section = fn(Router<App>) -> Router<App>;
-
+/// Their order has no effect: what is routed twice, by path and method, makes axum panic when the process starts.
 const SECTIONS: &[Section] = &[
     account::routes,
     account_data::routes,
@@ -139,6 +142,6 @@ const SECTIONS: &[Section] = &[
 ];
 
 /// Every endpoint that clients call.
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    SECTIONS.iter().fold(router, |router, section| section(router))
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    SECTIONS.iter().fold(endpoints, |endpoints, section| section(endpoints))
 }

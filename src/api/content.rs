@@ -1,4 +1,6 @@
 //! Contents of events in requests.
+//!
+//! It has to be canonical JSON, because other servers compute hashes of it: no fractions, no integers beyond 2^53.
 
 use ruma::serde::Raw;
 

@@ -1,5 +1,9 @@
 //! Domain errors as Matrix errors: the only place that knows which code has which HTTP status.
 //!
+//! Codes say what a client can do; messages are for the person in front of it, or for whoever writes the client. What
+//! broke on this side is logged with the request's id and named to nobody. 503 means that the same request may succeed
+//! soon, and comes with `Retry-After`.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#standard-error-response>
 
 use axum::response::{IntoResponse, Response};
@@ -19,11 +23,14 @@ use crate::{
 /// What an endpoint answers instead of its response.
 #[derive(Debug)]
 pub(crate) enum ApiError {
+    /// Its status follows from its code.
     Domain(Error),
     /// More user-interactive authentication is needed.
     Interactive(Box<UiaaInfo>),
     /// A code with a status other than its usual one.
     Status(StatusCode, ErrorKind, String),
+    /// Another node has forwarded something here that is not meant for this node, or not what it has sealed.
+    Misdirected,
     /// A body that ruma has no words for.
     Json(StatusCode, serde_json::Value),
 }
@@ -45,13 +52,17 @@ impl From<DbError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match self {
+            // Whether the caller may try again is decided here and nowhere else: by 503 they may, by 500 it would be in
+            // vain.
             Self::Domain(Error::Refused { kind, message }) => matrix(status_of(&kind), kind, message),
             Self::Domain(Error::Db(e)) if e.is_unavailable() => unavailable(&e),
+            // PostgreSQL's texts hold no NUL, which JSON may carry in any string.
             Self::Domain(Error::Db(e)) if e.is_unstorable_text() => {
                 let message = "The request contains a NUL character where none is allowed".to_owned();
                 matrix(StatusCode::BAD_REQUEST, ErrorKind::InvalidParam, message)
             }
             Self::Domain(Error::Unavailable(e)) => unavailable(&e),
+            Self::Domain(e @ Error::Conflict) => unavailable(&e),
             Self::Domain(Error::Relayed { status, errcode, message }) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
                 matrix(status, kind_of(&errcode), message)
@@ -63,15 +74,18 @@ impl IntoResponse for ApiError {
             }
             Self::Interactive(info) => response(UiaaResponse::AuthResponse(*info)),
             Self::Status(status, kind, message) => matrix(status, kind, message),
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST.into_response(),
             Self::Json(status, body) => response(MatrixError::new(status, ErrorBody::Json(body))),
         }
     }
 }
 
+/// A standard error response: `errcode`, `error` and what the code brings along.
 fn matrix(status: StatusCode, kind: ErrorKind, message: String) -> Response {
     response(MatrixError::new(status, ErrorBody::Standard(StandardErrorBody::new(kind, message))))
 }
 
+/// 503. It is a warning and no error: nothing is wrong with this program, and the request may be sent again in 2 s.
 fn unavailable(error: &dyn std::fmt::Display) -> Response {
     tracing::warn!(%error, "a request could not be served now");
     let message = "The server can't do this at the moment. Try again soon".to_owned();
@@ -80,6 +94,7 @@ fn unavailable(error: &dyn std::fmt::Display) -> Response {
     response
 }
 
+/// A response that can't be written is a fault of this program, and is answered without a body.
 fn response<R: ruma::api::OutgoingResponse>(answer: R) -> Response {
     match answer.try_into_http_response::<BytesMut>() {
         Ok(response) => response.map(|body| axum::body::Body::from(body.freeze())),
@@ -91,6 +106,9 @@ fn response<R: ruma::api::OutgoingResponse>(answer: R) -> Response {
 }
 
 /// The usual status of an error code.
+///
+/// The specification names a status with each endpoint rather than with each code. Where one wants another status, its
+/// handler says so with [`ApiError::Status`].
 fn status_of(kind: &ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Forbidden

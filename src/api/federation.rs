@@ -1,41 +1,40 @@
-//! What others than clients ask this server. It does not federate yet: only that it confirms who somebody is.
+//! What others than clients ask this server. It does not federate yet, and only confirms who somebody is.
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#openid>
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    response::{IntoResponse as _, Response},
-    routing::get,
+use http::StatusCode;
+use ruma::api::{
+    auth_scheme::{NoAuthentication, extract_bearer_or_query_token},
+    error::{ErrorKind, UnknownTokenErrorData},
 };
-use http::{StatusCode, header::CONTENT_TYPE};
-use ruma::api::error::{ErrorKind, UnknownTokenErrorData};
 use serde_json::json;
 
 use super::{
-    auth::find_token,
     error::{ApiError, ApiResult},
+    extract::Call,
+    json::Json,
+    own::own_request,
+    route::Endpoints,
 };
 use crate::{app::App, error::Error};
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.route("/_matrix/federation/v1/openid/userinfo", get(openid_userinfo))
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint(openid_userinfo)
 }
+
+own_request!(
+    /// Who is it that has this token? It proves who somebody is, and not who asks.
+    OpenIdUserInfo { token: Option<String> }: GET NoAuthentication path "/_matrix/federation/v1/openid/userinfo" -> Json,
+    |request, _path| Ok(Self { token: extract_bearer_or_query_token(&request).unwrap_or_default() })
+);
 
 /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1openiduserinfo>
-async fn openid_userinfo(State(app): State<App>, request: Request) -> Response {
-    match userinfo(&app, request).await {
-        Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn userinfo(app: &App, request: Request) -> ApiResult<String> {
+async fn openid_userinfo(app: App, call: Call<OpenIdUserInfo>) -> ApiResult<Json> {
     let missing = || Error::refused(ErrorKind::MissingToken, "The parameter `access_token` is missing");
-    let token = find_token(&request.into_parts().0)?.ok_or_else(missing)?;
+    let token = call.request.token.ok_or_else(missing)?;
     let user_id = app.accounts.find_openid_user(&token).await?.ok_or_else(|| {
         let message = "The token is not one of this server, or has expired".to_owned();
         ApiError::Status(StatusCode::UNAUTHORIZED, ErrorKind::UnknownToken(UnknownTokenErrorData::new()), message)
     })?;
-    Ok(json!({ "sub": user_id }).to_string())
+    Ok(Json::from(json!({ "sub": user_id })))
 }

@@ -2,94 +2,126 @@
 //!
 //! The client's own request is sent on, token and all. Only requests that may be repeated are: if the other node
 //! does not answer, this one does the same itself, and the database sees to it that it happens once.
+//!
+//! It is an optimisation and never needed: any node may write in any room. Nodes that disagree for a moment about who
+//! is preferred only write smaller batches. A request is forwarded once: one with a seal is served where it arrives.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::{
-    RequestPartsExt as _,
-    body::Body,
-    extract::{MatchedPath, RawPathParams, Request, State},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
-use http::{Method, StatusCode, request::Parts};
+use axum::{RequestPartsExt as _, body::Body, extract::RawPathParams, response::Response};
+use http::request::Parts;
 
-use super::{body::collect, error::ApiError, route::BODY_LIMIT};
+use super::{
+    body::BodyStream,
+    delay::asks_for_delay,
+    endpoint::{Forwarding, Rules},
+    error::{ApiError, ApiResult},
+};
 use crate::{
     app::App,
-    error::Error,
-    node::{Opened, Parcel, Peer, SEAL},
-    serve::ClientAddress,
-    telemetry::Visitor,
+    edge::{serve::ClientAddress, telemetry::LoggedCaller},
+    node::{BodyDigest, ForwardedRequest, OpenedSeal, Peer, SEAL},
 };
 
-/// The ends of the paths of requests that may be repeated: each names its transaction, or how things are to be.
-const REPEATABLE: [&str; 3] =
-    ["/send/{event_type}/{txn_id}", "/redact/{event_id}/{txn_id}", "/state/{event_type}/{state_key}"];
+/// What becomes of a request.
+pub(super) enum Routed {
+    /// It is served here.
+    Here(Body, Option<SealedBody>),
+    Answered(Response),
+}
 
-/// Middleware: answers what other nodes forward, forwards what is theirs, and refuses everything while the others
-/// may have forgotten this node.
-pub(super) async fn forward(State(app): State<App>, request: Request, next: Next) -> Response {
-    if app.nodes.is_alone() && !request.headers().contains_key(SEAL) {
-        return next.run(request).await;
+/// What another node has sealed of the body that it sends on.
+pub(super) struct SealedBody(Option<BodyDigest>);
+
+impl SealedBody {
+    /// Refuses another body than the one that was sealed, so that whoever forwards it does the work themselves. `body`:
+    /// None where it is not here yet, which no endpoint's is to which requests are forwarded.
+    ///
+    /// 421 (Misdirected Request) is for the node that has sent it on, and reaches no client.
+    pub(super) fn check(&self, body: Option<&[u8]>) -> ApiResult<()> {
+        match (&self.0, body) {
+            (Some(digest), Some(body)) if *digest == BodyDigest::of(body) => Ok(()),
+            // Nodes of the version before seal no body.
+            (None, _) => Ok(()),
+            _ => Err(ApiError::Misdirected),
+        }
     }
-    if !app.nodes.is_member() {
-        let message = "This node has lost touch with the database: try again".to_owned();
-        return ApiError::from(Error::Unavailable(message)).into_response();
+}
+
+/// Answers what another node has forwarded here by mistake, and forwards what is another node's.
+pub(super) async fn route(app: &App, parts: &mut Parts, body: Body, rules: &Rules) -> ApiResult<Routed> {
+    // Taken off in any case: nothing behind this sees a seal.
+    let sealed = parts.headers.remove(SEAL);
+    if rules.forwarding == Forwarding::Here || (sealed.is_none() && app.nodes.is_alone()) {
+        return Ok(Routed::Here(body, None));
     }
-    let (mut parts, body) = request.into_parts();
-    let call = format!("{} {}", parts.method, path_and_query(&parts));
+    let call = format!("{} {}", parts.method, path_and_query(parts));
     let now = i64::from(app.clock.now().get());
-    let seal = parts.headers.remove(SEAL);
     // A seal that does not open is no seal: anybody can send a header.
-    match seal.as_ref().and_then(|seal| app.seal.open(seal.to_str().ok()?, app.nodes.id(), &call, now)) {
-        Some(Opened::Astray) => return StatusCode::MISDIRECTED_REQUEST.into_response(),
-        Some(Opened::Ours(address)) => {
+    // It covers method, path, query, time and this node's id, so none fits another request.
+    match sealed.and_then(|seal| app.seal.open(seal.to_str().ok()?, app.nodes.id(), &call, now)) {
+        Some(OpenedSeal::Misdirected) => return Err(ApiError::Misdirected),
+        Some(OpenedSeal::Ours(address, digest)) => {
             parts.extensions.insert(ClientAddress(address));
-            if let Some(visitor) = parts.extensions.get::<Visitor>() {
-                visitor.comes_from(address);
+            if let Some(logged_caller) = parts.extensions.get::<LoggedCaller>() {
+                logged_caller.set_address(address);
             }
-            return next.run(Request::from_parts(parts, body)).await;
+            return Ok(Routed::Here(body, Some(SealedBody(digest))));
         }
         None => {}
     }
-    let Some(peer) = find_peer(&app, &mut parts).await else {
-        return next.run(Request::from_parts(parts, body)).await;
+    let Some(peer) = find_peer(app, parts, rules.forwarding).await else {
+        return Ok(Routed::Here(body, None));
     };
-    let body = match collect(body, BODY_LIMIT).await {
-        Ok(body) => body,
-        Err(error) => return error.into_response(),
-    };
-    let address = parts.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.0);
-    let parcel = Parcel {
-        seal: app.seal.close(&peer.id, &call, address, now),
+    // Read whole before it is sent on, because it may have to be served here after all.
+    let body = BodyStream::new(body, rules.body_limit).collect().await?;
+    let forwarded = ForwardedRequest {
+        seal: app.seal.close(&peer.id, &call, address_of(parts), &BodyDigest::of(&body), now),
         method: &parts.method,
-        path_and_query: path_and_query(&parts),
+        path_and_query: path_and_query(parts),
         headers: &parts.headers,
         body: body.clone(),
     };
-    if let Some(answer) = app.courier.deliver(&peer, parcel).await {
+    // A refusal is an answer too. None: it did not answer, failed, or was not the node that was meant.
+    if let Some(answer) = app.forwarder.forward(&peer, forwarded).await {
         app.metrics.request_forwarded();
-        return answer.map(Body::from);
+        return Ok(Routed::Answered(answer.map(Body::from)));
     }
-    next.run(Request::from_parts(parts, Body::from(body))).await
+    Ok(Routed::Here(Body::from(body), None))
 }
 
 /// The node that the request should go to, if that is another one that answers.
-async fn find_peer(app: &App, parts: &mut Parts) -> Option<Peer> {
-    let route = parts.extensions.get::<MatchedPath>()?.as_str();
-    if parts.method != Method::PUT || !REPEATABLE.iter().any(|end| route.ends_with(end)) {
-        return None;
-    }
-    // What is sent later is written in no room, and through `/state` it would be scheduled twice.
-    if parts.uri.query().is_some_and(|query| query.contains("org.matrix.msc4140.")) {
+async fn find_peer(app: &App, parts: &mut Parts, forwarding: Forwarding) -> Option<Peer> {
+    if forwarding == Forwarding::ToRoomUnlessDelayed && parts.uri.query().is_some_and(asks_for_delay) {
         return None;
     }
     let path = parts.extract::<RawPathParams>().await.ok()?;
-    let (_, room_id) = path.iter().find(|(name, _)| *name == "room_id")?;
-    app.nodes.find_preferred(room_id).filter(|peer| !app.courier.rests(peer))
+    let (_, room_id) = path.iter().next()?;
+    app.nodes.find_preferred(room_id).filter(|peer| !app.forwarder.is_resting(peer))
+}
+
+/// Where a request comes from, as far as trusted proxies report it.
+///
+/// Where no listener has noted an address, as in tests, it is this machine's.
+pub(super) fn address_of(parts: &Parts) -> IpAddr {
+    parts.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.0)
 }
 
 fn path_and_query(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("/", |path| path.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_served_that_was_sealed_and_no_other() {
+        let sealed = SealedBody(Some(BodyDigest::of(b"{\"body\":\"hello\"}")));
+        assert!(sealed.check(Some(b"{\"body\":\"hello\"}")).is_ok());
+        for other in [Some(&b"{\"body\":\"goodbye\"}"[..]), Some(b""), None] {
+            assert!(matches!(sealed.check(other), Err(ApiError::Misdirected)), "{other:?}");
+        }
+        assert!(SealedBody(None).check(Some(b"anything")).is_ok(), "the version before seals no body");
+    }
 }

@@ -1,34 +1,47 @@
 //! What a browser finds that somebody points at the server: that it is one, whether it works, and how to go on.
+//!
+//! It is for people who have typed the address of their server into a browser, so it says what to do next. No request
+//! of a client leads here.
 
 use std::net::IpAddr;
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    response::Response,
-    routing::get,
-};
 use http::{HeaderMap, HeaderName, StatusCode, Uri, header, uri::Authority};
+use ruma::api::auth_scheme::NoAuthentication;
 
 use super::{
-    health::known_trouble,
+    endpoint::RawAnswer,
+    error::ApiResult,
+    extract::Call,
+    health::not_ready_reason,
+    json::Json,
+    own::{Download, own_request},
     page::{escape, html},
+    route::Endpoints,
 };
 use crate::{app::App, config::RegistrationMode};
 
+/// What reverse proxies that end TLS set. Anybody can set it, but it only decides what its sender reads.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.route("/", get(front_page))
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Download<FrontPage>, _, _>(front_page)
 }
 
-async fn front_page(State(app): State<App>, request: Request) -> Response {
-    let (status, state) = match known_trouble(&app) {
+own_request!(
+    /// Somebody's browser, and where it believes to be.
+    FrontPage { origin: Option<String> }: GET NoAuthentication path "/" -> Json,
+    |request, _path| Ok(Self { origin: find_origin(request.uri(), request.headers()) })
+);
+
+/// 503 where the server is not ready, so that status and text agree. Nothing here costs the database anything, because
+/// anybody may load it as often as they like.
+async fn front_page(app: App, call: Call<Download<FrontPage>>) -> ApiResult<RawAnswer> {
+    let (status, state) = match not_ready_reason(&app) {
         None => (StatusCode::OK, "It is ready.".to_owned()),
         Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("It is not ready: {}.", escape(trouble))),
     };
     let (name, version) = (escape(app.server_name.as_str()), env!("CARGO_PKG_VERSION"));
-    let homeserver = escape(&homeserver(&app, &request));
+    let homeserver = escape(&homeserver(&app, call.request.0.origin));
     let register = match app.accounts.registration_mode() {
         RegistrationMode::Open => "You can register there.",
         RegistrationMode::Token => "You can register there if you have a token.",
@@ -42,18 +55,17 @@ async fn front_page(State(app): State<App>, request: Request) -> Response {
          </p><p><code>{homeserver}</code></p>\
          <p>{register} Names here look like <code>@alice:{name}</code>.</p>{help}"
     );
-    html(status, &name, &body)
+    Ok(RawAnswer(html(status, &name, &body)))
 }
 
 /// What to type into a client: as the operator says, else where the browser found this page.
-fn homeserver(app: &App, request: &Request) -> String {
-    if let Some(url) = &app.discovery.client_base_url {
-        return url.clone();
-    }
-    find_origin(request.uri(), request.headers()).unwrap_or_else(|| format!("https://{}", app.server_name))
+///
+/// An origin in the header may be a proxy's inner name; with `well_known.client_base_url` the operator says better.
+fn homeserver(app: &App, origin: Option<String>) -> String {
+    app.discovery.client_base_url.clone().or(origin).unwrap_or_else(|| format!("https://{}", app.server_name))
 }
 
-/// The origin of a request, as far as it tells. Nobody but whoever sent it is shown this.
+/// The origin of a request, as far as its headers say. Nobody but whoever sent it is shown this.
 fn find_origin(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = uri.authority().map(Authority::as_str).or_else(|| text(header::HOST))?;
@@ -63,6 +75,7 @@ fn find_origin(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     Some(format!("{}://{host}", scheme.unwrap_or(guessed)))
 }
 
+/// Whether a host, with or without a port, is this machine or an address: neither has a certificate as a rule.
 fn is_nearby(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
     name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()

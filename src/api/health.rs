@@ -1,17 +1,23 @@
 //! For whoever watches the process: is it alive, and should it get requests?
+//!
+//! `/health` is for whoever restarts processes, so it fails only where the process does not answer at all. `/ready` is
+//! for load balancers: it fails as soon as this node serves worse than another would, a slow database and the time
+//! before stopping included.
 
 use std::time::Duration;
 
-use axum::{
-    Router,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse as _, Response},
-    routing::get,
+use axum::response::IntoResponse as _;
+use http::{StatusCode, header::CONTENT_TYPE};
+use ruma::api::auth_scheme::NoAuthentication;
+
+use super::{
+    endpoint::RawAnswer,
+    error::ApiResult,
+    extract::Call,
+    json::Json,
+    own::{Download, own_request},
+    route::Endpoints,
 };
-
-use http::header::CONTENT_TYPE;
-
 use crate::app::App;
 
 /// A database that takes longer than this to say anything is not there.
@@ -19,39 +25,42 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 const STOPPING: &str = "stopping";
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.route("/health", get(health)).route("/ready", get(ready))
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Download<Alive>, _, _>(health).endpoint::<Download<Ready>, _, _>(ready)
 }
 
+own_request!(Alive {}: GET NoAuthentication path "/health" -> Json, |_request, _path| Ok(Self {}));
+own_request!(Ready {}: GET NoAuthentication path "/ready" -> Json, |_request, _path| Ok(Self {}));
+
 /// The process runs and answers.
-async fn health() -> Response {
-    answer(StatusCode::OK, "alive")
+async fn health(_: App, _: Call<Download<Alive>>) -> ApiResult<RawAnswer> {
+    Ok(answer(StatusCode::OK, "alive"))
 }
 
 /// The process can do what clients ask of it: its database answers and it is not stopping.
-async fn ready(State(app): State<App>) -> Response {
-    if let Some(trouble) = known_trouble(&app) {
+async fn ready(app: App, _: Call<Download<Ready>>) -> ApiResult<RawAnswer> {
+    if let Some(trouble) = not_ready_reason(&app) {
         if trouble != STOPPING {
             tracing::warn!("not ready: {trouble}");
         }
-        return answer(StatusCode::SERVICE_UNAVAILABLE, trouble);
+        return Ok(answer(StatusCode::SERVICE_UNAVAILABLE, trouble));
     }
     let asked = async { app.db.spare().await?.ping().await };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(())) => return answer(StatusCode::OK, "ready"),
+        Ok(Ok(())) => return Ok(answer(StatusCode::OK, "ready")),
         Ok(Err(error)) => tracing::warn!(%error, "not ready"),
         Err(_elapsed) => tracing::warn!("not ready: the database takes longer than {PATIENCE:?} to answer"),
     }
-    answer(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer")
+    Ok(answer(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"))
 }
 
 /// Why the process can't do what clients ask of it, as far as it knows without asking anybody, in a few words. That it
 /// has lost PostgreSQL is known within seconds. For strangers: nothing that they ask for costs the database anything.
-pub(super) fn known_trouble(app: &App) -> Option<&'static str> {
-    if app.tasks.shutdown().is_leaving() { Some(STOPPING) } else { app.nodes.find_trouble() }
+pub(super) fn not_ready_reason(app: &App) -> Option<&'static str> {
+    if app.tasks.shutdown().is_leaving() { Some(STOPPING) } else { app.nodes.find_not_ready_reason() }
 }
 
-fn answer(status: StatusCode, word: &'static str) -> Response {
+fn answer(status: StatusCode, word: &'static str) -> RawAnswer {
     let body = format!("{{\"status\":\"{word}\"}}\n");
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+    RawAnswer((status, [(CONTENT_TYPE, "application/json")], body).into_response())
 }

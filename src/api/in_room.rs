@@ -1,5 +1,5 @@
-//! Requests to read a room. Whoever may not read it is told so, whatever else is wrong with their request: so the room
-//! is opened first, and the parameters are judged after that.
+//! Requests to read a room. Whoever may not read it is refused for that, whatever else is wrong with their request: so
+//! the room is opened first, and the parameters are judged after that.
 
 use ruma::{
     OwnedRoomId,
@@ -8,8 +8,8 @@ use ruma::{
 
 use super::{
     error::ApiResult,
-    extract::named,
     own::{metadata_of, read_path},
+    read::named,
 };
 
 /// A request to endpoint `R`, whose path begins with a room.

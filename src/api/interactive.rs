@@ -3,9 +3,12 @@
 //! `auth` is read here rather than by ruma, because clients send more than the specification has: an empty
 //! object to ask for the flows, and the name in the `user` of old.
 //!
+//! Where a password confirms something, what exactly was asked for (path and body without `auth`) is part of what it
+//! confirms: a session that was completed for one device can't be used to delete another.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-api-in-the-rest-api>
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ruma::{
     api::{
@@ -22,12 +25,17 @@ use super::{
     own::metadata_of,
 };
 use crate::{
-    account::Caller,
     app::App,
-    rate_limit::Limit,
-    uia::{Demand, Passed, Verdict},
+    people::{
+        account::User,
+        rate_limit::Limit,
+        uia::{Demand, Flow, Passed, Verdict},
+    },
 };
 
+/// Endpoint `R` behind user-interactive authentication.
+///
+/// `R` is read from the body without `auth`, so its fields are judged before anybody is asked for a password.
 pub(crate) struct Interactive<R> {
     pub(crate) request: R,
     pub(crate) auth: Option<AuthData>,
@@ -47,6 +55,7 @@ impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
     ) -> Result<Self, DeserializationError> {
         let (parts, body) = request.into_parts();
         let mut body: JsonObject = serde_json::from_slice(body)?;
+        // Taken out first: `auth` differs with each stage, and what is left is what a password confirms.
         let auth = body.remove("auth").map(read_auth).transpose()?.flatten();
         let params = json!([path_args, body]).to_string();
         let body = serde_json::to_vec(&body)?;
@@ -55,6 +64,7 @@ impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
     }
 }
 
+/// None for an empty `auth`, with which clients ask what the flows are.
 fn read_auth(mut auth: Value) -> serde_json::Result<Option<AuthData>> {
     if let Value::Object(auth) = &mut auth {
         if !auth.contains_key("type") && !auth.contains_key("session") {
@@ -77,44 +87,54 @@ impl<R> Interactive<R> {
     }
 
     /// Lets a user of this server go on who gives their password again.
-    pub(crate) async fn confirm_password(&self, app: &App, operation: &'static str, caller: &Caller) -> ApiResult<()> {
+    ///
+    /// Each password that is shown counts as a login attempt of the account; asking for the flows alone does not.
+    /// `operation` keeps a session that was begun at one endpoint from being completed at another.
+    pub(crate) async fn confirm_password(
+        &self,
+        app: &App,
+        operation: &'static str,
+        user: &User,
+        address: IpAddr,
+    ) -> ApiResult<()> {
         if let Some(AuthData::Password(_)) = self.auth {
-            app.rate_limits.check(Limit::Login, caller).await?;
+            app.rate_limits.check(Limit::Login, &user.user_id, user.pace).await?;
         }
-        let user_id = Some(&*caller.user_id);
-        let stages = &[AuthType::Password];
-        self.authenticate(app, Demand { operation, user_id, params: &self.params, request: None, stages })
-            .await
-            .map(drop)
+        let (user_id, flows) = (Some(&*user.user_id), [vec![AuthType::Password]]);
+        let demand = Demand { user_id, params: &self.params, ..Demand::new(operation, &flows, address) };
+        self.authenticate(app, demand).await.map(drop)
     }
 
-    /// Lets somebody go on who has completed the stages, whatever they ask for this time: clients register after
+    /// Lets somebody go on who has completed one of the flows, whatever they ask for this time: clients register after
     /// they have asked for the flows with an empty body. Only the documents to accept stay those that they were shown
     /// at the beginning. `request` is kept for those who say only once what they want.
     pub(crate) async fn complete(
         &self,
         app: &App,
         operation: &'static str,
-        stages: &[AuthType],
+        flows: &[Flow],
         request: &str,
+        address: IpAddr,
     ) -> ApiResult<Passed> {
-        let shown = if stages.contains(&AuthType::Terms) { app.terms.versions().collect() } else { BTreeMap::new() };
+        let terms = flows.iter().flatten().any(|stage| *stage == AuthType::Terms);
+        let shown: BTreeMap<_, _> = app.terms.versions().filter(|_| terms).collect();
         let params = if shown.is_empty() { String::new() } else { json!(shown).to_string() };
-        let demand = Demand { operation, user_id: None, params: &params, request: Some(request), stages };
+        let demand = Demand { params: &params, request: Some(request), ..Demand::new(operation, flows, address) };
         self.authenticate(app, demand).await
     }
 
-    /// The same for somebody who is not logged in and asks for this and nothing else.
+    /// Lets somebody go on who is not logged in, has completed one of the flows and asks for this and nothing else.
     pub(crate) async fn complete_for_this(
         &self,
         app: &App,
         operation: &'static str,
-        stages: &[AuthType],
+        flows: &[Flow],
+        address: IpAddr,
     ) -> ApiResult<Passed> {
-        let demand = Demand { operation, user_id: None, params: &self.params, request: None, stages };
-        self.authenticate(app, demand).await
+        self.authenticate(app, Demand { params: &self.params, ..Demand::new(operation, flows, address) }).await
     }
 
+    /// Whoever has more to do gets 401 with the flows and what is completed, by which clients go on.
     async fn authenticate(&self, app: &App, demand: Demand<'_>) -> ApiResult<Passed> {
         match app.uia.authenticate(&demand, self.auth.as_ref()).await? {
             Verdict::Passed(passed) => Ok(passed),

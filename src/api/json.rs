@@ -1,22 +1,18 @@
 //! JSON of our own making, where ruma's types leave out what clients look for or say `null` for what is not there, and
 //! requests and answers of endpoints that ruma does not know.
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
 use ruma::api::{
-    BytesBody, IncomingRequest, OutgoingResponse, OutgoingResponseExt as _,
+    BytesBody, IncomingRequest, OutgoingResponse,
     error::{DeserializationError, ErrorKind, IntoHttpError},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{error::ApiResult, own::metadata_of};
+use super::own::metadata_of;
 use crate::error::{Error, Result};
 
 /// Endpoint `R`, answered in [`Json`].
-pub(crate) struct Written<R>(pub(crate) R);
+pub(crate) struct AsJson<R>(pub(crate) R);
 
 /// Some JSON, written out.
 pub(crate) struct Json(Vec<u8>);
@@ -47,16 +43,9 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     })
 }
 
-/// Answers a request that is none of ruma's.
-pub(crate) fn reply(answer: ApiResult<Value>) -> Response {
-    let written =
-        answer.and_then(|answer| Ok(Json::from(answer).try_into_http_response::<Vec<u8>>().map_err(Error::broken)?));
-    written.map_or_else(IntoResponse::into_response, |response| response.map(Body::from))
-}
+metadata_of!(for R: AsJson<R>);
 
-metadata_of!(for R: Written<R>);
-
-impl<R: IncomingRequest> IncomingRequest for Written<R> {
+impl<R: IncomingRequest> IncomingRequest for AsJson<R> {
     type EndpointError = R::EndpointError;
     type OutgoingResponse = Json;
 

@@ -1,4 +1,7 @@
 //! Pages for people, where a browser asks instead of a client.
+//!
+//! There are few and they are small, so they are texts in their handlers, and whatever is put into one goes through
+//! [`escape`].
 
 use aws_lc_rs::digest;
 use axum::response::{IntoResponse, Response};

@@ -1,6 +1,8 @@
 //! Routes from ruma's metadata: every path that an endpoint has ever had, with its method.
+//!
+//! Old paths stay: clients of years ago call `r0`, and all versions of an endpoint mean the same here.
 
-use std::{borrow::Cow, future::Future};
+use std::borrow::Cow;
 
 use axum::{
     Router,
@@ -9,75 +11,87 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
-use bytes::BytesMut;
 use http::Method;
-use ruma::api::{IncomingRequest, Metadata, OutgoingResponseExt as _, path_builder::PathBuilder as _};
+use ruma::api::path_builder::PathBuilder as _;
 
 use super::{
-    auth::Authenticate,
-    error::{ApiError, ApiResult},
+    endpoint::{Answer as _, Availability, Endpoint, Rules},
+    error::ApiResult,
     extract::Call,
-    restriction::OpenTo,
+    forward::{self, Routed},
 };
 use crate::{app::App, error::Error};
 
-/// Enough for any event with room for white space; endpoints with larger or smaller bodies say so.
-pub(crate) const BODY_LIMIT: usize = 256 * 1024;
-
-/// Adds endpoints to a router, one call each.
-pub(crate) trait Routes: Sized {
-    /// Routes endpoint `R` to `handler` at every path that it has or had.
-    fn endpoint<R, F, A>(self, handler: F) -> Self
-    where
-        R: IncomingRequest + Send + 'static,
-        R::Authentication: Authenticate,
-        F: Fn(App, Call<R>) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = ApiResult<R::OutgoingResponse>> + Send + 'static,
-    {
-        self.endpoint_with_limit::<R, F, A>(BODY_LIMIT, handler)
-    }
-
-    /// The same with a body limit of its own, in bytes.
-    fn endpoint_with_limit<R, F, A>(self, body_limit: usize, handler: F) -> Self
-    where
-        R: IncomingRequest + Send + 'static,
-        R::Authentication: Authenticate,
-        F: Fn(App, Call<R>) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = ApiResult<R::OutgoingResponse>> + Send + 'static;
+/// The endpoints of the server. There is no other way to add one than by the type of its request, which has a policy.
+///
+/// A router does not say what is in it, so test builds keep a list beside it.
+#[derive(Default)]
+pub(crate) struct Endpoints {
+    router: Router<App>,
+    #[cfg(test)]
+    listed: Vec<ListedEndpoint>,
 }
 
-impl Routes for Router<App> {
-    fn endpoint_with_limit<R, F, A>(mut self, body_limit: usize, handler: F) -> Self
+impl Endpoints {
+    /// Routes endpoint `R` to `handler` at every path that it has or had.
+    pub(crate) fn endpoint<R, F, A>(mut self, handler: F) -> Self
     where
-        R: IncomingRequest + Send + 'static,
-        R::Authentication: Authenticate,
+        R: Endpoint,
         F: Fn(App, Call<R>) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = ApiResult<R::OutgoingResponse>> + Send + 'static,
+        A: Future<Output = ApiResult<R::Answer>> + Send + 'static,
     {
-        let open_to = OpenTo::of::<R>();
-        let paths: Vec<_> = <R as Metadata>::PATH_BUILDER.all_paths().flat_map(spellings).collect();
+        // Once for each endpoint: rules are the type's and never change.
+        let rules = R::rules();
+        let paths: Vec<_> = R::PATH_BUILDER.all_paths().flat_map(spellings).collect();
         #[cfg(test)]
-        super::restriction::routed::note::<R>(&paths);
+        self.listed.push(ListedEndpoint::new::<R>(rules, &paths));
         for path in paths {
             let handler = handler.clone();
-            let answer = move |State(app): State<App>, mut request: http::Request<Body>| async move {
-                request.extensions_mut().insert(open_to);
-                // On the heap, so that a call that waits for long does not keep the room that reading it took.
-                let answered = match Box::pin(Call::<R>::read(&app, request, body_limit)).await {
-                    Ok(call) => handler(app, call).await,
-                    Err(error) => Err(error),
-                };
-                answered.and_then(write).unwrap_or_else(IntoResponse::into_response)
+            let answer = move |State(app): State<App>, request: http::Request<Body>| async move {
+                serve::<R, F, A>(app, request, rules, handler).await.unwrap_or_else(IntoResponse::into_response)
             };
-            self = self.route(&path, on(filter(&R::METHOD), answer));
+            self.router = self.router.route(&path, on(filter(&R::METHOD), answer));
         }
         self
+    }
+
+    pub(super) fn into_router(self) -> Router<App> {
+        self.router
+    }
+}
+
+/// What happens to every request, whichever endpoint it is for: availability, forwarding, reading, handler, answer.
+async fn serve<R, F, A>(app: App, request: http::Request<Body>, rules: Rules, handler: F) -> ApiResult<Response>
+where
+    R: Endpoint,
+    F: Fn(App, Call<R>) -> A,
+    A: Future<Output = ApiResult<R::Answer>> + Send,
+{
+    // A node that the others may have forgotten may lack what they have written since: better no answer than an old
+    // one.
+    if rules.availability == Availability::Member && !app.nodes.is_alone() && !app.nodes.is_member() {
+        let message = "This node has lost touch with the database: try again".to_owned();
+        return Err(Error::Unavailable(message).into());
+    }
+    // On the heap, so that a call that waits for long does not keep the room that reading it took.
+    let read = Box::pin(async {
+        let (mut parts, body) = request.into_parts();
+        match forward::route(&app, &mut parts, body, &rules).await? {
+            Routed::Answered(answer) => Ok(Err(answer)),
+            Routed::Here(body, sealed) => Call::<R>::read(&app, parts, body, &rules, sealed).await.map(Ok),
+        }
+    });
+    match read.await? {
+        Ok(call) => handler(app, call).await?.write(),
+        Err(answer) => Ok(answer),
     }
 }
 
 /// An empty state key may be left out, and the slash before it too.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstateeventtypestatekey>
+///
+/// Axum matches no empty segment, so each spelling is a route of its own.
 fn spellings(path: &'static str) -> Vec<Cow<'static, str>> {
     match path.strip_suffix("{state_key}") {
         Some(without) => vec![path.into(), without.into(), without.trim_end_matches('/').into()],
@@ -85,12 +99,9 @@ fn spellings(path: &'static str) -> Vec<Cow<'static, str>> {
     }
 }
 
-fn write<R: ruma::api::OutgoingResponse>(answer: R) -> Result<Response, ApiError> {
-    let response = answer.try_into_http_response::<BytesMut>().map_err(Error::broken)?;
-    Ok(response.map(|body| Body::from(body.freeze())))
-}
-
 /// Matrix uses five methods. HEAD is answered wherever GET is.
+///
+/// Axum wants a type of its own for them. Whatever is none of the others is GET: ruma's metadata has no more methods.
 fn filter(method: &Method) -> MethodFilter {
     match *method {
         Method::POST => MethodFilter::POST,
@@ -101,21 +112,56 @@ fn filter(method: &Method) -> MethodFilter {
     }
 }
 
-/// Every route of the client-server API, for tests that walk all of them.
+/// An endpoint as tests see it that walk all of them.
 #[cfg(test)]
-pub(super) fn list() -> Vec<(Method, String)> {
-    use super::restriction::routed;
-    routed::take();
-    drop(super::client::routes(Router::new()));
-    let of = |endpoint: routed::Endpoint| endpoint.paths.into_iter().map(move |path| (endpoint.method.clone(), path));
-    routed::take().into_iter().flat_map(of).collect()
+#[derive(Clone, Debug)]
+pub(crate) struct ListedEndpoint {
+    pub(crate) method: Method,
+    /// As they are routed, each in all its spellings.
+    pub(crate) paths: Vec<String>,
+    pub(crate) rules: Rules,
+    /// The last part of the name of the type that says who may call it.
+    pub(crate) who: &'static str,
+    /// How ruma has its callers authenticate, as the last part of that type's name.
+    pub(crate) scheme: &'static str,
+}
+
+#[cfg(test)]
+impl ListedEndpoint {
+    fn new<R: super::endpoint::Policy>(rules: Rules, paths: &[Cow<'_, str>]) -> Self {
+        // `AnonymousOr<…::Users>` ends with that in which it differs from others.
+        let last = |name: &'static str| name.rsplit("::").next().unwrap_or_default();
+        let who = std::any::type_name::<R::Who>();
+        Self {
+            method: R::METHOD,
+            paths: paths.iter().map(|path| path.clone().into_owned()).collect(),
+            rules,
+            who: last(who),
+            scheme: last(std::any::type_name::<R::Authentication>()),
+        }
+    }
+
+    /// By its method and one of its paths, without what is in front of all of them: for an endpoint's version may be
+    /// another one for old clients.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let name = |path: &String| match path.strip_prefix("/_matrix/client/").and_then(|path| path.split_once('/')) {
+            Some((_version, rest)) => format!("{} /{rest}", self.method),
+            None => format!("{} {path}", self.method),
+        };
+        self.paths.iter().map(name).collect()
+    }
+}
+
+#[cfg(test)]
+impl Endpoints {
+    pub(crate) fn list(&self) -> &[ListedEndpoint] {
+        &self.listed
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use super::*;
 
     /// What came after r0, by its path in v3.
     const LATER: [&str; 12] = [
@@ -135,7 +181,11 @@ mod tests {
 
     #[test]
     fn what_was_there_in_r0_still_is() {
-        let routes: BTreeSet<String> = list().into_iter().map(|(method, path)| format!("{method} {path}")).collect();
+        let endpoints = crate::api::endpoints();
+        let of = |listed: &super::ListedEndpoint| -> Vec<String> {
+            listed.paths.iter().map(|path| format!("{} {path}", listed.method)).collect()
+        };
+        let routes: BTreeSet<String> = endpoints.list().iter().flat_map(of).collect();
         let mut missing = Vec::new();
         for line in &routes {
             let Some((method, rest)) = line.split_once(" /_matrix/client/v3/") else { continue };

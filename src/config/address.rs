@@ -1,4 +1,7 @@
 //! Addresses in the configuration: where to listen, and which networks' proxies to believe.
+//!
+//! Each is checked when the configuration is read, down to two listeners that would overlap: a start that fails later
+//! would fail for a reason that is harder to understand.
 
 use std::{
     fmt, fs,
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Listen {
+pub enum ListenAddress {
     /// `127.0.0.1:8008` or `[::1]:8008`: plain HTTP.
     Tcp(SocketAddr),
     /// `tls:0.0.0.0:8448`: HTTPS with the certificate of `[tls]`.
@@ -21,8 +24,9 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-impl Listen {
-    /// The address without what is spoken there.
+impl ListenAddress {
+    /// The address without what is spoken there. Two listeners of one place are refused with a clearer message than two
+    /// that merely overlap.
     pub(super) fn place(&self) -> String {
         match self {
             Self::Tcp(address) | Self::Tls(address) => address.to_string(),
@@ -44,8 +48,8 @@ impl Listen {
     }
 }
 
-/// Whether who listens at `one` hears what is sent to `other`. `::` is all of IPv4 as well, unless the system has been
-/// told otherwise.
+/// Whether who listens at `one` hears what is sent to `other`. `::` is all of IPv4 as well, unless the system is set to
+/// keep them apart.
 fn covers(one: IpAddr, other: IpAddr) -> bool {
     if one == other {
         return true;
@@ -56,14 +60,16 @@ fn covers(one: IpAddr, other: IpAddr) -> bool {
     }
 }
 
-/// Whether sockets of IPv6 leave IPv4 alone. Only Linux has this file; elsewhere nothing is known of it.
+/// Whether sockets of IPv6 leave IPv4 alone. Only Linux has this file; elsewhere nothing is known of it. An unreadable
+/// file counts as yes, so that no configuration is refused that may work.
 fn is_ipv6_alone() -> bool {
     fs::read_to_string("/proc/sys/net/ipv6/bindv6only").map_or(true, |text| text.trim() == "1")
 }
 
-impl FromStr for Listen {
+impl FromStr for ListenAddress {
     type Err = String;
 
+    /// Host names are not looked up: what one resolves to may change between two starts.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
@@ -79,7 +85,7 @@ impl FromStr for Listen {
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(formatter, "{address}"),
@@ -89,7 +95,7 @@ impl fmt::Display for Listen {
     }
 }
 
-impl TryFrom<String> for Listen {
+impl TryFrom<String> for ListenAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -97,8 +103,8 @@ impl TryFrom<String> for Listen {
     }
 }
 
-impl From<Listen> for String {
-    fn from(listen: Listen) -> Self {
+impl From<ListenAddress> for String {
+    fn from(listen: ListenAddress) -> Self {
         listen.to_string()
     }
 }
@@ -106,18 +112,20 @@ impl From<Listen> for String {
 /// An address, or a block of them: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Network {
+pub struct IpBlock {
     address: IpAddr,
+    /// In bits, up to 32 or 128. Those of the address after it do not matter.
     prefix: u32,
 }
 
-impl Network {
+impl IpBlock {
     /// Whether `address` lies in this block. An IPv4 address inside IPv6 counts as the former.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let host_bits = 32 - self.prefix;
                 let differing = network.to_bits() ^ address.to_bits();
+                // A prefix of 0 would shift by the whole width: everything lies in that block.
                 differing.checked_shr(host_bits).unwrap_or(0) == 0
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
@@ -130,7 +138,7 @@ impl Network {
     }
 }
 
-impl FromStr for Network {
+impl FromStr for IpBlock {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -152,13 +160,13 @@ impl FromStr for Network {
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for IpBlock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}", self.address, self.prefix)
     }
 }
 
-impl TryFrom<String> for Network {
+impl TryFrom<String> for IpBlock {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -166,8 +174,8 @@ impl TryFrom<String> for Network {
     }
 }
 
-impl From<Network> for String {
-    fn from(network: Network) -> Self {
+impl From<IpBlock> for String {
+    fn from(network: IpBlock) -> Self {
         network.to_string()
     }
 }
@@ -179,17 +187,17 @@ mod tests {
     #[test]
     fn listen_entries_come_back_as_they_were_written() {
         for text in ["127.0.0.1:8008", "[::1]:8008", "unix:/run/hearth.sock", "tls:0.0.0.0:8448"] {
-            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
         }
         for text in ["", "8008", "localhost:8008", "127.0.0.1", "unix:", "tls:unix:/a", "::1:8008x"] {
-            assert!(text.parse::<Listen>().is_err(), "{text}");
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn listeners_need_addresses_of_their_own() {
         let overlap = |one: &str, other: &str| {
-            let (one, other): (Listen, Listen) = (one.parse().unwrap(), other.parse().unwrap());
+            let (one, other): (ListenAddress, ListenAddress) = (one.parse().unwrap(), other.parse().unwrap());
             assert_eq!(one.overlaps(&other), other.overlaps(&one));
             one.overlaps(&other)
         };
@@ -226,12 +234,12 @@ mod tests {
             ("0.0.0.0/0", "203.0.113.9", "::1"),
             ("::/0", "2001:db8::1", "127.0.0.1"),
         ] {
-            let network: Network = network.parse().unwrap();
+            let network: IpBlock = network.parse().unwrap();
             assert!(network.contains(inside.parse().unwrap()), "{network} {inside}");
             assert!(!network.contains(outside.parse().unwrap()), "{network} {outside}");
         }
         for text in ["10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/", "proxy.example.org"] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
+            assert!(text.parse::<IpBlock>().is_err(), "{text}");
         }
     }
 }

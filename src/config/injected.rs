@@ -1,9 +1,13 @@
-//! Variables that nobody has set: for each service of a namespace, Kubernetes tells every container its address in the
-//! environment, in the manner of Docker's links of old. For a service called `hearth`, or `hearth-metrics`, these begin
-//! as ours do.
+//! Variables that nobody has set: for each service of a namespace, Kubernetes puts its address into the environment of
+//! every container, in the manner of Docker's links of old. For a service called `hearth`, or `hearth-metrics`, these
+//! begin as ours do.
+//!
+//! An unknown `HEARTH_` variable is an error otherwise, so without this a service of that name would keep the server
+//! from starting.
 //!
 //! <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
 
+/// Those that a service of Kubernetes may have.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Whether this variable is one of those. `HEARTH_PORT` is only where it holds the address of a service: somebody else

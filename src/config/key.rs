@@ -1,4 +1,10 @@
 //! The list of keys: what each may hold, said so that the one who got it wrong can mend it.
+//!
+//! The sentences are written once, here, and serve the file and the environment alike. A test holds this list against
+//! the structs of `config.rs` and against `config.example.toml`.
+//!
+//! A check looks at one value alone. What several values make together is looked at afterwards, by
+//! `Config::contradictions`.
 
 use std::collections::BTreeSet;
 
@@ -8,250 +14,275 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, Listen, LogFormat, MailEncryption, MailFrom, Network,
-    Policy, PublicKey, RedisUrl, RegistrationMode, Rooms, Secret, TurnUri, is_localpart,
+    Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, LogFormat, MailEncryption,
+    MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri, is_localpart, room_version,
 };
 
 /// One key of the configuration.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct ConfigKey {
     /// As it is written in messages: `database.url`.
     pub(super) path: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
     /// Completes the sentence "`database.url` must be …".
     expects: &'static str,
+    /// Whether the value can be used; an error says why not, or is empty where `expects` has said so already.
     parse: Parse,
 }
 
+/// A function pointer, so that the list is a constant.
 type Parse = fn(&Value) -> Result<(), String>;
 
 /// The TOML type of a value, which decides how the text of an environment variable is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Text,
     /// A text that is not repeated in a message.
     Secret,
     Boolean,
     Integer,
     Number,
+    /// In a variable it is written as in TOML with its brackets, or as texts with commas between them.
     List,
 }
 
-use Kind::{Boolean, Integer, List, Number, Text};
+use ValueKind::{Boolean, Integer, List, Number, Text};
 
 const PER_SECOND: &str = "a number above 0, such as 0.5";
 const BURST: &str = "a whole number from 1 to 1000000";
 
-pub(super) static KEYS: &[Key] = &[
-    Key { path: "server_name", kind: Text, expects: "a server name such as \"example.org\"", parse: server_name },
-    Key { path: "data_dir", kind: Text, expects: "the path of a folder", parse: not_empty },
-    Key {
+/// In the order of `config.example.toml`, section by section, in which `check-config` prints them.
+pub(super) static KEYS: &[ConfigKey] = &[
+    ConfigKey { path: "server_name", kind: Text, expects: "a server name such as \"example.org\"", parse: server_name },
+    ConfigKey { path: "data_dir", kind: Text, expects: "the path of a folder", parse: not_empty },
+    ConfigKey {
         path: "listen",
         kind: List,
         expects: "a list of addresses such as \"127.0.0.1:8008\", \"[::1]:8008\", \
                   \"tls:0.0.0.0:8448\" or \"unix:/run/hearth.sock\"",
-        parse: parses::<Vec<Listen>>,
+        parse: parses::<Vec<ListenAddress>>,
     },
-    Key {
+    ConfigKey {
         path: "trusted_proxies",
         kind: List,
         expects: "a list of IP addresses or blocks such as \"10.0.0.0/8\"",
-        parse: parses::<Vec<Network>>,
+        parse: parses::<Vec<IpBlock>>,
     },
-    Key { path: "tls.certificate", kind: Text, expects: "the path of a PEM file", parse: not_empty },
-    Key { path: "tls.key", kind: Text, expects: "the path of a PEM file", parse: not_empty },
-    Key {
+    ConfigKey { path: "tls.certificate", kind: Text, expects: "the path of a PEM file", parse: not_empty },
+    ConfigKey { path: "tls.key", kind: Text, expects: "the path of a PEM file", parse: not_empty },
+    ConfigKey {
         path: "database.url",
-        kind: Kind::Secret,
+        kind: ValueKind::Secret,
         expects: "a URL such as \"sqlite:PATH\" or \"postgres://user:password@host/database\"",
         parse: parses::<DatabaseUrl>,
     },
-    Key {
+    ConfigKey {
         path: "database.max_connections",
         kind: Integer,
         expects: "a whole number from 1 to 1000",
         parse: between::<1, 1_000>,
     },
-    Key {
+    ConfigKey {
         path: "redis.url",
-        kind: Kind::Secret,
+        kind: ValueKind::Secret,
         expects: "a URL such as \"redis://127.0.0.1:6379\" or \"unix:///run/redis.sock\"",
         parse: parses::<RedisUrl>,
     },
-    Key {
+    ConfigKey {
         path: "cluster.advertise",
         kind: Text,
         expects: "a URL such as \"http://10.0.0.5:8008\"",
         parse: parses::<HttpUrl>,
     },
-    Key {
+    ConfigKey {
         path: "registration.mode",
         kind: Text,
         expects: "\"open\", \"token\" or \"closed\"",
         parse: is_one_of::<RegistrationMode>,
     },
-    Key { path: "registration.guests", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    Key { path: "registration.require_email", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    Key { path: "registration.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
-    Key {
+    ConfigKey { path: "registration.guests", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    ConfigKey { path: "registration.require_email", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    ConfigKey {
+        path: "registration.shared_secret",
+        kind: ValueKind::Secret,
+        expects: "a text",
+        parse: parses::<Secret>,
+    },
+    ConfigKey {
         path: "registration.terms",
         kind: List,
         expects: "a list of documents such as { id = \"privacy_policy\", version = \"1.0\", \
                   en = { name = \"Privacy policy\", url = \"https://example.org/privacy\" } }",
         parse: terms,
     },
-    Key {
+    ConfigKey {
         path: "passwords.min_length",
         kind: Integer,
         expects: "a whole number from 1 to 128",
         parse: between::<1, 128>,
     },
-    Key {
+    ConfigKey {
         path: "mail.host",
         kind: Text,
         expects: "the name of a mail server, such as \"mail.example.org\"",
         parse: parses::<HostName>,
     },
-    Key { path: "mail.port", kind: Integer, expects: "a whole number from 1 to 65535", parse: between::<1, 65_535> },
-    Key {
+    ConfigKey {
+        path: "mail.port",
+        kind: Integer,
+        expects: "a whole number from 1 to 65535",
+        parse: between::<1, 65_535>,
+    },
+    ConfigKey {
         path: "mail.encryption",
         kind: Text,
         expects: "\"tls\", \"starttls\" or \"none\"",
         parse: is_one_of::<MailEncryption>,
     },
-    Key { path: "mail.username", kind: Text, expects: "a text", parse: not_empty },
-    Key { path: "mail.password", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
-    Key {
+    ConfigKey { path: "mail.username", kind: Text, expects: "a text", parse: not_empty },
+    ConfigKey { path: "mail.password", kind: ValueKind::Secret, expects: "a text", parse: parses::<Secret> },
+    ConfigKey {
         path: "mail.from",
         kind: Text,
         expects: "an address such as \"Hearth <noreply@example.org>\"",
         parse: parses::<MailFrom>,
     },
-    Key {
+    ConfigKey {
         path: "mail.next_link_hosts",
         kind: List,
         expects: "a list of hosts such as \"app.example.org\"",
         parse: parses::<Vec<String>>,
     },
-    Key {
+    ConfigKey {
         path: "identity.servers",
         kind: List,
         expects: "a list of identity servers such as \"id.example.org\"",
         parse: parses::<Vec<IdentityServerUrl>>,
     },
-    Key { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    Key {
+    ConfigKey { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    ConfigKey {
         path: "rate_limits.exempt_users",
         kind: List,
         expects: "a list of user ids such as \"@bot:example.org\"",
         parse: parses::<Vec<OwnedUserId>>,
     },
-    Key { path: "rate_limits.login.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    Key { path: "rate_limits.login.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    Key { path: "rate_limits.registration.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    Key { path: "rate_limits.registration.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    Key { path: "rate_limits.message.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    Key { path: "rate_limits.message.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    Key { path: "rate_limits.join.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    Key { path: "rate_limits.join.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    Key {
+    ConfigKey { path: "rate_limits.login.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    ConfigKey { path: "rate_limits.login.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "rate_limits.registration.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    ConfigKey { path: "rate_limits.registration.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "rate_limits.message.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    ConfigKey { path: "rate_limits.message.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "rate_limits.join.per_second", kind: Number, expects: PER_SECOND, parse: positive },
+    ConfigKey { path: "rate_limits.join.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    ConfigKey {
         path: "rooms.default_version",
         kind: Text,
         expects: "a room version from \"6\" to \"12\"",
-        parse: room_version,
+        parse: creatable_version,
     },
-    Key { path: "presence.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    Key { path: "user_directory.search_all", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    Key {
+    ConfigKey {
+        path: "rooms.cache_megabytes",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000000",
+        parse: between::<1, 1_000_000>,
+    },
+    ConfigKey { path: "presence.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    ConfigKey { path: "user_directory.search_all", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    ConfigKey {
         path: "turn.uris",
         kind: List,
         expects: "a list of addresses such as \"turn:turn.example.org?transport=udp\"",
         parse: parses::<Vec<TurnUri>>,
     },
-    Key { path: "turn.shared_secret", kind: Kind::Secret, expects: "a text", parse: parses::<Secret> },
-    Key {
+    ConfigKey { path: "turn.shared_secret", kind: ValueKind::Secret, expects: "a text", parse: parses::<Secret> },
+    ConfigKey {
         path: "turn.lifetime_seconds",
         kind: Integer,
         expects: "a whole number from 60 to 2592000",
         parse: between::<60, 2_592_000>,
     },
-    Key {
+    ConfigKey {
         path: "server_notices.localpart",
         kind: Text,
         expects: "the part of a user id between @ and :, such as \"notices\"",
         parse: localpart,
     },
-    Key { path: "server_notices.name", kind: Text, expects: "a name such as \"Server notices\"", parse: not_empty },
-    Key {
+    ConfigKey {
+        path: "server_notices.name",
+        kind: Text,
+        expects: "a name such as \"Server notices\"",
+        parse: not_empty,
+    },
+    ConfigKey {
         path: "server_notices.avatar_url",
         kind: Text,
         expects: "the address of a picture on a Matrix server such as \"mxc://example.org/abc\"",
         parse: mxc_uri,
     },
-    Key {
+    ConfigKey {
         path: "rtc.transports",
         kind: List,
         expects: "a list of transports such as \
                   { type = \"livekit\", livekit_service_url = \"https://rtc.example.org\" }",
         parse: transports,
     },
-    Key {
+    ConfigKey {
         path: "delayed_events.max_delay_seconds",
         kind: Integer,
         expects: "a whole number from 1 to 31536000",
         parse: between::<1, 31_536_000>,
     },
-    Key {
+    ConfigKey {
         path: "delayed_events.max_scheduled",
         kind: Integer,
         expects: "a whole number from 0 to 10000",
         parse: between::<0, 10_000>,
     },
-    Key { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    Key {
+    ConfigKey { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    ConfigKey {
         path: "well_known.client_base_url",
         kind: Text,
         expects: "a URL such as \"https://matrix.example.org\"",
         parse: parses::<HttpUrl>,
     },
-    Key {
+    ConfigKey {
         path: "well_known.support.page",
         kind: Text,
         expects: "a URL such as \"https://example.org/help\"",
         parse: parses::<HttpUrl>,
     },
-    Key {
+    ConfigKey {
         path: "well_known.support.contacts",
         kind: List,
         expects: "a list of contacts such as { role = \"m.role.admin\", matrix_id = \"@me:example.org\" }",
         parse: contacts,
     },
-    Key {
+    ConfigKey {
         path: "well_known.policy_server.ed25519",
         kind: Text,
         expects: "a public key in base64, 43 characters without padding",
         parse: parses::<PublicKey>,
     },
-    Key {
+    ConfigKey {
         path: "log.level",
         kind: Text,
         expects: "a filter such as \"info\" or \"info,hearth::room=debug\"",
         parse: log_filter,
     },
-    Key { path: "log.format", kind: Text, expects: "\"human\" or \"json\"", parse: is_one_of::<LogFormat> },
-    Key {
+    ConfigKey { path: "log.format", kind: Text, expects: "\"human\" or \"json\"", parse: is_one_of::<LogFormat> },
+    ConfigKey {
         path: "metrics.listen",
         kind: Text,
         expects: "an address such as \"127.0.0.1:8018\" or \"unix:/run/hearth-metrics.sock\"",
-        parse: parses::<Listen>,
+        parse: parses::<ListenAddress>,
     },
-    Key {
+    ConfigKey {
         path: "timeouts.shutdown_notice_seconds",
         kind: Integer,
         expects: "a whole number from 0 to 3600",
         parse: between::<0, 3_600>,
     },
-    Key {
+    ConfigKey {
         path: "timeouts.shutdown_seconds",
         kind: Integer,
         expects: "a whole number from 0 to 3600",
@@ -259,7 +290,8 @@ pub(super) static KEYS: &[Key] = &[
     },
 ];
 
-impl Key {
+impl ConfigKey {
+    /// None of a section, and of what is no key.
     pub(super) fn find(path: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.path == path)
     }
@@ -270,13 +302,15 @@ impl Key {
         KEYS.iter().filter(in_section).map(|key| key.path).collect()
     }
 
-    /// The environment variable that sets this key.
+    /// The environment variable that sets this key. `HEARTH_DATABASE__URL` for `database.url`: two underscores are a
+    /// dot, since names of keys have one each.
     pub(super) fn variable(path: &str) -> String {
         format!("HEARTH_{}", path.replace('.', "__").to_uppercase())
     }
 
     /// Whether `value` can be this key's value; if not, a whole sentence.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
+        // First the type, then the value: a message about the wrong one would lead astray.
         let Self { path, expects, .. } = self;
         if !self.kind.fits(value) {
             return Err(format!("`{path}` must be {expects}; this is {}", self.describe(value)));
@@ -284,7 +318,8 @@ impl Key {
         (self.parse)(value).map_err(|reason| {
             if reason.is_empty() {
                 format!("`{path}` must be {expects}; {} is not", self.describe(value))
-            } else if self.kind == Kind::Secret || reason.contains('`') {
+            // A reason in backquotes has named the value, or the part of it that is wrong, by itself.
+            } else if self.kind == ValueKind::Secret || reason.contains('`') {
                 format!("`{path}` must be {expects}; {reason}")
             } else {
                 format!("`{path}` must be {expects}; {} is not ({reason})", self.describe(value))
@@ -292,11 +327,12 @@ impl Key {
         })
     }
 
+    /// A value as a message may repeat it: not one that is secret.
     fn describe(&self, value: &Value) -> String {
         match value {
-            Value::String(_) if self.kind == Kind::Secret => "a text".to_owned(),
+            Value::String(_) if self.kind == ValueKind::Secret => "a text".to_owned(),
             Value::String(text) => format!("the text \"{text}\""),
-            Value::Integer(_) | Value::Float(_) if self.kind == Kind::Secret => "a number".to_owned(),
+            Value::Integer(_) | Value::Float(_) if self.kind == ValueKind::Secret => "a number".to_owned(),
             Value::Integer(number) => format!("the number {number}"),
             Value::Float(number) => format!("the number {number}"),
             Value::Boolean(boolean) => format!("the boolean {boolean}"),
@@ -307,7 +343,8 @@ impl Key {
     }
 }
 
-impl Kind {
+impl ValueKind {
+    /// Dates and tables fit nowhere.
     fn fits(self, value: &Value) -> bool {
         match self {
             Self::Text | Self::Secret => value.is_str(),
@@ -319,6 +356,7 @@ impl Kind {
     }
 }
 
+/// The error is what is wrong, without the place: the caller knows that better.
 fn read<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     T::deserialize(value.clone()).map_err(|error| error.message().to_owned())
 }
@@ -340,6 +378,7 @@ fn server_name(value: &Value) -> Result<(), String> {
     if small == name.as_str() { Ok(()) } else { Err(format!("write it in small letters, `{small}`")) }
 }
 
+/// Whether there is such a file or folder is found out by whoever opens it.
 fn not_empty(value: &Value) -> Result<(), String> {
     match value.as_str() {
         Some("") => Err("it is empty".to_owned()),
@@ -347,6 +386,7 @@ fn not_empty(value: &Value) -> Result<(), String> {
     }
 }
 
+/// Both bounds are allowed.
 fn between<const MIN: i64, const MAX: i64>(value: &Value) -> Result<(), String> {
     match value.as_integer() {
         Some(number) if number < MIN => Err("too small".to_owned()),
@@ -355,6 +395,7 @@ fn between<const MIN: i64, const MAX: i64>(value: &Value) -> Result<(), String> 
     }
 }
 
+/// A rate of 0 would lock everybody out for good, which nobody means.
 fn positive(value: &Value) -> Result<(), String> {
     match value.as_float() {
         Some(number) if number.is_finite() && number > 0.0 => Ok(()),
@@ -363,11 +404,12 @@ fn positive(value: &Value) -> Result<(), String> {
     }
 }
 
-fn room_version(value: &Value) -> Result<(), String> {
-    let section = toml::Table::from_iter([("default_version".to_owned(), value.clone())]);
-    parses::<Rooms>(&Value::Table(section))
+/// Reads it as `rooms.default_version` is read in the end.
+fn creatable_version(value: &Value) -> Result<(), String> {
+    room_version::deserialize(value.clone()).map(drop).map_err(|error| error.message().to_owned())
 }
 
+/// Somebody whom nobody can reach would be left out silently.
 fn contacts(value: &Value) -> Result<(), String> {
     let contacts: Vec<Contact> = read(value)?;
     let reachable = |contact: &Contact| contact.matrix_id.is_some() || contact.email_address.is_some();
@@ -380,11 +422,11 @@ fn contacts(value: &Value) -> Result<(), String> {
 
 /// What the specification asks of identifiers, and that nothing is listed without a place to read it.
 fn terms(value: &Value) -> Result<(), String> {
-    let policies: Vec<Policy> = read(value)?;
+    let policies: Vec<TermsPolicy> = read(value)?;
     let opaque = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     let identifies = |text: &str| (1..=255).contains(&text.len()) && text.bytes().all(opaque);
     let mut ids = BTreeSet::new();
-    for Policy { id, version, translations } in &policies {
+    for TermsPolicy { id, version, translations } in &policies {
         if !identifies(id) || !identifies(version) {
             return Err(format!("`{id}` and its `version` are made of the characters A-Z, a-z, 0-9 and -._~"));
         }
@@ -405,6 +447,7 @@ fn terms(value: &Value) -> Result<(), String> {
     Ok(())
 }
 
+/// A transport of a type that is not known here is passed on as it is: clients may know it.
 fn transports(value: &Value) -> Result<(), String> {
     let transports: Vec<RtcTransport> = read(value)?;
     for transport in transports.iter().filter(|transport| transport.transport_type() == "livekit") {
@@ -418,6 +461,7 @@ fn transports(value: &Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether it makes a user id together with the server's name is seen later, when both are known.
 fn localpart(value: &Value) -> Result<(), String> {
     match value.as_str() {
         Some(text) if is_localpart(text) => Ok(()),
@@ -425,6 +469,7 @@ fn localpart(value: &Value) -> Result<(), String> {
     }
 }
 
+/// Whether there is such a picture is not asked.
 fn mxc_uri(value: &Value) -> Result<(), String> {
     if <&MxcUri>::from(value.as_str().unwrap_or_default()).is_valid() { Ok(()) } else { Err(String::new()) }
 }

@@ -1,4 +1,7 @@
 //! `[mail]`: where mails go, and whom they come from.
+//!
+//! What can be known without speaking to the mail server is checked when the configuration is read. Whether it takes
+//! mails shows with the first one.
 
 use std::net::IpAddr;
 
@@ -17,12 +20,13 @@ pub enum MailEncryption {
     None,
 }
 
-/// The name of a machine, or its address.
+/// The name of a machine, or its address. It is looked up when a mail is sent, so that a mail server may move.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
 impl HostName {
+    /// A name, or an address without brackets and port.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -47,12 +51,14 @@ impl From<HostName> for String {
     }
 }
 
-/// Whom mails come from: `name@host`, or `Somebody <name@host>`.
+/// Whom mails come from: `name@host`, or `Somebody <name@host>`. Without control characters, which could begin another
+/// header.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MailFrom(lettre::message::Mailbox);
 
 impl MailFrom {
+    /// For the `From` header.
     pub(crate) fn mailbox(&self) -> &lettre::message::Mailbox {
         &self.0
     }

@@ -1,8 +1,11 @@
 //! What is wrong with a configuration: all of it at once, each with the place to mend it.
+//!
+//! Whoever starts the server for the first time has several things to mend, and should not need a start for each of
+//! them.
 
 use std::{fmt, path::PathBuf};
 
-/// A configuration that cannot be used.
+/// A configuration that cannot be used. Never without a problem. Its text has a line for each.
 #[derive(Debug)]
 pub struct ConfigError {
     pub problems: Vec<Problem>,
@@ -11,19 +14,22 @@ pub struct ConfigError {
 /// One thing to mend.
 #[derive(Debug)]
 pub struct Problem {
-    origin: Option<Origin>,
+    /// None where several values contradict each other.
+    origin: Option<ValueSource>,
+    /// A sentence that says what to do, and never repeats a secret.
     message: String,
 }
 
 /// Where a value came from.
 #[derive(Clone, Debug)]
-pub(super) enum Origin {
+pub(super) enum ValueSource {
     /// A file, and the line where it is known, counted from 1.
     File(PathBuf, Option<usize>),
+    /// By its name.
     Variable(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, Some(line)) => write!(formatter, "{}:{line}", path.display()),
@@ -34,7 +40,7 @@ impl fmt::Display for Origin {
 }
 
 impl Problem {
-    pub(super) fn at(origin: &Origin, message: impl Into<String>) -> Self {
+    pub(super) fn at(origin: &ValueSource, message: impl Into<String>) -> Self {
         Self { origin: Some(origin.clone()), message: message.into() }
     }
 

@@ -1,16 +1,19 @@
 //! A public key in the configuration: unpadded base64, as everything of Matrix writes it.
 //!
+//! It is passed on to whoever asks for it and never used here: the policy server is another server.
+//!
 //! <https://spec.matrix.org/v1.19/appendices/#unpadded-base64>
 
 use ruma::serde::Base64;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// An ed25519 key that others check signatures with.
+/// An ed25519 key that others check signatures with. 32 bytes; whether they are a point of the curve is not asked.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PublicKey(Base64);
 
 impl PublicKey {
+    /// In the standard alphabet, whichever it was written in.
     pub fn base64(&self) -> &Base64 {
         &self.0
     }

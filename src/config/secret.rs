@@ -1,13 +1,17 @@
 //! Values that must not be seen: they print as `[secret]` wherever they end up, in a log, in an error
 //! or in the output of `hearth check-config`.
+//!
+//! That is so by type: whatever formats or serialises a configuration can't give one away by mistake.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+/// What is written in place of a secret, in logs and files alike.
 const MASK: &str = "[secret]";
 
-/// A secret text. Only [`Secret::expose`] gives it away.
+/// A secret text. Only [`Secret::expose`] gives it away. It can't be compared, printed or cloned into a text by
+/// accident.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Secret(String);
@@ -22,6 +26,7 @@ impl Secret {
 impl TryFrom<String> for Secret {
     type Error = &'static str;
 
+    /// An empty one would be no protection, and is most likely a variable that was not filled in.
     fn try_from(text: String) -> Result<Self, Self::Error> {
         if text.is_empty() { Err("it is empty") } else { Ok(Self(text)) }
     }
@@ -39,7 +44,8 @@ impl Serialize for Secret {
     }
 }
 
-/// A URL that may carry a password, which is left out when it is shown.
+/// A URL that may carry a password, which is left out when it is shown. Everything but the password is shown: host and
+/// database are what an operator looks for.
 #[derive(Clone)]
 pub struct SecretUrl(String);
 
@@ -55,11 +61,13 @@ impl SecretUrl {
 
     /// The URL with the password in front of the host, and any `…password=` parameter, masked.
     fn masked(&self) -> String {
-        let (base, query) = match self.0.split_once('?') {
+        // The password first, up to the last `@`: in one that should have been escaped there may be a `?`.
+        let masked = mask_user_info(&self.0);
+        let (base, query) = match masked.split_once('?') {
             Some((base, query)) => (base, Some(query)),
-            None => (self.0.as_str(), None),
+            None => (&*masked, None),
         };
-        let mut shown = mask_user_info(base);
+        let mut shown = base.to_owned();
         if let Some(query) = query {
             let parameters: Vec<_> = query.split('&').map(mask_parameter).collect();
             shown.push('?');
@@ -69,6 +77,7 @@ impl SecretUrl {
     }
 }
 
+/// The user stays readable: which account is refused is what an operator has to know.
 fn mask_user_info(base: &str) -> String {
     let Some((scheme, rest)) = base.split_once("://") else { return base.to_owned() };
     let Some((user_info, host)) = rest.rsplit_once('@') else { return base.to_owned() };
@@ -78,6 +87,7 @@ fn mask_user_info(base: &str) -> String {
     }
 }
 
+/// `sslpassword` as well.
 fn mask_parameter(parameter: &str) -> String {
     match parameter.split_once('=') {
         Some((name, _)) if name.ends_with("password") => format!("{name}={MASK}"),
@@ -119,6 +129,8 @@ mod tests {
         for (url, shown) in [
             ("postgres://hearth:hunter2@db:5432/hearth", "postgres://hearth:[secret]@db:5432/hearth"),
             ("postgres://hearth:p@ss@db/hearth", "postgres://hearth:[secret]@db/hearth"),
+            ("postgres://hearth:p?ss@db/hearth", "postgres://hearth:[secret]@db/hearth"),
+            ("postgres://hearth:p@s?s@db/hearth?password=y", "postgres://hearth:[secret]@db/hearth?password=[secret]"),
             ("postgres://hearth@db/hearth", "postgres://hearth@db/hearth"),
             ("postgres://db/hearth?user=x&password=y", "postgres://db/hearth?user=x&password=[secret]"),
             ("redis://:hunter2@127.0.0.1:6379/0", "redis://:[secret]@127.0.0.1:6379/0"),

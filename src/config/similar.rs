@@ -25,7 +25,8 @@ const ELSEWHERE: [(&str, &str); 7] = [
     ("hostname", "server_name"),
 ];
 
-/// The keys that are most like `path`, and the sections, if they are alike at all.
+/// The keys that are most like `path`, and the sections, if they are alike at all. Several if they are equally alike;
+/// none rather than a guess.
 pub(super) fn similar(path: &str) -> Vec<&'static str> {
     if let Some((_, here)) = ELSEWHERE.iter().find(|(elsewhere, _)| *elsewhere == path) {
         return vec![here];
@@ -41,6 +42,7 @@ pub(super) fn similar(path: &str) -> Vec<&'static str> {
 fn likeness(path: &str, known: &str) -> f64 {
     let whole = at_least(DIVIDED, alike(&path.replace('.', "_"), &known.replace('.', "_")));
     let placed = match (path.rsplit_once('.'), known.rsplit_once('.')) {
+        // A little less than a misspelling in the right section would have.
         (None, Some((_, known_name))) => 0.8 * at_least(MISPLACED, alike(path, known_name)),
         (Some((_, name)), None) => 0.8 * at_least(MISPLACED, alike(name, known)),
         _ => part_by_part(path, known),

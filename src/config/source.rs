@@ -1,8 +1,11 @@
 //! Where the configuration comes from: the defaults, then one file, then the environment, each
 //! overriding the one before.
 //!
-//! Nothing is guessed: a key nobody knows is an error, in the file and in the environment alike, and
-//! all problems are told at once.
+//! Nothing is guessed: a key nobody knows is an error, in the file and in the environment alike, and all problems are
+//! reported at once.
+//!
+//! Values are collected by key first, each checked by itself, and only then laid over the defaults and read as a
+//! [`Config`]: so every problem has the file and line, or the variable, that it comes from.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +17,15 @@ use serde::Deserialize as _;
 use toml::{Table, Value, de::DeTable};
 
 use super::{
-    Config, ConfigError, Origins, Problem,
+    Config, ConfigError, Problem, ValueSources,
     injected::is_injected,
-    key::{Key, Kind},
-    problem::Origin,
+    key::{ConfigKey, ValueKind},
+    problem::ValueSource,
     similar::similar,
 };
-use crate::cause;
+use crate::ground::cause;
 
+/// Of all variables that are looked at. Others are none of this program's business.
 const PREFIX: &str = "HEARTH_";
 /// Names the file instead of a key.
 const FILE_VARIABLE: &str = "HEARTH_CONFIG";
@@ -36,7 +40,7 @@ impl Config {
         Self::load_with_origins(path, environment).map(|(config, _)| config)
     }
 
-    /// As [`Config::load`] does, and tells where each value comes from.
+    /// As [`Config::load`] does, and returns where each value comes from.
     ///
     /// # Errors
     ///
@@ -44,12 +48,12 @@ impl Config {
     pub fn load_with_origins(
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Origins), ConfigError> {
+    ) -> Result<(Self, ValueSources), ConfigError> {
         let variables: BTreeMap<_, _> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
         let named_by_variable = || variables.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = path.map(Path::to_owned).or_else(named_by_variable);
 
-        let mut settings = Settings::default();
+        let mut settings = LoadedValues::default();
         if let Some(file) = file {
             settings.read_file(&file);
         }
@@ -69,10 +73,11 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 
 /// What has been read so far, and what was wrong with it.
 #[derive(Default)]
-struct Settings {
+struct LoadedValues {
+    /// What was accepted, by the paths of keys. A later source replaces what an earlier one has said.
     values: BTreeMap<&'static str, Value>,
     /// Of the values, and of the defaults that an empty variable has brought back.
-    origins: BTreeMap<&'static str, Origin>,
+    origins: BTreeMap<&'static str, ValueSource>,
     problems: Vec<Problem>,
 }
 
@@ -84,17 +89,18 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    fn origin(&self, path: &str) -> Origin {
-        Origin::File(self.path.to_owned(), self.lines.get(path).copied())
+    fn origin(&self, path: &str) -> ValueSource {
+        ValueSource::File(self.path.to_owned(), self.lines.get(path).copied())
     }
 }
 
-impl Settings {
+impl LoadedValues {
+    /// A file that can't be read is a problem like others, and the variables are still looked at.
     fn read_file(&mut self, path: &Path) {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                let origin = Origin::File(path.to_owned(), None);
+                let origin = ValueSource::File(path.to_owned(), None);
                 let problem = format!("cannot be read: {}", cause::in_words(&error));
                 return self.problems.push(Problem::at(&origin, problem));
             }
@@ -105,15 +111,17 @@ impl Settings {
                 // Not the whole error: it quotes the line, and that may hold a secret.
                 let line = line_at(&text, error.span().map_or(0, |span| span.start));
                 let message = format!("is not valid TOML: {}", error.message());
-                self.problems.push(Problem::at(&Origin::File(path.to_owned(), Some(line)), message));
+                self.problems.push(Problem::at(&ValueSource::File(path.to_owned(), Some(line)), message));
             }
         }
     }
 
+    /// Sections are walked by hand rather than deserialised, because the first unknown key would end that and hide what
+    /// else is wrong.
     fn read_section(&mut self, file: &File<'_>, section: &str, table: &Table) {
         for (name, value) in table {
             let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
-            match (Key::find(&path), value) {
+            match (ConfigKey::find(&path), value) {
                 (Some(key), value) => self.set(&file.origin(&path), key, value.clone()),
                 (None, Value::Table(table)) if !table.is_empty() => {
                     self.read_section(file, &path, table);
@@ -123,8 +131,9 @@ impl Settings {
         }
     }
 
-    fn refuse_unknown(&mut self, origin: &Origin, path: &str, value: &Value) {
-        let members = Key::list_in_section(path);
+    /// An empty table of a known section is no problem: a heading alone says nothing.
+    fn refuse_unknown(&mut self, origin: &ValueSource, path: &str, value: &Value) {
+        let members = ConfigKey::list_in_section(path);
         let message = match find_stray(path) {
             _ if !members.is_empty() && value.is_table() => return,
             _ if !members.is_empty() => {
@@ -143,10 +152,12 @@ impl Settings {
         self.problems.push(Problem::at(origin, message));
     }
 
+    /// A variable that is set to nothing brings the default back: in a container's definition it is easier to empty a
+    /// variable than to remove one.
     fn read_variable(&mut self, name: &str, text: &str) {
-        let origin = Origin::Variable(name.to_owned());
+        let origin = ValueSource::Variable(name.to_owned());
         let path = name.strip_prefix(PREFIX).unwrap_or(name).to_lowercase().replace("__", ".");
-        if let Some(key) = Key::find(&path).filter(|key| Key::variable(key.path) == name) {
+        if let Some(key) = ConfigKey::find(&path).filter(|key| ConfigKey::variable(key.path) == name) {
             if text.is_empty() {
                 self.values.remove(key.path);
                 self.origins.insert(key.path, origin);
@@ -158,21 +169,24 @@ impl Settings {
         if is_injected(name, text) {
             return;
         }
-        let message = match Key::list_in_section(&path).as_slice() {
+        let message = match ConfigKey::list_in_section(&path).as_slice() {
             [] => {
-                let of_key = |path: &str| Key::find(path).map(|key| format!("{} (`{path}`)", Key::variable(key.path)));
+                let of_key = |path: &str| {
+                    ConfigKey::find(path).map(|key| format!("{} (`{path}`)", ConfigKey::variable(key.path)))
+                };
                 let likely: Vec<_> = similar(&path).into_iter().filter_map(of_key).collect();
                 format!("sets no known key{}", did_you_mean(&likely))
             }
             members => {
-                let variables: Vec<_> = members.iter().map(|path| Key::variable(path)).collect();
+                let variables: Vec<_> = members.iter().map(|path| ConfigKey::variable(path)).collect();
                 format!("names a section; its variables are {}", variables.join(", "))
             }
         };
         self.problems.push(Problem::at(&origin, message));
     }
 
-    fn set(&mut self, origin: &Origin, key: &'static Key, value: Value) {
+    /// A value that is refused leaves what was there before.
+    fn set(&mut self, origin: &ValueSource, key: &'static ConfigKey, value: Value) {
         match key.check(&value) {
             Ok(()) => {
                 self.values.insert(key.path, value);
@@ -182,13 +196,15 @@ impl Settings {
         }
     }
 
-    fn into_config(mut self) -> Result<(Config, Origins), ConfigError> {
+    /// Contradictions are looked for even where values were refused, so that those are reported together. What was
+    /// refused has its default meanwhile.
+    fn into_config(mut self) -> Result<(Config, ValueSources), ConfigError> {
         let config = self.overlay_defaults();
         if let Ok(config) = &config {
             self.problems.extend(config.contradictions());
         }
         match config {
-            Ok(config) if self.problems.is_empty() => Ok((config, Origins::new(self.origins))),
+            Ok(config) if self.problems.is_empty() => Ok((config, ValueSources::new(self.origins))),
             Ok(_) => Err(ConfigError { problems: self.problems }),
             Err(error) => {
                 self.problems.push(Problem::anywhere(error.to_string()));
@@ -197,6 +213,7 @@ impl Settings {
         }
     }
 
+    /// Fails only if a key's check lets something pass that its type does not.
     fn overlay_defaults(&self) -> anyhow::Result<Config> {
         let mut table = Table::try_from(Config::default())?;
         for (path, value) in &self.values {
@@ -209,7 +226,7 @@ impl Settings {
 /// A key that stands above all sections, where somebody has written it into one.
 fn find_stray(path: &str) -> Option<&'static str> {
     let (_, name) = path.rsplit_once('.')?;
-    Key::find(name).map(|key| key.path)
+    ConfigKey::find(name).map(|key| key.path)
 }
 
 /// The end of a sentence about something that is not known.
@@ -245,6 +262,7 @@ fn lines_of(text: &str) -> BTreeMap<String, usize> {
     lines
 }
 
+/// Sections that are missing are made: those without a default are not in the table.
 fn insert(table: &mut Table, path: &str, value: Value) {
     let Some((section, rest)) = path.split_once('.') else {
         table.insert(path.to_owned(), value);
@@ -258,14 +276,14 @@ fn insert(table: &mut Table, path: &str, value: Value) {
 
 /// Reads a variable's text as the type that its key has. What cannot be read stays a text, and the
 /// key's own check says what was expected.
-fn value_of_variable(kind: Kind, text: &str) -> Value {
+fn value_of_variable(kind: ValueKind, text: &str) -> Value {
     let text_value = || Value::String(text.to_owned());
     match kind {
-        Kind::Text | Kind::Secret => text_value(),
-        Kind::Boolean => read_boolean(text.trim()).map_or_else(text_value, Value::Boolean),
-        Kind::Integer | Kind::Number => parse_toml_value(text.trim()).unwrap_or_else(text_value),
-        Kind::List if text.trim_start().starts_with('[') => parse_toml_value(text).unwrap_or_else(text_value),
-        Kind::List => {
+        ValueKind::Text | ValueKind::Secret => text_value(),
+        ValueKind::Boolean => read_boolean(text.trim()).map_or_else(text_value, Value::Boolean),
+        ValueKind::Integer | ValueKind::Number => parse_toml_value(text.trim()).unwrap_or_else(text_value),
+        ValueKind::List if text.trim_start().starts_with('[') => parse_toml_value(text).unwrap_or_else(text_value),
+        ValueKind::List => {
             let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
         }
@@ -281,6 +299,7 @@ fn read_boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// None where it is no value of TOML, or more than one.
 fn parse_toml_value(text: &str) -> Option<Value> {
     let mut table = format!("value = {text}").parse::<Table>().ok()?;
     table.remove("value")

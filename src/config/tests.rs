@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use toml::{Table, Value};
 
 use super::{
-    key::{KEYS, Key},
+    key::{ConfigKey, KEYS},
     *,
 };
 
@@ -54,7 +54,7 @@ fn example_with_all_keys() -> String {
 fn nothing_given_is_a_working_configuration() {
     let config = Config::load(None, std::iter::empty()).unwrap();
     assert_eq!(config.server_name, "localhost");
-    assert_eq!(config.listen, ["127.0.0.1:8008".parse::<Listen>().unwrap()]);
+    assert_eq!(config.listen, ["127.0.0.1:8008".parse::<ListenAddress>().unwrap()]);
     assert_eq!(config.registration.mode, RegistrationMode::Closed);
     assert_eq!(config.database_url().to_string(), "sqlite:./hearth-data/hearth.sqlite3");
     assert_eq!(config.warnings(), [""; 0]);
@@ -168,7 +168,7 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.database_url().to_string(), "postgres://me:[secret]@db/hearth");
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.trusted_proxies.len(), 2);
-    assert_eq!(config.rate_limits.login, RateLimit { per_second: 3.0, burst: 10 });
+    assert_eq!(config.rate_limits.login, RateLimitConfig { per_second: 3.0, burst: 10 });
     assert!(!config.presence.enabled);
     assert_eq!(config.well_known.support.contacts.len(), 1);
 }
@@ -225,7 +225,7 @@ fn every_key_has_a_variable() {
             Value::String(text) => text.clone(),
             value => value.to_string(),
         };
-        (Key::variable(key.path), text)
+        (ConfigKey::variable(key.path), text)
     });
     let config = Config::load(None, variables).unwrap();
     let from_file = load(&example_with_all_keys(), &[]).unwrap();

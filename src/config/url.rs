@@ -1,4 +1,7 @@
 //! URLs in the configuration, checked for what can be known before anything is opened.
+//!
+//! What a scheme leads to is decided here, so that whoever opens a connection need not guess. Messages never repeat
+//! more of a URL than its scheme where it may hold a password.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
@@ -20,6 +23,7 @@ pub enum DatabaseUrl {
 impl TryFrom<String> for DatabaseUrl {
     type Error = String;
 
+    /// The rest of a server's URL is read by the driver when it connects: it knows more parameters than this program.
     fn try_from(url: String) -> Result<Self, Self::Error> {
         if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -37,7 +41,7 @@ impl TryFrom<String> for DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// The whole URL, password included: only for opening the connection.
+    /// The whole URL, password included: only for opening the connection. In the form that `db` takes.
     pub fn to_connect(&self) -> String {
         match self {
             Self::Sqlite(path) => format!("sqlite:{}", path.display()),
@@ -61,7 +65,7 @@ impl Serialize for DatabaseUrl {
     }
 }
 
-/// Where Redis is.
+/// Where Redis is. Shown with its password masked.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "SecretUrl")]
 pub struct RedisUrl(SecretUrl);
@@ -99,6 +103,7 @@ impl From<RedisUrl> for SecretUrl {
 pub struct HttpUrl(String);
 
 impl HttpUrl {
+    /// With its scheme.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -125,7 +130,8 @@ fn unknown_scheme(url: &str) -> String {
     }
 }
 
-/// Where a TURN server is: `turn:HOST[:PORT][?transport=udp]`, or `turns:…` over TLS.
+/// Where a TURN server is: `turn:HOST[:PORT][?transport=udp]`, or `turns:…` over TLS. Only what would certainly be
+/// wrong is refused: clients read the rest.
 ///
 /// <https://www.rfc-editor.org/rfc/rfc7065>
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -158,7 +164,8 @@ impl fmt::Display for TurnUri {
     }
 }
 
-/// An identity server: `HOST[:PORT]`, reached over HTTPS. One on this machine may be `http://127.0.0.1:PORT`.
+/// An identity server: `HOST[:PORT]`, reached over HTTPS. One on this machine may be `http://127.0.0.1:PORT`. In small
+/// letters, since clients name it in any.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IdentityServerUrl(String);
@@ -199,6 +206,7 @@ impl From<IdentityServerUrl> for String {
     }
 }
 
+/// By name or address. Other names are not looked up.
 fn is_loopback(host: &str) -> bool {
     let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     host == "localhost" || address.is_some_and(|address| address.is_loopback())

@@ -1,19 +1,36 @@
 //! What went wrong in the database, in the words of whoever said it, and what an operator can do about it.
+//!
+//! Codes are the engines' own: five characters of SQLSTATE from `PostgreSQL`, a number from SQLite. Nothing above this
+//! file knows them; it asks what they mean.
 
-use std::{borrow::Cow, time::Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
-use super::LAST_BREAK;
-use crate::cause;
+use parking_lot::Mutex;
+
+use crate::ground::cause;
+
+/// When a connection of this process last broke: those that have rested since before that may be broken too. One for
+/// the whole process, because an error knows no pool, and where one connection breaks the others have mostly lost the
+/// same server.
+static LAST_BREAK: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// What every call to the database returns.
+pub type DbResult<T> = Result<T, DbError>;
 
 /// What went wrong, and in which statement. The cause is part of the message, so that it is said once.
 #[derive(Debug, thiserror::Error)]
 #[error("database: {context}: {}", self.cause())]
 pub struct DbError {
+    /// The name of the statement, or what was being done.
     context: Cow<'static, str>,
     error: sqlx::Error,
 }
 
 impl DbError {
+    /// A break of the connection is noted, so that others are tried before they are used.
     pub(super) fn new(context: impl Into<Cow<'static, str>>, error: sqlx::Error) -> Self {
         if matches!(error, sqlx::Error::Io(_)) {
             *LAST_BREAK.lock() = Some(Instant::now());
@@ -21,14 +38,21 @@ impl DbError {
         Self { context: context.into(), error }
     }
 
-    /// A value in the database that can't be read as what it should be.
+    /// A value in the database that can't be read as what it should be. It is a fault of this program, or somebody has
+    /// changed the database by hand.
     pub(crate) fn decode(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new("reading a value", sqlx::Error::Decode(what.into()))
     }
 
-    /// Whether a unique index or a primary key refused a row.
+    /// Whether a unique index or a primary key refused a row. Somebody else has written the row first, or this
+    /// transaction twice.
     pub fn is_conflict(&self) -> bool {
         self.error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// Whether it was ended because others waited for it as it waited for them: the same call may succeed at once.
+    pub fn is_deadlock(&self) -> bool {
+        self.code().is_some_and(|code| code == "40P01")
     }
 
     /// Whether a text contains NUL, which `PostgreSQL` can't hold: whoever sent it is to blame.
@@ -36,7 +60,9 @@ impl DbError {
         self.code().is_some_and(|code| code == "22021")
     }
 
-    /// Whether the connection is the trouble rather than the statement: the same call may succeed later.
+    /// Whether the connection is the trouble rather than the statement: the same call may succeed later. A caller who
+    /// gets such an error is answered that they may try again; of a COMMIT it says nothing about whether that took
+    /// place.
     pub fn is_unavailable(&self) -> bool {
         match &self.error {
             sqlx::Error::Io(_)
@@ -49,8 +75,7 @@ impl DbError {
             // 40: serialisation failure or deadlock; SQLite: 5 busy, 13 disk full.
             sqlx::Error::Database(e) => e.code().is_some_and(|code| {
                 ["57", "53", "40", "08"].iter().any(|class| code.starts_with(class) && code.len() == 5)
-                    || code == "5"
-                    || code == "13"
+                    || matches!(sqlite_code(&code), Some(5 | 13))
             }),
             _ => false,
         }
@@ -98,17 +123,24 @@ impl DbError {
             }
             sqlx::Error::Configuration(_) => Some("See `database.url`."),
             sqlx::Error::PoolTimedOut => Some("Raise `database.max_connections`, or see what keeps the database busy."),
-            sqlx::Error::Database(e) => e.code().and_then(|code| match code.len() {
-                5 => find_advice_of_postgres(&code),
-                _ => code.parse().ok().and_then(find_advice_of_sqlite),
+            sqlx::Error::Database(e) => e.code().and_then(|code| match sqlite_code(&code) {
+                Some(code) => find_advice_of_sqlite(code),
+                None => find_advice_of_postgres(&code),
             }),
             _ => None,
         }
     }
 
+    /// Only where the database itself answered. SQLite's are its extended codes, in decimal digits.
     fn code(&self) -> Option<Cow<'_, str>> {
         self.error.as_database_error().and_then(sqlx::error::DatabaseError::code)
     }
+}
+
+/// Whether a connection of this process has broken lately. Breaks of either pool count, and of connections that were
+/// just being made.
+pub(super) fn has_broken_within(time: Duration) -> bool {
+    LAST_BREAK.lock().is_some_and(|last| last.elapsed() < time)
 }
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
@@ -129,9 +161,16 @@ fn find_advice_of_postgres(code: &str) -> Option<&'static str> {
     })
 }
 
-/// <https://www.sqlite.org/rescode.html>: the lower byte is the primary code.
+/// The primary code of SQLite: the lowest byte, above which the extended ones say more of it. Codes of `PostgreSQL` have
+/// five characters.
+///
+/// <https://www.sqlite.org/rescode.html>
+fn sqlite_code(code: &str) -> Option<i32> {
+    if code.len() < 5 { code.parse().ok().map(|code: i32| code & 0xff) } else { None }
+}
+
 fn find_advice_of_sqlite(code: i32) -> Option<&'static str> {
-    Some(match code & 0xff {
+    Some(match code {
         5 => "Another program keeps the file locked: end it.",
         8 | 14 => {
             "The file, those beside it (-wal and -shm) and their folder must belong to the user that runs Hearth, on a \
@@ -167,6 +206,16 @@ mod tests {
         assert!(full.is_unavailable(), "it may go on when there is room");
         drop(tx);
         database.close().await;
+    }
+
+    #[test]
+    fn codes_that_say_more_are_known_by_their_lowest_byte() {
+        for (code, primary) in [("5", 5), ("261", 5), ("517", 5), ("773", 5), ("13", 13), ("2067", 19)] {
+            assert_eq!(sqlite_code(code), Some(primary), "{code}");
+        }
+        for code in ["53300", "00005", "5x"] {
+            assert_eq!(sqlite_code(code), None, "{code}");
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! `PostgreSQL` takes a column at a time as arrays, so that one prepared statement serves any number of
 //! rows. SQLite takes `VALUES` lists, prepared for some numbers of rows: any batch is a few statements.
+//!
+//! An insert names its columns once, with their types, and is handed a [`Column`] for each, all of one length. Rows
+//! that are refused by a unique index fail the statement unless `on_conflict` says otherwise.
 
 use std::{fmt::Write as _, sync::OnceLock};
 
@@ -10,16 +13,17 @@ use sqlx::AssertSqlSafe;
 use sqlx::{Arguments as _, Executor as _, SqliteConnection, postgres::PgArguments, sqlite::SqliteArguments};
 
 #[cfg(test)]
-use super::EngineRef;
-use super::{DbError, DbResult};
+use super::engine::EngineRef;
+use super::error::{DbError, DbResult};
 
 /// How many rows one statement takes on SQLite. Each statement is a turn between two threads, which costs more
 /// than a few rows do: up to 64 rows are two of them.
 const CHUNKS: [usize; 20] = [128, 64, 48, 32, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1];
 
-/// The type of a column.
+/// The type of a column. SQLite stores the three as they come. `PostgreSQL` has to be told the type of an array's
+/// elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ColumnType {
     Int,
     Text,
     Bool,
@@ -36,9 +40,11 @@ pub(crate) enum Column<'a> {
 /// How rows go into a table: its columns, and what happens to a row that is already there.
 #[derive(Debug)]
 pub(crate) struct Insert {
+    /// As errors call it.
     name: &'static str,
     table: &'static str,
-    columns: &'static [(&'static str, Kind)],
+    columns: &'static [(&'static str, ColumnType)],
+    /// The clause that both engines read alike, or empty: a row that is there is an error then.
     on_conflict: &'static str,
     /// For SQLite, with the number of rows that each takes, largest first.
     rendered: OnceLock<[(usize, String); CHUNKS.len()]>,
@@ -49,7 +55,7 @@ impl Insert {
     pub(crate) const fn new(
         name: &'static str,
         table: &'static str,
-        columns: &'static [(&'static str, Kind)],
+        columns: &'static [(&'static str, ColumnType)],
         on_conflict: &'static str,
     ) -> Self {
         Self { name, table, columns, on_conflict, rendered: OnceLock::new() }
@@ -67,7 +73,8 @@ impl Insert {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
-    /// How many rows there are in these columns, which must be the insert's.
+    /// How many rows there are in these columns, which must be the insert's. What it checks is checked in tests and
+    /// debug builds; a wrong number fails in the database otherwise.
     pub(super) fn check(&self, columns: &[Column<'_>]) -> usize {
         let rows = columns.first().map_or(0, Column::len);
         debug_assert_eq!(columns.len(), self.columns.len(), "{}: as many columns as declared", self.name);
@@ -75,15 +82,16 @@ impl Insert {
         rows
     }
 
-    /// Writes the statement for `PostgreSQL`, its parameters numbered after `parameters`, and tells the last number.
+    /// Writes the statement for `PostgreSQL`, its parameters numbered after `parameters`, and returns the last number.
+    // Writing to a `String` can't fail, which is why the results here are dropped.
     pub(super) fn render_postgres(&self, sql: &mut String, parameters: usize) -> usize {
         write!(sql, "INSERT INTO {} ({}) SELECT * FROM unnest(", self.table, self.names()).unwrap_or_default();
         let mut number = parameters;
         for (index, (_, kind)) in self.columns.iter().enumerate() {
             let kind = match kind {
-                Kind::Int => "bigint",
-                Kind::Text => "text",
-                Kind::Bool => "boolean",
+                ColumnType::Int => "bigint",
+                ColumnType::Text => "text",
+                ColumnType::Bool => "boolean",
             };
             number += 1;
             let comma = if index == 0 { "" } else { ", " };
@@ -93,6 +101,7 @@ impl Insert {
         number
     }
 
+    /// One array for each column, in the order of the parameters that [`Self::render_postgres`] numbers.
     pub(super) fn add_to_postgres(&self, columns: &[Column<'_>], arguments: &mut PgArguments) -> DbResult<()> {
         for column in columns {
             match column {
@@ -113,10 +122,13 @@ impl Insert {
         format!("INSERT OR FAIL INTO {} ({}) VALUES {rows} {}", self.table, self.names(), self.on_conflict)
     }
 
+    /// Rendered once, when the insert is first run.
     fn sqlite(&'static self) -> &'static [(usize, String)] {
         self.rendered.get_or_init(|| CHUNKS.map(|rows| (rows, self.render_sqlite(rows))))
     }
 
+    /// The largest statements first, so that rows are split into as few as possible. It is part of the caller's
+    /// transaction, so a failure in the middle is undone with it.
     pub(super) async fn run_on_sqlite(
         &'static self,
         connection: &mut SqliteConnection,
@@ -145,7 +157,7 @@ impl Insert {
     pub(super) async fn prepare(&'static self, engine: EngineRef<'_>) -> DbResult<()> {
         match engine {
             EngineRef::Postgres(c) => {
-                let sql = AssertSqlSafe(super::queue::render(&[self]));
+                let sql = AssertSqlSafe(render_together(&[self]));
                 c.prepare(sqlx::SqlSafeStr::into_sql_str(sql)).await.map(drop)
             }
             EngineRef::Sqlite(c) => {
@@ -161,10 +173,12 @@ impl Insert {
 }
 
 impl<'a> Column<'a> {
+    /// Of a column that is never NULL.
     pub(crate) fn ints(values: impl IntoIterator<Item = i64>) -> Self {
         Self::Ints(values.into_iter().map(Some).collect())
     }
 
+    /// Of a column that is never NULL; others are made as [`Column::Texts`].
     pub(crate) fn texts(values: impl IntoIterator<Item = &'a str>) -> Self {
         Self::Texts(values.into_iter().map(Some).collect())
     }
@@ -183,5 +197,44 @@ impl<'a> Column<'a> {
             Self::Texts(v) => arguments.add(v.get(row).copied().flatten()),
             Self::Bools(v) => arguments.add(v.get(row).copied()),
         }
+    }
+}
+
+/// One statement for several inserts on `PostgreSQL`, their parameters one after another. All but the last are common
+/// table expressions. `PostgreSQL` runs them although nothing reads them, and all see the data as it was before.
+pub(super) fn render_together(inserts: &[&Insert]) -> String {
+    let mut sql = String::new();
+    let mut parameters = 0;
+    for (index, insert) in inserts.iter().enumerate() {
+        let last = index + 1 == inserts.len();
+        if !last {
+            let opening = if index == 0 { "WITH " } else { "" };
+            write!(sql, "{opening}i{index} AS (").unwrap_or_default();
+        }
+        parameters = insert.render_postgres(&mut sql, parameters);
+        if !last {
+            sql.push_str(if index + 2 == inserts.len() { ") " } else { "), " });
+        }
+    }
+    sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static ONE: Insert = Insert::new("ONE", "one", &[("id", ColumnType::Int), ("word", ColumnType::Text)], "");
+    static OTHER: Insert = Insert::new("OTHER", "other", &[("id", ColumnType::Int)], "ON CONFLICT DO NOTHING");
+
+    #[test]
+    fn several_inserts_are_one_statement() {
+        let sql = render_together(&[&ONE, &OTHER, &ONE]);
+        let squeezed = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            squeezed,
+            "WITH i0 AS (INSERT INTO one (id, word) SELECT * FROM unnest($1::bigint[], $2::text[]) ), \
+             i1 AS (INSERT INTO other (id) SELECT * FROM unnest($3::bigint[]) ON CONFLICT DO NOTHING) \
+             INSERT INTO one (id, word) SELECT * FROM unnest($4::bigint[], $5::text[])"
+        );
     }
 }

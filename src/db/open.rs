@@ -1,4 +1,7 @@
 //! Opening a database: a file of its own user alone, or a server that is given a few seconds to be there.
+//!
+//! SQLite is set to lose nothing that was acknowledged (`synchronous=FULL`), not even when the machine loses power; the
+//! write-ahead log lets readers go on while somebody writes. `PostgreSQL` is left as its operator has set it up.
 
 use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr, time::Duration};
 
@@ -9,9 +12,13 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Db, DbError, DbResult, LAST_BREAK, Pools};
+use super::{
+    connection::{Db, Pools},
+    error::{DbError, DbResult, has_broken_within},
+};
 
-/// A connection that has not been used for so long may be broken without knowing.
+/// A connection that has not been used for so long may be broken without knowing. A server that was restarted, or a
+/// firewall that forgot the connection, says nothing until something is sent.
 const RESTED: Duration = Duration::from_millis(500);
 /// For how long a database server may refuse connections because it is starting, and how long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,7 +29,8 @@ const FILE_MODE: u32 = 0o600;
 
 impl Db {
     /// Opens the database that `url` names: `sqlite:PATH` (created if missing), `postgres://…`.
-    /// `max_connections` bounds the `PostgreSQL` pool; SQLite takes one writer and four readers.
+    /// `max_connections` bounds the `PostgreSQL` pool; SQLite takes one writer and four readers. Anything else than
+    /// these two is left to the driver to refuse.
     pub async fn connect(url: &str, max_connections: u32) -> DbResult<Self> {
         match find_path(url) {
             Some(path) => {
@@ -33,7 +41,8 @@ impl Db {
         }
     }
 
-    /// As [`Db::connect`], but what is not there is not made.
+    /// As [`Db::connect`], but what is not there is not made. For commands, which must not leave an empty database
+    /// where somebody has misspelt a path.
     pub async fn connect_to_existing(url: &str, max_connections: u32) -> DbResult<Self> {
         match find_path(url) {
             Some(path) => Self::open_sqlite(path).await,
@@ -45,13 +54,17 @@ impl Db {
         let options = PgConnectOptions::from_str(url)
             .map_err(|e| DbError::new("reading database.url", e))?
             .application_name("hearth")
+            // More than there are statements, so that each is prepared once for a connection.
             .statement_cache_capacity(500);
         reach(&options).await.map_err(|e| DbError::new("connecting", e))?;
         let pool = pool_of(max_connections).connect_with(options.clone()).await;
         let pool = pool.map_err(|e| DbError::new("connecting", e))?;
+        // Made when it is first needed, by the heartbeat.
         Ok(Self(Pools::Postgres { pool, spare: pool_of(1).connect_lazy_with(options) }))
     }
 
+    /// The pools wait for up to 30 seconds for a connection, and a writer up to 10 for the file's lock, which only
+    /// another process can hold, such as a backup or `hearth admin`.
     async fn open_sqlite(path: &Path) -> DbResult<Self> {
         let failed = |e| DbError::new("opening the SQLite file", e);
         // The system says why it can't be opened, SQLite only that.
@@ -65,12 +78,15 @@ impl Db {
             .statement_cache_capacity(500)
             // Rows pass from thread to thread one by one: those of a page all at once, rather than in turns.
             .row_buffer_size(1_000)
+            // In KiB where it is negative: 16 MB for each connection.
             .pragma("cache_size", "-16000")
             // Pages that many batches touch are folded into the file once, not after each thousand pages.
             .pragma("wal_autocheckpoint", "4000")
             .pragma("temp_store", "MEMORY")
+            // A write-ahead log that has grown beyond 32 MiB once is cut back when it is folded in.
             .pragma("journal_size_limit", "33554432");
         let write = SqlitePoolOptions::new()
+            // Never closed while the server runs: the prepared statements and the page cache are worth keeping.
             .max_connections(1)
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(30))
@@ -85,6 +101,7 @@ impl Db {
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(30))
             .max_lifetime(None)
+            // Whoever writes by mistake through a reading connection gets an error, rather than a second writer.
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(failed)?;
@@ -92,6 +109,7 @@ impl Db {
     }
 }
 
+/// `sqlite:PATH` and `sqlite://PATH` alike. None for any other scheme.
 fn find_path(url: &str) -> Option<&Path> {
     url.strip_prefix("sqlite:").map(|path| Path::new(path.trim_start_matches("//")))
 }
@@ -104,7 +122,8 @@ fn create_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until the server takes a connection. A pool would say that time was up, and not what it was waiting for.
+/// Waits until the server takes a connection. A pool would say that time was up, and not what it was waiting for. Gives
+/// up after [`PATIENCE`], or at once where waiting does not help, as with a wrong password.
 async fn reach(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -132,7 +151,8 @@ fn is_passing(refused: &sqlx::Error) -> bool {
 }
 
 /// Connections that have rested, since another broke or for a while, are tried before they are used again; those in
-/// constant use need no round trip for that. Who gets none within five seconds is told that the database is not there.
+/// constant use need no round trip for that. Who gets none within five seconds fails with the error that the database
+/// is not there.
 ///
 /// Statements are planned once, for any values. Measured on a database that grew faster than its statistics, an initial
 /// sync took 85 ms with statements planned for their values and 5.8 ms so. Which of them was planned badly is not known:
@@ -152,6 +172,7 @@ fn pool_of(max_connections: u32) -> PgPoolOptions {
                 Ok(())
             })
         })
+        // An error here has the pool close the connection and take another.
         .before_acquire(|connection, rested| {
             Box::pin(async move {
                 if rested.idle_for > RESTED || has_broken_within(rested.idle_for) {
@@ -162,18 +183,16 @@ fn pool_of(max_connections: u32) -> PgPoolOptions {
         })
 }
 
-fn has_broken_within(time: Duration) -> bool {
-    LAST_BREAK.lock().is_some_and(|last| last.elapsed() < time)
-}
-
-/// The machine that a `postgres://` URL leads to, unless that is a unix socket.
+/// The machine that a `postgres://` URL leads to, unless that is a unix socket. With the port, 5432 where the URL has
+/// none.
 pub fn find_host(url: &str) -> Option<(String, u16)> {
     let options = PgConnectOptions::from_str(url).ok().filter(|_| url.starts_with("postgres"))?;
     let host = options.get_host().to_owned();
     (options.get_socket().is_none() && !host.starts_with('/')).then(|| (host, options.get_port()))
 }
 
-/// In whose name a `postgres://` URL connects.
+/// In whose name a `postgres://` URL connects. Where the URL names nobody it is the driver's default, the user of the
+/// process.
 pub fn find_user(url: &str) -> Option<String> {
     let options = PgConnectOptions::from_str(url).ok().filter(|_| url.starts_with("postgres"))?;
     Some(options.get_username().to_owned())

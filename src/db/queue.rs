@@ -3,26 +3,32 @@
 //! `PostgreSQL` is a round trip away, and the tables that a batch writes don't look at each other. There the
 //! inserts of a transaction are held back until it reads something or commits, and run as one statement:
 //! `WITH i1 AS (INSERT …), i2 AS (INSERT …) INSERT …`.
-
-use std::fmt::Write as _;
+//!
+//! Values are added to the one list of arguments as they come, so nothing of the rows is kept but what goes to the
+//! server. The order of the inserts does not matter: none reads what another writes, and two into one table are never
+//! in the same statement.
 
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, postgres::PgArguments};
 
-use super::{Column, DbError, DbResult, Insert};
+use super::{
+    error::{DbError, DbResult},
+    insert::{Column, Insert, render_together},
+};
 
 /// The inserts that wait, with their values as the database reads them.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct InsertQueue {
     inserts: Vec<&'static Insert>,
     arguments: PgArguments,
 }
 
-impl Queue {
+impl InsertQueue {
     /// Whether an insert can join those that wait: one statement can't touch a row twice.
     pub(super) fn admits(&self, insert: &Insert) -> bool {
         self.inserts.iter().all(|waiting| waiting.table() != insert.table())
     }
 
+    /// Only of an insert that [`Self::admits`] lets in. No rows are not queued.
     pub(super) fn push(&mut self, insert: &'static Insert, columns: &[Column<'_>]) -> DbResult<()> {
         if insert.check(columns) > 0 {
             insert.add_to_postgres(columns, &mut self.arguments)?;
@@ -31,13 +37,16 @@ impl Queue {
         Ok(())
     }
 
-    /// Runs what waits.
+    /// Runs what waits. The queue is empty afterwards, also where the statement has failed: the transaction is lost
+    /// then.
     pub(super) async fn flush(&mut self, connection: &mut PgConnection) -> DbResult<()> {
         if self.inserts.is_empty() {
             return Ok(());
         }
         let Self { inserts, arguments } = std::mem::take(self);
-        let query = sqlx::query_with(AssertSqlSafe(render(&inserts)), arguments);
+        // The text is made of names in this program's source; what comes from outside is in the arguments. Each
+        // combination of tables is prepared once for a connection, and there are few.
+        let query = sqlx::query_with(AssertSqlSafe(render_together(&inserts)), arguments);
         connection.execute(query).await.map(drop).map_err(|e| {
             let names: Vec<&str> = inserts.iter().map(|insert| insert.name()).collect();
             DbError::new(names.join(" + "), e)
@@ -45,48 +54,18 @@ impl Queue {
     }
 }
 
-/// One statement for all of them, their parameters one after another.
-pub(super) fn render(inserts: &[&Insert]) -> String {
-    let mut sql = String::new();
-    let mut parameters = 0;
-    for (index, insert) in inserts.iter().enumerate() {
-        let last = index + 1 == inserts.len();
-        if !last {
-            let opening = if index == 0 { "WITH " } else { "" };
-            write!(sql, "{opening}i{index} AS (").unwrap_or_default();
-        }
-        parameters = insert.render_postgres(&mut sql, parameters);
-        if !last {
-            sql.push_str(if index + 2 == inserts.len() { ") " } else { "), " });
-        }
-    }
-    sql
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{Kind, args, statements, testing};
+    use crate::db::{ColumnType, args, statements, testing};
 
     statements! {
         MAKE_ONE = "CREATE TABLE one (id BIGINT PRIMARY KEY, word TEXT)";
         MAKE_OTHER = "CREATE TABLE other (id BIGINT PRIMARY KEY)";
         COUNT = "SELECT (SELECT COUNT(*) FROM one), (SELECT COUNT(*) FROM other)";
     }
-    static ONE: Insert = Insert::new("ONE", "one", &[("id", Kind::Int), ("word", Kind::Text)], "");
-    static OTHER: Insert = Insert::new("OTHER", "other", &[("id", Kind::Int)], "ON CONFLICT DO NOTHING");
-
-    #[test]
-    fn several_inserts_are_one_statement() {
-        let sql = render(&[&ONE, &OTHER, &ONE]);
-        let squeezed = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(
-            squeezed,
-            "WITH i0 AS (INSERT INTO one (id, word) SELECT * FROM unnest($1::bigint[], $2::text[]) ), \
-             i1 AS (INSERT INTO other (id) SELECT * FROM unnest($3::bigint[]) ON CONFLICT DO NOTHING) \
-             INSERT INTO one (id, word) SELECT * FROM unnest($4::bigint[], $5::text[])"
-        );
-    }
+    static ONE: Insert = Insert::new("ONE", "one", &[("id", ColumnType::Int), ("word", ColumnType::Text)], "");
+    static OTHER: Insert = Insert::new("OTHER", "other", &[("id", ColumnType::Int)], "ON CONFLICT DO NOTHING");
 
     #[tokio::test]
     async fn a_transaction_reads_its_own_inserts_and_keeps_them_when_it_commits() {

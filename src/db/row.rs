@@ -1,8 +1,13 @@
 //! A row as it came from either engine.
+//!
+//! Identifiers are checked when they are read, so that what has an identifier's type is one. Reading fails where
+//! somebody else has written to the database.
+//!
+//! NULL is read only as an `Option`; as anything else it is an error.
 
 use sqlx::{ColumnIndex, Decode, Type, postgres::PgRow, sqlite::SqliteRow};
 
-use super::{DbError, DbResult};
+use super::error::{DbError, DbResult};
 
 /// A row of a statement's answer; columns are read by their place.
 pub(crate) enum Row {
@@ -61,6 +66,7 @@ identifier_column!(
     ruma::OwnedRoomId,
     ruma::OwnedEventId,
     ruma::OwnedRoomAliasId,
+    ruma::OwnedServerName,
     ruma::RoomVersionId
 );
 

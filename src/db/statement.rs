@@ -1,4 +1,9 @@
 //! Named statements: SQL is written once where both engines read it alike, twice where they do not.
+//!
+//! A statement is known by its name in errors and in the log, never by its text. Its arguments are counted from `$1` in
+//! the order in which they are handed over; SQLite reads the same numbers.
+//!
+//! Statements never hold values: those are arguments, so nothing that comes from outside is part of SQL.
 
 use std::sync::OnceLock;
 
@@ -8,7 +13,12 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
-use super::{DbError, DbResult, Engine, EngineRef, Row, Value};
+use super::{
+    engine::{Engine, EngineRef},
+    error::{DbError, DbResult},
+    row::Row,
+    value::Value,
+};
 
 /// One SQL statement with a name, for either engine.
 ///
@@ -19,6 +29,7 @@ pub(crate) struct Statement {
     name: &'static str,
     sqlite: &'static str,
     postgres: &'static str,
+    /// For SQLite and for PostgreSQL, written out when the statement is first used.
     rendered: OnceLock<(String, String)>,
 }
 
@@ -38,6 +49,7 @@ macro_rules! statements {
 pub(crate) use statements;
 
 impl Statement {
+    /// For the macro [`statements`]; other code has no statements of its own.
     pub(crate) const fn new(name: &'static str, sqlite: &'static str, postgres: &'static str) -> Self {
         Self { name, sqlite, postgres, rendered: OnceLock::new() }
     }
@@ -52,6 +64,7 @@ impl Statement {
         }
     }
 
+    /// How many rows it inserted, changed or deleted.
     pub(super) async fn execute(&'static self, engine: EngineRef<'_>, args: &[Value<'_>]) -> DbResult<u64> {
         match engine {
             EngineRef::Sqlite(c) => {
@@ -104,6 +117,7 @@ impl Statement {
         .map_err(|e| DbError::new(self.name, e))
     }
 
+    /// A list is one argument: JSON, since SQLite has no arrays.
     fn sqlite_arguments(&self, args: &[Value<'_>]) -> DbResult<SqliteArguments> {
         let mut out = SqliteArguments::default();
         for arg in args {
@@ -141,11 +155,12 @@ fn render_sqlite(sql: &str) -> String {
     replace_list(sql, "IN (SELECT value FROM json_each(", "))").replace(" FOR UPDATE", "")
 }
 
+/// A parameter that is one array serves lists of any length with one plan.
 fn render_postgres(sql: &str) -> String {
     replace_list(sql, "= ANY(", ")")
 }
 
-/// Spells out every `IN LIST($n)`.
+/// Spells out every `IN LIST($n)`. A list's argument must be a lone `$n`: the first bracket that closes ends it.
 fn replace_list(sql: &str, before: &str, after: &str) -> String {
     let mut parts = sql.split("IN LIST(");
     let mut out = parts.next().unwrap_or_default().to_owned();

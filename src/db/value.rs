@@ -1,11 +1,16 @@
 //! What is handed to a statement as `$1`, `$2`, …
+//!
+//! The types that a statement takes are those that both engines store alike. Times are milliseconds since the Unix
+//! epoch, JSON is text.
 
 /// One argument of a statement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
+    /// 64 bits with a sign on both engines.
     Int(Option<i64>),
     Text(Option<&'a str>),
     Bytes(Option<&'a [u8]>),
+    /// An integer on SQLite, 0 or 1.
     Bool(bool),
     /// For `IN LIST($n)`.
     Texts(&'a [&'a str]),

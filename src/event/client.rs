@@ -136,7 +136,7 @@ fn content(pdu: &Pdu) -> Cow<'_, RawValue> {
 /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
 pub fn stripped_state<T>(pdu: &Pdu) -> Raw<T> {
     #[derive(Serialize)]
-    struct Stripped<'a> {
+    struct StrippedEvent<'a> {
         content: &'a RawValue,
         origin_server_ts: MilliSecondsSinceUnixEpoch,
         sender: &'a ruma::UserId,
@@ -144,7 +144,7 @@ pub fn stripped_state<T>(pdu: &Pdu) -> Raw<T> {
         #[serde(rename = "type")]
         kind: &'a ruma::events::TimelineEventType,
     }
-    let stripped = Stripped {
+    let stripped = StrippedEvent {
         content: pdu.content(),
         origin_server_ts: pdu.origin_server_ts(),
         sender: pdu.sender(),

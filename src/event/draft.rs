@@ -8,7 +8,7 @@ use ruma::{
 };
 
 use super::{Content, Pdu, PduError, SigningKey};
-use crate::room_version::has_owned_state;
+use crate::ground::room_version::has_owned_state;
 
 /// What somebody wants to put into a room, before it has a place there.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Draft {
 
 /// Where in the room an event goes: what it follows and what authorizes it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct GraphPlace {
     /// None for the create event of a room whose identifier is that event's.
     pub room_id: Option<OwnedRoomId>,
     pub depth: i64,
@@ -67,7 +67,7 @@ impl Draft {
     /// Hashes and signs the event for its place, and checks the size limits.
     pub fn sign(
         mut self,
-        place: &Place,
+        place: &GraphPlace,
         now: MilliSecondsSinceUnixEpoch,
         server: &ServerName,
         key: &SigningKey,

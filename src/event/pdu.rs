@@ -1,5 +1,8 @@
 //! One event, one value: the exact JSON, its identifier and the fields that every reader needs.
 //!
+//! The JSON is canonical and never written anew: hashes and signatures are over exactly these bytes, the database holds
+//! them, and other servers get them. The `event_id` does not stand in it, since it follows from its hash.
+//!
 //! <https://spec.matrix.org/v1.19/rooms/v12/#event-format-1>
 
 use std::{borrow::Cow, sync::Arc};
@@ -28,6 +31,7 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// As the database holds it. None for a number that no release has written.
     pub fn from_i64(value: i64) -> Option<Self> {
         [Self::Accepted, Self::SoftFailed, Self::Rejected, Self::Outlier].into_iter().find(|s| *s as i64 == value)
     }
@@ -45,9 +49,12 @@ pub struct Pdu {
     depth: i64,
     prev_events: Box<[OwnedEventId]>,
     auth_events: Box<[OwnedEventId]>,
+    /// None but of `m.room.redaction`. Whether it may redact what it names, the rules decide elsewhere.
     redacts: Option<OwnedEventId>,
+    /// A copy of that part of `json`, so that it can be read without going through the rest.
     content: Box<RawValue>,
     json: Box<RawValue>,
+    /// Not a part of the event itself: it is known here, and clients get it with the event.
     redacted_because: Option<Arc<Pdu>>,
     rules: &'static RoomVersionRules,
 }
@@ -159,6 +166,17 @@ impl Pdu {
         Ok(pdu)
     }
 
+    /// How many bytes the event takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        /// What the allocator and a reference take for each piece.
+        const PIECE: usize = 32;
+        let cited = self.prev_events.iter().chain(self.auth_events.iter()).map(|id| id.as_str().len() + PIECE);
+        let texts =
+            [self.event_id.as_str(), self.room_id.as_str(), self.sender.as_str(), self.content.get(), self.json.get()];
+        let because = self.redacted_because.as_ref().map_or(0, |because| because.bytes());
+        size_of::<Self>() + cited.sum::<usize>() + texts.map(|text| text.len() + PIECE).iter().sum::<usize>() + because
+    }
+
     /// The event that redacted this one. Given to an already redacted event as it comes from the database. What redacted
     /// that one in turn is not kept with it.
     pub fn with_redacted_because(mut self, because: Arc<Pdu>) -> Self {
@@ -182,10 +200,12 @@ impl Pdu {
         Ok(serde_json::from_str(self.json.get())?)
     }
 
+    /// Follows from the event's hash, so it is no field of the JSON.
     pub fn event_id(&self) -> &EventId {
         &self.event_id
     }
 
+    /// Also of a create event that names none, since room version 12.
     pub fn room_id(&self) -> &RoomId {
         &self.room_id
     }
@@ -198,6 +218,7 @@ impl Pdu {
         &self.kind
     }
 
+    /// None of what is not state. The empty key is a key.
     pub fn state_key(&self) -> Option<&str> {
         self.state_key.as_deref()
     }
@@ -206,18 +227,22 @@ impl Pdu {
         self.state_key.is_some()
     }
 
+    /// What the sender's server claims, in milliseconds since the Unix epoch. Nothing is decided by it.
     pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
         self.origin_server_ts
     }
 
+    /// One more than the deepest event that it follows, as its server claims.
     pub fn depth(&self) -> i64 {
         self.depth
     }
 
+    /// The events that it follows in its room's graph. Empty for the create event.
     pub fn prev_events(&self) -> &[OwnedEventId] {
         &self.prev_events
     }
 
+    /// The events that it cites for being allowed.
     pub fn auth_events(&self) -> &[OwnedEventId] {
         &self.auth_events
     }
@@ -227,14 +252,17 @@ impl Pdu {
         self.redacts.as_deref()
     }
 
+    /// The event that redacted this one, if that has happened: the content is stripped then.
     pub fn redacted_because(&self) -> Option<&Arc<Pdu>> {
         self.redacted_because.as_ref()
     }
 
+    /// Those of the room's version, by which the JSON was read.
     pub fn rules(&self) -> &'static RoomVersionRules {
         self.rules
     }
 
+    /// As it stands in the JSON.
     pub fn content(&self) -> &RawValue {
         &self.content
     }

@@ -24,7 +24,7 @@ pub struct Relation {
 }
 
 #[derive(Deserialize)]
-struct Content {
+struct RelationContent {
     #[serde(rename = "m.relates_to")]
     relates_to: RelatesTo,
     #[serde(rename = "m.new_content")]
@@ -46,7 +46,7 @@ impl Relation {
         if !pdu.content().get().contains("\"m.relates_to\"") {
             return None;
         }
-        let Content { relates_to, new_content } = pdu.content_as().ok()?;
+        let RelationContent { relates_to, new_content } = pdu.content_as().ok()?;
         let relation = Self::new(pdu.kind(), relates_to, new_content.is_some())?;
         Some(Self { is_edit: relation.is_edit && !pdu.is_state(), ..relation })
     }
@@ -60,12 +60,13 @@ impl Relation {
     /// The relation of an event of which only the JSON is at hand.
     pub fn of_json(json: &str) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Event {
+        struct RelatingEvent {
             #[serde(rename = "type")]
             kind: TimelineEventType,
-            content: Content,
+            content: RelationContent,
         }
-        let Event { kind, content: Content { relates_to, new_content } } = serde_json::from_str(json).ok()?;
+        let RelatingEvent { kind, content: RelationContent { relates_to, new_content } } =
+            serde_json::from_str(json).ok()?;
         Self::new(&kind, relates_to, new_content.is_some())
     }
 
@@ -82,6 +83,7 @@ impl Relation {
         Some(Self { kind: rel_type, parent: event_id, key, is_edit })
     }
 
+    /// Whether it puts its event into the thread that the parent is the root of.
     pub fn is_thread(&self) -> bool {
         self.kind == "m.thread"
     }

@@ -10,7 +10,7 @@ use ruma::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::room_version::{STABLE, rules};
+use crate::ground::room_version::{STABLE, rules};
 
 const SERVER: &str = "here";
 const TARGET: &str = "$target";
@@ -31,7 +31,7 @@ fn keys(key: &SigningKey) -> PublicKeyMap {
 fn sign(key: &SigningKey, version: &RoomVersionId, draft: Draft) -> Pdu {
     let create = draft.kind == "m.room.create".into();
     let room_id = (!create || number(version) < 12).then(|| "!room:here".try_into().unwrap());
-    let place = Place { room_id, depth: 1, prev_events: Vec::new(), auth_events: Vec::new() };
+    let place = GraphPlace { room_id, depth: 1, prev_events: Vec::new(), auth_events: Vec::new() };
     let now = ruma::MilliSecondsSinceUnixEpoch(ruma::uint!(1_000));
     draft.sign(&place, now, &owned_server_name!("here"), key, rules(version).unwrap()).unwrap()
 }
@@ -43,7 +43,7 @@ fn draft(kind: &str, state_key: Option<&str>, content: Value) -> Draft {
     draft
 }
 
-/// The same event with some fields added or replaced, whatever that does to its hashes.
+/// An event with some fields added or replaced, whatever that does to its hashes.
 fn altered(pdu: &Pdu, fields: &Value) -> CanonicalJsonObject {
     let mut object = serde_json::to_value(pdu.to_object().unwrap()).unwrap();
     object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

@@ -2,29 +2,44 @@
 //!
 //! The touched rooms' rows are locked in sorted order and their heads compared with the heads that the
 //! events were built on. A write that fails drops out; so do those that were built on it.
+//!
+//! The order of judgements decides what a client is answered: a repeated request first, since its retry succeeds
+//! whatever has happened in the room meanwhile; then the head, because everything after it may look different once the
+//! event is built again; then what the write is refused for.
+//!
+//! Locks: the rooms' rows are held from here to the end of the transaction, the log's is taken after them. On SQLite
+//! the transaction is alone anyway.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId, UserId};
 
 use crate::{
     db::{DbResult, Tx},
-    event::{Pdu, Transaction},
-    fact::{AccountData, Fact, NewEvent, RoomHead, Write},
-    position::Position,
+    event::{
+        Pdu, Transaction,
+        fact::{Fact, ListingChange, NewAccountData, NewEvent, NewOutsideMembership, RoomHead, Write},
+    },
+    ground::position::Position,
     store::{self, relation::Annotation, room::RoomStanding},
 };
 
 /// What becomes of a write.
 #[derive(Debug)]
 pub(super) enum Judgement {
+    /// It becomes part of the batch, and those after it are judged as if it were there.
     Accepted,
+    /// The room in which the head has moved.
     Stale(OwnedRoomId),
+    /// The event that was made of an earlier request with the same transaction id.
     Duplicate(OwnedEventId),
     DuplicateAnnotation,
     AliasTaken,
     AliasGone,
-    /// Account data has changed since the write was built on it.
+    /// What the write replaces has changed since it was built on it.
     Conflict,
 }
 
@@ -40,28 +55,42 @@ pub(super) struct Judged {
 struct Judge<'a> {
     /// None where there is no such room.
     heads: BTreeMap<&'a RoomId, Option<&'a RoomHead>>,
+    /// Requests whose transaction ids have been used, in the database or by this batch.
     sent: HashMap<TransactionKey<'a>, OwnedEventId>,
     /// The annotations that somebody wants to make and that there are, each with its event.
     annotated: HashMap<Annotation, OwnedEventId>,
     /// The room that each touched alias names, if it names one.
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
-    /// Where the account data stands that somebody has expectations of. None once the batch has changed it.
-    account_data: HashMap<DataKey<'a>, Option<Position>>,
+    /// Where those rows stand that somebody has expectations of. None once the batch has changed them.
+    expected: HashMap<Replaced<'a>, Option<Position>>,
 }
 
-/// One piece of account data.
-type DataKey<'a> = (&'a UserId, Option<&'a RoomId>, &'a str);
-
-fn data_key(data: &AccountData) -> DataKey<'_> {
-    (&data.user_id, data.room_id.as_deref(), &data.kind)
+/// A row that is replaced by a fact.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Replaced<'a> {
+    AccountData(&'a UserId, Option<&'a RoomId>, &'a str),
+    Outside(&'a UserId, &'a RoomId),
 }
 
-/// A transaction id holds for one device, room and event type.
+/// What a fact replaces, and where that is expected to stand.
+fn replaced(fact: &Fact) -> Option<(Replaced<'_>, Option<Position>)> {
+    match fact {
+        Fact::AccountData(NewAccountData { data, replaces }) => {
+            Some((Replaced::AccountData(&data.user_id, data.room_id.as_deref(), &data.kind), *replaces))
+        }
+        Fact::OutsideMembership(NewOutsideMembership { membership, replaces }) => {
+            Some((Replaced::Outside(&membership.user_id, &membership.room_id), *replaces))
+        }
+        _ => None,
+    }
+}
+
+/// A transaction id holds for one origin, room and event type.
 #[derive(PartialEq, Eq, Hash)]
 struct TransactionKey<'a> {
     kind: String,
     sender: &'a str,
-    device: &'a str,
+    origin: Cow<'a, str>,
     id: &'a str,
     room: &'a str,
 }
@@ -71,13 +100,15 @@ impl<'a> TransactionKey<'a> {
         Self {
             kind: pdu.kind().to_string(),
             sender: pdu.sender().as_str(),
-            device: transaction.device_id.as_str(),
+            origin: transaction.origin.key(),
             id: transaction.transaction_id.as_str(),
             room: pdu.room_id().as_str(),
         }
     }
 }
 
+/// Everything is asked in a few statements for the whole batch; each write is then judged in memory, in the order of
+/// the queue.
 pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     let rooms: Vec<&RoomId> =
         events(writes).map(|event| event.pdu.room_id()).collect::<HashSet<_>>().into_iter().collect();
@@ -85,16 +116,24 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     let transactions: Vec<_> = events(writes)
         .filter_map(|event| event.transaction.as_ref().map(|transaction| (&*event.pdu, transaction)))
         .collect();
+    // After the rows are locked: another node that is just making an event of the same request holds the room's row, so
+    // what it has made is visible now.
     let found = store::event::list_by_transactions(tx, &transactions).await?;
-    let touched: Vec<_> = writes.iter().flat_map(|write| &write.facts).filter_map(touched_alias).collect();
-    let named = if touched.is_empty() { HashMap::new() } else { store::alias::list_named(tx, &touched).await? };
+    let touched: Vec<_> = writes.iter().flat_map(listings).filter_map(ListingChange::alias).collect();
+    let named = if touched.is_empty() {
+        HashMap::new()
+    } else {
+        // An alias that is free has no row to lock: nobody else takes it from here on.
+        store::log::lock(tx).await?;
+        store::alias::list_named(tx, &touched).await?
+    };
 
     let mut judge = Judge {
         heads: rooms.iter().map(|room| (*room, locked.get(*room).map(|(head, _)| head))).collect(),
         sent: HashMap::new(),
         annotated: annotated(tx, writes).await?,
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
-        account_data: expected_data(tx, writes).await?,
+        expected: find_expected(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -109,21 +148,27 @@ fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
     writes.iter().flat_map(|write| &write.events)
 }
 
-/// Where the account data stands that some write expects at a place of its own.
+/// Where the rows stand that some write expects at a place of its own.
 ///
 /// There may be no row to lock, so this looks under the log's lock: nobody else can commit from here on. The rooms'
 /// rows have been locked before, as in every batch.
-async fn expected_data<'a>(tx: &mut Tx, writes: &'a [Write]) -> DbResult<HashMap<DataKey<'a>, Option<Position>>> {
+async fn find_expected<'a>(tx: &mut Tx, writes: &'a [Write]) -> DbResult<HashMap<Replaced<'a>, Option<Position>>> {
     let mut found = HashMap::new();
-    for write in writes {
-        for fact in &write.facts {
-            let Fact::AccountDataAfter { data, .. } = fact else { continue };
-            if found.is_empty() {
-                store::log::lock(tx).await?;
-            }
-            let row = store::account_data::find(tx, &data.user_id, data.room_id.as_deref(), &data.kind).await?;
-            found.insert(data_key(data), Some(row.map_or(Position::START, |(at, _)| at)));
+    for fact in writes.iter().flat_map(|write| &write.facts) {
+        let Some((row, Some(_))) = replaced(fact) else { continue };
+        // Once for the batch, however many such facts it has: the lock is held until the transaction ends.
+        if found.is_empty() {
+            store::log::lock(tx).await?;
         }
+        let at = match row {
+            Replaced::AccountData(user_id, room_id, kind) => {
+                store::account_data::find(tx, user_id, room_id, kind).await?.map(|(at, _)| at)
+            }
+            Replaced::Outside(user_id, room_id) => {
+                store::outside_membership::find_position(tx, user_id, room_id).await?
+            }
+        };
+        found.insert(row, Some(at.unwrap_or_default()));
     }
     Ok(found)
 }
@@ -140,11 +185,8 @@ fn annotation(event: &NewEvent) -> Option<Annotation> {
     if event.annotates_once { Annotation::of(&event.pdu) } else { None }
 }
 
-fn touched_alias(fact: &Fact) -> Option<&RoomAliasId> {
-    match fact {
-        Fact::AliasAdded { alias, .. } | Fact::AliasRemoved { alias, .. } => Some(alias),
-        _ => None,
-    }
+fn listings(write: &Write) -> impl Iterator<Item = &ListingChange> {
+    write.facts.iter().filter_map(|fact| if let Fact::Listing(change) = fact { Some(change) } else { None })
 }
 
 impl<'a> Judge<'a> {
@@ -156,6 +198,7 @@ impl<'a> Judge<'a> {
                 return Judgement::Duplicate(event_id.clone());
             }
         }
+        // A copy of what changes: a write that is refused in the middle must leave no trace for those after it.
         let mut heads: BTreeMap<&RoomId, Option<&RoomHead>> = BTreeMap::new();
         for event in &write.events {
             let room = event.pdu.room_id();
@@ -186,9 +229,10 @@ impl<'a> Judge<'a> {
             };
         }
         for fact in &write.facts {
-            if let Fact::AccountData(data) | Fact::AccountDataAfter { data, .. } = fact
-                && let Some(position) = self.account_data.get_mut(&data_key(data))
+            if let Some((row, _)) = replaced(fact)
+                && let Some(position) = self.expected.get_mut(&row)
             {
+                // Nobody knows the place yet that it will have, so no later write of this batch can expect it.
                 *position = None;
             }
         }
@@ -197,6 +241,7 @@ impl<'a> Judge<'a> {
                 self.annotated.insert(annotation, event.pdu.event_id().to_owned());
             }
             if let Some(redacted) = &event.redacted {
+                // Who annotated once may do so again after the annotation has been redacted.
                 self.annotated.retain(|_, event_id| event_id != redacted.event_id());
             }
             if let Some(transaction) = &event.transaction {
@@ -209,13 +254,15 @@ impl<'a> Judge<'a> {
     /// What each alias that the write touches names after it: one fact at a time, so that an alias can move.
     fn aliases_after(&self, write: &'a Write) -> Result<HashMap<&'a RoomAliasId, Option<OwnedRoomId>>, Judgement> {
         let mut after: HashMap<&RoomAliasId, Option<OwnedRoomId>> = HashMap::new();
-        for fact in &write.facts {
-            let Some(alias) = touched_alias(fact) else { continue };
+        for change in listings(write) {
+            let Some(alias) = change.alias() else { continue };
             let named = after.get(alias).map_or_else(|| self.aliases.get(alias), Option::as_ref);
-            match fact {
-                Fact::AliasAdded { .. } if named.is_some() => return Err(Judgement::AliasTaken),
-                Fact::AliasAdded { room_id, .. } => after.insert(alias, Some(room_id.clone())),
-                Fact::AliasRemoved { room_id, .. } if named != Some(room_id) => return Err(Judgement::AliasGone),
+            match change {
+                ListingChange::AliasAdded { .. } if named.is_some() => return Err(Judgement::AliasTaken),
+                ListingChange::AliasAdded { room_id, .. } => after.insert(alias, Some(room_id.clone())),
+                ListingChange::AliasRemoved { room_id, .. } if named != Some(room_id) => {
+                    return Err(Judgement::AliasGone);
+                }
                 _ => after.insert(alias, None),
             };
         }
@@ -224,10 +271,8 @@ impl<'a> Judge<'a> {
 
     /// Whether what a fact replaces is what its writer saw.
     fn is_expected(&self, fact: &Fact) -> bool {
-        match fact {
-            Fact::AccountDataAfter { data, expected } => {
-                self.account_data.get(&data_key(data)) == Some(&Some(*expected))
-            }
+        match replaced(fact) {
+            Some((row, Some(expected))) => self.expected.get(&row) == Some(&Some(expected)),
             _ => true,
         }
     }

@@ -4,17 +4,14 @@
 //! A batch has a unique id, so a place in the log is known by the id of the batch that holds it, and a token carries the
 //! first characters of that. The ids of the newest batches are in memory, so are those that were looked up before; on
 //! its own, a client that goes on syncing costs no look into the database.
+//!
+//! Both caches only spare statements: what is not in them is looked up in the batches' rows, which are never deleted.
 
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use super::Log;
-use crate::{
-    error::Error,
-    position::{Mark, Position, Token},
-    store,
-};
+use crate::ground::position::{Mark, Position};
 
 /// How many of the newest batches are remembered: about two megabytes.
 const KEPT_RECENT: usize = 100_000;
@@ -45,6 +42,7 @@ impl Recent {
         recent
     }
 
+    /// `last` must be higher than every place that is here; the tail calls this once for each batch, in order.
     pub(super) fn push(&mut self, last: Position, mark: Mark) {
         self.batches.push_back((last, mark));
         if self.batches.len() > KEPT_RECENT
@@ -59,6 +57,7 @@ impl Recent {
         if at <= self.after {
             return None;
         }
+        // Batches are dense, so the first one that ends at the place or after it holds it.
         let batch = self.batches.partition_point(|(last, _)| *last < at);
         self.batches.get(batch).map(|(_, mark)| *mark)
     }
@@ -69,72 +68,17 @@ impl Recent {
 pub(super) struct Older(Mutex<HashMap<Position, Mark>>);
 
 impl Older {
-    fn find(&self, at: Position) -> Option<Mark> {
+    pub(super) fn find(&self, at: Position) -> Option<Mark> {
         self.0.lock().get(&at).copied()
     }
 
-    fn extend(&self, marks: &HashMap<Position, Mark>) {
+    pub(super) fn extend(&self, marks: &HashMap<Position, Mark>) {
         let mut known = self.0.lock();
         if known.len() + marks.len() > KEPT_OLDER {
+            // Everything at once rather than the oldest: no order of use is kept for what is asked for seldom.
             known.clear();
         }
         known.extend(marks);
-    }
-}
-
-/// What stands for some places of this log in the hands of a client.
-#[derive(Debug, Default)]
-pub struct Tokens(HashMap<Position, Mark>);
-
-impl Tokens {
-    /// The token of one of the places.
-    pub fn of(&self, position: Position) -> Token {
-        Token { position, mark: self.0.get(&position).copied(), catching_up: false }
-    }
-}
-
-impl Log {
-    /// The token of a place that this node has read.
-    pub async fn token(&self, position: Position) -> Result<Token, Error> {
-        Ok(self.tokens([position]).await?.of(position))
-    }
-
-    /// The tokens of places that this node has read.
-    pub async fn tokens(&self, places: impl IntoIterator<Item = Position>) -> Result<Tokens, Error> {
-        let (mut marks, mut unknown) = (HashMap::new(), Vec::new());
-        // Before everything every log is the same.
-        for place in places.into_iter().filter(|place| *place > Position::START) {
-            match self.tail().mark(place).or_else(|| self.older.find(place)) {
-                Some(mark) => drop(marks.insert(place, mark)),
-                None => unknown.push(place.0),
-            }
-        }
-        if !unknown.is_empty() {
-            let found = store::log::marks_at(&mut self.db.read().await?, &unknown).await?;
-            let found: HashMap<_, _> = found.into_iter().collect();
-            self.older.extend(&found);
-            marks.extend(found);
-        }
-        Ok(Tokens(marks))
-    }
-
-    /// The place that a token stands for. None for a token of another log: a backup has been restored since it was
-    /// given out, from before its place.
-    pub async fn place(&self, token: &Token) -> Result<Option<Position>, Error> {
-        let position = token.position;
-        if position > self.tail().reached() {
-            // One from another node may be ahead of this one.
-            self.refresh().await?;
-            if position > self.tail().reached() {
-                return Ok(None);
-            }
-        }
-        // Those that were given out before tokens had marks are taken as they stand.
-        let is_ours = match token.mark {
-            Some(mark) => self.tokens([position]).await?.of(position).mark == Some(mark),
-            None => true,
-        };
-        Ok(is_ours.then_some(position))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Reading up to the present: whoever asks is sure to find everything that was committed before they asked.
 //!
 //! Many may ask at once, and one look at the database serves all who asked before it began.
+//!
+//! A look that began after somebody asked sees everything that was committed before they asked; one that was under way
+//! already may not. So whoever asks is numbered, and a look notes how many had asked when it began.
 
 use std::sync::{
     Arc,
@@ -16,39 +19,44 @@ use super::Tail;
 use crate::{
     db::{Db, DbError, DbResult},
     error::Error,
-    position::Position,
+    ground::position::Position,
     store,
 };
 
-/// How long this node may lag behind the database before whoever waits is told to try later.
+/// How long this node may lag behind the database before whoever waits gets the error that they may try later.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Brings this node up to the present for whoever is about to answer. One for each node.
 pub(super) struct Refresher {
     db: Db,
     tail: Arc<Tail>,
     /// Counts those who have asked.
     asked: AtomicU64,
-    looked: Mutex<Looked>,
+    /// Held during a look: those who wait for it are those whom the next one serves. No connection is held by who
+    /// waits.
+    looked: Mutex<LastLook>,
 }
 
 /// The last look at the database.
-struct Looked {
+struct LastLook {
     /// How many had asked when it began: all of them are served by it.
     serves: u64,
-    outcome: Outcome,
+    outcome: LookOutcome,
 }
 
-type Outcome = Result<(), LookError>;
+type LookOutcome = Result<(), LookError>;
 
 /// Why a look did not bring this node up to the present.
 #[derive(Clone, Debug)]
 enum LookError {
     Db(Arc<DbError>),
+    /// The database did not say within [`PATIENCE`] where the log ends.
     Silent,
+    /// The database said so, and this node had not read up to there within [`PATIENCE`] after that.
     Lagging,
 }
 
-impl Default for Looked {
+impl Default for LastLook {
     fn default() -> Self {
         Self { serves: 0, outcome: Ok(()) }
     }
@@ -70,18 +78,21 @@ impl Refresher {
         Self { db, tail, asked: AtomicU64::new(0), looked: Mutex::default() }
     }
 
-    /// Waits until this node has read whatever had been committed when this was called.
+    /// Waits until this node has read whatever had been committed when this was called. If it is dropped during its
+    /// look, the next in line finds that nobody has looked for them and does.
     pub(super) async fn refresh(&self) -> Result<(), Error> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let mut looked = self.looked.lock().await;
         if looked.serves < number {
+            // Counted before the look begins, which is what makes it serve them. Whoever comes later gets a number
+            // above it.
             let serves = self.asked.load(Ordering::SeqCst);
-            *looked = Looked { serves, outcome: self.look().await };
+            *looked = LastLook { serves, outcome: self.look().await };
         }
         Ok(looked.outcome.clone()?)
     }
 
-    async fn look(&self) -> Outcome {
+    async fn look(&self) -> LookOutcome {
         // A database that is cut off may never say no.
         let last = timeout(PATIENCE, self.last_position()).await.map_err(|_elapsed| LookError::Silent)?;
         let last = last.map_err(|error| LookError::Db(Arc::new(error)))?;

@@ -1,7 +1,11 @@
-//! The end of the log, as this node knows it: how far it has read, and who is told.
+//! The end of the log, as this node knows it: how far it has read, and whom it hands batches to.
 //!
 //! A batch is applied when everything before it has been. One that comes early, because another node wrote
 //! in between, waits while [`super::replay`] reads what is missing.
+//!
+//! Lock order: `applying`, then `state`. `state` is held only for a look or a change of a few fields, never while a
+//! reader is called. Under `applying` the readers take their own locks; so nobody may call [`Tail::publish`] or
+//! [`Tail::catch_up`] with a reader's lock held, and no reader may call either.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,40 +17,51 @@ use tokio::sync::{Notify, watch};
 
 use super::marks::Recent;
 use crate::{
-    fact::Batch,
-    position::{Mark, Position},
+    event::fact::Batch,
+    ground::position::{Mark, Position},
 };
 
-/// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick.
+/// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick. It
+/// runs on the committer's or the follower's task and can't wait: neither for a lock that is held across an await, nor
+/// for the database.
 pub trait Reader: Send + Sync {
+    /// Takes what concerns this reader. [`Tail::reached`] is not at the batch yet.
     fn read(&self, batch: &Batch);
 
-    /// Called once every reader has read the batch: whoever is woken now finds all of it.
+    /// Called once every reader has read the batch: whoever is woken now finds all of it. [`Tail::reached`] is at the
+    /// end of the batch by then, so a request that is woken does not wait for it again.
     fn wake(&self, _batch: &Batch) {}
 }
 
-/// How many entries are kept for readers that load while the log moves on.
+/// How many entries are kept for readers that load while the log moves on. A load that takes longer than that many
+/// entries has to begin anew.
 const KEPT_ENTRIES: usize = 4_096;
 
 /// The followed end of the log.
 #[derive(Default)]
 pub struct Tail {
+    /// In the order in which they are called. A later one may rely on what earlier ones have read of the same batch.
     readers: OnceLock<Vec<Arc<dyn Reader>>>,
-    state: RwLock<State>,
+    state: RwLock<TailState>,
     /// Held while a batch is applied, so that readers see one at a time.
     applying: Mutex<()>,
+    /// As `state.reached`, for those who wait. It is moved after `state`, still under `applying`.
     reached: watch::Sender<Position>,
     /// Rung when something is missing before a batch that is there.
     gap: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct TailState {
+    /// The last entry that every reader has been handed.
     reached: Position,
-    /// The readers have been told of everything after this.
+    /// The readers have been handed everything after this.
     began: Position,
+    /// The newest batches that were applied, oldest first and without a hole, up to [`KEPT_ENTRIES`] entries in all.
     recent: VecDeque<Arc<Batch>>,
     recent_entries: usize,
+    /// Batches that came before their turn, by their first place. They are few: the follower reads what is missing at
+    /// once.
     early: BTreeMap<Position, Arc<Batch>>,
     marks: Recent,
 }
@@ -64,7 +79,8 @@ impl Tail {
         state.began = state.reached;
     }
 
-    /// Begins at `position`: what lies before was read from the database.
+    /// Begins at `position`: what lies before was read from the database. Called once, before the committer and the
+    /// follower run.
     pub(super) fn start_at(&self, position: Position, marks: Recent) {
         let mut state = self.state.write();
         state.marks = marks;
@@ -72,7 +88,7 @@ impl Tail {
         self.reached.send_replace(position);
     }
 
-    /// Where this node's readers began to read: they have been told of everything after this.
+    /// Where this node's readers began to read: they have been handed everything after this.
     pub fn began(&self) -> Position {
         self.state.read().began
     }
@@ -87,7 +103,8 @@ impl Tail {
         self.state.read().marks.find(at)
     }
 
-    /// Waits until this node has read up to `position`.
+    /// Waits until this node has read up to `position`. There is no limit in time: whoever must not wait for ever sets
+    /// one.
     pub async fn wait_for(&self, position: Position) {
         let mut reached = self.reached.subscribe();
         // An error means that the sender is gone, which cannot be while `self` is here.
@@ -96,7 +113,7 @@ impl Tail {
         }
     }
 
-    /// Waits until this node has read up to a place that the database has told of. Whoever puts what they have read
+    /// Waits until this node has read up to a place that was read in the database. Whoever puts what they have read
     /// there beside what follows the log needs both to be of one time.
     ///
     /// No connection may be held meanwhile: the follower needs one.
@@ -107,7 +124,7 @@ impl Tail {
         }
     }
 
-    /// Told of every step that this node makes.
+    /// Notified of every step that this node makes.
     pub fn watch(&self) -> watch::Receiver<Position> {
         self.reached.subscribe()
     }
@@ -117,12 +134,15 @@ impl Tail {
         self.gap.notify_one();
     }
 
-    /// Rung when batches are missing.
+    /// Rung when batches are missing. One notice is remembered if nobody waits at that moment, so none is lost between
+    /// two rounds of the follower.
     pub(super) async fn gap(&self) {
         self.gap.notified().await;
     }
 
-    /// Takes a committed batch: applies it and whatever waited for it, or keeps it until its turn.
+    /// Takes a committed batch: applies it and whatever waited for it, or keeps it until its turn. Called by the
+    /// committer, by transactions of [`super::Log::commit`] and by the follower, in any order and with the same batch
+    /// more than once.
     pub(super) fn publish(&self, batch: Arc<Batch>) {
         let _one_at_a_time = self.applying.lock();
         self.state.write().early.insert(batch.first, batch);
@@ -130,12 +150,16 @@ impl Tail {
             for reader in self.readers.get().into_iter().flatten() {
                 reader.read(&next);
             }
+            // Kept only once it was read: a reader that catches up under `applying` sees each batch either here or in
+            // `read`.
             self.keep(&next);
             self.reached.send_replace(next.last);
             for reader in self.readers.get().into_iter().flatten() {
                 reader.wake(&next);
             }
         }
+        // Something before it is missing: another node has written it, or a transaction beside the committer has
+        // committed first and comes here last. The follower looks; what comes twice is dropped.
         if !self.state.read().early.is_empty() {
             self.gap.notify_one();
         }
@@ -177,6 +201,7 @@ impl Tail {
         let state = self.state.read();
         if position < state.reached {
             let oldest = state.recent.front().map(|batch| batch.first)?;
+            // A batch that begins in time is not enough: the one after `position` has to be here as well.
             if oldest > position.next() {
                 return None;
             }

@@ -3,16 +3,21 @@
 //! A lease is a promise, not a lock: for a moment two nodes may both believe that a duty is theirs, and must do no
 //! harm. What a duty writes down of its progress carries the lease's epoch, so that the holder of an older one
 //! can't move it back.
+//!
+//! Which node should have a duty follows from its name and the identifiers of the living (rendezvous hashing), so
+//! duties spread over the nodes, and when one dies only its own move. A node takes a lease when it is its turn and
+//! gives it up when it is another's. After a crash, the next holder waits until the lease has run out.
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
-use super::{Nodes, weight};
+use super::peers::Peers;
 use crate::{
-    clock::millis,
     db::{Conn, DbResult},
+    event::fact::NodeId,
+    ground::clock::millis,
     store::node,
 };
 
@@ -21,23 +26,31 @@ const LEASE: Duration = Duration::from_secs(5);
 /// For how long after it was asked for a lease is relied on: a little shorter than the database grants it.
 const RELIED_ON: Duration = Duration::from_secs(4);
 
-/// Counts the holders of a duty.
+/// Counts the holders of a duty. Each new holder's is greater than those before; renewing keeps it. On SQLite it is
+/// always 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(pub(crate) i64);
 
 /// Something that one node does for all.
 #[derive(Clone)]
 pub(crate) struct Duty {
-    held: Arc<Held>,
+    held: Arc<Lease>,
     embedded: bool,
 }
 
-pub(super) struct Held {
+struct Lease {
     name: &'static str,
+    /// The epoch, and when the lease was asked for: before the database granted it, so that relying on it ends early
+    /// rather than late.
     lease: Mutex<Option<(Epoch, Instant)>>,
 }
 
 impl Duty {
+    /// One that no other node could do.
+    pub(super) fn without_lease(name: &'static str) -> Self {
+        Self { held: Arc::new(Lease { name, lease: Mutex::default() }), embedded: true }
+    }
+
     /// The epoch of the lease, if the duty is this node's.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         if self.embedded {
@@ -46,52 +59,57 @@ impl Duty {
         self.held.lease.lock().filter(|(_, asked)| asked.elapsed() < RELIED_ON).map(|(epoch, _)| epoch)
     }
 
+    /// At this moment: it may be another's before the answer is used. What must not be done twice goes by
+    /// [`Self::epoch`].
     pub(crate) fn is_mine(&self) -> bool {
         self.epoch().is_some()
     }
 }
 
-impl Nodes {
-    /// A duty that this node takes when it is its turn. Each has one name.
-    pub(crate) async fn duty(&self, name: &'static str) -> DbResult<Duty> {
-        let held = Arc::new(Held { name, lease: Mutex::default() });
-        let embedded = self.is_embedded();
-        if !embedded {
-            self.0.duties.lock().push(Arc::clone(&held));
-            self.renew(&mut self.0.db.spare().await?, &held).await?;
-        }
-        Ok(Duty { held, embedded })
+/// The duties that this node takes when it is its turn.
+#[derive(Default)]
+pub(super) struct Duties(Mutex<Vec<Arc<Lease>>>);
+
+impl Duties {
+    /// Adds one, and takes it if its turn is that of `here`.
+    pub(super) async fn add(
+        &self,
+        conn: &mut Conn,
+        here: &NodeId,
+        peers: &RwLock<Peers>,
+        name: &'static str,
+    ) -> DbResult<Duty> {
+        let held = Arc::new(Lease { name, lease: Mutex::default() });
+        self.0.lock().push(Arc::clone(&held));
+        held.renew(conn, here, peers).await?;
+        Ok(Duty { held, embedded: false })
     }
 
-    pub(super) async fn renew_duties(&self, conn: &mut Conn) -> DbResult<()> {
-        let duties = self.0.duties.lock().clone();
+    /// Takes the duties whose turn is that of `here`, and gives up those whose turn is another's.
+    pub(super) async fn renew(&self, conn: &mut Conn, here: &NodeId, peers: &RwLock<Peers>) -> DbResult<()> {
+        let duties = self.0.lock().clone();
         for held in duties {
-            self.renew(conn, &held).await?;
+            held.renew(conn, here, peers).await?;
         }
         Ok(())
     }
+}
 
-    /// Takes a duty whose turn is this node's, and gives up one whose turn is another's.
-    async fn renew(&self, conn: &mut Conn, held: &Held) -> DbResult<()> {
+impl Lease {
+    async fn renew(&self, conn: &mut Conn, here: &NodeId, peers: &RwLock<Peers>) -> DbResult<()> {
         let asked = Instant::now();
-        let mine = held.lease.lock().is_some();
-        let lease = if self.is_first_choice(held.name) {
-            let epoch = node::take_lease(conn, held.name, &self.0.id, millis(LEASE)).await?;
+        let mine = self.lease.lock().is_some();
+        let preferred = peers.read().prefer(here, self.name);
+        let lease = if preferred {
+            let epoch = node::take_lease(conn, self.name, here, millis(LEASE)).await?;
             epoch.map(|epoch| (Epoch(epoch), asked))
         } else {
             if mine {
-                node::release_lease(conn, held.name, &self.0.id).await?;
+                node::release_lease(conn, self.name, here).await?;
             }
             None
         };
-        *held.lease.lock() = lease;
+        *self.lease.lock() = lease;
         Ok(())
-    }
-
-    /// Unlike for requests it does not matter whether a node can be reached.
-    fn is_first_choice(&self, name: &str) -> bool {
-        let mine = weight(&self.0.id, name);
-        let view = self.0.view.read();
-        view.others.iter().filter(|row| super::is_alive(row)).all(|row| weight(&row.id, name) <= mine)
     }
 }

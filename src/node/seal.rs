@@ -1,26 +1,48 @@
 //! How a node knows that a request was forwarded by another one: a seal that only they can make.
 //!
-//! It vouches for the client's address and says which node is meant; who the client is, its own token tells.
+//! It vouches for the client's address and for the body, and says which node is meant; who the client is, its own token
+//! says.
+//!
+//! It covers method, path and query, the node it is meant for and the time, so a seal that somebody has seen is of no
+//! use for another request, to another node, or half a minute later. Its key is derived from the server's signing key,
+//! which all nodes of a database have. Nodes of the release before are understood, so that a cluster can be upgraded
+//! one node after the other.
 
 use std::net::IpAddr;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 
-use crate::fact::NodeId;
+use crate::event::fact::NodeId;
 
 /// A seal is good for so many milliseconds, by the time that the nodes have agreed on.
 const LIFETIME: i64 = 30_000;
+
+/// What a seal says of the body: that can be looked at before the body is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BodyDigest([u8; 32]);
+
+impl BodyDigest {
+    /// SHA-256 of all of it.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        for (byte, known) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, body).as_ref()) {
+            *byte = *known;
+        }
+        Self(bytes)
+    }
+}
 
 /// Makes seals and opens them. All nodes of a database have the same.
 pub(crate) struct Seal(hmac::Key);
 
 /// What a seal says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Opened {
-    /// The request is meant for this node, and comes from a client at this address.
-    Ours(IpAddr),
+pub(crate) enum OpenedSeal {
+    /// The request is meant for this node, and comes from a client at this address with this body. Nodes of the version
+    /// before say nothing of the body.
+    Ours(IpAddr, Option<BodyDigest>),
     /// It is meant for another node: whoever sent it has the wrong address.
-    Astray,
+    Misdirected,
 }
 
 impl Seal {
@@ -30,13 +52,15 @@ impl Seal {
         Self(hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, b"requests between nodes").as_ref()))
     }
 
-    pub(crate) fn close(&self, to: &NodeId, call: &str, address: IpAddr, now: i64) -> String {
-        let said = format!("{now} {to} {address}", to = to.as_str());
+    /// A seal for `call` (method, path and query) to a node, from a client's address. `now` is in milliseconds since
+    /// the Unix epoch.
+    pub(crate) fn close(&self, to: &NodeId, call: &str, address: IpAddr, body: &BodyDigest, now: i64) -> String {
+        let said = format!("{now} {to} {address} {body}", to = to.as_str(), body = hex(&body.0));
         format!("{said} {}", hex(self.sign(&said, call).as_ref()))
     }
 
     /// None if no node of this database has sealed this call within the last moments.
-    pub(crate) fn open(&self, seal: &str, here: &NodeId, call: &str, now: i64) -> Option<Opened> {
+    pub(crate) fn open(&self, seal: &str, here: &NodeId, call: &str, now: i64) -> Option<OpenedSeal> {
         let (said, tag) = seal.rsplit_once(' ')?;
         hmac::verify(&self.0, &message(said, call), &unhex(tag)?).ok()?;
         let mut words = said.split(' ');
@@ -44,7 +68,11 @@ impl Seal {
         if now.saturating_sub(sent).abs() > LIFETIME {
             return None;
         }
-        Some(if to == here.as_str() { Opened::Ours(address) } else { Opened::Astray })
+        let body = match words.next() {
+            Some(digest) => Some(BodyDigest(unhex(digest)?.try_into().ok()?)),
+            None => None,
+        };
+        Some(if to == here.as_str() { OpenedSeal::Ours(address, body) } else { OpenedSeal::Misdirected })
     }
 
     fn sign(&self, said: &str, call: &str) -> hmac::Tag {
@@ -79,18 +107,38 @@ mod tests {
         let seal = Seal::new(b"secret");
         let (here, there) = (NodeId::from("here".to_owned()), NodeId::from("there".to_owned()));
         let address: IpAddr = "2001:db8::7".parse().unwrap();
-        let closed = seal.close(&here, CALL, address, 1_000_000);
+        let body = BodyDigest::of(b"{}");
+        let closed = seal.close(&here, CALL, address, &body, 1_000_000);
+        let ours = Some(OpenedSeal::Ours(address, Some(body)));
         let open = |seal: &Seal, text: &str, call: &str, now| seal.open(text, &here, call, now);
-        assert_eq!(open(&seal, &closed, CALL, 1_000_000), Some(Opened::Ours(address)));
-        assert_eq!(open(&seal, &closed, CALL, 1_000_000 - LIFETIME), Some(Opened::Ours(address)), "clocks differ");
-        assert_eq!(seal.open(&closed, &there, CALL, 1_000_000), Some(Opened::Astray));
+        assert_eq!(open(&seal, &closed, CALL, 1_000_000), ours);
+        assert_eq!(open(&seal, &closed, CALL, 1_000_000 - LIFETIME), ours, "clocks differ");
+        assert_eq!(seal.open(&closed, &there, CALL, 1_000_000), Some(OpenedSeal::Misdirected));
         assert_eq!(open(&seal, &closed, CALL, 1_000_001 + LIFETIME), None, "it is too old");
         assert_eq!(open(&seal, &closed, "PUT /elsewhere", 1_000_000), None, "it was made for another call");
         assert_eq!(open(&Seal::new(b"other"), &closed, CALL, 1_000_000), None, "somebody else made it");
-        for forged in
-            ["", " ", "a b c d", &closed.replace("db8", "db9"), closed.trim_end_matches(char::is_alphanumeric)]
-        {
+        let of_body = |body: &[u8]| hex(&BodyDigest::of(body).0);
+        let other_body = closed.replace(&of_body(b"{}"), &of_body(b"{\"a\":1}"));
+        for forged in [
+            "",
+            " ",
+            "a b c d",
+            &closed.replace("db8", "db9"),
+            &other_body,
+            closed.trim_end_matches(char::is_alphanumeric),
+        ] {
             assert_eq!(open(&seal, forged, CALL, 1_000_000), None, "{forged}");
         }
+    }
+
+    /// A cluster is upgraded one node after another.
+    #[test]
+    fn a_seal_of_the_version_before_opens_and_says_nothing_of_the_body() {
+        let seal = Seal::new(b"secret");
+        let here = NodeId::from("here".to_owned());
+        let said = "1000000 here 192.0.2.7";
+        let closed = format!("{said} {}", hex(seal.sign(said, CALL).as_ref()));
+        let address: IpAddr = "192.0.2.7".parse().unwrap();
+        assert_eq!(seal.open(&closed, &here, CALL, 1_000_000), Some(OpenedSeal::Ours(address, None)));
     }
 }

@@ -6,18 +6,22 @@ use ruma::{OwnedRoomId, RoomId, RoomVersionId};
 use serde_json::{Value, json};
 
 use super::{
-    append::{Appended, Founding, Head, Plan, Proposal},
-    world::{World, json as content, user},
+    Rooms,
+    graph::{
+        append::{Appended, NewRoomEvents, Plan, Proposal},
+        head::Head,
+    },
+    world::{RoomWorld, json as content, user},
 };
 use crate::{
-    error::Error,
-    event::{Draft, Pdu},
-    room_version::rules,
+    error::{Error, Result},
+    event::{Draft, Pdu, Standing},
+    ground::room_version::rules,
 };
 
-impl World {
+impl RoomWorld {
     /// A room of alice that anybody can join and in which everybody may set state.
-    pub(super) async fn found(&self, version: RoomVersionId, visibility: &str) -> OwnedRoomId {
+    pub(super) async fn create_room(&self, version: RoomVersionId, visibility: &str) -> OwnedRoomId {
         let alice = user("alice");
         let state = |kind: &str, key: &str, value: Value| {
             Proposal::from(Draft::state(alice.clone(), kind.into(), key, content(value)))
@@ -31,7 +35,7 @@ impl World {
             state("m.room.join_rules", "", json!({ "join_rule": "public" })),
             state("m.room.history_visibility", "", json!({ "history_visibility": visibility })),
         ];
-        self.rooms.found(Founding { version, proposals }).await.unwrap()
+        self.rooms.create_room(NewRoomEvents { version, proposals }).await.unwrap()
     }
 
     /// Appends an event; None if the room refuses it.
@@ -68,12 +72,21 @@ impl World {
     }
 }
 
+impl Rooms {
+    /// Takes in an event of another server, as if somebody of this one were in its room. Signatures and hashes are not
+    /// asked for.
+    pub(super) async fn take_in(&self, pdu: Pdu) -> Result<Standing> {
+        let room = self.get_held(pdu.room_id()).await?.into_resident();
+        self.append_remote(&room, pdu).await
+    }
+}
+
 /// A message on its way.
 pub(super) fn text(sender: &str, body: &str) -> Draft {
     Draft::message(user(sender), "m.room.message".into(), content(json!({ "msgtype": "m.text", "body": body })))
 }
 
-/// An event with these fields, of no real room and signed by nobody.
+/// An event with these fields, of no real room and signed by nobody. `fields` take the place of the defaults here.
 pub(super) fn pdu_of(fields: &Value) -> Pdu {
     let mut event = json!({
         "room_id": "!room:here",

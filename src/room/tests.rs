@@ -1,21 +1,23 @@
 //! What writing to rooms does, through [`super::Rooms`] on a real database.
 
 mod alias;
+mod cache;
 mod create;
 mod membership;
 mod nodes;
 mod notice;
+mod residency;
 mod send;
 mod upgrade;
 
 use ruma::RoomId;
 
-use super::world::World;
+use super::world::RoomWorld;
 use crate::{
     db::{args, statements},
     error::{Error, Result},
     event::Stored,
-    position::Position,
+    ground::position::Order,
     store,
 };
 
@@ -34,7 +36,7 @@ fn errcode<T: std::fmt::Debug>(result: Result<T>) -> String {
     }
 }
 
-impl World {
+impl RoomWorld {
     /// Everything that happened in a room, oldest first: each event was built on the one before.
     pub(super) async fn one_chain(&self, room_id: &RoomId) -> Vec<Stored> {
         let events = self.events(room_id).await;
@@ -47,7 +49,7 @@ impl World {
     /// Everything that was said in a room, oldest first.
     async fn events(&self, room_id: &RoomId) -> Vec<Stored> {
         let mut conn = self.db.read().await.unwrap();
-        store::event::list_forward(&mut conn, room_id, Position::START, Position(i64::MAX), 10_000).await.unwrap()
+        store::event::list_forward(&mut conn, room_id, Order::START, Order::END, 10_000).await.unwrap()
     }
 
     async fn count_rooms(&self) -> i64 {

@@ -6,64 +6,96 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType, o
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Active, Message, NewRoom, Preset, Rooms};
+use super::{Author, Message, NewRoom, Preset, RoomCache, Rooms, graph::lanes::Lanes};
 use crate::{
-    clock::Clock,
-    db::Db,
+    db::{
+        Db,
+        testing::{TestDatabase, databases},
+    },
+    edge::{hub::Hub, metrics::Metrics},
     event::{Content, SigningKey, Transaction},
-    hub::Hub,
+    ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
     log::{Log, Reader, Tail},
-    metrics::Metrics,
-    random::Random,
-    tasks::Tasks,
 };
 
-/// A server's rooms. Its name is `here`.
-pub(super) struct World {
+/// A server's rooms. Its name is `here`. Its clock stands still until a test moves it, and its random numbers are the
+/// same each time.
+pub(super) struct RoomWorld {
     pub(super) rooms: Rooms,
     pub(super) db: Db,
     pub(super) clock: Clock,
     tasks: Tasks,
-    folder: TempDir,
+    home: Home,
 }
 
-impl World {
+/// Where a world's database is.
+enum Home {
+    Folder(TempDir),
+    Database(TestDatabase),
+}
+
+impl RoomWorld {
     pub(super) async fn new() -> Self {
-        Self::on(TempDir::new().unwrap()).await
+        Self::on(Home::Folder(TempDir::new().unwrap()), RoomCache::default()).await
     }
 
-    /// The same database as another process finds it.
+    /// One that keeps about so many bytes of rooms in memory.
+    pub(super) async fn with_cache(bytes: usize) -> Self {
+        Self::on(Home::Folder(TempDir::new().unwrap()), RoomCache::with_limit(bytes)).await
+    }
+
+    /// One on each engine that is at hand, whose rooms' states are resolved on these lanes.
+    pub(super) async fn on_each_engine(lanes: impl Fn() -> Lanes) -> Vec<Self> {
+        let mut worlds = Vec::new();
+        for database in databases().await {
+            let mut world = Self::on(Home::Database(database), RoomCache::default()).await;
+            world.rooms = world.rooms.with_lanes(lanes());
+            worlds.push(world);
+        }
+        worlds
+    }
+
+    /// This world after a restart: its database as another process finds it.
     pub(super) async fn restart(self) -> Self {
-        let Self { rooms, db, tasks, folder, .. } = self;
+        let Self { rooms, db, tasks, home, .. } = self;
         drop(rooms);
         tasks.shutdown().start("the test restarts it");
         assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
         db.close().await;
-        Self::on(folder).await
+        Self::on(home, RoomCache::default()).await
     }
 
-    async fn on(folder: TempDir) -> Self {
-        let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
-        let db = Db::connect(&url, 1).await.unwrap();
-        db.migrate().await.unwrap();
+    async fn on(home: Home, active: RoomCache) -> Self {
+        let db = match &home {
+            Home::Folder(folder) => {
+                let url = format!("sqlite:{}", folder.path().join("test.sqlite3").display());
+                let db = Db::connect(&url, 1).await.unwrap();
+                db.migrate().await.unwrap();
+                db
+            }
+            Home::Database(database) => database.reopen().await,
+        };
         let (clock, tasks) = (Clock::manual(1_700_000_000_000), Tasks::new());
-        let rooms = node(&db, &clock, &tasks, 1).await;
-        Self { rooms, db, clock, tasks, folder }
+        let rooms = node(&db, &clock, &tasks, 1, active).await;
+        Self { rooms, db, clock, tasks, home }
     }
 
-    /// The same rooms as another node of this server sees them.
+    /// This world's rooms as another node of the server sees them. They share the database and nothing else.
     pub(super) async fn another_node(&self) -> Rooms {
-        node(&self.db, &self.clock, &self.tasks, 2).await
+        node(&self.db, &self.clock, &self.tasks, 2, RoomCache::default()).await
     }
 
     /// Stops everything and removes what was written.
     pub(super) async fn close(self) {
-        let Self { rooms, db, tasks, folder, .. } = self;
+        let Self { rooms, db, tasks, home, .. } = self;
         drop(rooms);
         tasks.shutdown().start("the test is over");
         assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
         db.close().await;
-        folder.close().unwrap();
+        match home {
+            Home::Folder(folder) => folder.close().unwrap(),
+            Home::Database(database) => database.close().await,
+        }
     }
 
     /// A room of the default version that anybody can join.
@@ -78,14 +110,16 @@ impl World {
     }
 }
 
-async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64) -> Rooms {
-    let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(Active::default()), Random::seeded(seed));
+/// `seed` has to differ from node to node: batch ids must be unique.
+async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64, active: RoomCache) -> Rooms {
+    let (tail, active, random) = (Arc::new(Tail::default()), Arc::new(active), Random::seeded(seed));
     tail.follow_with(vec![Arc::clone(&active) as Arc<dyn Reader>]);
     let here = owned_server_name!("here");
-    let log = Log::start(db.clone(), tail, here.clone(), random.clone(), Metrics::new(), Hub::silent(), tasks);
+    let log = Log::start(db.clone(), tail, random.clone(), Metrics::new(), Hub::disconnected(), tasks);
     let log = log.await.unwrap();
     let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
-    Rooms::new(db.clone(), log, clock.clone(), random, here, Arc::new(key), active)
+    let sizes = Sizes::little();
+    Rooms::new((db.clone(), log), (clock.clone(), random), here, Arc::new(key), active, sizes.state_difference)
 }
 
 /// Somebody on this server.
@@ -113,11 +147,10 @@ pub(super) fn new_room(creator: &str, preset: Preset) -> NewRoom {
 pub(super) fn message(room_id: &ruma::RoomId, sender: &str, transaction_id: &str) -> Message {
     Message {
         room_id: room_id.to_owned(),
-        sender: user(sender),
-        admin: false,
+        author: Author::User(user(sender)),
         kind: TimelineEventType::RoomMessage,
         content: json(serde_json::json!({"msgtype": "m.text", "body": transaction_id})),
-        transaction: Transaction { device_id: "DEVICE".into(), transaction_id: transaction_id.into() },
+        transaction: Transaction::of_device("DEVICE".into(), transaction_id.into()),
     }
 }
 

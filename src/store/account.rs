@@ -1,9 +1,13 @@
 //! `accounts`: who lives on this server.
+//!
+//! A row stays for good, also once its account is deactivated: so nobody else ever gets the name. Whoever changes an
+//! account, or what hangs on it, locks its row first.
 
 use ruma::{OwnedUserId, RoomId, UserId};
 
 use crate::db::{Conn, DbResult, Row, args, statements};
 
+// Rows keep since when something is so (`deactivated_ts`, `locked_ts`, `suspended_ts`); NULL where it is not.
 statements! {
     ANY_ACCOUNT = "SELECT user_id FROM accounts WHERE user_id <> $1 LIMIT 1";
     INSERT_ACCOUNT = "INSERT INTO accounts
@@ -23,8 +27,8 @@ statements! {
         WHERE user_id = $1 FOR UPDATE";
     SET_PASSWORD = "UPDATE accounts SET password_hash = $2 WHERE user_id = $1";
     SET_ADMIN = "UPDATE accounts SET admin = $2 WHERE user_id = $1";
-    /// In the order of their ids, after one: `$3` administrators alone, `$4` everybody, else guests or not and deactivated
-    /// or not.
+    /// In the order of their ids, after one: `$3` administrators alone, `$4` everybody, else guests or not and
+    /// deactivated or not.
     LIST_ACCOUNTS = "SELECT user_id, admin, guest, created_ts, deactivated_ts, locked_ts, suspended_ts,
             (SELECT COUNT(*) FROM devices d WHERE d.user_id = accounts.user_id),
             (SELECT MAX(last_seen_ts) FROM devices d WHERE d.user_id = accounts.user_id)
@@ -82,7 +86,7 @@ impl Restrictions {
 
 /// Whom a list of accounts is to name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Who {
+pub enum AccountFilter {
     /// Whoever can use an account and is no guest.
     #[default]
     Users,
@@ -96,7 +100,7 @@ pub enum Who {
 
 /// An account as it stands in a list.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed {
+pub(crate) struct AccountRow {
     pub(crate) user_id: OwnedUserId,
     pub(crate) admin: bool,
     pub(crate) guest: bool,
@@ -110,15 +114,15 @@ pub(crate) struct Listed {
 }
 
 /// The next accounts after one, in the order of their ids.
-pub(crate) async fn list(conn: &mut Conn, who: Who, after: &str, limit: i64) -> DbResult<Vec<Listed>> {
-    let (admins, everybody) = (who == Who::Administrators, who == Who::Everybody);
-    let (guests, deactivated) = (who == Who::Guests, who == Who::Deactivated);
+pub(crate) async fn list(conn: &mut Conn, who: AccountFilter, after: &str, limit: i64) -> DbResult<Vec<AccountRow>> {
+    let (admins, everybody) = (who == AccountFilter::Administrators, who == AccountFilter::Everybody);
+    let (guests, deactivated) = (who == AccountFilter::Guests, who == AccountFilter::Deactivated);
     let args = args![after, limit, admins, everybody, guests, deactivated];
     conn.list(&LIST_ACCOUNTS, args).await?.iter().map(listed).collect()
 }
 
-fn listed(row: &Row) -> DbResult<Listed> {
-    Ok(Listed {
+fn listed(row: &Row) -> DbResult<AccountRow> {
+    Ok(AccountRow {
         user_id: row.get(0)?,
         admin: row.get(1)?,
         guest: row.get(2)?,
@@ -157,23 +161,27 @@ pub(crate) async fn list_guests_of_room(conn: &mut Conn, room_id: &RoomId) -> Db
     conn.list(&LIST_GUESTS_OF_ROOM, args![room_id]).await?.iter().map(|row| row.get(0)).collect()
 }
 
+/// An account, deactivated or not. What it says may be outdated by the time it is used: see [`lock`].
 pub(crate) async fn find(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Account>> {
     conn.find(&FIND_ACCOUNT, args![user_id]).await?.map(|row| account(&row)).transpose()
 }
 
-/// The same, and until the transaction ends nobody else logs in, changes the password or deactivates.
+/// An account, locked: until the transaction ends nobody else logs in, changes the password or deactivates.
 pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<Account>> {
     conn.find(&LOCK_ACCOUNT, args![user_id]).await?.map(|row| account(&row)).transpose()
 }
 
+/// The hash is in the PHC string format.
 pub(crate) async fn set_password(conn: &mut Conn, user_id: &UserId, password_hash: &str) -> DbResult<()> {
     conn.execute(&SET_PASSWORD, args![user_id, password_hash]).await.map(drop)
 }
 
+/// Makes somebody an administrator, or a member again. Done by the command line alone.
 pub(crate) async fn set_admin(conn: &mut Conn, user_id: &UserId, admin: bool) -> DbResult<()> {
     conn.execute(&SET_ADMIN, args![user_id, admin]).await.map(drop)
 }
 
+/// Deactivates an account. Its password stays, with which its owner is told what happened to the account.
 pub(crate) async fn deactivate(conn: &mut Conn, user_id: &UserId, now: i64) -> DbResult<()> {
     conn.execute(&DEACTIVATE, args![user_id, now]).await.map(drop)
 }
@@ -192,6 +200,7 @@ pub(crate) async fn restrict(
     conn.execute(statement, args![user_id, since]).await.map(drop)
 }
 
+/// Notes that what somebody has sent is to be hidden from who joins later, and takes away their password.
 pub(crate) async fn erase(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&ERASE, args![user_id]).await.map(drop)
 }

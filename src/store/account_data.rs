@@ -1,4 +1,7 @@
 //! `account_data`: what clients keep on the server for themselves, global or for a room.
+//!
+//! A piece has one row, with the position of the fact that it came with. Global data has an empty room, since a primary
+//! key holds no NULL. What was deleted is there with an empty content, so that clients that knew it learn of that.
 
 use std::sync::Arc;
 
@@ -6,11 +9,12 @@ use ruma::{OwnedUserId, RoomId, UserId};
 use serde_json::value::RawValue;
 
 use crate::{
-    db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Tx, args, statements},
-    fact::AccountData,
-    position::Position,
+    db::{Column, ColumnType, Conn, DbError, DbResult, Insert, Row, Tx, args, statements},
+    event::fact::AccountData,
+    ground::position::Position,
 };
 
+// `position` orders the pieces of a user and lets a reader of the log find what has changed; it is no part of the key.
 statements! {
     FIND_ACCOUNT_DATA = "SELECT room_id, type, content, position FROM account_data
         WHERE user_id = $1 AND room_id = $2 AND type = $3";
@@ -22,15 +26,16 @@ statements! {
         WHERE user_id IN LIST($1) AND position >= $2 AND position <= $3";
 }
 
+/// The later fact always replaces the earlier one: whether it may has been judged before ([`crate::log`]).
 static UPSERT_ACCOUNT_DATA: Insert = Insert::new(
     "UPSERT_ACCOUNT_DATA",
     "account_data",
     &[
-        ("user_id", Kind::Text),
-        ("room_id", Kind::Text),
-        ("type", Kind::Text),
-        ("content", Kind::Text),
-        ("position", Kind::Int),
+        ("user_id", ColumnType::Text),
+        ("room_id", ColumnType::Text),
+        ("type", ColumnType::Text),
+        ("content", ColumnType::Text),
+        ("position", ColumnType::Int),
     ],
     "ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = excluded.content, position = excluded.position",
 );
@@ -38,6 +43,8 @@ static UPSERT_ACCOUNT_DATA: Insert = Insert::new(
 #[cfg(test)]
 pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_ACCOUNT_DATA];
 
+/// Writes what facts say, each row at the place of its fact.
+/// Of several facts about one piece in a batch, only the last may be among the rows.
 pub(crate) async fn upsert(tx: &mut Tx, rows: &[(Position, &AccountData)]) -> DbResult<()> {
     let columns = [
         Column::texts(rows.iter().map(|(_, data)| data.user_id.as_str())),
@@ -62,6 +69,8 @@ pub(crate) async fn find(
 }
 
 /// One type of several users' global account data, as JSON.
+///
+/// Users without it are left out.
 pub(crate) async fn list_global(
     conn: &mut Conn,
     users: &[&UserId],
@@ -73,6 +82,8 @@ pub(crate) async fn list_global(
 }
 
 /// Everything of a user that was set after `after`, oldest first.
+///
+/// A piece that was set twice comes once, as it is now.
 pub(crate) async fn list_since(
     conn: &mut Conn,
     user_id: &UserId,
@@ -83,6 +94,8 @@ pub(crate) async fn list_since(
 }
 
 /// What of these users' account data stands in a stretch of the log.
+///
+/// What has been set again after `last` is not found: whoever reads that stretch finds it there.
 pub(crate) async fn list_between(
     conn: &mut Conn,
     users: &[&UserId],
@@ -95,6 +108,7 @@ pub(crate) async fn list_between(
 }
 
 fn account_data(row: &Row, user_id: &UserId) -> DbResult<(Position, AccountData)> {
+    // A primary key holds no NULL, so no room is an empty one.
     let room: String = row.get(0)?;
     let room_id = if room.is_empty() { None } else { Some(room.try_into().map_err(DbError::decode)?) };
     let content: Arc<RawValue> = RawValue::from_string(row.get(2)?).map_err(DbError::decode)?.into();

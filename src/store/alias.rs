@@ -1,4 +1,7 @@
 //! `aliases`: names of rooms on this server.
+//!
+//! An alias names one room, by the primary key. Its creator is kept, because they may remove it whatever they are in
+//! the room by then.
 
 use std::collections::HashMap;
 
@@ -14,10 +17,13 @@ statements! {
     LIST_ALIASES = "SELECT alias, creator FROM aliases WHERE room_id = $1 ORDER BY alias";
 }
 
+/// Fails where the alias is taken. The log's judge has looked that up before, in the same transaction and under the log's
+/// lock.
 pub(crate) async fn insert(conn: &mut Conn, alias: &RoomAliasId, room_id: &RoomId, creator: &UserId) -> DbResult<()> {
     conn.execute(&INSERT_ALIAS, args![alias, room_id, creator]).await.map(drop)
 }
 
+/// Takes a name from its room, if it has one.
 pub(crate) async fn delete(conn: &mut Conn, alias: &RoomAliasId) -> DbResult<()> {
     conn.execute(&DELETE_ALIAS, args![alias]).await.map(drop)
 }

@@ -1,4 +1,9 @@
 //! `delayed_events`: what is sent later in somebody's name, and what has become of it.
+//!
+//! Every step is one conditional update: of several nodes that would send, restart or cancel an event at once, one
+//! finds its row as it has to be, and the others change nothing. `due_ts` is when a node may next try: the event's own
+//! time, or, while a node is about to send it, the time until which the others leave it alone, so that an event is sent
+//! even if that node stops. `finalised_ts` is NULL while an event is scheduled.
 
 use ruma::{
     DeviceId, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId, events::TimelineEventType,
@@ -64,6 +69,7 @@ pub(crate) struct DelayedEvent {
     pub(crate) state_key: Option<String>,
     /// JSON.
     pub(crate) content: String,
+    /// In milliseconds.
     pub(crate) delay_ms: i64,
     /// When it was scheduled or last restarted, in milliseconds since the Unix epoch.
     pub(crate) delayed_since_ts: i64,
@@ -75,6 +81,7 @@ pub(crate) struct DelayedEvent {
 /// How it has ended. Where there is neither an event nor an error, it was cancelled.
 #[derive(Clone, Debug)]
 pub(crate) struct Finalised {
+    /// In milliseconds since the Unix epoch.
     pub(crate) ts: i64,
     pub(crate) event_id: Option<OwnedEventId>,
     /// JSON: the error as a client would have got it.
@@ -83,7 +90,7 @@ pub(crate) struct Finalised {
 
 /// The request that scheduled an event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin<'a> {
+pub(crate) struct ScheduledBy<'a> {
     pub(crate) device_id: &'a DeviceId,
     /// None where the request named none.
     pub(crate) transaction_id: Option<&'a TransactionId>,
@@ -96,7 +103,8 @@ impl DelayedEvent {
     }
 }
 
-pub(crate) async fn insert(conn: &mut Conn, event: &DelayedEvent, origin: Origin<'_>) -> DbResult<()> {
+/// Schedules an event; it is due once its delay has passed.
+pub(crate) async fn insert(conn: &mut Conn, event: &DelayedEvent, origin: ScheduledBy<'_>) -> DbResult<()> {
     let DelayedEvent { id, user_id, room_id, kind, state_key, content, delay_ms, delayed_since_ts, .. } = event;
     let (kind, transaction_id) = (kind.to_string(), origin.transaction_id.map(TransactionId::as_str));
     let args = args![
@@ -115,6 +123,7 @@ pub(crate) async fn insert(conn: &mut Conn, event: &DelayedEvent, origin: Origin
     conn.execute(&INSERT_DELAYED_EVENT, args).await.map(drop)
 }
 
+/// An event by its identifier, scheduled or ended.
 pub(crate) async fn find(conn: &mut Conn, delay_id: &str) -> DbResult<Option<DelayedEvent>> {
     conn.find(&FIND_DELAYED_EVENT, args![delay_id]).await?.as_ref().map(delayed_event).transpose()
 }
@@ -178,7 +187,8 @@ pub(crate) async fn claim_due(conn: &mut Conn, delay_id: &str, now: i64, until: 
     Ok(conn.execute(&CLAIM_DUE, args![delay_id, now, until]).await? == 1)
 }
 
-/// The same whenever it is due. False if a node is about to send it already, or it has ended.
+/// Takes it upon this node to send an event whenever it is due. False if a node is about to send it already, or it has
+/// ended.
 pub(crate) async fn claim_at_once(conn: &mut Conn, delay_id: &str, until: i64) -> DbResult<bool> {
     Ok(conn.execute(&CLAIM_AT_ONCE, args![delay_id, until]).await? == 1)
 }
@@ -204,6 +214,7 @@ pub(crate) async fn finalise(conn: &mut Conn, delay_id: &str, finalised: &Finali
     conn.execute(&FINALISE, args![delay_id, finalised.ts, event_id, &finalised.error]).await.map(drop)
 }
 
+/// Forgets everything of a user's: what is scheduled is never sent.
 pub(crate) async fn delete_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_OF_USER, args![user_id]).await.map(drop)
 }

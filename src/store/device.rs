@@ -1,4 +1,6 @@
 //! `devices`: where each user is logged in.
+//!
+//! A device's row is the lock for its tokens: whoever issues, exchanges or ends them holds it.
 
 use ruma::{DeviceId, OwnedDeviceId, UserId};
 
@@ -29,24 +31,30 @@ statements! {
         WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id";
 }
 
+/// A device as its user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) id: OwnedDeviceId,
+    /// As its user has named it, if they have.
     pub(crate) display_name: Option<String>,
     /// Milliseconds since the Unix epoch.
     pub(crate) last_seen_ts: Option<i64>,
+    /// The last known address, as far as trusted proxies report it.
     pub(crate) last_seen_ip: Option<String>,
 }
 
 /// Which devices of a user.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Which<'a> {
+pub(crate) enum DeviceSelection<'a> {
     These(&'a [&'a str]),
     AllBut(&'a DeviceId),
     All,
 }
 
 /// Adds a device or notes that a known one was seen. It stays locked until the transaction ends.
+///
+/// `now` is in milliseconds since the Unix epoch and becomes the age of a new device; `ip` is where the request came
+/// from.
 pub(crate) async fn upsert(
     conn: &mut Conn,
     user_id: &UserId,
@@ -63,6 +71,7 @@ pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId
     Ok(conn.find(&LOCK_DEVICE, args![user_id, device_id]).await?.is_some())
 }
 
+/// A device without its lock: its tokens may change meanwhile.
 pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<Option<Device>> {
     conn.find(&FIND_DEVICE, args![user_id, device_id]).await?.map(|row| device(&row)).transpose()
 }
@@ -83,11 +92,11 @@ pub(crate) async fn rename(
 }
 
 /// Their tokens go with [`super::token::delete_orphans`].
-pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, which: Which<'_>) -> DbResult<u64> {
+pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, which: DeviceSelection<'_>) -> DbResult<u64> {
     match which {
-        Which::These(device_ids) => conn.execute(&DELETE_DEVICES, args![user_id, device_ids]).await,
-        Which::AllBut(device_id) => conn.execute(&DELETE_OTHER_DEVICES, args![user_id, device_id]).await,
-        Which::All => conn.execute(&DELETE_ALL_DEVICES, args![user_id]).await,
+        DeviceSelection::These(device_ids) => conn.execute(&DELETE_DEVICES, args![user_id, device_ids]).await,
+        DeviceSelection::AllBut(device_id) => conn.execute(&DELETE_OTHER_DEVICES, args![user_id, device_id]).await,
+        DeviceSelection::All => conn.execute(&DELETE_ALL_DEVICES, args![user_id]).await,
     }
 }
 

@@ -1,4 +1,5 @@
-//! `errands`: what the command line leaves for a running node to do.
+//! `errands`: what is left for a running node to do, by the command line or as what follows from a change of an
+//! account.
 
 use ruma::{OwnedUserId, UserId};
 
@@ -18,21 +19,24 @@ statements! {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Telling every node that an account is not what it was.
+pub(crate) enum ErrandKind {
+    /// Has every node look an account up again.
     Account,
     /// Sending a server notice.
     Notice,
     /// Taking somebody out of every room.
     Departure,
+    /// Having somebody's rooms say what they are called and look like.
+    Profile,
 }
 
-impl Kind {
+impl ErrandKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Account => "account",
             Self::Notice => "notice",
             Self::Departure => "departure",
+            Self::Profile => "profile",
         }
     }
 }
@@ -40,21 +44,23 @@ impl Kind {
 /// One errand, as far as it concerns one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Errand {
-    /// The same for everybody whom it concerns.
+    /// One for everybody whom the errand concerns.
     pub(crate) id: String,
     pub(crate) user_id: OwnedUserId,
+    /// The text of a notice. None for the other kinds.
     pub(crate) body: Option<String>,
 }
 
-pub(crate) async fn insert(conn: &mut Conn, kind: Kind, errand: &Errand, now: i64) -> DbResult<()> {
+/// Leaves an errand, in the transaction from which it follows. `now` decides whose turn comes first.
+pub(crate) async fn insert(conn: &mut Conn, kind: ErrandKind, errand: &Errand, now: i64) -> DbResult<()> {
     let Errand { id, user_id, body } = errand;
     conn.execute(&INSERT_ERRAND, args![id, user_id, kind.as_str(), body, now]).await.map(drop)
 }
 
-/// The same for every user of this server but `except`, guests left out. Tells how many that are.
+/// One errand for each user of this server but `except`, guests left out. Returns how many that are.
 pub(crate) async fn insert_for_all(
     conn: &mut Conn,
-    kind: Kind,
+    kind: ErrandKind,
     id: &str,
     body: &str,
     except: &UserId,
@@ -64,12 +70,12 @@ pub(crate) async fn insert_for_all(
 }
 
 /// The oldest errands of a kind, oldest first.
-pub(crate) async fn list(conn: &mut Conn, kind: Kind, limit: i64) -> DbResult<Vec<Errand>> {
+pub(crate) async fn list(conn: &mut Conn, kind: ErrandKind, limit: i64) -> DbResult<Vec<Errand>> {
     conn.list(&LIST_ERRANDS, args![kind.as_str(), limit]).await?.iter().map(errand).collect()
 }
 
 /// Whether something of this kind is still to be done for a user.
-pub(crate) async fn is_left(conn: &mut Conn, kind: Kind, user_id: &UserId) -> DbResult<bool> {
+pub(crate) async fn is_left(conn: &mut Conn, kind: ErrandKind, user_id: &UserId) -> DbResult<bool> {
     Ok(conn.find(&FIND_ERRAND_FOR_USER, args![kind.as_str(), user_id]).await?.is_some())
 }
 

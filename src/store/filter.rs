@@ -21,6 +21,7 @@ pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, filter_id: &str) -> 
     conn.find(&FIND_FILTER, args![user_id, filter_id]).await?.map(|row| row.get(0)).transpose()
 }
 
+/// Forgets a user's filters, when their account ends.
 pub(crate) async fn delete_all(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_FILTERS, args![user_id]).await.map(drop)
 }

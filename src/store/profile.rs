@@ -1,4 +1,7 @@
-//! `profiles`: what users tell about themselves, a row for each field.
+//! `profiles`: what users publish about themselves, a row for each field.
+//!
+//! A value is JSON of any kind, as clients may set fields of their own. What a room says of somebody is in its
+//! membership events and is only made of this.
 
 use ruma::{OwnedUserId, UserId};
 
@@ -37,6 +40,7 @@ pub(crate) async fn list_faces(
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.json(2)?))).collect()
 }
 
+/// Sets a field to some JSON, whatever it was before.
 pub(crate) async fn upsert(conn: &mut Conn, user_id: &UserId, field: &str, json: &str) -> DbResult<()> {
     conn.execute(&UPSERT_PROFILE_FIELD, args![user_id, field, json]).await.map(drop)
 }
@@ -46,6 +50,7 @@ pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, field: &str) -> Db
     Ok(conn.execute(&DELETE_PROFILE_FIELD, args![user_id, field]).await? == 1)
 }
 
+/// Removes everything that somebody has published, as erasure does.
 pub(crate) async fn delete_all(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_PROFILE, args![user_id]).await.map(drop)
 }

@@ -1,4 +1,7 @@
-//! `reports`: what users have told the moderators of.
+//! `reports`: what users have reported to the moderators.
+//!
+//! A row names an event with its room, a room, or a user, and nothing that could change: what was reported is read
+//! where it is.
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
@@ -12,8 +15,10 @@ statements! {
 }
 
 /// A report as it is kept.
+///
+/// Columns that say nothing are NULL: which are not shows what kind of thing was reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
+pub(crate) struct ReportRow {
     pub(crate) id: String,
     pub(crate) reporter: OwnedUserId,
     pub(crate) room_id: Option<OwnedRoomId>,
@@ -24,8 +29,9 @@ pub(crate) struct Report {
     pub(crate) received_ts: i64,
 }
 
-pub(crate) async fn insert(conn: &mut Conn, report: &Report) -> DbResult<()> {
-    let Report { id, reporter, room_id, event_id, user_id, reason, received_ts } = report;
+/// Adds a report. Nothing keeps somebody from reporting a thing twice.
+pub(crate) async fn insert(conn: &mut Conn, report: &ReportRow) -> DbResult<()> {
+    let ReportRow { id, reporter, room_id, event_id, user_id, reason, received_ts } = report;
     let room_id = room_id.as_deref().map(RoomId::as_str);
     let event_id = event_id.as_deref().map(EventId::as_str);
     let user_id = user_id.as_deref().map(UserId::as_str);
@@ -33,12 +39,14 @@ pub(crate) async fn insert(conn: &mut Conn, report: &Report) -> DbResult<()> {
 }
 
 /// The newest reports, newest first.
-pub(crate) async fn list(conn: &mut Conn, limit: i64) -> DbResult<Vec<Report>> {
+///
+/// In the order in which they came in, and of one moment by their ids.
+pub(crate) async fn list(conn: &mut Conn, limit: i64) -> DbResult<Vec<ReportRow>> {
     conn.list(&LIST_REPORTS, args![limit]).await?.iter().map(report).collect()
 }
 
-fn report(row: &Row) -> DbResult<Report> {
-    Ok(Report {
+fn report(row: &Row) -> DbResult<ReportRow> {
+    Ok(ReportRow {
         id: row.get(0)?,
         reporter: row.get(1)?,
         room_id: row.get(2)?,

@@ -1,4 +1,8 @@
 //! `rooms`: what a room's next event is built on; `published_rooms`: which of them the directory shows.
+//!
+//! A room's row is what writers wait for: it is locked by a batch that adds to the room, in the order of identifiers,
+//! and its head is what they compare. Whatever else stands in it is kept there because it is read or changed together
+//! with the head.
 
 use std::collections::HashMap;
 
@@ -6,19 +10,20 @@ use ruma::{OwnedRoomId, RoomId, RoomVersionId};
 use serde::Deserialize;
 
 use crate::{
-    db::{Column, Conn, DbResult, Insert, Kind, Row, Tx, args, statements},
-    event::StateChange,
-    fact::RoomHead,
+    db::{Column, ColumnType, Conn, DbResult, Insert, Row, Tx, args, statements},
+    event::{StateChange, fact::RoomHead},
 };
 
-pub(crate) use crate::position::Lineage;
+pub(crate) use crate::ground::position::Lineage;
 
 statements! {
     LOCK_HEADS = "SELECT version, head, depth, extremities, trunk, joinable, world_readable, newest_ts, room_id FROM rooms
         WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
+    LIST_HEADS = "SELECT version, head, depth, extremities, trunk, room_id FROM rooms WHERE room_id IN LIST($1)";
     LIST_TRUNKS = "SELECT room_id, trunk FROM rooms WHERE room_id IN LIST($1)";
     ANY_EXISTS = "SELECT room_id FROM rooms WHERE room_id IN LIST($1) LIMIT 1";
+    LIST_OPEN_AMONG = "SELECT room_id FROM rooms WHERE room_id IN LIST($1) AND (joinable OR world_readable)";
     FIND_DOORS = "SELECT joinable, world_readable FROM rooms WHERE room_id = $1";
     PUBLISH = "INSERT INTO published_rooms (room_id) VALUES ($1) ON CONFLICT DO NOTHING";
     UNPUBLISH = "DELETE FROM published_rooms WHERE room_id = $1";
@@ -27,19 +32,23 @@ statements! {
     FIND_PUBLISHED = "SELECT room_id FROM published_rooms WHERE room_id = $1";
 }
 
+/// `head` and `trunk` are keys of events, `extremities` is a JSON array of identifiers, `newest_ts` the greatest
+/// timestamp of the accepted events.
+///
+/// `version` and `trunk` are set once: a room keeps both for good.
 static UPSERT_HEADS: Insert = Insert::new(
     "UPSERT_HEADS",
     "rooms",
     &[
-        ("room_id", Kind::Text),
-        ("version", Kind::Text),
-        ("trunk", Kind::Int),
-        ("head", Kind::Int),
-        ("depth", Kind::Int),
-        ("extremities", Kind::Text),
-        ("joinable", Kind::Bool),
-        ("world_readable", Kind::Bool),
-        ("newest_ts", Kind::Int),
+        ("room_id", ColumnType::Text),
+        ("version", ColumnType::Text),
+        ("trunk", ColumnType::Int),
+        ("head", ColumnType::Int),
+        ("depth", ColumnType::Int),
+        ("extremities", ColumnType::Text),
+        ("joinable", ColumnType::Bool),
+        ("world_readable", ColumnType::Bool),
+        ("newest_ts", ColumnType::Int),
     ],
     "ON CONFLICT (room_id) DO UPDATE SET head = excluded.head, depth = excluded.depth,
         extremities = excluded.extremities, joinable = excluded.joinable, world_readable = excluded.world_readable,
@@ -53,33 +62,37 @@ pub(crate) static INSERTS: &[&Insert] = &[&UPSERT_HEADS];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RoomStanding {
     pub(crate) trunk: Lineage,
-    pub(crate) doors: Doors,
+    pub(crate) access: RoomAccess,
     /// The greatest timestamp of its accepted events, in milliseconds since the Unix epoch.
     pub(crate) newest_ts: i64,
 }
 
 /// Whether people who are not in a room can enter or read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Doors {
+pub(crate) struct RoomAccess {
     pub(crate) joinable: bool,
     pub(crate) world_readable: bool,
 }
 
-impl Doors {
-    pub(crate) fn are_open(self) -> bool {
+impl RoomAccess {
+    /// Those in an open room are in the user directory for everybody.
+    pub(crate) fn is_open(self) -> bool {
         self.joinable || self.world_readable
     }
 
     /// Takes a change of the room's state.
+    ///
+    /// What is not a text, or is no rule that is known, lets nobody in.
     pub(crate) fn follow(&mut self, change: &StateChange) {
         #[derive(Default, Deserialize)]
-        struct Content {
+        struct AccessContent {
             #[serde(default)]
             join_rule: serde_json::Value,
             #[serde(default)]
             history_visibility: serde_json::Value,
         }
-        let content = || -> Content { change.event.as_ref().and_then(|pdu| pdu.content_as().ok()).unwrap_or_default() };
+        let content =
+            || -> AccessContent { change.event.as_ref().and_then(|pdu| pdu.content_as().ok()).unwrap_or_default() };
         match (change.kind.as_str(), change.state_key.as_str()) {
             ("m.room.join_rules", "") => self.joinable = content().join_rule == "public",
             ("m.room.history_visibility", "") => self.world_readable = content().history_visibility == "world_readable",
@@ -88,7 +101,10 @@ impl Doors {
     }
 }
 
-/// Locks the rooms' rows in the order of their identifiers and tells the head of each, and how it stands.
+/// Locks the rooms' rows in the order of their identifiers and returns the head of each, and how it stands.
+///
+/// The order keeps two batches that touch the same rooms from waiting for each other. Rooms that are not there are left
+/// out.
 pub(crate) async fn lock_heads(
     tx: &mut Tx,
     rooms: &[&RoomId],
@@ -103,15 +119,23 @@ fn head(row: &Row) -> DbResult<RoomHead> {
     Ok(RoomHead { version, head: row.get(1)?, depth: row.get(2)?, extremities: row.json(3)? })
 }
 
+// Its columns follow those of the head, in the statement that locks.
 fn standing(row: &Row) -> DbResult<RoomStanding> {
-    let doors = Doors { joinable: row.get(5)?, world_readable: row.get(6)? };
-    Ok(RoomStanding { trunk: Lineage(row.get(4)?), doors, newest_ts: row.get(7)? })
+    let access = RoomAccess { joinable: row.get(5)?, world_readable: row.get(6)? };
+    Ok(RoomStanding { trunk: Lineage(row.get(4)?), access, newest_ts: row.get(7)? })
 }
 
 /// The head of a room and its trunk, if there is such a room.
 pub(crate) async fn find_head(conn: &mut Conn, room_id: &RoomId) -> DbResult<Option<(RoomHead, Lineage)>> {
     let Some(row) = conn.find(&FIND_HEAD, args![room_id]).await? else { return Ok(None) };
     Ok(Some((head(&row)?, Lineage(row.get(4)?))))
+}
+
+/// The heads and trunks of those of the rooms that are known here.
+pub(crate) async fn list_heads(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<Vec<(OwnedRoomId, RoomHead, Lineage)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let rows = conn.list(&LIST_HEADS, args![&rooms]).await?;
+    rows.iter().map(|row| Ok((row.get(5)?, head(row)?, Lineage(row.get(4)?)))).collect()
 }
 
 /// The trunks of those of the rooms that are known here.
@@ -128,9 +152,17 @@ pub(crate) async fn any_exists(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<b
 }
 
 /// Whether a room is open to those who are not in it.
+///
+/// Not for a room that is not known here.
 pub(crate) async fn is_open(conn: &mut Conn, room_id: &RoomId) -> DbResult<bool> {
     let Some(row) = conn.find(&FIND_DOORS, args![room_id]).await? else { return Ok(false) };
-    Ok(Doors { joinable: row.get(0)?, world_readable: row.get(1)? }.are_open())
+    Ok(RoomAccess { joinable: row.get(0)?, world_readable: row.get(1)? }.is_open())
+}
+
+/// Those of the rooms that are open to those who are not in them.
+pub(crate) async fn list_open_among(conn: &mut Conn, rooms: &[&RoomId]) -> DbResult<Vec<OwnedRoomId>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_OPEN_AMONG, args![&rooms]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Writes heads, each with how the room stands from then on. A room that is there already keeps its trunk.
@@ -144,8 +176,8 @@ pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, &RoomHead, Room
         Column::ints(heads.iter().map(|(_, head, _)| head.head)),
         Column::ints(heads.iter().map(|(_, head, _)| head.depth)),
         Column::texts(extremities.iter().map(String::as_str)),
-        Column::Bools(heads.iter().map(|(.., standing)| standing.doors.joinable).collect()),
-        Column::Bools(heads.iter().map(|(.., standing)| standing.doors.world_readable).collect()),
+        Column::Bools(heads.iter().map(|(.., standing)| standing.access.joinable).collect()),
+        Column::Bools(heads.iter().map(|(.., standing)| standing.access.world_readable).collect()),
         Column::ints(heads.iter().map(|(.., standing)| standing.newest_ts)),
     ];
     tx.insert(&UPSERT_HEADS, &columns).await
@@ -168,6 +200,7 @@ pub(crate) async fn list_published_among(conn: &mut Conn, rooms: &[&RoomId]) -> 
     conn.list(&LIST_PUBLISHED_AMONG, args![&rooms]).await?.iter().map(|row| row.get(0)).collect()
 }
 
+/// Whether the directory shows a room.
 pub(crate) async fn is_published(conn: &mut Conn, room_id: &RoomId) -> DbResult<bool> {
     Ok(conn.find(&FIND_PUBLISHED, args![room_id]).await?.is_some())
 }

@@ -1,10 +1,17 @@
-//! `search` and `search_progress`: the full text of messages, names and topics, in the engine's own index. FTS5 on
+//! `search`: the full text of messages, names and topics, in the engine's own index. FTS5 on
 //! SQLite, `tsvector` on `PostgreSQL`; what is a word and how well something matches is decided above, so that both find
-//! the same in the same order.
+//! the same in the same order. `history_to_index`: what waits for it.
+//!
+//! A document is called by the order of its event, which no two events have, of whatever rooms. Where the log told of the
+//! event, and where history goes below everything that was known of a room, the order is the event's key times
+//! [`Order::SPACE`], so a hit's event is found by a division. Only what came out of a gap has its key looked up, in an
+//! index of such events alone, so that live messages pay nothing for history. On SQLite they have a full-text index of
+//! their own as well: FTS5 writes how far each row is from the one before, so the others are called by their keys, which
+//! are dense and in the same order.
 //!
 //! A room is a word too, for searches in few rooms and for those whose rooms hold little of what matches: with many
-//! rooms both engines are slow. On `PostgreSQL` the stretch of the log is another: its index knows no order, and what is
-//! newest is found stretch by stretch.
+//! rooms both engines are slow. On `PostgreSQL` the stretch of the log is another: its index knows no order, and what
+//! is newest is found stretch by stretch.
 //!
 //! <https://www.sqlite.org/fts5.html>, <https://www.postgresql.org/docs/current/textsearch.html>
 
@@ -14,60 +21,78 @@ use aws_lc_rs::digest;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 
 use crate::{
-    db::{Conn, DbResult, Engine, Row, Tx, args, statements},
-    position::Position,
+    db::{Column, ColumnType, Conn, DbResult, Engine, Insert, Row, Tx, args, statements},
+    ground::{
+        position::{EventKey, Order, Position},
+        sizes::IndexSizes,
+    },
 };
 
 statements! {
-    FIND_PROGRESS = "SELECT position FROM search_progress";
-    /// Only whoever has read from where the index stands moves it on.
-    MOVE_PROGRESS = "UPDATE search_progress SET position = $2 WHERE position = $1";
     ADD_DOCUMENTS = "INSERT INTO search (rowid, room, body, name, topic) SELECT value ->> 0, value ->> 1, value ->> 2,
             value ->> 3, value ->> 4 FROM json_each($1)"
-        | "INSERT INTO search (position, words) SELECT (value ->> 0)::bigint, (value ->> 1)::tsvector
-            FROM jsonb_array_elements(CAST($1 AS jsonb)) ON CONFLICT (position) DO NOTHING";
-    REMOVE_DOCUMENTS = "DELETE FROM search WHERE rowid IN LIST($1)" | "DELETE FROM search WHERE position IN LIST($1)";
-    /// The newest below $2 that match $1. What is not below is dropped on the way (`+ 0`): `PostgreSQL` would collect all
-    /// that is older from the primary key first.
-    FIND_NEWEST = "SELECT search.rowid, e.room_id, e.sender, e.redacted_by IS NULL
-        FROM search CROSS JOIN events e ON e.position = search.rowid
-        WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3"
+        | "INSERT INTO search (room_order, words) SELECT (value ->> 0)::bigint, (value ->> 1)::tsvector
+            FROM jsonb_array_elements(CAST($1 AS jsonb)) ON CONFLICT (room_order) DO NOTHING";
+    ADD_DOCUMENTS_OF_GAPS = "INSERT INTO search_of_gaps (rowid, room, body, name, topic) SELECT value ->> 0,
+            value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)"
+        | "SELECT 1";
+    REMOVE_DOCUMENTS = "DELETE FROM search WHERE rowid IN LIST($1)" | "DELETE FROM search WHERE room_order IN LIST($1)";
+    REMOVE_DOCUMENTS_OF_GAPS = "DELETE FROM search_of_gaps WHERE rowid IN LIST($1)" | "SELECT 1";
+    FIND_HISTORY = "SELECT 1 FROM history_to_index LIMIT 1";
+    /// The $1 with the highest keys. Rows that another transaction has locked are skipped.
+    TAKE_HISTORY = "DELETE FROM history_to_index WHERE event_key IN (
+            SELECT event_key FROM history_to_index ORDER BY event_key DESC LIMIT $1) RETURNING event_key"
+        | "WITH taken AS MATERIALIZED (
+            SELECT event_key FROM history_to_index ORDER BY event_key DESC LIMIT $1 FOR UPDATE SKIP LOCKED)
+        DELETE FROM history_to_index h USING taken t WHERE h.event_key = t.event_key RETURNING h.event_key";
+    FORGET_HISTORY = "DELETE FROM history_to_index WHERE event_key IN LIST($1)";
+    /// The newest of either index that match $1: below the key $2, or, out of gaps, below the order $4. 1048576 is
+    /// [`Order::SPACE`].
+    FIND_NEWEST_ON_SQLITE = "SELECT * FROM (
+            SELECT search.rowid * 1048576, e.position, e.room_id, e.sender, e.redacted_by IS NULL
+            FROM search CROSS JOIN events e ON e.position = search.rowid
+            WHERE search MATCH $1 AND search.rowid < $2 ORDER BY search.rowid DESC LIMIT $3)
+        UNION ALL SELECT * FROM (
+            SELECT g.rowid, e.position, e.room_id, e.sender, e.redacted_by IS NULL
+            FROM search_of_gaps g CROSS JOIN events e ON e.room_order = g.rowid AND e.room_order % 1048576 <> 0
+            WHERE search_of_gaps MATCH $1 AND g.rowid < $4 ORDER BY g.rowid DESC LIMIT $3)"
+        | "SELECT 1";
+    /// The newest below $2 that match $1. What is not below is dropped on the way (`+ 0`): `PostgreSQL` would collect
+    /// all that is older from the primary key first.
+    FIND_NEWEST = "SELECT 1"
         | "WITH hits AS MATERIALIZED (
-            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position + 0 < $2),
-        newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
-        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL
-        FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
-    /// The same of what also passes a comparison with $4: the function is not the operator, which would ask the index.
+            SELECT room_order FROM search WHERE words @@ CAST($1 AS tsquery) AND room_order + 0 < $2),
+        newest AS MATERIALIZED (SELECT room_order FROM hits ORDER BY room_order DESC LIMIT $3)
+        SELECT n.room_order, e.position, e.room_id, e.sender, e.redacted_by IS NULL
+        FROM newest n JOIN events e ON e.position = CASE
+            WHEN n.room_order % 1048576 = 0 THEN n.room_order / 1048576
+            ELSE (SELECT b.position FROM events b WHERE b.room_order = n.room_order AND b.room_order % 1048576 <> 0) END
+        ORDER BY n.room_order DESC";
+    /// The newest that match and also pass a comparison with $4: the function is not the operator, which would ask the
+    /// index.
     FIND_NEWEST_COMPARED = "SELECT 1"
         | "WITH hits AS MATERIALIZED (
-            SELECT position FROM search WHERE words @@ CAST($1 AS tsquery) AND position + 0 < $2
+            SELECT room_order FROM search WHERE words @@ CAST($1 AS tsquery) AND room_order + 0 < $2
                 AND ts_match_vq(words, CAST($4 AS tsquery))),
-        newest AS MATERIALIZED (SELECT position FROM hits ORDER BY position DESC LIMIT $3)
-        SELECT n.position, e.room_id, e.sender, e.redacted_by IS NULL
-        FROM newest n JOIN events e ON e.position = n.position ORDER BY n.position DESC";
+        newest AS MATERIALIZED (SELECT room_order FROM hits ORDER BY room_order DESC LIMIT $3)
+        SELECT n.room_order, e.position, e.room_id, e.sender, e.redacted_by IS NULL
+        FROM newest n JOIN events e ON e.position = CASE
+            WHEN n.room_order % 1048576 = 0 THEN n.room_order / 1048576
+            ELSE (SELECT b.position FROM events b WHERE b.room_order = n.room_order AND b.room_order % 1048576 <> 0) END
+        ORDER BY n.room_order DESC";
     /// As many rows as match, $2 at most. (A limit that the planner sees would have it read the table.)
     LIST_SOME = "SELECT 1"
         | "WITH hits AS MATERIALIZED (SELECT 1 FROM search WHERE words @@ CAST($1 AS tsquery)) SELECT 1 FROM hits LIMIT $2";
 }
 
-/// How long the stretches of the log are that are words on `PostgreSQL`, as powers of two, and their letters. In tests so
-/// short that a log has several.
-const STRETCHES: &[(u32, char)] =
-    if cfg!(test) { &[(3, 'b'), (4, 'c'), (5, 'd')] } else { &[(13, 'b'), (16, 'c'), (19, 'd'), (22, 'e')] };
-/// How much of the log is looked through first.
-const SHORTEST: i64 = if cfg!(test) { 1 << 3 } else { 1 << 13 };
-/// How many stretches of one length are asked for, or one more, before longer ones are.
-const FEW: i64 = if cfg!(test) { 2 } else { 6 };
-/// How many messages are compared with the beginning of a word at most, by estimate, before the index gathers all words
-/// that begin with it.
-const MOST_COMPARED: i64 = if cfg!(test) { 40 } else { 10_000 };
+static INSERT_HISTORY: Insert =
+    Insert::new("INSERT_HISTORY", "history_to_index", &[("event_key", ColumnType::Int)], "ON CONFLICT DO NOTHING");
+
+#[cfg(test)]
+pub(crate) static INSERTS: &[&Insert] = &[&INSERT_HISTORY];
+
 /// How many times as much of the log is looked through next at most, where hardly anything has been found.
 const STEP: i64 = 64;
-/// How many of the newest matches are looked at whatever room they are in, before the rooms are asked for: those cost
-/// both engines more the more they are, and most people find most of what is said where they are.
-const MOST_LOOKED_AT: usize = if cfg!(test) { 24 } else { 5_000 };
-/// With so few rooms there is no need for that: they are a few words more. In tests so few that both are tried.
-const FEW_ROOMS: usize = if cfg!(test) { 1 } else { 4 };
 /// How many rooms are asked for at once.
 const MOST_ROOMS: usize = 200;
 /// Words at a greater distance from the beginning have no place of their own on `PostgreSQL`.
@@ -84,13 +109,34 @@ pub(crate) struct Text {
 /// An event as it is searched.
 #[derive(Clone, Debug)]
 pub(crate) struct Document<'a> {
-    pub(crate) position: Position,
+    pub(crate) order: Order,
     pub(crate) room_id: &'a RoomId,
     pub(crate) text: Text,
 }
 
-/// Documents on their way into the index of one engine.
-pub(crate) struct Rows(Option<String>);
+/// Documents on their way into the index of one engine, as JSON.
+pub(crate) struct IndexRows {
+    rows: Option<String>,
+    /// On SQLite, those of what came out of a gap.
+    of_gaps: Option<String>,
+}
+
+/// What a document is called, and in which index.
+enum DocumentId {
+    Of(i64),
+    /// Only on SQLite.
+    OfGap(i64),
+}
+
+impl DocumentId {
+    fn new(engine: Engine, order: Order) -> Self {
+        match (engine, order.key()) {
+            (Engine::Postgres, _) => Self::Of(order.0),
+            (Engine::Sqlite, Some(key)) => Self::Of(key.0),
+            (Engine::Sqlite, None) => Self::OfGap(order.0),
+        }
+    }
+}
 
 /// Where a search looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,87 +158,125 @@ pub(crate) struct Phrase {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SearchedRoom<'a> {
     pub(crate) room_id: &'a RoomId,
-    /// First and last place of each stretch of the log in which it is searched, ascending. None: in all of it.
-    pub(crate) stretches: Option<&'a [(Position, Position)]>,
+    /// First and last place of each stretch in which it is searched, ascending. None: in all of it.
+    pub(crate) stretches: Option<&'a [(Order, Order)]>,
 }
 
 /// What is looked for: every one of these phrases.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct SearchQuery<'a> {
     pub(crate) phrases: &'a [Phrase],
     pub(crate) fields: Fields,
     pub(crate) rooms: &'a [SearchedRoom<'a>],
     /// Only what stands before this place.
-    pub(crate) below: Position,
+    pub(crate) below: Order,
     /// How many of the newest are given.
     pub(crate) most: usize,
+    pub(crate) sizes: IndexSizes,
 }
 
 /// An event that matches.
 #[derive(Clone, Debug)]
-pub(crate) struct Hit {
-    pub(crate) position: Position,
+pub(crate) struct SearchHit {
+    pub(crate) order: Order,
+    pub(crate) key: EventKey,
     pub(crate) room_id: OwnedRoomId,
     pub(crate) sender: OwnedUserId,
     /// Whether it has been redacted since.
     pub(crate) is_gone: bool,
 }
 
-/// Up to where the log has been indexed.
-pub(crate) async fn progress(conn: &mut Conn) -> DbResult<Position> {
-    let row = conn.find(&FIND_PROGRESS, args![]).await?;
-    Ok(row.map(|row| row.get(0)).transpose()?.map_or(Position::START, Position))
-}
-
-/// Notes that the index, which stood at `from`, now holds everything up to `until`. False if it stands elsewhere: then
-/// somebody else has done this.
-pub(crate) async fn move_progress(tx: &mut Tx, from: Position, until: Position) -> DbResult<bool> {
-    Ok(tx.execute(&MOVE_PROGRESS, args![from.0, until.0]).await? == 1)
-}
-
 /// Documents as the rows of an engine, as they are made before the transaction that adds them.
-pub(crate) fn rows(engine: Engine, documents: &[Document<'_>]) -> Rows {
+pub(crate) fn rows(engine: Engine, documents: &[Document<'_>], sizes: &IndexSizes) -> IndexRows {
     let mut rooms: HashMap<&RoomId, String> = HashMap::new();
-    let mut rows = Vec::with_capacity(documents.len());
+    let (mut rows, mut of_gaps) = (Vec::with_capacity(documents.len()), Vec::new());
     for document in documents {
-        rows.push(match engine {
+        match engine {
             Engine::Sqlite => {
                 let room = rooms.entry(document.room_id).or_insert_with(|| room_word(document.room_id));
-                fts_row(document, room)
+                match DocumentId::new(engine, document.order) {
+                    DocumentId::Of(id) => rows.push(fts_row(id, document, room)),
+                    DocumentId::OfGap(id) => of_gaps.push(fts_row(id, document, room)),
+                }
             }
-            Engine::Postgres => serde_json::json!([document.position, vector(document)]),
-        });
+            Engine::Postgres => rows.push(serde_json::json!([document.order, vector(document, sizes)])),
+        }
     }
-    Rows((!rows.is_empty()).then(|| serde_json::Value::Array(rows).to_string()))
+    let [rows, of_gaps] =
+        [rows, of_gaps].map(|rows| (!rows.is_empty()).then(|| serde_json::Value::Array(rows).to_string()));
+    IndexRows { rows, of_gaps }
 }
 
-pub(crate) async fn add(tx: &mut Tx, rows: &Rows) -> DbResult<()> {
-    match &rows.0 {
-        Some(rows) => tx.execute(&ADD_DOCUMENTS, args![rows]).await.map(drop),
-        None => Ok(()),
+/// Adds documents, each once. FTS5 is quick with what comes in ascending order.
+pub(crate) async fn add(tx: &mut Tx, rows: &IndexRows) -> DbResult<()> {
+    if let Some(rows) = &rows.rows {
+        tx.execute(&ADD_DOCUMENTS, args![rows]).await?;
     }
+    if let Some(rows) = &rows.of_gaps {
+        tx.execute(&ADD_DOCUMENTS_OF_GAPS, args![rows]).await?;
+    }
+    Ok(())
 }
 
-pub(crate) async fn remove(tx: &mut Tx, positions: &[i64]) -> DbResult<()> {
-    if positions.is_empty() {
+/// Removes what there is at some places.
+pub(crate) async fn remove(tx: &mut Tx, orders: &[Order]) -> DbResult<()> {
+    let (mut rows, mut of_gaps) = (Vec::with_capacity(orders.len()), Vec::new());
+    for order in orders {
+        match DocumentId::new(tx.engine(), *order) {
+            DocumentId::Of(id) => rows.push(id),
+            DocumentId::OfGap(id) => of_gaps.push(id),
+        }
+    }
+    if !rows.is_empty() {
+        tx.execute(&REMOVE_DOCUMENTS, args![&rows]).await?;
+    }
+    if !of_gaps.is_empty() {
+        tx.execute(&REMOVE_DOCUMENTS_OF_GAPS, args![&of_gaps]).await?;
+    }
+    Ok(())
+}
+
+/// Has events that the log does not tell of wait until they are indexed.
+pub(crate) async fn add_history(tx: &mut Tx, keys: &[EventKey]) -> DbResult<()> {
+    tx.insert(&INSERT_HISTORY, &[Column::ints(keys.iter().map(|key| key.0))]).await
+}
+
+/// Whether such events wait.
+pub(crate) async fn is_history_waiting(conn: &mut Conn) -> DbResult<bool> {
+    Ok(conn.find(&FIND_HISTORY, args![]).await?.is_some())
+}
+
+/// Takes some of those that wait, at most so many, and returns their keys.
+pub(crate) async fn take_history(tx: &mut Tx, most: usize) -> DbResult<Vec<i64>> {
+    tx.list(&TAKE_HISTORY, args![number(most)]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Takes events that go elsewhere out of what waits, and then out of the index: whoever is just adding one is waited for.
+pub(crate) async fn forget_history(tx: &mut Tx, events: &[(EventKey, Order)]) -> DbResult<()> {
+    if events.is_empty() {
         return Ok(());
     }
-    tx.execute(&REMOVE_DOCUMENTS, args![positions]).await.map(drop)
+    let (keys, orders): (Vec<i64>, Vec<Order>) = events.iter().map(|(key, order)| (key.0, *order)).unzip();
+    tx.execute(&FORGET_HISTORY, args![&keys]).await?;
+    remove(tx, &orders).await
 }
 
 /// The newest that match, newest first.
-pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<Hit>> {
+pub(crate) async fn find(conn: &mut Conn, wanted: &SearchQuery<'_>) -> DbResult<Vec<SearchHit>> {
     let mut found = Vec::new();
     if wanted.rooms.is_empty() || wanted.phrases.is_empty() {
         return Ok(found);
     }
     let rooms: HashMap<&RoomId, &SearchedRoom<'_>> = wanted.rooms.iter().map(|room| (room.room_id, room)).collect();
-    let is_wanted = |hit: &Hit| rooms.get(&*hit.room_id).is_some_and(|room| room.holds(hit.position));
+    let is_wanted = |hit: &SearchHit| rooms.get(&*hit.room_id).is_some_and(|room| room.holds(hit.order));
     let lookup = Lookup::new(conn, wanted).await?;
     let (mut below, mut looked_at, mut look) = (wanted.below, 0, wanted.most);
-    while rooms.len() > FEW_ROOMS && looked_at + look <= MOST_LOOKED_AT {
+    let IndexSizes { few_rooms, most_looked_at, .. } = wanted.sizes;
+    // With many rooms, the newest of any room are looked at first and the wanted ones picked out; only what that does
+    // not find is asked for room by room.
+    while rooms.len() > few_rooms && looked_at + look <= most_looked_at {
         let matches = lookup.newest(conn, &[], below, look).await?;
         let is_all = matches.len() < look;
-        below = matches.last().map_or(below, |hit| hit.position);
+        below = matches.last().map_or(below, |hit| hit.order);
         looked_at += look;
         found.extend(matches.into_iter().filter(is_wanted));
         if is_all || found.len() >= wanted.most {
@@ -207,7 +291,7 @@ pub(crate) async fn find(conn: &mut Conn, wanted: &Wanted<'_>) -> DbResult<Vec<H
 
 /// How what is wanted is looked for.
 struct Lookup<'a> {
-    wanted: &'a Wanted<'a>,
+    wanted: &'a SearchQuery<'a>,
     /// What the index is asked for.
     indexed: Vec<&'a Phrase>,
     /// What everything that the index gives is compared with.
@@ -215,37 +299,35 @@ struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    /// On `PostgreSQL` the index gathers all words with one beginning, whatever they are asked for with. Where the rest of
-    /// the term is said seldom, the few messages that have it are compared with the beginning instead.
-    async fn new(conn: &mut Conn, wanted: &'a Wanted<'a>) -> DbResult<Self> {
+    /// On `PostgreSQL` the index gathers all words with one beginning, whatever they are asked for with. Where the rest
+    /// of the term is said seldom, the few messages that have it are compared with the beginning instead.
+    async fn new(conn: &mut Conn, wanted: &'a SearchQuery<'a>) -> DbResult<Self> {
         let (prefixes, others): (Vec<&Phrase>, Vec<_>) = wanted.phrases.iter().partition(|phrase| phrase.is_prefix);
         let compared = prefixes.first().copied().filter(|_| conn.engine() == Engine::Postgres && !others.is_empty());
-        if compared.is_some() && is_seldom(conn, &ts_query(&others, wanted.fields, &[]), wanted.below).await? {
+        if compared.is_some() && is_seldom(conn, &ts_query(&others, wanted.fields, &[]), wanted).await? {
             return Ok(Self { wanted, indexed: others, compared });
         }
         Ok(Self { wanted, indexed: wanted.phrases.iter().collect(), compared: None })
     }
 
     /// The newest matches below some place, newest first; in any room if none is given.
-    async fn newest(&self, conn: &mut Conn, rooms: &[&RoomId], below: Position, most: usize) -> DbResult<Vec<Hit>> {
+    async fn newest(&self, conn: &mut Conn, rooms: &[&RoomId], below: Order, most: usize) -> DbResult<Vec<SearchHit>> {
         if conn.engine() == Engine::Sqlite {
-            let query = fts_query(&self.indexed, self.wanted.fields, rooms);
-            let rows = conn.list(&FIND_NEWEST, args![&query, below.0, number(most)]).await?;
-            return rows.iter().map(hit).collect();
+            return self.newest_on_sqlite(conn, rooms, below, most).await;
         }
-        // Every hit in what is asked for is read from its row before the newest are chosen. So it begins with the end of
-        // the log, and goes on with as much as should do by what was found there.
+        // Every hit in what is asked for is read from its row before the newest are chosen. So it begins with the end
+        // of the log, and goes on with as much as should do by what was found there.
         let query = ts_query(&self.indexed, self.wanted.fields, rooms);
-        let (end, mut below) = (below.0, below);
+        let (end, mut below) = (first_not_below(below), below);
         let mut found = Vec::new();
-        let mut length = SHORTEST;
-        while let Some((stretches, begin)) = stretches_below(below, length) {
+        let mut length = shortest(&self.wanted.sizes);
+        while let Some((stretches, begin)) = stretches_below(below, length, &self.wanted.sizes) {
             found.extend(self.run(conn, &format!("{stretches} & {query}"), below, most - found.len()).await?);
             if found.len() >= most {
                 return Ok(found);
             }
             below = begin;
-            let looked_through = end - begin.0;
+            let looked_through = end - first_not_below(begin);
             let enough = looked_through.saturating_mul(number(most - found.len())) / number(found.len().max(1));
             length = (enough.saturating_mul(5) / 4).min(looked_through.saturating_mul(STEP));
         }
@@ -253,7 +335,24 @@ impl<'a> Lookup<'a> {
         Ok(found)
     }
 
-    async fn run(&self, conn: &mut Conn, query: &str, below: Position, most: usize) -> DbResult<Vec<Hit>> {
+    async fn newest_on_sqlite(
+        &self,
+        conn: &mut Conn,
+        rooms: &[&RoomId],
+        below: Order,
+        most: usize,
+    ) -> DbResult<Vec<SearchHit>> {
+        let query = fts_query(&self.indexed, self.wanted.fields, rooms);
+        let args = args![&query, first_not_below(below), number(most), below.0];
+        let rows = conn.list(&FIND_NEWEST_ON_SQLITE, args).await?;
+        let mut hits: Vec<SearchHit> = rows.iter().map(hit).collect::<DbResult<_>>()?;
+        hits.sort_unstable_by_key(|hit| Reverse(hit.order));
+        hits.truncate(most);
+        Ok(hits)
+    }
+
+    /// One question to the index, below a place. What is compared beside it is compared row by row.
+    async fn run(&self, conn: &mut Conn, query: &str, below: Order, most: usize) -> DbResult<Vec<SearchHit>> {
         let rows = match self.compared {
             None => conn.list(&FIND_NEWEST, args![query, below.0, number(most)]).await?,
             Some(phrase) => {
@@ -265,13 +364,13 @@ impl<'a> Lookup<'a> {
     }
 
     /// The newest matches in the rooms below some place, newest first.
-    async fn newest_of_rooms(&self, conn: &mut Conn, below: Position, most: usize) -> DbResult<Vec<Hit>> {
+    async fn newest_of_rooms(&self, conn: &mut Conn, below: Order, most: usize) -> DbResult<Vec<SearchHit>> {
         let (in_part, whole): (Vec<&SearchedRoom<'_>>, Vec<_>) =
             self.wanted.rooms.iter().partition(|room| room.stretches.is_some());
         let whole: Vec<&RoomId> = whole.iter().map(|room| room.room_id).collect();
         let mut found = Vec::new();
-        let newest_of = |mut hits: Vec<Hit>| {
-            hits.sort_unstable_by_key(|hit| Reverse(hit.position));
+        let newest_of = |mut hits: Vec<SearchHit>| {
+            hits.sort_unstable_by_key(|hit| Reverse(hit.order));
             hits.truncate(most);
             hits
         };
@@ -285,16 +384,16 @@ impl<'a> Lookup<'a> {
                 .flatten()
                 .map(|(first, last)| ((*last).min(below.before()), *first, room.room_id))
         });
-        let mut stretches: Vec<(Position, Position, &RoomId)> = stretches.collect();
+        let mut stretches: Vec<(Order, Order, &RoomId)> = stretches.collect();
         stretches.sort_unstable_by_key(|(last, ..)| Reverse(*last));
         for (last, first, room_id) in stretches {
             // What follows is older still.
-            if found.len() == most && found.last().is_some_and(|hit| hit.position > last) {
+            if found.len() == most && found.last().is_some_and(|hit| hit.order > last) {
                 break;
             }
             if first <= last {
                 let hits = self.newest(conn, &[room_id], last.next(), most).await?;
-                found.extend(hits.into_iter().filter(|hit| hit.position >= first));
+                found.extend(hits.into_iter().filter(|hit| hit.order >= first));
                 found = newest_of(found);
             }
         }
@@ -302,31 +401,50 @@ impl<'a> Lookup<'a> {
     }
 }
 
+/// How much of the log is looked through first.
+fn shortest(sizes: &IndexSizes) -> i64 {
+    sizes.stretches.first().map_or(1, |(bits, _)| 1 << bits)
+}
+
+/// The first position whose place is not below another one; below zero, the first key of history. Not above zero where
+/// only history is below it.
+fn first_not_below(place: Order) -> i64 {
+    place.before().block() + 1
+}
+
 /// Stretches of the log as words, of which one has to be there: those just below some place, together at least so long.
-/// And where they begin. None where that is everything, or too much for the longest.
-fn stretches_below(below: Position, length: i64) -> Option<(String, Position)> {
-    let (bits, letter) = STRETCHES.iter().find(|(bits, _)| length <= FEW << bits)?;
-    let (first, last) = (below.0.saturating_sub(length) >> bits, below.before().0 >> bits);
+/// And where they begin. None where that is everything that the log has, or too much for the longest: what is left is
+/// looked for without them, history below zero always.
+fn stretches_below(below: Order, length: i64, sizes: &IndexSizes) -> Option<(String, Order)> {
+    let (bits, letter) = sizes.stretches.iter().find(|(bits, _)| length <= sizes.few_stretches << bits)?;
+    let end = first_not_below(below);
+    let (first, last) = (end.saturating_sub(length) >> bits, (end - 1) >> bits);
     let words: Vec<String> = (first..=last).map(|stretch| format!("'#{letter}{stretch}'")).collect();
-    (first > 0).then(|| (format!("({})", words.join(" | ")), Position(first << bits)))
+    (first > 0).then(|| (format!("({})", words.join(" | ")), Order::at(Position(first << bits))))
 }
 
 /// Whether so little below some place matches, by what is found at its end, that all of it can be read.
-async fn is_seldom(conn: &mut Conn, query: &str, below: Position) -> DbResult<bool> {
-    let Some((stretches, begin)) = stretches_below(below, SHORTEST) else { return Ok(false) };
-    let few = MOST_COMPARED.saturating_mul(below.0 - begin.0) / below.0;
+async fn is_seldom(
+    conn: &mut Conn,
+    query: &str,
+    &SearchQuery { below, sizes, .. }: &SearchQuery<'_>,
+) -> DbResult<bool> {
+    let Some((stretches, begin)) = stretches_below(below, shortest(&sizes), &sizes) else { return Ok(false) };
+    let end = first_not_below(below);
+    let few = sizes.most_compared.saturating_mul(end - first_not_below(begin)) / end;
     let query = format!("{stretches} & {query}");
     let matches = conn.list(&LIST_SOME, args![&query, few + 1]).await?;
     Ok(number(matches.len()) <= few)
 }
 
+/// A number of rows as statements take it.
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl SearchedRoom<'_> {
     /// Whether this place of the room is searched.
-    pub(crate) fn holds(&self, at: Position) -> bool {
+    pub(crate) fn holds(&self, at: Order) -> bool {
         self.stretches.is_none_or(|stretches| stretches.iter().any(|(first, last)| *first <= at && at <= *last))
     }
 }
@@ -336,19 +454,22 @@ fn still_needed(wanted: usize, found: usize, looked_through: usize) -> usize {
     wanted.saturating_sub(found).saturating_mul(looked_through) / (found + 1)
 }
 
-fn hit(row: &Row) -> DbResult<Hit> {
-    Ok(Hit {
-        position: Position(row.get(0)?),
-        room_id: row.get(1)?,
-        sender: row.get(2)?,
-        is_gone: !row.get::<bool>(3)?,
+fn hit(row: &Row) -> DbResult<SearchHit> {
+    Ok(SearchHit {
+        order: Order(row.get(0)?),
+        key: EventKey(row.get(1)?),
+        room_id: row.get(2)?,
+        sender: row.get(3)?,
+        is_gone: !row.get::<bool>(4)?,
     })
 }
 
 /// A row of the FTS5 table: its tokeniser splits at spaces and leaves the words as they are.
-fn fts_row(document: &Document<'_>, room: &str) -> serde_json::Value {
+///
+/// Words hold no spaces, so they come apart as they were put together.
+fn fts_row(rowid: i64, document: &Document<'_>, room: &str) -> serde_json::Value {
     let Text { body, name, topic } = &document.text;
-    serde_json::json!([document.position, room, body.join(" "), name.join(" "), topic.join(" ")])
+    serde_json::json!([rowid, room, body.join(" "), name.join(" "), topic.join(" ")])
 }
 
 /// <https://www.sqlite.org/fts5.html#full_text_query_syntax>
@@ -381,10 +502,10 @@ fn room_word(room_id: &RoomId) -> String {
 /// A document as a `tsvector` is written. No word of a text begins as those of rooms and stretches do.
 ///
 /// <https://www.postgresql.org/docs/current/datatype-textsearch.html>
-fn vector(document: &Document<'_>) -> String {
+fn vector(document: &Document<'_>, sizes: &IndexSizes) -> String {
     let mut vector = ts_quoted(&format!("!{}", document.room_id));
-    for &(bits, letter) in STRETCHES {
-        write!(vector, " '#{letter}{}'", document.position.0 >> bits).unwrap_or_default();
+    for &(bits, letter) in sizes.stretches {
+        write!(vector, " '#{letter}{}'", document.order.block() >> bits).unwrap_or_default();
     }
     let mut place = 0;
     let Text { body, name, topic } = &document.text;

@@ -1,5 +1,10 @@
 //! `threepids`, `threepid_bindings`, `threepid_sessions`, `threepid_mails`: addresses outside of Matrix, how they are
 //! proved, and where they are published.
+//!
+//! An address belongs to one account at most, by the primary key. A session is one attempt to prove an address for one
+//! purpose with one client secret; only hashes of secrets and tokens are kept. It serves once: `taken_ts` says when it
+//! did. `changed_ts` is what it expires by. Mails are counted by address across all sessions, under a lock of their
+//! own, because whoever asks chooses the sessions.
 
 use ruma::{OwnedUserId, UserId};
 
@@ -93,7 +98,7 @@ pub(crate) struct Binding {
 
 /// What keeps one attempt to prove an address apart from all others.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt<'a> {
+pub(crate) struct ValidationKey<'a> {
     pub(crate) operation: &'a str,
     pub(crate) medium: &'a str,
     pub(crate) address: &'a str,
@@ -102,7 +107,7 @@ pub(crate) struct Attempt<'a> {
 
 /// How far the mails of a session have come.
 #[derive(Debug)]
-pub(crate) struct Sending {
+pub(crate) struct ValidationAttempt {
     pub(crate) sid: String,
     /// The highest attempt whose mail has gone out.
     pub(crate) send_attempt: i64,
@@ -112,7 +117,7 @@ pub(crate) struct Sending {
 
 /// A session in which an address is being proved.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct ValidationSession {
     pub(crate) sid: String,
     pub(crate) operation: String,
     pub(crate) address: String,
@@ -125,6 +130,7 @@ pub(crate) struct Session {
     pub(crate) changed_ts: i64,
 }
 
+/// The addresses of a user, the oldest first.
 pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Threepid>> {
     let threepid = |row: &Row| {
         Ok(Threepid { medium: row.get(0)?, address: row.get(1)?, validated_ts: row.get(2)?, added_ts: row.get(3)? })
@@ -161,11 +167,13 @@ pub(crate) async fn delete_of_user(conn: &mut Conn, user_id: &UserId) -> DbResul
     conn.execute(&DELETE_THREEPIDS_OF_USER, args![user_id]).await.map(drop)
 }
 
+/// Notes where an address is published, so that it can be withdrawn. Written when the identity server has taken it.
 pub(crate) async fn insert_binding(conn: &mut Conn, user_id: &UserId, binding: &Binding) -> DbResult<()> {
     let Binding { medium, address, id_server } = binding;
     conn.execute(&INSERT_BINDING, args![user_id, medium, address, id_server]).await.map(drop)
 }
 
+/// Where a user's addresses are published, as far as this server had a part in it.
 pub(crate) async fn list_bindings(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Binding>> {
     conn.list(&LIST_BINDINGS, args![user_id]).await?.iter().map(|row| binding(row, 0)).collect()
 }
@@ -185,6 +193,7 @@ pub(crate) async fn delete_left_bindings(conn: &mut Conn, until: i64) -> DbResul
     conn.execute(&DELETE_LEFT_BINDINGS, args![until]).await.map(drop)
 }
 
+/// Forgets where an address was published, once the identity server has withdrawn it.
 pub(crate) async fn delete_binding(conn: &mut Conn, user_id: &UserId, binding: &Binding) -> DbResult<()> {
     let Binding { medium, address, id_server } = binding;
     conn.execute(&DELETE_BINDING, args![user_id, medium, address, id_server]).await.map(drop)
@@ -194,20 +203,24 @@ pub(crate) async fn delete_binding(conn: &mut Conn, user_id: &UserId, binding: &
 /// nobody else sends a mail for it.
 pub(crate) async fn open_session(
     conn: &mut Conn,
-    attempt: Attempt<'_>,
+    attempt: ValidationKey<'_>,
     sid: &str,
     now: i64,
     expiry: i64,
-) -> DbResult<Option<Sending>> {
-    let Attempt { operation, medium, address, secret } = attempt;
+) -> DbResult<Option<ValidationAttempt>> {
+    let ValidationKey { operation, medium, address, secret } = attempt;
     let secret = secret.bytes();
     conn.execute(&DELETE_OLD_SESSION, args![operation, medium, address, secret, expiry]).await?;
     conn.execute(&INSERT_SESSION, args![sid, operation, medium, address, secret, now]).await?;
     let row = conn.find(&LOCK_SENDING, args![operation, medium, address, secret]).await?;
-    row.map(|row| Ok(Sending { sid: row.get(0)?, send_attempt: row.get(1)?, until_ts: row.get(2)? })).transpose()
+    row.map(|row| Ok(ValidationAttempt { sid: row.get(0)?, send_attempt: row.get(1)?, until_ts: row.get(2)? }))
+        .transpose()
 }
 
 /// A mail is about to go out, with a token or without. The token of the mail before is good for nothing any more.
+///
+/// Until `until` nobody else sends one. Should this process die on the way, the mail can be asked for again from then
+/// on.
 pub(crate) async fn begin_sending(
     conn: &mut Conn,
     sid: &str,
@@ -220,29 +233,42 @@ pub(crate) async fn begin_sending(
     conn.execute(&BEGIN_SENDING, &[sid.into(), until.into(), token, next_link.into(), now.into()]).await.map(drop)
 }
 
+/// A mail was taken by the mail server. An attempt that is behind the last one changes nothing.
 pub(crate) async fn set_sent(conn: &mut Conn, sid: &str, send_attempt: i64) -> DbResult<()> {
     conn.execute(&SET_SENT, args![sid, send_attempt]).await.map(drop)
 }
 
+/// No mail server took the mail: the next request may try again at once.
 pub(crate) async fn set_not_sent(conn: &mut Conn, sid: &str) -> DbResult<()> {
     conn.execute(&SET_NOT_SENT, args![sid]).await.map(drop)
 }
 
 /// A session by its identifier and the client's secret, expired or not, unless it was used.
-pub(crate) async fn find_session(conn: &mut Conn, sid: &str, secret: &TokenHash) -> DbResult<Option<Session>> {
+pub(crate) async fn find_session(
+    conn: &mut Conn,
+    sid: &str,
+    secret: &TokenHash,
+) -> DbResult<Option<ValidationSession>> {
     conn.find(&FIND_THREEPID_SESSION, args![sid, secret.bytes()]).await?.map(|row| session(&row)).transpose()
 }
 
-/// The same, and nobody else tries a token until the transaction ends.
-pub(crate) async fn lock_session(conn: &mut Conn, sid: &str, secret: &TokenHash) -> DbResult<Option<Session>> {
+/// A session that was not used, locked: nobody else tries a token until the transaction ends.
+pub(crate) async fn lock_session(
+    conn: &mut Conn,
+    sid: &str,
+    secret: &TokenHash,
+) -> DbResult<Option<ValidationSession>> {
     conn.find(&LOCK_THREEPID_SESSION, args![sid, secret.bytes()]).await?.map(|row| session(&row)).transpose()
 }
 
 /// Somebody tried a token that is wrong.
+///
+/// In the transaction that has locked the session, or two at once would count as one.
 pub(crate) async fn count_failure(conn: &mut Conn, sid: &str) -> DbResult<()> {
     conn.execute(&COUNT_FAILURE, args![sid]).await.map(drop)
 }
 
+/// The address is proved. From here on the session expires anew.
 pub(crate) async fn set_validated(conn: &mut Conn, sid: &str, now: i64) -> DbResult<()> {
     conn.execute(&SET_VALIDATED, args![sid, now]).await.map(drop)
 }
@@ -295,6 +321,7 @@ pub(crate) async fn lock_mailbox(tx: &mut Tx, address: &str) -> DbResult<()> {
     }
 }
 
+/// Counts a mail to an address, before it is sent and under [`lock_mailbox`].
 pub(crate) async fn insert_mail(conn: &mut Conn, medium: &str, address: &str, now: i64) -> DbResult<()> {
     conn.execute(&INSERT_MAIL, args![medium, address, now]).await.map(drop)
 }
@@ -305,6 +332,8 @@ pub(crate) async fn delete_mail(conn: &mut Conn, medium: &str, address: &str, se
 }
 
 /// How many mails went to an address after `since`, and when the first of them did.
+///
+/// By that whoever has to wait learns for how long.
 pub(crate) async fn count_mails(
     conn: &mut Conn,
     medium: &str,
@@ -326,8 +355,8 @@ fn binding(row: &Row, first: usize) -> DbResult<Binding> {
     Ok(Binding { medium: row.get(first)?, address: row.get(first + 1)?, id_server: row.get(first + 2)? })
 }
 
-fn session(row: &Row) -> DbResult<Session> {
-    Ok(Session {
+fn session(row: &Row) -> DbResult<ValidationSession> {
+    Ok(ValidationSession {
         sid: row.get(0)?,
         operation: row.get(1)?,
         address: row.get(2)?,

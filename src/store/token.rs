@@ -1,5 +1,8 @@
 //! `access_tokens`, `refresh_tokens`, `login_tokens`: what lets somebody in. Only hashes are kept, so that
 //! a stolen copy of the database opens no door.
+//!
+//! A token is found by its SHA-256, in one look by a primary key; no text of one is ever in the database. Statements of
+//! one device are run under the lock of its row ([`super::device::lock`]).
 
 use aws_lc_rs::digest;
 use ruma::{
@@ -77,16 +80,19 @@ impl<'de> Deserialize<'de> for TokenHash {
 }
 
 impl TokenHash {
+    /// Tokens are random, so a hash without salt is enough: nobody tries them one by one.
     pub(crate) fn of(token: &str) -> Self {
         let mut hash = [0; digest::SHA256_OUTPUT_LEN];
         hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
         Self(hash)
     }
 
+    /// As the tables hold it: 32 bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
+    /// From a column of 32 bytes, or NULL.
     pub(super) fn read(row: &Row, index: usize) -> DbResult<Option<Self>> {
         let Some(bytes) = row.get::<Option<Vec<u8>>>(index)? else { return Ok(None) };
         let hash = bytes.try_into().ok().ok_or_else(|| DbError::decode("a token's hash is 32 bytes long"))?;
@@ -112,6 +118,7 @@ pub(crate) struct Bearer {
     pub(crate) restrictions: Restrictions,
 }
 
+/// A refresh token, as its row has it.
 #[derive(Debug)]
 pub(crate) struct RefreshToken {
     pub(crate) hash: TokenHash,
@@ -124,6 +131,8 @@ pub(crate) struct RefreshToken {
 }
 
 /// The holder of an access token, expired or not, unless the account is deactivated.
+///
+/// Whether it has expired is for whoever asks: such a token is refused with `soft_logout`, an unknown one without.
 pub(crate) async fn find_bearer(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<Bearer>> {
     let Some(row) = conn.find(&FIND_BEARER, args![token.bytes()]).await? else { return Ok(None) };
     Ok(Some(Bearer {
@@ -139,6 +148,8 @@ pub(crate) async fn find_bearer(conn: &mut Conn, token: &TokenHash) -> DbResult<
     }))
 }
 
+/// Adds an access token to a device. `expires_ts` is in milliseconds since the Unix epoch; without it the token holds
+/// until somebody ends it.
 pub(crate) async fn insert_access_token(
     conn: &mut Conn,
     token: &TokenHash,
@@ -149,6 +160,7 @@ pub(crate) async fn insert_access_token(
     conn.execute(&INSERT_ACCESS_TOKEN, args![token.bytes(), user_id, device_id, expires_ts]).await.map(drop)
 }
 
+/// Adds a refresh token, with the access token that is issued beside it.
 pub(crate) async fn insert_refresh_token(
     conn: &mut Conn,
     token: &TokenHash,
@@ -172,6 +184,7 @@ pub(crate) async fn delete_orphans(conn: &mut Conn, user_id: &UserId) -> DbResul
     conn.execute(&DELETE_ORPHANED_REFRESH_TOKENS, args![user_id]).await.map(drop)
 }
 
+/// A refresh token, used or not, as long as it is good.
 pub(crate) async fn find_refresh_token(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<RefreshToken>> {
     conn.find(&FIND_REFRESH_TOKEN, args![token.bytes()]).await?.map(|row| refresh_token(&row)).transpose()
 }
@@ -202,10 +215,12 @@ pub(crate) async fn retire_predecessor(conn: &mut Conn, token: &RefreshToken, no
     Ok(())
 }
 
+/// Notes for what a refresh token was exchanged. It stays good until the new access token is used.
 pub(crate) async fn set_next(conn: &mut Conn, token: &TokenHash, next: &TokenHash) -> DbResult<()> {
     conn.execute(&SET_NEXT, args![token.bytes(), next.bytes()]).await.map(drop)
 }
 
+/// Adds a token with which to log in once, until `expires_ts`.
 pub(crate) async fn insert_login_token(
     conn: &mut Conn,
     token: &TokenHash,
@@ -216,19 +231,24 @@ pub(crate) async fn insert_login_token(
 }
 
 /// Whose login token this was and until when; from now on it is nobody's.
+///
+/// Deleted by the statement that finds it: of two that show it at once, one gets in.
 pub(crate) async fn take_login_token(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<(OwnedUserId, i64)>> {
     let row = conn.find(&TAKE_LOGIN_TOKEN, args![token.bytes()]).await?;
     row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }
 
+/// No login token of a user's is good any more.
 pub(crate) async fn delete_login_tokens(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_LOGIN_TOKENS, args![user_id]).await.map(drop)
 }
 
+/// Removes those that nobody came back with.
 pub(crate) async fn delete_expired_login_tokens(conn: &mut Conn, now: i64) -> DbResult<()> {
     conn.execute(&DELETE_EXPIRED_LOGIN_TOKENS, args![now]).await.map(drop)
 }
 
+/// Adds a token by which others than clients learn who somebody is, until `expires_ts`. It may be shown more than once.
 pub(crate) async fn insert_openid_token(
     conn: &mut Conn,
     token: &TokenHash,
@@ -239,14 +259,18 @@ pub(crate) async fn insert_openid_token(
 }
 
 /// Whose `OpenID` token this is, if it has not expired and the account is not locked.
+///
+/// <https://spec.matrix.org/v1.19/server-server-api/#openid>
 pub(crate) async fn find_openid_user(conn: &mut Conn, token: &TokenHash, now: i64) -> DbResult<Option<OwnedUserId>> {
     conn.find(&FIND_OPENID_USER, args![token.bytes(), now]).await?.map(|row| row.get(0)).transpose()
 }
 
+/// Nobody is confirmed by them any more.
 pub(crate) async fn delete_openid_tokens(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_OPENID_TOKENS, args![user_id]).await.map(drop)
 }
 
+/// Removes those that have expired. They were good for nothing already.
 pub(crate) async fn delete_expired_openid_tokens(conn: &mut Conn, now: i64) -> DbResult<()> {
     conn.execute(&DELETE_EXPIRED_OPENID_TOKENS, args![now]).await.map(drop)
 }

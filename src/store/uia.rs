@@ -29,14 +29,16 @@ statements! {
     DELETE_EXPIRED_UIA_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts <= $1";
 }
 
-/// How long after it was opened a session can be completed, and its outcome be told again.
+/// How long after it was opened a session can be completed, and its outcome be answered again.
 pub(crate) const LIFETIME: Duration = Duration::from_hours(1);
 
+/// A session that has not ended.
 #[derive(Clone, Debug)]
-pub(crate) struct Session {
+pub(crate) struct UiaSession {
     pub(crate) id: String,
     /// None where nobody is logged in yet.
     pub(crate) user_id: Option<OwnedUserId>,
+    /// At which endpoint: a session is good at one alone.
     pub(crate) operation: String,
     /// What was asked for, as a keyed hash.
     pub(crate) params: String,
@@ -46,35 +48,38 @@ pub(crate) struct Session {
     pub(crate) request: Option<String>,
 }
 
-/// How a session ended, for whoever was not told.
+/// How a session ended, for whoever did not get the answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct RegistrationOutcome {
     /// JSON.
     pub(crate) json: String,
     /// The access token that it was answered with. None where there is none, or once it was used.
     pub(crate) unused_token: Option<TokenHash>,
 }
 
-pub(crate) async fn insert(conn: &mut Conn, session: &Session, now: i64) -> DbResult<()> {
-    let Session { id, user_id, operation, params, completed, request } = session;
+/// Opens a session. `now` is when: its age counts from here, however often it is advanced.
+pub(crate) async fn insert(conn: &mut Conn, session: &UiaSession, now: i64) -> DbResult<()> {
+    let UiaSession { id, user_id, operation, params, completed, request } = session;
     let user_id = user_id.as_deref().map(UserId::as_str);
     conn.execute(&INSERT_UIA_SESSION, args![id, user_id, operation, params, completed, request, now]).await.map(drop)
 }
 
 /// A session that was opened after `since` and has not ended.
-pub(crate) async fn find(conn: &mut Conn, session_id: &str, since: i64) -> DbResult<Option<Session>> {
+pub(crate) async fn find(conn: &mut Conn, session_id: &str, since: i64) -> DbResult<Option<UiaSession>> {
     conn.find(&FIND_UIA_SESSION, args![session_id, since]).await?.map(|row| session(&row)).transpose()
 }
 
-/// The same, and nobody else advances it until the transaction ends.
-pub(crate) async fn lock(conn: &mut Conn, session_id: &str, since: i64) -> DbResult<Option<Session>> {
+/// A session that has not ended, locked: nobody else advances it until the transaction ends.
+pub(crate) async fn lock(conn: &mut Conn, session_id: &str, since: i64) -> DbResult<Option<UiaSession>> {
     conn.find(&LOCK_UIA_SESSION, args![session_id, since]).await?.map(|row| session(&row)).transpose()
 }
 
+/// Replaces the completed stages, by whoever has locked the session.
 pub(crate) async fn set_completed(conn: &mut Conn, session_id: &str, completed: &str) -> DbResult<()> {
     conn.execute(&SET_COMPLETED, args![session_id, completed]).await.map(drop)
 }
 
+/// Replaces what was asked for, unless the session has ended.
 pub(crate) async fn set_request(conn: &mut Conn, session_id: &str, request: &str) -> DbResult<()> {
     conn.execute(&SET_REQUEST, args![session_id, request]).await.map(drop)
 }
@@ -91,21 +96,21 @@ pub(crate) async fn find_outcome(
     session_id: &str,
     operation: &str,
     since: i64,
-) -> DbResult<Option<Outcome>> {
+) -> DbResult<Option<RegistrationOutcome>> {
     conn.find(&FIND_OUTCOME, args![session_id, operation, since]).await?.map(|row| outcome(&row)).transpose()
 }
 
-/// The same, and until the transaction ends nobody else is told of it, or uses the token.
+/// How a session of an operation ended, locked: until the transaction ends nobody else is answered, or uses the token.
 pub(crate) async fn lock_outcome(
     conn: &mut Conn,
     session_id: &str,
     operation: &str,
     since: i64,
-) -> DbResult<Option<Outcome>> {
+) -> DbResult<Option<RegistrationOutcome>> {
     conn.find(&LOCK_OUTCOME, args![session_id, operation, since]).await?.map(|row| outcome(&row)).transpose()
 }
 
-/// Somebody is told of the outcome once more, with another access token.
+/// Somebody gets the outcome once more, with another access token.
 pub(crate) async fn set_answered(conn: &mut Conn, session_id: &str, token: &TokenHash) -> DbResult<()> {
     conn.execute(&SET_ANSWERED, args![session_id, token.bytes()]).await.map(drop)
 }
@@ -115,16 +120,18 @@ pub(crate) async fn set_received(conn: &mut Conn, token: &TokenHash) -> DbResult
     conn.execute(&SET_RECEIVED, args![token.bytes()]).await.map(drop)
 }
 
+/// Ends every session of a user's who was logged in when it began.
 pub(crate) async fn delete_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_UIA_SESSIONS_OF_USER, args![user_id]).await.map(drop)
 }
 
+/// Forgets sessions that were opened until then, outcomes included.
 pub(crate) async fn delete_expired(conn: &mut Conn, until: i64) -> DbResult<()> {
     conn.execute(&DELETE_EXPIRED_UIA_SESSIONS, args![until]).await.map(drop)
 }
 
-fn session(row: &Row) -> DbResult<Session> {
-    Ok(Session {
+fn session(row: &Row) -> DbResult<UiaSession> {
+    Ok(UiaSession {
         id: row.get(0)?,
         user_id: row.get(1)?,
         operation: row.get(2)?,
@@ -134,6 +141,6 @@ fn session(row: &Row) -> DbResult<Session> {
     })
 }
 
-fn outcome(row: &Row) -> DbResult<Outcome> {
-    Ok(Outcome { json: row.get(0)?, unused_token: TokenHash::read(row, 1)? })
+fn outcome(row: &Row) -> DbResult<RegistrationOutcome> {
+    Ok(RegistrationOutcome { json: row.get(0)?, unused_token: TokenHash::read(row, 1)? })
 }

@@ -4,10 +4,13 @@
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
-    db::{Column, Conn, DbError, DbResult, Insert, Kind, Row, Tx, args, statements},
-    words::{self, Rank, Wanted, Word},
+    db::{Column, ColumnType, Conn, DbError, DbResult, Insert, Row, Tx, args, statements},
+    ground::words::{self, WantedPrefix, Word, WordRank},
 };
 
+/// How far the log has been taken into the directory. Whoever looks at memberships and writes down what follows from
+/// them for the directory holds it: what changes afterwards is looked at later.
+pub(crate) const CURSOR: &str = "user directory";
 /// How many rows a scan brings. It stands in the statements, so that they are planned for it.
 pub(crate) const SCANNED: usize = 200;
 
@@ -68,22 +71,24 @@ statements! {
         ORDER BY CASE WHEN $5 = '' AND word = $3 AND rank < 2 THEN 0 ELSE 1 END, rank, word, user_id LIMIT $7";
 }
 
+/// Whoever is in the directory stays as they are.
 static INSERT_LISTED: Insert = Insert::new(
     "INSERT_LISTED",
     "user_directory",
-    &[("user_id", Kind::Text), ("is_public", Kind::Bool)],
+    &[("user_id", ColumnType::Text), ("is_public", ColumnType::Bool)],
     "ON CONFLICT DO NOTHING",
 );
 
+/// A name has a row for each word that begins in it, up to its end: so whoever types any of its words reads one range.
 static INSERT_WORDS: Insert = Insert::new(
     "INSERT_WORDS",
     "user_directory_words",
     &[
-        ("user_id", Kind::Text),
-        ("room_id", Kind::Text),
-        ("word", Kind::Text),
-        ("rank", Kind::Int),
-        ("is_public", Kind::Bool),
+        ("user_id", ColumnType::Text),
+        ("room_id", ColumnType::Text),
+        ("word", ColumnType::Text),
+        ("rank", ColumnType::Int),
+        ("is_public", ColumnType::Bool),
     ],
     "",
 );
@@ -92,7 +97,7 @@ static INSERT_WORDS: Insert = Insert::new(
 pub(crate) static INSERTS: &[&Insert] = &[&INSERT_LISTED, &INSERT_WORDS];
 
 /// By what somebody is found.
-pub(crate) struct Entry<'a> {
+pub(crate) struct DirectoryEntry<'a> {
     pub(crate) user_id: &'a UserId,
     /// The room in which a user of another server is called so. None for users of this server.
     pub(crate) room_id: Option<&'a RoomId>,
@@ -114,20 +119,20 @@ pub(crate) enum Among<'a> {
 
 /// Somebody who has been found.
 #[derive(Clone, Debug)]
-pub(crate) struct Hit {
+pub(crate) struct DirectoryHit {
     pub(crate) user_id: OwnedUserId,
     /// The room in which a user of another server is called so.
     pub(crate) room_id: Option<OwnedRoomId>,
     pub(crate) word: String,
-    pub(crate) rank: Rank,
+    pub(crate) rank: WordRank,
 }
 
-/// Puts somebody who is not in the directory into it, as a user of this server who is called so and is in the rooms that
-/// they are in now. Whoever may be in any sees to it that nobody joins meanwhile.
+/// Puts somebody who is not in the directory into it, as a user of this server who is called so and is in the rooms
+/// that they are in now. Whoever may be in any is added by whoever holds [`CURSOR`].
 pub(crate) async fn add(tx: &mut Tx, user_id: &UserId, display_name: Option<&str>) -> DbResult<()> {
     tx.insert(&INSERT_LISTED, &[Column::texts([user_id.as_str()]), Column::Bools(vec![false])]).await?;
     let words = words::of_user(user_id, display_name);
-    insert(tx, &[Entry { user_id, room_id: None, words, is_public: false }]).await?;
+    insert(tx, &[DirectoryEntry { user_id, room_id: None, words, is_public: false }]).await?;
     review(tx, &[user_id.as_str()]).await
 }
 
@@ -138,7 +143,7 @@ pub(crate) async fn remove(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
 }
 
 /// Until the transaction ends nobody else renames, shows or hides a user of this server, if they are in the directory.
-/// Tells whether anybody may find them.
+/// Returns whether anybody may find them.
 pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<bool>> {
     conn.find(&LOCK_LISTED, args![user_id]).await?.map(|row| row.get(0)).transpose()
 }
@@ -147,11 +152,13 @@ pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<b
 pub(crate) async fn rename(tx: &mut Tx, user_id: &UserId, display_name: Option<&str>, is_public: bool) -> DbResult<()> {
     tx.execute(&DELETE_WORDS, args![user_id, ""]).await?;
     let words = words::of_user(user_id, display_name);
-    insert(tx, &[Entry { user_id, room_id: None, words, is_public }]).await
+    insert(tx, &[DirectoryEntry { user_id, room_id: None, words, is_public }]).await
 }
 
-pub(crate) async fn insert(tx: &mut Tx, entries: &[Entry<'_>]) -> DbResult<()> {
-    let rows: Vec<(&Entry<'_>, &Word)> =
+/// Adds words by which somebody is found. Those that they were found by before are deleted first, by whoever calls
+/// this.
+pub(crate) async fn insert(tx: &mut Tx, entries: &[DirectoryEntry<'_>]) -> DbResult<()> {
+    let rows: Vec<(&DirectoryEntry<'_>, &Word)> =
         entries.iter().flat_map(|entry| entry.words.iter().map(move |word| (entry, word))).collect();
     let columns = [
         Column::texts(rows.iter().map(|(entry, _)| entry.user_id.as_str())),
@@ -189,12 +196,14 @@ pub(crate) async fn review(conn: &mut Conn, users: &[&str]) -> DbResult<()> {
     Ok(())
 }
 
-/// Notes that a large room has been opened or closed, at this head.
-pub(crate) async fn put_off(conn: &mut Conn, room_id: &RoomId, head: i64) -> DbResult<()> {
-    conn.execute(&PUT_OFF_ROOM, args![room_id, head]).await.map(drop)
+/// Notes that a large room has been opened or closed, at this place.
+///
+/// Later than its members, because there may be very many: their rows are turned round piece by piece.
+pub(crate) async fn put_off(conn: &mut Conn, room_id: &RoomId, at: i64) -> DbResult<()> {
+    conn.execute(&PUT_OFF_ROOM, args![room_id, at]).await.map(drop)
 }
 
-/// The next room after another that was put off, and at which head.
+/// The next room after another that was put off, and where it was last opened or closed.
 pub(crate) async fn find_put_off(conn: &mut Conn, after: Option<&RoomId>) -> DbResult<Option<(OwnedRoomId, i64)>> {
     let after = after.map_or("", RoomId::as_str);
     conn.find(&FIND_PUT_OFF, args![after]).await?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
@@ -218,11 +227,11 @@ pub(crate) async fn list_peers(conn: &mut Conn, rooms: &[&str]) -> DbResult<Vec<
 /// The best hit on each of these users, of those that they are found by everywhere or in these rooms.
 pub(crate) async fn search_among(
     conn: &mut Conn,
-    wanted: &Wanted,
+    wanted: &WantedPrefix,
     users: &[&str],
     rooms: &[&str],
     limit: i64,
-) -> DbResult<Vec<Hit>> {
+) -> DbResult<Vec<DirectoryHit>> {
     let Bounds { beginning, end, with, with_end } = Bounds::of(wanted);
     let rows = conn.list(&SEARCH_AMONG, args![users, rooms, beginning, &end, with, &with_end, limit]).await?;
     rows.iter().map(hit).collect()
@@ -232,11 +241,11 @@ pub(crate) async fn search_among(
 /// that is wanted, nor where the user is not among those who are searched.
 pub(crate) async fn scan(
     conn: &mut Conn,
-    wanted: &Wanted,
-    rank: Rank,
-    after: Option<&Hit>,
+    wanted: &WantedPrefix,
+    rank: WordRank,
+    after: Option<&DirectoryHit>,
     among: Among<'_>,
-) -> DbResult<Vec<(Hit, bool)>> {
+) -> DbResult<Vec<(DirectoryHit, bool)>> {
     let Bounds { beginning, end, with, with_end } = Bounds::of(wanted);
     let (word, user_id, room_id) = match after {
         Some(hit) => (hit.word.as_str(), hit.user_id.as_str(), hit.room_id.as_deref().map_or("", RoomId::as_str)),
@@ -263,18 +272,18 @@ struct Bounds<'a> {
 }
 
 impl<'a> Bounds<'a> {
-    fn of(wanted: &'a Wanted) -> Self {
+    fn of(wanted: &'a WantedPrefix) -> Self {
         let with = wanted.with.as_deref().unwrap_or_default();
         let (end, with_end) = (words::end_of(&wanted.beginning), words::end_of(with));
         Self { beginning: &wanted.beginning, end, with, with_end }
     }
 }
 
-fn hit(row: &Row) -> DbResult<Hit> {
+fn hit(row: &Row) -> DbResult<DirectoryHit> {
     let room_id: String = row.get(1)?;
     let room_id =
         if room_id.is_empty() { None } else { Some(OwnedRoomId::try_from(room_id).map_err(DbError::decode)?) };
-    Ok(Hit { user_id: row.get(0)?, room_id, word: row.get(2)?, rank: Rank(row.get(3)?) })
+    Ok(DirectoryHit { user_id: row.get(0)?, room_id, word: row.get(2)?, rank: WordRank(row.get(3)?) })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hearth::app::{Administration, Taken, Who};
+use hearth::admin::{AccountFilter, Administration, Noticed};
 use ruma::UserId;
 use serde_json::json;
 
@@ -19,17 +19,17 @@ const REGISTER: &str = "/_matrix/client/v3/register";
 const TRIES: usize = 20;
 
 /// Waits until the command would say that every server goes by it.
-async fn until_taken(operator: &Administration, user: &Client) {
+async fn until_noticed(operator: &Administration, user: &Client) {
     let user_id = UserId::parse(&user.user_id).unwrap();
     for _ in 0..TRIES {
-        if operator.until_taken(&user_id).await.unwrap() == Taken::Everywhere {
+        if operator.until_noticed(&user_id).await.unwrap() == Noticed::Everywhere {
             return;
         }
     }
     panic!("no node has taken it up")
 }
 
-/// The same user at each node, behind no proxy.
+/// A user at each node, behind no proxy.
 fn at_each_node(world: &World, user: &Client) -> Vec<Client> {
     (0..world.nodes.len()).map(|node| user.clone().at_node(world, node)).collect()
 }
@@ -53,7 +53,7 @@ on_both! {
         let login = |given: &'static str| world.call("POST", LOGIN, None, Some(password("bob", given)));
 
         assert_eq!(operator.reset_password("bob", "the second", true).await.unwrap(), bob.user_id.as_str());
-        until_taken(&operator, &bob).await;
+        until_noticed(&operator, &bob).await;
         is_logged_in(&world, &bob).await;
         login("password of bob").await.refused(403, "M_FORBIDDEN");
         login("the second").await.ok();
@@ -66,7 +66,7 @@ on_both! {
         };
         let (sync, ()) = tokio::join!(bob.get(&waiting), reset);
         sync.refused(401, "M_UNKNOWN_TOKEN");
-        until_taken(&operator, &bob).await;
+        until_noticed(&operator, &bob).await;
         is_logged_out(&world, &bob).await;
         login("the second").await.refused(403, "M_FORBIDDEN");
         login("the third").await.ok();
@@ -85,15 +85,15 @@ on_both! {
             node.get(&lock).await.refused(403, "M_FORBIDDEN");
         }
         assert!(operator.set_admin("root", true).await.unwrap().1);
-        until_taken(&operator, &root).await;
+        until_noticed(&operator, &root).await;
         for node in at_each_node(&world, &root) {
             node.get(&lock).await.ok();
         }
         assert!(!operator.set_admin("root", true).await.unwrap().1, "nothing changes");
-        let admins = operator.list_users(Who::Administrators, None).await.unwrap();
+        let admins = operator.list_users(AccountFilter::Administrators, None).await.unwrap();
         assert_eq!(admins.iter().map(|admin| admin.user_id.as_str()).collect::<Vec<_>>(), [&root.user_id]);
         assert!(operator.set_admin("root", false).await.unwrap().1);
-        until_taken(&operator, &root).await;
+        until_noticed(&operator, &root).await;
         for node in at_each_node(&world, &root) {
             node.get(&lock).await.refused(403, "M_FORBIDDEN");
         }
@@ -111,11 +111,11 @@ on_both! {
         let unknown = operator.end_sessions("bob", Some("NOWHERE")).await.unwrap_err().to_string();
         assert!(unknown.contains("no device NOWHERE"), "{unknown}");
         assert_eq!(operator.end_sessions("bob", Some(&device)).await.unwrap().1, 1);
-        until_taken(&operator, &bob).await;
+        until_noticed(&operator, &bob).await;
         is_logged_out(&world, &tablet).await;
         is_logged_in(&world, &phone).await;
         assert_eq!(operator.end_sessions("bob", None).await.unwrap().1, 2);
-        until_taken(&operator, &bob).await;
+        until_noticed(&operator, &bob).await;
         for gone in [&bob, &phone] {
             is_logged_out(&world, gone).await;
         }
@@ -138,7 +138,7 @@ on_both! {
         assert_eq!(operator.look_at_departure("bob").await.unwrap(), (user_id.clone(), 13));
 
         assert_eq!(operator.deactivate("bob", true).await.unwrap(), user_id);
-        until_taken(&operator, &bob).await;
+        until_noticed(&operator, &bob).await;
         is_logged_out(&world, &bob).await;
         let departed = tokio::time::timeout(Duration::from_mins(1), async {
             while !operator.has_departed(&user_id).await.unwrap() {
@@ -158,6 +158,20 @@ on_both! {
         world.call("POST", REGISTER, None, Some(again)).await.refused(400, "M_USER_IN_USE");
         let refused = operator.reset_password("bob", "a new password", false).await.unwrap_err().to_string();
         assert!(refused.contains("deactivated"), "{refused}");
+    }
+
+    async fn whoever_is_erased_is_so_once_the_command_says_it(world) {
+        let (operator, alice, bob) = (world.administration().await, world.user("alice").await, world.user("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let event = bob.say(&room, "xyzzysecret").await;
+        operator.deactivate("bob", true).await.unwrap();
+        until_noticed(&operator, &bob).await;
+        let carol = world.user("carol").await;
+        carol.join(&room).await.ok();
+        let event = format!("/_matrix/client/v3/rooms/{}/event/{}", escape(&room), escape(&event));
+        assert_eq!(carol.get(&event).await.ok()["content"], json!({}));
+        assert_eq!(alice.get(&event).await.ok()["content"]["body"], "xyzzysecret");
     }
 
     async fn a_registration_token_that_is_revoked_lets_nobody_in(world, config => {
@@ -214,13 +228,13 @@ on_both! {
         };
         let (alice, bob, carol) = (&users[0].user_id, &users[1].user_id, &users[2].user_id);
         let notices = &"@notices:localhost".to_owned();
-        assert_eq!(names(Who::Users, None).await.iter().collect::<Vec<_>>(), [alice, bob, notices]);
-        assert_eq!(names(Who::Users, Some(alice)).await.iter().collect::<Vec<_>>(), [bob, notices]);
-        assert_eq!(names(Who::Users, Some(notices)).await, [""; 0]);
-        assert_eq!(names(Who::Guests, None).await, [guest.user_id.as_str()]);
-        assert_eq!(names(Who::Deactivated, None).await, [carol.as_str()]);
-        assert_eq!(names(Who::Everybody, None).await.len(), 5);
-        let listed = operator.list_users(Who::Users, None).await.unwrap();
+        assert_eq!(names(AccountFilter::Users, None).await.iter().collect::<Vec<_>>(), [alice, bob, notices]);
+        assert_eq!(names(AccountFilter::Users, Some(alice)).await.iter().collect::<Vec<_>>(), [bob, notices]);
+        assert_eq!(names(AccountFilter::Users, Some(notices)).await, [""; 0]);
+        assert_eq!(names(AccountFilter::Guests, None).await, [guest.user_id.as_str()]);
+        assert_eq!(names(AccountFilter::Deactivated, None).await, [carol.as_str()]);
+        assert_eq!(names(AccountFilter::Everybody, None).await.len(), 5);
+        let listed = operator.list_users(AccountFilter::Users, None).await.unwrap();
         assert!(listed[1].restrictions.suspended && !listed[0].restrictions.suspended);
         assert_eq!((listed[0].sessions, listed[2].sessions), (1, 0));
 

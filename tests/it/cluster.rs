@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use hearth::{clock::Clock, config::RateLimit};
+use hearth::{config::RateLimitConfig, ground::clock::Clock};
 use serde_json::{Value, json};
 
 use crate::world::{Client, Engine, World, escape, next, texts};
@@ -237,7 +237,7 @@ async fn to_go_on_typing_costs_the_log_nothing() {
 async fn limits_hold_for_all_nodes_together() {
     let limits = |config: &mut hearth::config::Config| {
         config.rate_limits.enabled = true;
-        config.rate_limits.message = RateLimit { per_second: 0.001, burst: 4 };
+        config.rate_limits.message = RateLimitConfig { per_second: 0.001, burst: 4 };
     };
     let Some(world) = cluster(limits).await else { return };
     let alice = world.user("alice").await;

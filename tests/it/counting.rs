@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, World, at, escape},
+    world::{Client, Reply, World, at, escape, next},
 };
 
 static TRANSACTION: AtomicU64 = AtomicU64::new(0);
@@ -111,6 +111,26 @@ on_both! {
         let last = alice.say(&room, "and more").await;
         bob.has_read(&room, &last, None).await.ok();
         assert_eq!(bob.unread(&room).await, nothing());
+    }
+
+    async fn a_sync_brings_the_counts_that_another_list_of_ignored_users_changes(world) {
+        let (alice, bob, carol, room) = room_of_three(&world).await;
+        let root = carol.say(&room, "root").await;
+        bob.has_read(&room, &root, None).await.ok();
+        alice.say(&room, "one").await;
+        carol.say(&room, "two").await;
+        let since = next(&bob.sync(None).await);
+        for (ignored, count) in [(vec![&alice], 1), (vec![&alice, &carol], 0), (vec![], 2)] {
+            let since = next(&bob.sync(Some(&since)).await);
+            bob.ignore(&ignored).await;
+            let sync = bob.sync(Some(&since)).await;
+            let joined = &sync["rooms"]["join"][&room];
+            let unread = json!({ "notification_count": count, "highlight_count": 0 });
+            assert_eq!(joined["unread_notifications"], unread, "{sync}");
+            assert_eq!(joined["timeline"]["events"], json!([]), "nothing has happened there");
+            let sync = bob.sync(Some(&next(&sync))).await;
+            assert!(sync.get("rooms").is_none(), "{sync}");
+        }
     }
 
     async fn state_of_those_whom_one_ignores_is_told_and_counts(world) {

@@ -54,7 +54,7 @@ impl Wire {
         (wire, format!("postgres://postgres@{here}/{}", options.get_database().unwrap()))
     }
 
-    /// The same to the Redis of the tests, if there is one.
+    /// Carries everything to the Redis of the tests, if there is one. Gives the URL of this end.
     async fn to_redis() -> Option<(Self, String)> {
         let url = std::env::var("HEARTH_TEST_REDIS").ok()?;
         let (_, socket) = url.split_once("unix://").unwrap();
@@ -157,6 +157,43 @@ async fn a_commit_that_nobody_heard_of_happens_once_or_not_at_all() {
     let messages = page["chunk"].as_array().unwrap().iter().filter(|event| event["type"] == "m.room.message");
     let found: Vec<_> = messages.map(|event| event["event_id"].clone()).collect();
     assert_eq!(found, told);
+}
+
+/// The rows and the entry that notifies of them share one COMMIT.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_whose_commit_nobody_heard_of_happens_whole_or_not_at_all() {
+    let Some(database) = new_postgres_database().await else {
+        eprintln!("skipped: ./test starts a PostgreSQL for this");
+        return;
+    };
+    let (wire, url) = Wire::to_postgres(&database).await;
+    let world = World::on_database(&url).await;
+    let alice = world.user("alice").await;
+    let whoami = "/_matrix/client/v3/account/whoami";
+    let mut tries = 0;
+    for cut in [BEFORE, AFTER] {
+        loop {
+            let laptop = world.login(&alice).await;
+            laptop.get(whoami).await.ok();
+            wire.cut.store(cut, Ordering::SeqCst);
+            let reply = laptop.post("/_matrix/client/v3/logout", json!({})).await;
+            assert_eq!(wire.cut.load(Ordering::SeqCst), NEVER, "the cut was made");
+            if reply.status == 503 {
+                assert_eq!(cut, BEFORE, "what was committed is found by its batch's name");
+                reply.refused(503, "M_UNKNOWN");
+                laptop.get(whoami).await.ok();
+                break;
+            }
+            reply.ok();
+            laptop.get(whoami).await.refused(401, "M_UNKNOWN_TOKEN");
+            if cut == AFTER {
+                break;
+            }
+            // A reader that follows the log has committed first, and was cut instead.
+            tries += 1;
+            assert!(tries < 50, "no logout is ever cut");
+        }
+    }
 }
 
 /// Within so long a node that is cut off tells load balancers so.

@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use hearth::config::RateLimit;
+use hearth::config::RateLimitConfig;
 use serde_json::{Value, json};
 
 use crate::{
@@ -328,7 +328,7 @@ on_both! {
 
     async fn whoever_acts_without_a_token_is_limited_as_the_owner(world, config => {
         config.rate_limits.enabled = true;
-        config.rate_limits.message = RateLimit { per_second: 0.001, burst: 4 };
+        config.rate_limits.message = RateLimitConfig { per_second: 0.001, burst: 4 };
     }) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let restart = async |delay_id: &str| {

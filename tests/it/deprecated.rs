@@ -36,7 +36,7 @@ async fn listen(client: &Client, from: &Value, more: &str) -> Value {
     client.get(&format!("{EVENTS}?from={from}{timeout}{more}")).await.ok()
 }
 
-/// The same from where the caller is now on, without waiting.
+/// Asks from where the caller is now on, without waiting.
 async fn now(client: &Client, more: &str) -> Value {
     client.get(&format!("{EVENTS}?timeout=0{more}")).await.ok()["end"].clone()
 }

@@ -132,7 +132,7 @@ impl IdentityServer {
         self.sign_with(&self.0.key, token, sender, user_id)
     }
 
-    /// The same with another key, as if it were its own.
+    /// Signs with another key, as if it were its own.
     pub(crate) fn sign_with(&self, key: &SigningKey, token: &str, sender: &str, user_id: &str) -> Value {
         let signed = json!({ "mxid": user_id, "sender": sender, "token": token });
         let mut signed: CanonicalJsonObject = serde_json::from_value(signed).unwrap();

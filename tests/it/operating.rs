@@ -6,14 +6,15 @@ use std::{
     io::{self, BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
-use hearth::config::{RateLimit, RegistrationMode};
+use hearth::config::{RateLimitConfig, RegistrationMode};
 use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Engine, World},
+    world::{Engine, World, http_client},
 };
 
 on_both! {
@@ -69,8 +70,8 @@ on_both! {
 
     async fn failed_logins_and_limits_are_counted(world, config => {
         config.rate_limits.enabled = true;
-        config.rate_limits.registration = RateLimit { per_second: 100.0, burst: 100 };
-        config.rate_limits.login = RateLimit { per_second: 0.000_02, burst: 3 };
+        config.rate_limits.registration = RateLimitConfig { per_second: 100.0, burst: 100 };
+        config.rate_limits.login = RateLimitConfig { per_second: 0.000_02, burst: 3 };
     }) {
         world.user("alice").await;
         for (user, status) in [("alice", 403), ("nobody", 403), ("alice", 403), ("alice", 429)] {
@@ -85,13 +86,35 @@ on_both! {
         assert_eq!(counted(r#"hearth_failed_logins_total{reason="no_such_user"}"#), 1);
         assert_eq!(counted(r#"hearth_rate_limited_requests_total{limit="login"}"#), 1);
     }
+
+    async fn a_wrong_old_password_is_one_mistake_and_two_guesses(world, config => {
+        config.rate_limits.enabled = true;
+        config.rate_limits.registration = RateLimitConfig { per_second: 100.0, burst: 100 };
+        config.rate_limits.login = RateLimitConfig { per_second: 0.000_02, burst: 3 };
+    }) {
+        let alice = world.user("alice").await;
+        let change = async |old: &str| {
+            let identifier = json!({ "type": "m.id.user", "user": alice.user_id });
+            let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": old });
+            alice.post("/_matrix/client/v3/account/password", json!({ "auth": auth, "new_password": "some guess" })).await
+        };
+        let failed = || -> u64 {
+            let name = r#"hearth_failed_logins_total{reason="not_confirmed"}"#;
+            world.metrics().lines().filter_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).sum()
+        };
+        assert_eq!(change("wrong").await.status, 401);
+        assert_eq!(failed(), 1);
+        assert_eq!(change("some guess").await.status, 401, "which is no other guess");
+        assert_eq!(failed(), 2);
+        change("wrong").await.refused(429, "M_LIMIT_EXCEEDED");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_is_documented() {
     let world = World::on(Engine::Sqlite, |config| {
         config.rate_limits.enabled = true;
-        config.rate_limits.login = RateLimit { per_second: 0.000_02, burst: 1 };
+        config.rate_limits.login = RateLimitConfig { per_second: 0.000_02, burst: 1 };
     });
     let world = world.await.unwrap();
     let body = || Some(json!({ "type": "m.login.token", "token": "none" }));
@@ -182,7 +205,7 @@ async fn the_log_says_who_failed_to_log_in_and_nothing_secret() {
         ("HEARTH_TRUSTED_PROXIES", "127.0.0.1"),
         ("HEARTH_LOG__LEVEL", "info,hearth::http=debug"),
     ]);
-    let http = reqwest::Client::new();
+    let http = http_client(Duration::from_mins(1));
     let post = async |path: &str, body: Value| {
         let request = http.post(format!("{}/_matrix/client/v3/{path}", server.url));
         let reply = request.header("x-forwarded-for", "192.0.2.7").json(&body).send().await.unwrap();
@@ -195,6 +218,7 @@ async fn the_log_says_who_failed_to_log_in_and_nothing_secret() {
         "alice",
         "@Alice:localhost",
         "nobody",
+        "correct-horse-secret",
         "My Other SECRET",
         "SECRET",
         "x\n{\"level\":\"INFO\",\"message\":\"forged\"}",
@@ -206,13 +230,22 @@ async fn the_log_says_who_failed_to_log_in_and_nothing_secret() {
         assert_eq!(post("login", body).await.0, 403, "{name}");
     }
     assert_eq!(post("login", json!({ "type": "m.login.token", "token": "SECRET" })).await.0, 403);
+    let token = alice["access_token"].as_str().unwrap();
+    let identifier = json!({ "type": "m.id.user", "user": "alice" });
+    let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": "NEW-SECRET" });
+    let asked = http.post(format!("{}/_matrix/client/v3/delete_devices", server.url)).bearer_auth(token);
+    let asked = asked.header("x-forwarded-for", "192.0.2.7").json(&json!({ "devices": [], "auth": auth }));
+    assert_eq!(asked.send().await.unwrap().status(), 401);
     let whoami = http.get(format!("{}/_matrix/client/v3/account/whoami", server.url));
-    let whoami = whoami.bearer_auth(alice["access_token"].as_str().unwrap()).send().await.unwrap();
+    let whoami = whoami.bearer_auth(token).send().await.unwrap();
     assert_eq!(whoami.status(), 200);
 
     let log = server.stop();
     let all = log.iter().map(ToString::to_string).collect::<String>();
-    assert!(!all.contains("SECRET") && !all.contains("forged") && !all.contains("llll"), "{all}");
+    assert!(
+        !all.contains("SECRET") && !all.contains("horse") && !all.contains("forged") && !all.contains("llll"),
+        "{all}"
+    );
     let failed: Vec<_> = log.iter().filter(|line| line["message"] == "a login failed").collect();
     let users: Vec<_> = failed.iter().map(|line| (line["user"].as_str(), line["reason"].as_str().unwrap())).collect();
     assert_eq!(
@@ -220,7 +253,8 @@ async fn the_log_says_who_failed_to_log_in_and_nothing_secret() {
         [
             (Some("@alice:localhost"), "wrong_password"),
             (Some("@alice:localhost"), "wrong_password"),
-            (Some("@nobody:localhost"), "no_such_user"),
+            (None, "no_such_user"),
+            (None, "no_such_user"),
             (None, "no_such_user"),
             (None, "no_such_user"),
             (None, "no_such_user"),
@@ -230,6 +264,8 @@ async fn the_log_says_who_failed_to_log_in_and_nothing_secret() {
     );
     let told = |line: &&Value| line["address"] == "192.0.2.7" && line["target"] == "hearth::login";
     assert!(failed.iter().all(told), "{all}");
+    let asked = log.iter().find(|line| line["reason"] == "not_confirmed").unwrap();
+    assert!(told(&asked) && asked["user"] == "@alice:localhost", "{asked}");
     let asked = log.iter().find(|line| line["span"]["route"] == "/_matrix/client/v3/account/whoami").unwrap();
     assert_eq!((&asked["user"], &asked["address"]), (&json!("@alice:localhost"), &json!("127.0.0.1")));
 }

@@ -129,6 +129,39 @@ async fn commands_beside_a_server() {
     }
 }
 
+#[test]
+fn a_command_that_is_broken_off_leaves_the_terminal_as_it_was() {
+    let here = Installation::new();
+    let server = here.start();
+    let Some(mut terminal) =
+        here.terminal("trap : INT; \"$HEARTH\" admin create-user carol --ask; echo code $?; stty -a")
+    else {
+        eprintln!("skipped: there is no `script` of util-linux to make a terminal");
+        return;
+    };
+    terminal.read_until("Password: ");
+    terminal.type_in("ilovebananas");
+    terminal.type_in("\x03");
+    let shown = terminal.end();
+    assert!(shown.contains("code 1") && shown.contains("broken off"), "{shown}");
+    assert!(shown.split_whitespace().any(|mode| mode == "echo"), "{shown}");
+    assert!(!shown.contains("ilovebananas"), "{shown}");
+    assert!(!here.run(&["admin", "list-users", "--all"]).done().contains("carol"));
+
+    let mut terminal = here.terminal("\"$HEARTH\" admin create-user carol --ask").unwrap();
+    terminal.read_until("Password: ");
+    terminal.type_in("ilovebananas\nilovebananas\n");
+    let shown = terminal.end();
+    assert!(shown.contains("Made the user @carol:localhost") && !shown.contains("ilovebananas"), "{shown}");
+    let mut terminal = here.terminal("\"$HEARTH\" admin deactivate-account carol --erase").unwrap();
+    terminal.read_until("if that is meant: ");
+    terminal.type_in("@carol:localhost\n");
+    let shown = terminal.end();
+    assert!(shown.contains("hidden from whoever joins a room later"), "{shown}");
+    assert!(shown.contains("is deactivated and erased") && shown.contains("left all their rooms"), "{shown}");
+    server.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_says_what_runs_and_that_it_has_stopped() {
     for here in installations().await {

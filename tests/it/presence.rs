@@ -122,6 +122,26 @@ on_both! {
         assert!(of(&alice.sync(Some(&next(&told))).await, &carol.user_id).is_some());
     }
 
+    async fn who_was_away_while_the_server_was_started_hears_only_of_those_who_have_joined(world) {
+        let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let (since, since_carol) = (next(&alice.sync(None).await), next(&carol.sync(None).await));
+        carol.online().await;
+        carol.told(&since_carol, &carol.user_id, "online").await;
+        bob.online().await;
+        let (since, _) = alice.told(&since, &bob.user_id, "online").await;
+        carol.join(&room).await.ok();
+        let world = world.restarted().await;
+        let (alice, bob) = (alice.at(&world), bob.at(&world));
+        bob.say(&room, "hello").await;
+        for _ in 0..4 {
+            let sync = alice.sync(Some(&since)).await;
+            assert!(of(&sync, &bob.user_id).is_none(), "she knows that: {sync}");
+            assert_eq!(of(&sync, &carol.user_id).unwrap()["presence"], "online");
+        }
+    }
+
     async fn a_sync_is_answered_while_nothing_can_be_written(world) {
         let alice = world.user("alice").await;
         let since = next(&alice.sync(None).await);

@@ -28,6 +28,12 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
+/// A terminal on which a line of the shell runs. Killed at the latest with the test.
+pub(crate) struct Terminal {
+    child: Child,
+    shown: String,
+}
+
 /// A server that runs. Killed at the latest with the test.
 pub(crate) struct Server {
     child: Child,
@@ -79,6 +85,21 @@ impl Installation {
         Said { code: done.status.code(), out: text(done.stdout), err: text(done.stderr) }
     }
 
+    /// Runs a line of the shell, in which `$HEARTH` is the program, on a terminal. None where nothing makes one.
+    pub(crate) fn terminal(&self, line: &str) -> Option<Terminal> {
+        let made = Command::new("script").arg("--version").output();
+        made.ok().filter(|made| String::from_utf8_lossy(&made.stdout).contains("util-linux"))?;
+        let mut command = Command::new("script");
+        command.args(["-q", "-f", "-c", line, "/dev/null"]).current_dir(self.dir.path());
+        command
+            .env_clear()
+            .envs(self.settings.iter().cloned())
+            .envs(std::env::vars().filter(|(name, _)| name == "PATH"));
+        command.env("HEARTH", env!("CARGO_BIN_EXE_hearth")).env("SHELL", "/bin/sh");
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Some(Terminal { child, shown: String::new() })
+    }
+
     /// Starts a server and waits until it listens.
     pub(crate) fn start(&self) -> Server {
         let mut child = self.command(&["serve"]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -96,6 +117,41 @@ impl Installation {
         });
         let url = told.recv_timeout(PATIENCE).expect("the server starts");
         Server { child, url, log }
+    }
+}
+
+impl Terminal {
+    /// Waits until the terminal shows something new that ends like this.
+    #[track_caller]
+    pub(crate) fn read_until(&mut self, end: &str) {
+        let out = self.child.stdout.as_mut().unwrap();
+        let mut new = Vec::new();
+        while !new.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            out.read_exact(&mut byte).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&new)));
+            new.extend(byte);
+        }
+        self.shown.push_str(&String::from_utf8(new).unwrap());
+    }
+
+    pub(crate) fn type_in(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Everything that it showed until the line was done.
+    pub(crate) fn end(mut self) -> String {
+        let mut shown = std::mem::take(&mut self.shown);
+        self.child.stdout.as_mut().unwrap().read_to_string(&mut shown).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        shown
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

@@ -275,6 +275,8 @@ on_both! {
             bob.get(&path(&own)).await.refused(400, "M_INVALID_PARAM");
             bob.get(&path(&closed)).await.refused(404, "M_NOT_FOUND");
         }
+        bob.get(&at(&own, "/event/x")).await.refused(400, "M_INVALID_PARAM");
+        bob.get(&at(&closed, "/event/x")).await.refused(404, "M_NOT_FOUND");
     }
 
     async fn lazily_loaded_members_are_those_who_speak(world) {

@@ -28,7 +28,7 @@ fn dummy(session: &Value) -> Value {
     json!({ "type": "m.login.dummy", "session": session })
 }
 
-/// The same with how it is confirmed.
+/// A body with how its request is confirmed.
 fn with(body: &Value, auth: Value) -> Value {
     let mut body = body.clone();
     body["auth"] = auth;

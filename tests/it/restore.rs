@@ -100,6 +100,32 @@ on_both! {
         }
     }
 
+    async fn account_data_that_is_deleted_again_is_told_as_deleted(world) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let own = format!("/_matrix/client/v3/user/{}", escape(&alice.user_id));
+        let of_room = format!("{own}/rooms/{}", escape(&room));
+        let paths = [own, of_room].map(|path| format!("{path}/account_data/org.example.test"));
+        for path in &paths {
+            alice.put(path, json!({ "n": 1 })).await.ok();
+            alice.put(path, json!({})).await.ok();
+        }
+        let (world, backup) = world.backed_up().await;
+        let alice = alice.at(&world);
+        for path in &paths {
+            alice.put(path, json!({ "n": 2 })).await.ok();
+        }
+        let since = next(&alice.sync(None).await);
+        let world = world.restored(&backup).await;
+        let alice = alice.at(&world);
+        let sync = alice.sync(Some(&since)).await;
+        let deleted = json!({ "type": "org.example.test", "content": {} });
+        for events in [&sync["account_data"]["events"], &sync["rooms"]["join"][&room]["account_data"]["events"]] {
+            assert!(events.as_array().is_some_and(|events| events.contains(&deleted)), "{sync}");
+        }
+        assert!(!alice.sync(None).await.to_string().contains("org.example.test"), "who knows nothing need not forget");
+    }
+
     async fn rooms_that_are_left_again_are_told_as_left(world) {
         let (carol, dave) = (world.user("carol").await, world.user("dave").await);
         let kitchen = carol.create_room(json!({ "preset": "public_chat" })).await;

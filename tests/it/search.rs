@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-side-search>
 
-use hearth::config::RateLimit;
+use hearth::config::RateLimitConfig;
 use serde_json::{Value, json};
 
 use crate::{
@@ -335,7 +335,7 @@ on_both! {
 
     async fn searches_are_limited(world, config => {
         config.rate_limits.enabled = true;
-        config.rate_limits.message = RateLimit { per_second: 0.001, burst: 4 };
+        config.rate_limits.message = RateLimitConfig { per_second: 0.001, burst: 4 };
     }) {
         let alice = world.user("alice").await;
         let criteria = json!({ "search_term": "anything" });
@@ -366,7 +366,7 @@ on_both! {
         try_search(&alice, None, json!({ "search_term": long })).await.ok();
         let nul = json!({ "search_term": "kit\u{0}chen" });
         try_search(&alice, None, nul).await.ok();
-        for token in ["x", "1", "-1.0", "1.-1", "1.0.nobody", "99999999999999999999.0", "1.0.0.x", "1.0.0.1", "1.0.0.-1.1", "1.2.0", "1.0.0!room:x"] {
+        for token in ["x", "1", "-1.0", "1.-1", "1.0.nobody", "99999999999999999999.0", "1.0.0.x", "1.0.0.1", "1.0.0.-1.1", "1.2.0", "1.0.0!room:x", "o1.2.0", "oo1.0.0"] {
             let criteria = json!({ "search_term": "kitchen" });
             try_search(&alice, Some(token), criteria).await.refused(400, "M_INVALID_PARAM");
         }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hearth::random::Random;
+use hearth::ground::random::Random;
 use serde_json::{Value, json};
 
 use crate::{

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hearth::config::{Policy, RegistrationMode, Translation};
+use hearth::config::{RegistrationMode, TermsPolicy, Translation};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,13 +16,13 @@ use crate::{
 
 const REGISTER: &str = "/_matrix/client/v3/register";
 
-fn policy(id: &str, version: &str, languages: &[&str]) -> Policy {
+fn policy(id: &str, version: &str, languages: &[&str]) -> TermsPolicy {
     let translation = |language: &&str| {
         let name = format!("{id} in {language}");
         ((*language).to_owned(), Translation { name, url: format!("https://example.org/{id}-{version}-{language}/") })
     };
     let translations: BTreeMap<_, _> = languages.iter().map(translation).collect();
-    Policy { id: id.to_owned(), version: version.to_owned(), translations }
+    TermsPolicy { id: id.to_owned(), version: version.to_owned(), translations }
 }
 
 /// A try to register, with the stage of `auth` and a session.

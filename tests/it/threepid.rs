@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use hearth::config::{Policy, RateLimit, RegistrationMode, Translation};
+use hearth::config::{RateLimitConfig, RegistrationMode, TermsPolicy, Translation};
 use serde_json::{Value, json};
 
 use crate::{
@@ -413,7 +413,7 @@ on_both! {
         MailServer::start(config);
         config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
         config.rate_limits.enabled = true;
-        config.rate_limits.login = RateLimit { per_second: 0.001, burst: 3 };
+        config.rate_limits.login = RateLimitConfig { per_second: 0.001, burst: 3 };
     }) {
         let alice = world.user("alice").await;
         add(&world, &alice, "alice@example.org").await;
@@ -593,7 +593,7 @@ on_both! {
         config.registration.mode = RegistrationMode::Token;
         config.registration.require_email = true;
         let translation = Translation { name: "Terms".to_owned(), url: "https://example.org/terms".to_owned() };
-        config.registration.terms = vec![Policy {
+        config.registration.terms = vec![TermsPolicy {
             id: "terms".to_owned(),
             version: "1".to_owned(),
             translations: [("en".to_owned(), translation)].into(),

@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use hearth::{
+    admin::Administration,
     api,
-    app::{Administration, App},
-    clock::Clock,
+    app::App,
     config::Config,
     db::Db,
-    metrics::Metrics,
-    random::Random,
-    serve::{self, Listeners},
-    tasks::Tasks,
+    edge::{
+        metrics::Metrics,
+        serve::{self, Listeners},
+    },
+    ground::{clock::Clock, random::Random, tasks::Tasks},
 };
 use serde_json::{Value, json};
 
@@ -136,8 +137,14 @@ impl World {
 
     /// One node on a database that is there already.
     pub(crate) async fn on_database(url: &str) -> Self {
-        let (config, dir) = plain_config();
-        Self::start(config, url, &[Clock::manual(START)], dir).await
+        Self::on_database_with(url, Clock::manual(START), |_| ()).await
+    }
+
+    /// As [`World::on_database`], at another time and with another configuration.
+    pub(crate) async fn on_database_with(url: &str, clock: Clock, configure: impl FnOnce(&mut Config)) -> Self {
+        let (mut config, dir) = plain_config();
+        configure(&mut config);
+        Self::start(config, url, &[clock], dir).await
     }
 
     async fn start(config: Config, database: &str, clocks: &[Clock], dir: Arc<tempfile::TempDir>) -> Self {
@@ -248,7 +255,7 @@ impl World {
     }
 
     /// Whoever got this answer when they registered or logged in.
-    fn client(&self, registered: &Value) -> Client {
+    pub(crate) fn client(&self, registered: &Value) -> Client {
         Client {
             user_id: registered["user_id"].as_str().unwrap().to_owned(),
             token: registered["access_token"].as_str().unwrap().to_owned(),
@@ -395,12 +402,12 @@ impl Reply {
 }
 
 impl Client {
-    /// The same user, speaking to another server on the same data.
+    /// This user, speaking to another server on the same data.
     pub(crate) fn at(self, world: &World) -> Self {
         Self { url: world.url.clone(), http: world.http.clone(), ..self }
     }
 
-    /// The same user, speaking to one node instead of the proxy.
+    /// This user, speaking to one node instead of the proxy.
     pub(crate) fn at_node(self, world: &World, index: usize) -> Self {
         Self { url: world.nodes[index].url.clone(), ..self }
     }

@@ -1,4 +1,4 @@
-//! A user in a hundred rooms: the first `/sync`, and one that brings nothing.
+//! A user in many rooms, a hundred unless `--joined-rooms` says otherwise: the first `/sync`, and one that brings nothing.
 
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use crate::report::Outcome;
 use crate::stage::Stage;
 use crate::tasks::Tasks;
 
-const ROOMS: usize = 100;
 const MESSAGES: usize = 10;
 /// Clients that prepare the rooms at once.
 const HANDS: usize = 10;
@@ -71,7 +70,7 @@ async fn initial_sync(client: &mut Client, nth: usize) -> Result<Bytes> {
     client.call(&Method::GET, &path, Bytes::new()).await
 }
 
-/// The member of a hundred rooms, in each of which somebody else has said ten things.
+/// The member of the rooms, in each of which somebody else has said ten things.
 async fn roomy_user(stage: &mut Stage) -> Result<User> {
     if let Some(user) = &stage.roomy {
         return Ok(user.clone());
@@ -80,12 +79,14 @@ async fn roomy_user(stage: &mut Stage) -> Result<User> {
     let [speaks, reads] = users.as_slice() else {
         anyhow::bail!("two users were asked for, {} came", users.len());
     };
-    eprintln!("  making {ROOMS} rooms with {MESSAGES} messages each");
-    let made = Tasks::start((0..HANDS).map(|_| {
+    let rooms = usize::try_from(stage.options.joined_rooms)?;
+    eprintln!("  making {rooms} rooms with {MESSAGES} messages each");
+    let made = Tasks::start((0..HANDS).map(|hand| {
+        let share = (hand..rooms).step_by(HANDS).count();
         let (mut speaker, mut reader) = (stage.client(speaks), stage.client(reads));
         let clock = stage.clock;
         async move {
-            for _ in 0..ROOMS / HANDS {
+            for _ in 0..share {
                 let room = speaker.create_room(Preset::PublicChat, "Bench").await?;
                 reader.join(&room).await?;
                 for _ in 0..MESSAGES {

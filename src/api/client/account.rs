@@ -1,10 +1,12 @@
 //! One's own account.
 //!
+//! Changing a password and deactivating are answered again to whoever sends them again: the first by the password that
+//! is set by then, the second by the error of an unknown token, which shows that it is done.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#current-account-information>
 
 use std::net::IpAddr;
 
-use axum::Router;
 use ruma::{
     OwnedUserId,
     api::client::{
@@ -15,22 +17,25 @@ use ruma::{
 
 use super::threepid::unbind_result;
 use crate::{
-    account::Caller,
     api::{
         auth::required,
         error::{ApiError, ApiResult},
         extract::Call,
         interactive::Interactive,
-        route::Routes as _,
+        route::Endpoints,
     },
-    app::{App, DEPARTURE},
+    app::App,
     error::Error,
-    rate_limit::Limit,
-    threepid::{EmailAddress, Operation, unproved},
+    people::{
+        account::{Caller, LoginIdentifier, User},
+        rate_limit::Limit,
+        threepid::{EmailAddress, Operation, unproved},
+    },
+    worker::errand::DEPARTURE,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<whoami::v3::Request, _, _>(whoami)
         .endpoint::<Interactive<change_password::v3::Request>, _, _>(change_password)
         .endpoint::<Interactive<deactivate::v3::Request>, _, _>(deactivate)
@@ -38,8 +43,9 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3accountwhoami>
 async fn whoami(_: App, call: Call<whoami::v3::Request>) -> ApiResult<whoami::v3::Response> {
-    let mut response = whoami::v3::Response::new(call.caller.user_id, call.caller.guest);
-    response.device_id = Some(call.caller.device_id);
+    let caller = &call.caller;
+    let mut response = whoami::v3::Response::new(caller.user_id().to_owned(), matches!(caller, Caller::Guest(_)));
+    response.device_id = Some(caller.device_id().to_owned());
     Ok(response)
 }
 
@@ -54,7 +60,7 @@ async fn change_password(
     }
     let caller = required(call.caller)?;
     app.accounts.check_password(&request.new_password)?;
-    match call.request.confirm_password(&app, "change_password", &caller).await {
+    match call.request.confirm_password(&app, "change_password", &caller, call.address).await {
         // The password is what it is to be: the answer was lost, and whoever knows it shows by that who they are.
         Err(ApiError::Interactive(_)) if is_changed(&app, &call.request, &caller).await? => {}
         confirmed => confirmed?,
@@ -63,15 +69,20 @@ async fn change_password(
     Ok(change_password::v3::Response::new())
 }
 
-/// Whether the password that somebody asks for is the one that they have. Only told to those who show one, which is
-/// counted.
-async fn is_changed(app: &App, asked: &Interactive<change_password::v3::Request>, caller: &Caller) -> ApiResult<bool> {
-    let (user_id, password) = (&caller.user_id, &asked.request.new_password);
-    let shows = matches!(asked.auth, Some(AuthData::Password(_)));
-    Ok(shows && app.accounts.is_password_of(user_id, user_id.as_str(), password).await?)
+/// Whether the password that somebody asks for is the one that they have. Only those learn it who show one that it is
+/// not; it would be a second guess for the price of one, so it is counted as another.
+async fn is_changed(app: &App, asked: &Interactive<change_password::v3::Request>, user: &User) -> ApiResult<bool> {
+    let new_password = &asked.request.new_password;
+    match &asked.auth {
+        Some(AuthData::Password(shown)) if shown.password != *new_password => {
+            app.rate_limits.check(Limit::Login, &user.user_id, user.pace).await?;
+            Ok(app.accounts.has_password(LoginIdentifier::User(user.user_id.as_str()), new_password).await?)
+        }
+        _ => Ok(false),
+    }
 }
 
-/// The same for somebody who has forgotten the old one and is known by their e-mail address.
+/// Gives a new password to somebody who has forgotten the old one and is known by their e-mail address.
 async fn reset_password(
     app: &App,
     interactive: &Interactive<change_password::v3::Request>,
@@ -87,7 +98,7 @@ async fn reset_password(
         return Ok(change_password::v3::Response::new());
     }
     let operation = Operation::ResetPassword.as_str();
-    let passed = interactive.complete_for_this(app, operation, &[AuthType::EmailIdentity]).await?;
+    let passed = interactive.complete_for_this(app, operation, &[vec![AuthType::EmailIdentity]], address).await?;
     let proof = passed.proof.ok_or_else(unproved)?;
     app.accounts.reset_password(&proof, &request.new_password, request.logout_devices).await?;
     Ok(change_password::v3::Response::new())
@@ -98,34 +109,33 @@ async fn is_reset(app: &App, proof: &ThirdpartyIdCredentials, new_password: &str
     let shown = app.threepids.find_shown(Operation::ResetPassword, &proof.sid, &proof.client_secret).await?;
     let Some(address) = shown else { return Ok(false) };
     app.rate_limits.check_email(Limit::Login, &EmailAddress::parse(&address)?).await?;
-    Ok(app.accounts.is_password_at(&address, new_password).await?)
+    Ok(app.accounts.has_password(LoginIdentifier::Email(&address), new_password).await?)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 ///
-/// Whoever sends it again is told that their access token is not known: they are logged out, and so is everybody else.
+/// Whoever sends it again is answered that their access token is not known: they are logged out, and so is everybody
+/// else.
 async fn deactivate(app: App, call: Call<Interactive<deactivate::v3::Request>>) -> ApiResult<deactivate::v3::Response> {
-    let caller = required(call.caller)?;
-    call.request.confirm_password(&app, "deactivate", &caller).await?;
+    call.request.confirm_password(&app, "deactivate", &call.caller, call.address).await?;
     let deactivate::v3::Request { id_server, erase, .. } = call.request.request;
-    let withdrawn = withdraw(app.clone(), caller.user_id, id_server, erase);
+    let withdrawn = withdraw(app.clone(), call.caller.user_id, id_server, erase);
     // Nobody can ask for the rest again whose client has hung up: they are logged out by then.
     let all = app.tasks.see_through("deactivating an account", withdrawn).await;
     let all = all.ok_or_else(|| Error::broken("an account was not deactivated to the end"))??;
     Ok(deactivate::v3::Response::new(unbind_result(all)))
 }
 
-/// Ends an account and takes its user out of every room, invitations included. Tells whether every identity server has
-/// forgotten their addresses.
+/// Ends an account and takes its user out of every room, invitations included. Returns whether every identity server
+/// has forgotten their addresses.
 async fn withdraw(app: App, user_id: OwnedUserId, id_server: Option<String>, erase: bool) -> ApiResult<bool> {
     let published = app.threepids.list_published(&user_id, id_server.as_deref()).await?;
-    app.accounts.deactivate(&user_id, erase).await?;
-    // What fails here is tried again: the account says that it is to be done.
-    let erased = if erase { app.rooms.tell_erasures().await } else { Ok(()) };
+    let departure = app.accounts.deactivate(&user_id, erase).await?;
+    // What fails here is tried again, by whichever node does errands.
     let left = app.rooms.leave_all(&user_id, Some(DEPARTURE)).await;
     // Whether or not a room could not be left.
     let all = app.threepids.unbind_all(&user_id, published).await;
-    erased?;
     left?;
+    app.accounts.has_left_rooms(&departure).await?;
     Ok(all)
 }

@@ -1,8 +1,10 @@
 //! Locking and suspending accounts, for administrators.
 //!
+//! Every node goes by the change before the request is answered, and the account's clients learn of it with their next
+//! request.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-administration>
 
-use axum::Router;
 use ruma::api::client::admin::{
     is_user_locked::v1::{Request as IsLocked, Response as Locked},
     is_user_suspended::v1::{Request as IsSuspended, Response as Suspended},
@@ -11,13 +13,13 @@ use ruma::api::client::admin::{
 };
 
 use crate::{
-    account::Restriction,
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
+    people::account::Restriction,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<IsLocked, _, _>(is_locked)
         .endpoint::<SetLocked, _, _>(set_locked)
         .endpoint::<IsSuspended, _, _>(is_suspended)

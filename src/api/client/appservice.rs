@@ -1,17 +1,17 @@
-//! What only application services may do. There are none yet, so whoever asks is told that they are none.
+//! What only application services may do. There are none yet, so whoever asks is refused before the handler, whose
+//! caller is a type without values.
 //!
 //! <https://spec.matrix.org/v1.19/application-service-api/#client-server-api-extensions>
 
-use axum::Router;
 use ruma::api::client::appservice::{request_ping, set_room_visibility};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<request_ping::v1::Request, _, _>(ping)
         .endpoint::<set_room_visibility::v3::Request, _, _>(set_visibility)
 }

@@ -1,10 +1,11 @@
 //! Capabilities.
 //!
+//! What is listed here is what clients show or hide, so an entry that is wrong is a button that does nothing.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation>
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use ruma::api::client::discovery::get_capabilities;
 use serde_json::json;
 
@@ -12,22 +13,23 @@ use crate::{
     api::{
         error::ApiResult,
         extract::Call,
-        json::{Json, Written},
-        route::Routes as _,
+        json::{AsJson, Json},
+        route::Endpoints,
     },
     app::App,
-    room_version::{STABLE, UNSTABLE},
+    ground::room_version::{STABLE, UNSTABLE},
+    people::account::Rank,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Written<get_capabilities::v3::Request>, _, _>(capabilities)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<AsJson<get_capabilities::v3::Request>, _, _>(capabilities)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities>
 ///
 /// All of them are said out loud; ruma leaves out those that have their default. Only to administrators it matters
 /// that they can lock and suspend.
-async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request>>) -> ApiResult<Json> {
+async fn capabilities(app: App, call: Call<AsJson<get_capabilities::v3::Request>>) -> ApiResult<Json> {
     let delayed_events = app.delayed_events.limits();
     let max_delay_ms = u64::try_from(delayed_events.max_delay.as_millis()).unwrap_or(u64::MAX);
     let stable = STABLE.into_iter().map(|version| (version.to_string(), "stable"));
@@ -47,7 +49,7 @@ async fn capabilities(app: App, call: Call<Written<get_capabilities::v3::Request
             "max_scheduled": delayed_events.max_scheduled,
         },
     });
-    if let Some(capabilities) = capabilities.as_object_mut().filter(|_| call.caller.admin) {
+    if let Some(capabilities) = capabilities.as_object_mut().filter(|_| call.caller.rank == Rank::Administrator) {
         capabilities.insert("m.account_moderation".to_owned(), json!({ "suspend": true, "lock": true }));
     }
     Ok(Json::from(json!({ "capabilities": capabilities })))

@@ -1,8 +1,10 @@
 //! What was said around an event.
 //!
+//! The two tokens lead on in either direction with `/messages`, so they stand before the first event and after the
+//! last.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#event-context>
 
-use axum::Router;
 use ruma::{
     api::client::context::get_context::v3::Request,
     events::{AnyStateEvent, AnyTimelineEvent},
@@ -15,22 +17,22 @@ use crate::{
         error::ApiResult,
         extract::Call,
         in_room::InRoom,
-        json::{Json, Written},
-        route::Routes as _,
+        json::{AsJson, Json},
+        route::Endpoints,
     },
     app::App,
     error::Error,
     event::{ClientFormat, client_event},
-    room::timeline::Context,
+    room::read::timeline::Context,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Written<InRoom<Request>>, _, _>(context)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<AsJson<InRoom<Request>>, _, _>(context)
 }
 
 /// Ruma's response, with every list: ruma leaves empty ones out, and clients go through them without a look.
 #[derive(Serialize)]
-struct Response {
+struct ContextResponse {
     start: String,
     end: String,
     events_before: Vec<Raw<AnyTimelineEvent>>,
@@ -39,12 +41,15 @@ struct Response {
     state: Vec<Raw<AnyStateEvent>>,
 }
 
-async fn context(app: App, call: Call<Written<InRoom<Request>>>) -> ApiResult<Json> {
-    let Call { request: Written(request), caller, .. } = call;
-    let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
+/// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see; `M_FORBIDDEN` for a room
+/// that they may not read.
+async fn context(app: App, call: Call<AsJson<InRoom<Request>>>) -> ApiResult<Json> {
+    let Call { request: AsJson(request), caller, .. } = call;
+    let reading = app.rooms.open(&request.room_id, caller.user_id()).await?;
     let request = request.read()?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let ignored = app.account_data.ignored(&caller.user_id).await?;
+    // Whom the user ignores is left out around the event, but not as the event itself: that was asked for.
+    let ignored = app.account_data.ignored(caller.user_id()).await?;
     let mut reading = reading.ignoring(ignored);
     let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
     let Context { event, around, state } =
@@ -52,12 +57,12 @@ async fn context(app: App, call: Call<Written<InRoom<Request>>>) -> ApiResult<Js
 
     let now = app.clock.now();
     let events = around.before.iter().chain(&around.after).map(|event| &**event).chain([&event]);
-    let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
-    let tokens = app.log.tokens([around.start, around.end]).await?;
+    let writer = app.rooms.writer(&reading, events, caller.device_id(), now).await?;
+    let tokens = app.log.page_tokens([around.start, around.end]).await?;
     let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };
-    let response = Response {
-        start: tokens.of(around.start).to_string(),
-        end: tokens.of(around.end).to_string(),
+    let response = ContextResponse {
+        start: tokens.of_page(around.start).to_string(),
+        end: tokens.of_page(around.end).to_string(),
         events_before: around.before.iter().map(|event| writer.write(event)).collect(),
         event: writer.write(&event),
         events_after: around.after.iter().map(|event| writer.write(event)).collect(),

@@ -1,8 +1,10 @@
 //! `POST /createRoom`.
 //!
+//! Here only the request is turned into [`NewRoom`]; which events that makes, and in which order, is
+//! `room/act/create.rs`'s.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#creation>
 
-use axum::Router;
 use ruma::{
     CanonicalJsonValue, OwnedUserId, RoomAliasId, RoomVersionId, ServerName, UserId,
     api::client::room::{
@@ -16,27 +18,28 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    api::{content::read_content, error::ApiResult, extract::Call, route::Routes as _},
+    api::{content::read_content, error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::{Error, Result},
     event::Content,
-    rate_limit::Limit,
+    ground::room_version,
     room::{InitialState, NewRoom, Preset},
-    room_version,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Request, _, _>(create_room)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Request, _, _>(create_room)
 }
 
+/// `M_ROOM_IN_USE` where the alias is taken, `M_UNSUPPORTED_ROOM_VERSION` for a version that this server lacks. A room
+/// is made whole or not at all.
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let mut request = call.request;
     let invites = std::mem::take(&mut request.invite_3pid);
     let room = new_room(call.caller.user_id, request, &app.config.rooms.default_version, &app.server_name)?;
     Ok(Response::new(app.third_party_invites.create_room(room, &invites).await?))
 }
 
+/// What the specification leaves to be worked out, the preset and the version, is worked out here.
 fn new_room(
     creator: OwnedUserId,
     request: Request,
@@ -53,6 +56,7 @@ fn new_room(
         Some(RoomPreset::TrustedPrivateChat) => Preset::TrustedPrivateChat,
         Some(RoomPreset::PublicChat) => Preset::PublicChat,
         Some(other) => return Err(Error::bad_json(format!("There is no `preset` {other}"))),
+        // Without a preset the visibility decides, as the specification has it.
         None if published => Preset::PublicChat,
         None => Preset::PrivateChat,
     };
@@ -77,8 +81,8 @@ fn new_room(
     })
 }
 
-/// The version of a room whose creator names none: the default one. But whoever gives themselves a power level knows of no
-/// creators that outrank them all, as there are since room version 12, and gets the version before.
+/// The version of a room whose creator names none: the default one. But whoever gives themselves a power level knows of
+/// no creators that outrank them all, as there are since room version 12, and gets the version before.
 ///
 /// <https://spec.matrix.org/v1.19/rooms/v12/#room-creators>
 fn implied_version(
@@ -95,6 +99,7 @@ fn implied_version(
     if outranks && names_creator { RoomVersionId::V11 } else { default.clone() }
 }
 
+/// An alias of this server from the part of it that a client names.
 fn local_alias(name: &str, server_name: &ServerName) -> Result<ruma::OwnedRoomAliasId> {
     if name.is_empty() || name.contains(|c: char| c == ':' || c.is_whitespace()) {
         let message = "`room_alias_name` is the part of an alias between # and :, without spaces";
@@ -104,16 +109,17 @@ fn local_alias(name: &str, server_name: &ServerName) -> Result<ruma::OwnedRoomAl
     alias.map_err(|e| Error::invalid_param(format!("`room_alias_name` gives no valid alias: {e}")))
 }
 
+/// An event of `initial_state`, which may leave out the state key where that is empty.
 fn initial_state(raw: &Raw<AnyInitialStateEvent>) -> Result<InitialState> {
     #[derive(Deserialize)]
-    struct Event {
+    struct InitialStateEvent {
         #[serde(rename = "type")]
         kind: TimelineEventType,
         #[serde(default)]
         state_key: String,
         content: Box<RawValue>,
     }
-    let event: Event = raw
+    let event: InitialStateEvent = raw
         .deserialize_as_unchecked()
         .map_err(|e| Error::bad_json(format!("`initial_state` has something that is not a state event: {e}")))?;
     let content = read_content(&Raw::<()>::from_json(event.content))?;

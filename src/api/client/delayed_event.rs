@@ -9,13 +9,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use axum::Router;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use ruma::{
     OwnedRoomId, OwnedTransactionId, UInt,
     api::{
-        IncomingRequest, Metadata,
-        auth_scheme::AccessTokenOptional,
+        IncomingRequest,
         client::delayed_events::{
             get_all_delayed_events, get_delayed_event, send_delayed_event,
             update_delayed_event::{UpdateAction, unstable_v1 as update_in_body, unstable_v2 as update},
@@ -33,24 +31,24 @@ use crate::{
         content::read_content,
         error::{ApiError, ApiResult},
         extract::Call,
-        json::{Json, Written},
+        json::{AsJson, Json},
         own::{given, metadata_of, read_path, read_query},
-        route::Routes as _,
+        route::Endpoints,
     },
     app::App,
-    delayed_event::{Action, DelayedEvent, NewDelayedEvent, TooLong, Which},
     error::{Error, Result},
-    rate_limit::Limit,
+    people::rate_limit::Limit,
+    worker::delayed_event::{Action, DelayedEvent, NewDelayedEvent, StatusFilter, TooLong},
 };
 
 /// How many events can be asked for by their identifiers.
 const MAX_ASKED: usize = 100;
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<Schedule, _, _>(schedule)
         .endpoint::<List, _, _>(list)
-        .endpoint::<Written<get_delayed_event::unstable::Request>, _, _>(find)
+        .endpoint::<AsJson<get_delayed_event::unstable::Request>, _, _>(find)
         .endpoint::<Act, _, _>(act)
         .endpoint::<update_in_body::Request, _, _>(act_in_body)
 }
@@ -65,8 +63,10 @@ struct Schedule {
 
 #[derive(Deserialize)]
 struct Scheduled {
+    /// In milliseconds, one at least. The operator sets the most. Earlier texts call it `delay`.
     #[serde(alias = "delay")]
     delay_ms: UInt,
+    /// None for what is not state.
     state_key: Option<String>,
     content: Raw<Value>,
 }
@@ -83,8 +83,9 @@ impl IncomingRequest for Schedule {
     }
 }
 
+/// 400 with `ORG.MATRIX.MSC4140_DELAY_TOO_LARGE` where the delay is longer than the operator allows. What the sender
+/// may not send now is refused now: later there is nobody to read the error.
 async fn schedule(app: App, call: Call<Schedule>) -> ApiResult<Json> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let Schedule { room_id, kind, transaction_id, event } = call.request;
     let new = NewDelayedEvent {
         sender: call.caller.user_id,
@@ -100,12 +101,16 @@ async fn schedule(app: App, call: Call<Schedule>) -> ApiResult<Json> {
 }
 
 /// Schedules what came through `/send` or `/state`, and refuses in the words of the clients that do so.
+///
+/// Those clients read `M_MAX_DELAY_EXCEEDED` beside a code that the specification knows.
 pub(super) async fn schedule_from_query(app: &App, new: &NewDelayedEvent) -> ApiResult<Json> {
     let too_long = [("errcode", "M_UNKNOWN"), ("org.matrix.msc4140.errcode", "M_MAX_DELAY_EXCEEDED")];
     answer(app, new, &too_long).await
 }
 
 /// `too_long`: what an error has in it that says so.
+///
+/// The longest delay comes along in milliseconds, for a client to ask for that instead.
 async fn answer(app: &App, new: &NewDelayedEvent, too_long: &[(&str, &str)]) -> ApiResult<Json> {
     let scheduled = app.delayed_events.schedule(new).await?;
     let delay_id = scheduled.map_err(|TooLong| {
@@ -123,14 +128,7 @@ async fn answer(app: &App, new: &NewDelayedEvent, too_long: &[(&str, &str)]) -> 
 /// Ruma's request, by its owner or by whoever knows the identifier: the service that watches over a call has no token.
 struct Act(update::Request);
 
-impl Metadata for Act {
-    type Authentication = AccessTokenOptional;
-    type PathBuilder = <update::Request as Metadata>::PathBuilder;
-
-    const METHOD: Method = update::Request::METHOD;
-    const RATE_LIMITED: bool = update::Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = update::Request::PATH_BUILDER;
-}
+metadata_of!(Act: update::Request);
 
 impl IncomingRequest for Act {
     type EndpointError = <update::Request as IncomingRequest>::EndpointError;
@@ -141,6 +139,8 @@ impl IncomingRequest for Act {
     }
 }
 
+/// `M_NOT_FOUND` for an event that is not there, is somebody else's, or has ended in another way than is asked for.
+/// Doing again what has been done succeeds.
 async fn act(app: App, call: Call<Act>) -> ApiResult<Json> {
     let update::Request { delay_id, action, .. } = &call.request.0;
     let action = find_action(action).ok_or_else(|| {
@@ -148,7 +148,7 @@ async fn act(app: App, call: Call<Act>) -> ApiResult<Json> {
         Error::refused(ErrorKind::Unrecognized, message)
     })?;
     match &call.caller {
-        Some(caller) => app.rate_limits.check(Limit::Message, caller).await?,
+        Some(user) => app.rate_limits.check(Limit::Message, &user.user_id, user.pace).await?,
         None => check_stranger(&app, delay_id, call.address).await?,
     }
     let owner = call.caller.as_ref().map(|caller| &*caller.user_id);
@@ -168,8 +168,8 @@ async fn check_stranger(app: &App, delay_id: &str, address: IpAddr) -> Result<()
     }
 }
 
+/// The action in the body, as the text before had it. Only with a token, and only of one's own events.
 async fn act_in_body(app: App, call: Call<update_in_body::Request>) -> ApiResult<update_in_body::Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let update_in_body::Request { delay_id, action, .. } = &call.request;
     let action =
         find_action(action).ok_or_else(|| Error::invalid_param("`action` is `restart`, `send` or `cancel`"))?;
@@ -177,6 +177,7 @@ async fn act_in_body(app: App, call: Call<update_in_body::Request>) -> ApiResult
     Ok(update_in_body::Response::new())
 }
 
+/// None for an action of a later text.
 fn find_action(action: &UpdateAction) -> Option<Action> {
     match action {
         UpdateAction::Restart => Some(Action::Restart),
@@ -186,7 +187,8 @@ fn find_action(action: &UpdateAction) -> Option<Action> {
     }
 }
 
-async fn find(app: App, call: Call<Written<get_delayed_event::unstable::Request>>) -> ApiResult<Json> {
+/// One of the caller's own events, scheduled or ended; `M_NOT_FOUND` for those of others.
+async fn find(app: App, call: Call<AsJson<get_delayed_event::unstable::Request>>) -> ApiResult<Json> {
     let delay_id = &call.request.0.delay_id;
     let event = app.delayed_events.find(delay_id, Some(&call.caller.user_id)).await?;
     let mut shown = show(&event)?;
@@ -204,6 +206,8 @@ async fn find(app: App, call: Call<Written<get_delayed_event::unstable::Request>
 }
 
 /// As ruma's request, with what clients ask for in the query.
+///
+/// Lists are names that are given again and again.
 #[derive(Deserialize)]
 struct List {
     /// Any where none is named.
@@ -211,6 +215,7 @@ struct List {
     status: Vec<Status>,
     #[serde(default, rename = "delay_id")]
     delay_ids: Vec<String>,
+    /// The token of the page before.
     from: Option<String>,
 }
 
@@ -233,6 +238,9 @@ impl IncomingRequest for List {
 }
 
 /// The answer of the last text that has this endpoint, and beside it that of the first.
+///
+/// By identifiers all come at once; by status, page by page. An identifier that is unknown or somebody else's is left
+/// out.
 async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
     let List { status, delay_ids, from } = call.request;
     if delay_ids.len() > MAX_ASKED {
@@ -240,7 +248,7 @@ async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
     }
     let user_id = &call.caller.user_id;
     let wants = |one| status.is_empty() || status.contains(&one);
-    let wanted = Which { scheduled: wants(Status::Scheduled), finalised: wants(Status::Finalised) };
+    let wanted = StatusFilter { scheduled: wants(Status::Scheduled), finalised: wants(Status::Finalised) };
     let page = if delay_ids.is_empty() {
         app.delayed_events.page(user_id, wanted, given(from.as_deref())).await?
     } else {
@@ -265,6 +273,7 @@ async fn list(app: App, call: Call<List>) -> ApiResult<Json> {
     Ok(Json::from(answer))
 }
 
+/// An event as the last text writes it. Times are in milliseconds, `delayed_since_ts` since the Unix epoch.
 fn show(event: &DelayedEvent) -> Result<Value> {
     let mut shown = json!({
         "delay_id": event.id,
@@ -288,10 +297,12 @@ fn show_as_before(event: &DelayedEvent) -> Result<Value> {
     Ok(shown)
 }
 
+/// How an event has ended, as the first text writes it: with an outcome and a reason, which the row does not hold.
 fn show_end(event: &DelayedEvent) -> Result<Value> {
     let mut shown = json!({ "delayed_event": show_as_before(event)? });
     let Some(finalised) = &event.finalised else { return Ok(shown) };
     let outcome = if finalised.event_id.is_some() { "send" } else { "cancel" };
+    // Whatever was sent before its time was sent by somebody's action.
     let reason = match &finalised.event_id {
         _ if finalised.error.is_some() => "error",
         Some(_) if finalised.ts >= event.send_ts() => "delay",
@@ -309,12 +320,14 @@ fn show_end(event: &DelayedEvent) -> Result<Value> {
     Ok(shown)
 }
 
+/// Adds a field. What is not an object can't get any, and is left as it is.
 fn insert(object: &mut Value, name: &str, value: Value) {
     if let Value::Object(fields) = object {
         fields.insert(name.to_owned(), value);
     }
 }
 
+/// JSON that was written here, so that what can't be read is broken.
 fn read(json: &str) -> Result<Value> {
     serde_json::from_str(json).map_err(Error::broken)
 }

@@ -1,8 +1,10 @@
 //! Devices.
 //!
+//! Deleting devices takes the password again, since whoever finds an unlocked phone could log everybody else out with
+//! it.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#device-management>
 
-use axum::Router;
 use ruma::{
     DeviceId,
     api::client::device::{delete_device, delete_devices, get_device, get_devices, update_device},
@@ -15,31 +17,31 @@ use crate::{
         error::ApiResult,
         extract::Call,
         interactive::Interactive,
-        json::{Json, Written},
-        route::Routes as _,
+        json::{AsJson, Json},
+        route::Endpoints,
     },
     app::App,
-    device::{Device, Which},
+    people::device::{Device, DeviceSelection},
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
-        .endpoint::<Written<get_devices::v3::Request>, _, _>(list)
-        .endpoint::<Written<get_device::v3::Request>, _, _>(get)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint::<AsJson<get_devices::v3::Request>, _, _>(list)
+        .endpoint::<AsJson<get_device::v3::Request>, _, _>(get)
         .endpoint::<update_device::v3::Request, _, _>(update)
         .endpoint::<Interactive<delete_device::v3::Request>, _, _>(delete)
         .endpoint::<Interactive<delete_devices::v3::Request>, _, _>(delete_many)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
-async fn list(app: App, call: Call<Written<get_devices::v3::Request>>) -> ApiResult<Json> {
-    let devices = app.devices.list(&call.caller.user_id).await?;
+async fn list(app: App, call: Call<AsJson<get_devices::v3::Request>>) -> ApiResult<Json> {
+    let devices = app.devices.list(call.caller.user_id()).await?;
     Ok(Json::from(json!({ "devices": devices.iter().map(shown).collect::<Vec<_>>() })))
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devicesdeviceid>
-async fn get(app: App, call: Call<Written<get_device::v3::Request>>) -> ApiResult<Json> {
-    let device = app.devices.get(&call.caller.user_id, &call.request.0.device_id).await?;
+async fn get(app: App, call: Call<AsJson<get_device::v3::Request>>) -> ApiResult<Json> {
+    let device = app.devices.get(call.caller.user_id(), &call.request.0.device_id).await?;
     Ok(Json::from(json!(shown(&device))))
 }
 
@@ -47,8 +49,9 @@ async fn get(app: App, call: Call<Written<get_device::v3::Request>>) -> ApiResul
 async fn update(app: App, call: Call<update_device::v3::Request>) -> ApiResult<update_device::v3::Response> {
     let update_device::v3::Request { device_id, display_name, .. } = call.request;
     match display_name {
-        Some(display_name) => app.devices.rename(&call.caller.user_id, &device_id, &display_name).await?,
-        None => app.devices.get(&call.caller.user_id, &device_id).await.map(drop)?,
+        Some(display_name) => app.devices.rename(call.caller.user_id(), &device_id, &display_name).await?,
+        // No name: nothing changes, but a device that is not there is still `M_NOT_FOUND`.
+        None => app.devices.get(call.caller.user_id(), &device_id).await.map(drop)?,
     }
     Ok(update_device::v3::Response::new())
 }
@@ -58,9 +61,9 @@ async fn delete(
     app: App,
     call: Call<Interactive<delete_device::v3::Request>>,
 ) -> ApiResult<delete_device::v3::Response> {
-    call.request.confirm_password(&app, "delete_device", &call.caller).await?;
+    call.request.confirm_password(&app, "delete_device", &call.caller, call.address).await?;
     let device_id = &call.request.request.device_id;
-    app.accounts.delete_devices(&call.caller.user_id, Which::These(&[device_id.as_str()])).await?;
+    app.accounts.delete_devices(&call.caller.user_id, DeviceSelection::These(&[device_id.as_str()])).await?;
     Ok(delete_device::v3::Response::new())
 }
 
@@ -69,24 +72,24 @@ async fn delete_many(
     app: App,
     call: Call<Interactive<delete_devices::v3::Request>>,
 ) -> ApiResult<delete_devices::v3::Response> {
-    call.request.confirm_password(&app, "delete_devices", &call.caller).await?;
+    call.request.confirm_password(&app, "delete_devices", &call.caller, call.address).await?;
     let device_ids: Vec<&str> = call.request.request.devices.iter().map(|device_id| device_id.as_str()).collect();
-    app.accounts.delete_devices(&call.caller.user_id, Which::These(&device_ids)).await?;
+    app.accounts.delete_devices(&call.caller.user_id, DeviceSelection::These(&device_ids)).await?;
     Ok(delete_devices::v3::Response::new())
 }
 
 /// What is not known is `null`, as other servers have it: matrix-nio takes a device for broken where a key is absent,
 /// as the specification wants it.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct DeviceResponse<'a> {
     device_id: &'a DeviceId,
     display_name: Option<&'a str>,
     last_seen_ip: Option<&'a str>,
     last_seen_ts: Option<i64>,
 }
 
-fn shown(device: &Device) -> Shown<'_> {
-    Shown {
+fn shown(device: &Device) -> DeviceResponse<'_> {
+    DeviceResponse {
         device_id: &device.id,
         display_name: device.display_name.as_deref(),
         last_seen_ip: device.last_seen_ip.as_deref(),

@@ -1,9 +1,11 @@
 //! Room aliases, and whether the directory shows a room.
 //!
+//! An alias is unique by the database, not by a look before it is written: of two requests for one alias, the later
+//! gets the conflict.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-aliases> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
 
-use axum::Router;
 use http::StatusCode;
 use ruma::api::{
     IncomingRequest,
@@ -16,20 +18,18 @@ use ruma::api::{
 };
 
 use crate::{
-    account::Caller,
     api::{
         error::{ApiError, ApiResult},
         extract::Call,
         own::metadata_of,
-        route::Routes as _,
+        route::Endpoints,
     },
     app::App,
     error::Error,
-    room::Moderator,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<create_alias::v3::Request, _, _>(create_alias)
         .endpoint::<get_alias::v3::Request, _, _>(get_alias)
         .endpoint::<delete_alias::v3::Request, _, _>(delete_alias)
@@ -38,13 +38,12 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
         .endpoint::<SetVisibility, _, _>(set_visibility)
 }
 
-fn moderator(caller: &Caller) -> Moderator<'_> {
-    Moderator { user_id: &caller.user_id, admin: caller.admin }
-}
-
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias>
+///
+/// For members and administrators. 409 with `M_UNKNOWN` where the alias is taken.
 async fn create_alias(app: App, call: Call<create_alias::v3::Request>) -> ApiResult<create_alias::v3::Response> {
     let create_alias::v3::Request { room_alias, room_id, .. } = call.request;
-    match app.rooms.add_alias(moderator(&call.caller), &room_alias, &room_id).await {
+    match app.rooms.add_alias(&call.caller.author(), &room_alias, &room_id).await {
         Ok(()) => Ok(create_alias::v3::Response::new()),
         // Here the specification wants a conflict, unlike for /createRoom.
         Err(Error::Refused { kind: ErrorKind::RoomInUse, message }) => {
@@ -54,21 +53,27 @@ async fn create_alias(app: App, call: Call<create_alias::v3::Request>) -> ApiRes
     }
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directoryroomroomalias>
+///
+/// `M_NOT_FOUND` also for aliases of other servers.
 async fn get_alias(app: App, call: Call<get_alias::v3::Request>) -> ApiResult<get_alias::v3::Response> {
     let room_id = app.rooms.get_by_alias(&call.request.room_alias).await?;
     let servers = app.rooms.list_servers(&room_id).await?;
     Ok(get_alias::v3::Response::new(room_id, servers))
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias>
 async fn delete_alias(app: App, call: Call<delete_alias::v3::Request>) -> ApiResult<delete_alias::v3::Response> {
-    app.rooms.remove_alias(moderator(&call.caller), &call.request.room_alias).await?;
+    app.rooms.remove_alias(&call.caller.author(), &call.request.room_alias).await?;
     Ok(delete_alias::v3::Response::new())
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidaliases>
 async fn list_aliases(app: App, call: Call<aliases::v3::Request>) -> ApiResult<aliases::v3::Response> {
-    Ok(aliases::v3::Response::new(app.rooms.list_aliases(moderator(&call.caller), &call.request.room_id).await?))
+    Ok(aliases::v3::Response::new(app.rooms.list_aliases(&call.caller.author(), &call.request.room_id).await?))
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directorylistroomroomid>
 async fn get_visibility(
     app: App,
     call: Call<get_room_visibility::v3::Request>,
@@ -103,6 +108,9 @@ impl IncomingRequest for SetVisibility {
     }
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directorylistroomroomid>
+///
+/// For who may send `m.room.canonical_alias` in the room, and for administrators.
 async fn set_visibility(app: App, call: Call<SetVisibility>) -> ApiResult<set_room_visibility::v3::Response> {
     let set_room_visibility::v3::Request { room_id, visibility, .. } = call.request.0;
     let listed = match visibility {
@@ -110,6 +118,6 @@ async fn set_visibility(app: App, call: Call<SetVisibility>) -> ApiResult<set_ro
         Visibility::Private => false,
         other => return Err(Error::bad_json(format!("`visibility` is public or private, not {other}")).into()),
     };
-    app.rooms.publish(moderator(&call.caller), &room_id, listed).await?;
+    app.rooms.publish(&call.caller.author(), &room_id, listed).await?;
     Ok(set_room_visibility::v3::Response::new())
 }

@@ -1,21 +1,22 @@
 //! The event of a room that is closest to a time.
 //!
+//! Clients use it to jump to a date. The times are those that senders' servers claim.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event>
 
-use axum::Router;
 use ruma::api::{
     Direction,
     client::room::get_event_by_timestamp::v1::{Request, Response},
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Endpoints},
     app::App,
     error::Error,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InRoom<Request>, _, _>(event_by_timestamp)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<InRoom<Request>, _, _>(event_by_timestamp)
 }
 
 async fn event_by_timestamp(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use ruma::{
     OwnedEventId, OwnedRoomId,
     api::{
@@ -17,7 +16,6 @@ use ruma::{
             peeking::listen_to_new_events::v3 as listen_to_new_events, room::get_room_event::v3 as get_room_event,
         },
         error::DeserializationError,
-        metadata,
     },
     events::AnyTimelineEvent,
     presence::PresenceState,
@@ -31,80 +29,84 @@ use crate::{
     api::{
         error::ApiResult,
         extract::Call,
-        guest,
         json::Json,
-        own::{metadata_of, read_path, read_query},
-        route::Routes as _,
+        own::{metadata_of, own_request, read_path, read_query},
+        route::Endpoints,
     },
     app::App,
     error::Error,
-    position::Position,
-    sync::{Heard, Listener},
+    ground::position::Position,
+    reader::sync::{Listener, StreamPage},
 };
 
 /// How long a client waits that does not say.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Listen, _, _>(listen).endpoint::<FindEvent, _, _>(event)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<ListenRequest, _, _>(listen).endpoint::<FindEvent, _, _>(event)
 }
 
 /// A piece of the stream.
+///
+/// `start` and `end` are tokens of the log; the next request goes on from `end`.
 #[derive(Serialize)]
-struct Piece {
+struct EventStreamChunk {
     start: String,
     end: String,
     chunk: Vec<Raw<AnyTimelineEvent>>,
 }
 
-/// Without `room_id` this is what clients of old do all the time, so it tells that the user is there. Guests have it
-/// for previews only.
-async fn listen(app: App, call: Call<Listen>) -> ApiResult<Json> {
+/// Without `room_id` this is what clients of old do all the time, so it counts as a sign that the user is there. Guests
+/// have it for previews only.
+async fn listen(app: App, call: Call<ListenRequest>) -> ApiResult<Json> {
     let Call { request, caller, .. } = call;
     if request.room_id.is_none() {
-        guest::refuse(&caller)?;
+        caller.check_registered()?;
     }
+    // A token of a log that is gone is refused: what came after it can't be told apart from what did not.
     let from = token::listening_point(&app, request.from.as_deref()).await?;
     let patience = request.timeout.unwrap_or(PATIENCE).min(MAX_PATIENCE);
     let presence = if request.room_id.is_none() { PresenceState::Online } else { PresenceState::Offline };
-    let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &presence);
-    let listener = Listener { user_id: caller.user_id, device_id: caller.device_id, room: request.room_id };
+    let _connected = app.presence.seen(caller.user_id(), caller.device_id(), &presence);
+    let listener = Listener { client: (&caller).into(), room: request.room_id };
     let (start, heard) = wait(&app, &listener, from, patience).await?;
     let tokens = app.log.tokens([start, heard.until]).await?;
     let (start, end) = (tokens.of(start).to_string(), tokens.of(heard.until).to_string());
-    let piece = Piece { start, end, chunk: heard.events };
+    let piece = EventStreamChunk { start, end, chunk: heard.events };
     Ok(Json::of(&piece).map_err(Error::broken)?)
 }
 
-/// Listens until something is said, or the client's patience ends. Tells from where on too: from now, where the
+/// Listens until something is said, or the client's patience ends. Returns from where on, too: from now, where the
 /// client does not say.
 async fn wait(
     app: &App,
     listener: &Listener,
     from: Option<Position>,
     patience: Duration,
-) -> ApiResult<(Position, Heard)> {
+) -> ApiResult<(Position, StreamPage)> {
     let deadline = Instant::now() + patience;
-    let mut bell = Box::pin(app.syncs.bell(listener)).await?;
+    // Asked for before anything is read: what is said in between rings.
+    let mut wake_ups = Box::pin(app.syncs.wake_ups(listener)).await?;
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
     loop {
-        bell.borrow_and_update();
-        let heard = Box::pin(app.syncs.hear(listener, until)).await?;
+        wake_ups.borrow_and_update();
+        let heard = Box::pin(app.syncs.read_stream(listener, until)).await?;
         if heard.more || !heard.events.is_empty() {
             return Ok((start, heard));
         }
         until = heard.until;
+        // The connection to the database is given back by now, however long this waits.
         let _waiting = app.metrics.waiting_sync();
         tokio::select! {
-            rung = bell.changed() => rung.map_err(Error::broken)?,
+            rung = wake_ups.changed() => rung.map_err(Error::broken)?,
             () = sleep_until(deadline) => break,
             () = app.tasks.shutdown().started() => break,
         }
         // Whoever has been logged out in the meantime hears nothing more.
-        Box::pin(app.accounts.check_logged_in(&listener.user_id, &listener.device_id)).await?;
+        Box::pin(app.accounts.check_logged_in(&listener.client.user_id, &listener.client.device_id)).await?;
     }
-    Ok((start, Heard { events: Vec::new(), until, more: false }))
+    Ok((start, StreamPage { events: Vec::new(), until, more: false }))
 }
 
 /// `M_NOT_FOUND` alike for what is not there and what the caller may not see.
@@ -119,16 +121,17 @@ async fn event(app: App, call: Call<FindEvent>) -> ApiResult<get_room_event::Res
 
 /// As ruma's request, which looks into a room, but `room_id` may be absent: then it is about all of the user's rooms.
 #[derive(Deserialize)]
-struct Listen {
+struct ListenRequest {
     from: Option<String>,
+    /// In milliseconds; [`PATIENCE`] where the client does not say.
     #[serde(default, with = "ruma::serde::duration::opt_ms")]
     timeout: Option<Duration>,
     room_id: Option<OwnedRoomId>,
 }
 
-metadata_of!(Listen: listen_to_new_events::Request);
+metadata_of!(ListenRequest: listen_to_new_events::Request);
 
-impl IncomingRequest for Listen {
+impl IncomingRequest for ListenRequest {
     type EndpointError = <listen_to_new_events::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = Json;
 
@@ -137,28 +140,14 @@ impl IncomingRequest for Listen {
     }
 }
 
-/// An event by its identifier, which ruma has no request for.
-struct FindEvent {
-    event_id: OwnedEventId,
-}
-
-metadata! {
-    @for FindEvent,
-    method: GET,
-    rate_limited: false,
-    authentication: AccessToken,
-    history: {
+own_request!(
+    /// An event by its identifier.
+    FindEvent { event_id: OwnedEventId }: GET AccessToken history {
         1.0 => "/_matrix/client/r0/events/{event_id}",
         1.1 => "/_matrix/client/v3/events/{event_id}",
-    }
-}
-
-impl IncomingRequest for FindEvent {
-    type EndpointError = <get_room_event::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = get_room_event::Response;
-
-    fn try_from_http_request_inner(_: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+    } -> get_room_event::Response,
+    |_request, path| {
         let (event_id,) = read_path(path)?;
         Ok(Self { event_id })
     }
-}
+);

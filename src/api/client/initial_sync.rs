@@ -3,13 +3,9 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3initialsync> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync>
 
-use axum::Router;
 use ruma::{
     UInt,
-    api::{
-        IncomingRequest, auth_scheme::AccessToken, client::peeking::get_current_state::v3 as get_current_state,
-        error::DeserializationError, metadata,
-    },
+    api::{auth_scheme::AccessToken, client::peeking::get_current_state::v3 as get_current_state},
     presence::PresenceState,
 };
 use serde::Deserialize;
@@ -18,57 +14,47 @@ use crate::{
     api::{
         error::ApiResult,
         extract::Call,
-        json::{Json, Written},
-        own::read_query,
-        route::Routes as _,
+        json::{AsJson, Json},
+        own::{own_request, read_query},
+        route::Endpoints,
     },
     app::App,
     error::Error,
+    reader::sync::Client,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InitialSync, _, _>(all).endpoint::<Written<get_current_state::Request>, _, _>(one)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<InitialSync, _, _>(all).endpoint::<AsJson<get_current_state::Request>, _, _>(one)
 }
 
+/// Every room of the user's with its last messages. It counts as a sign that the user is there, as `/sync` does.
 async fn all(app: App, call: Call<InitialSync>) -> ApiResult<Json> {
     let Call { request, caller, .. } = call;
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &PresenceState::Online);
-    let initial = app.syncs.initial(&caller.user_id, &caller.device_id, request.limit, request.archived);
+    let limit = request.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let initial = app.syncs.initial((&caller).into(), limit, request.archived);
     Ok(Json::of(&Box::pin(initial).await?).map_err(Error::broken)?)
 }
 
-async fn one(app: App, call: Call<Written<get_current_state::Request>>) -> ApiResult<Json> {
-    let Call { request: Written(request), caller, .. } = call;
-    let room = app.syncs.initial_of_room(&caller.user_id, &caller.device_id, &request.room_id);
+/// One room. Guests preview it with this.
+async fn one(app: App, call: Call<AsJson<get_current_state::Request>>) -> ApiResult<Json> {
+    let Call { request: AsJson(request), caller, .. } = call;
+    let client = Client::from(&caller);
+    let room = app.syncs.initial_of_room(&client, &request.room_id);
     Ok(Json::of(&Box::pin(room).await?).map_err(Error::broken)?)
 }
 
-/// The request that ruma does not have.
-#[derive(Deserialize)]
-struct InitialSync {
-    /// How many messages of each room.
-    limit: Option<UInt>,
-    /// Whether rooms that were left are told too.
-    #[serde(default)]
-    archived: bool,
-}
-
-metadata! {
-    @for InitialSync,
-    method: GET,
-    rate_limited: false,
-    authentication: AccessToken,
-    history: {
+own_request!(
+    #[derive(Deserialize)]
+    InitialSync {
+        /// How many messages of each room.
+        limit: Option<UInt>,
+        /// Whether rooms that were left are included.
+        #[serde(default)]
+        archived: bool,
+    }: GET AccessToken history {
         1.0 => "/_matrix/client/r0/initialSync",
         1.1 => "/_matrix/client/v3/initialSync",
-    }
-}
-
-impl IncomingRequest for InitialSync {
-    type EndpointError = <get_current_state::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = Json;
-
-    fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
-        read_query(&request)
-    }
-}
+    } -> Json,
+    |request, _path| read_query(&request)
+);

@@ -1,24 +1,25 @@
 //! `POST /rooms/{roomId}/invite`.
 //!
-//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite> and, for people who are known
-//! by an address only, <https://spec.matrix.org/v1.19/client-server-api/#thirdparty_post_matrixclientv3roomsroomidinvite>
+//! Whether an invitation is wanted by whom it is for is checked where it is written, so that no other way in leads
+//! around that.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite> and, for people who are
+//! known by an address only,
+//! <https://spec.matrix.org/v1.19/client-server-api/#thirdparty_post_matrixclientv3roomsroomidinvite>
 
-use axum::Router;
 use ruma::api::client::membership::invite_user::v3::{InvitationRecipient, Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
-    rate_limit::Limit,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Request, _, _>(invite)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Request, _, _>(invite)
 }
 
 async fn invite(app: App, call: Call<Request>) -> ApiResult<Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let Request { room_id, recipient, .. } = call.request;
     match recipient {
         InvitationRecipient::UserId(invited) => {

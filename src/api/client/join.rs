@@ -2,13 +2,14 @@
 //!
 //! What else a client writes in the body than the specification has becomes part of the membership event.
 //!
+//! Suspended accounts reach these handlers, because the room of server notices is open to them; `suspension.rs` refuses
+//! every other.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#joining-rooms>
 
-use axum::Router;
 use ruma::{
     RoomId,
     api::{
-        IncomingRequest,
         client::membership::{
             ThirdPartySigned,
             join_room_by_id::v3::{Request as ById, Response as JoinedById},
@@ -20,49 +21,48 @@ use ruma::{
 };
 
 use crate::{
-    account::Caller,
     api::{
-        content::read_content, error::ApiResult, extract::Call, own::metadata_of, restriction::check_joining,
-        route::Routes as _,
+        content::read_content,
+        error::ApiResult,
+        extract::Call,
+        own::{Extra, WithExtra},
+        route::Endpoints,
+        suspension::check_joining,
     },
     app::App,
     error::Result,
     event::Content,
-    rate_limit::Limit,
+    people::account::Caller,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<WithBody<ById>, _, _>(join_by_id).endpoint::<WithBody<ByIdOrAlias>, _, _>(join_by_id_or_alias)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint::<WithExtra<ById, JoinBody>, _, _>(join_by_id)
+        .endpoint::<WithExtra<ByIdOrAlias, JoinBody>, _, _>(join_by_id_or_alias)
 }
 
-/// A request with its body as it was sent.
-struct WithBody<R> {
-    request: R,
-    body: Raw<()>,
-}
+/// The body as it was sent.
+struct JoinBody(Raw<()>);
 
-metadata_of!(for R: WithBody<R>);
-
-impl<R: IncomingRequest> IncomingRequest for WithBody<R> {
-    type EndpointError = R::EndpointError;
-    type OutgoingResponse = R::OutgoingResponse;
-
-    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
-        let body = Raw::from_json(serde_json::from_slice(request.body())?);
-        Ok(Self { request: R::try_from_http_request_inner(request, path)?, body })
+impl Extra for JoinBody {
+    fn read(request: &http::Request<&[u8]>) -> Result<Self, DeserializationError> {
+        Ok(Self(Raw::from_json(serde_json::from_slice(request.body())?)))
     }
 }
 
-async fn join_by_id(app: App, call: Call<WithBody<ById>>) -> ApiResult<JoinedById> {
-    let WithBody { request: ById { room_id, third_party_signed, reason, .. }, body } = call.request;
+async fn join_by_id(app: App, call: Call<WithExtra<ById, JoinBody>>) -> ApiResult<JoinedById> {
+    let WithExtra { request: ById { room_id, third_party_signed, reason, .. }, extra: JoinBody(body) } = call.request;
     let content = content(&body, reason)?;
     join(&app, &call.caller, &room_id, third_party_signed.as_ref(), content).await?;
     Ok(JoinedById::new(room_id))
 }
 
 /// Other servers that could help (`via`) can't be asked.
-async fn join_by_id_or_alias(app: App, call: Call<WithBody<ByIdOrAlias>>) -> ApiResult<Joined> {
-    let WithBody { request: ByIdOrAlias { room_id_or_alias, third_party_signed, reason, .. }, body } = call.request;
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>
+async fn join_by_id_or_alias(app: App, call: Call<WithExtra<ByIdOrAlias, JoinBody>>) -> ApiResult<Joined> {
+    let WithExtra { request: ByIdOrAlias { room_id_or_alias, third_party_signed, reason, .. }, extra: JoinBody(body) } =
+        call.request;
     let content = content(&body, reason)?;
     let room_id = app.rooms.resolve(&room_id_or_alias).await?;
     join(&app, &call.caller, &room_id, third_party_signed.as_ref(), content).await?;
@@ -70,6 +70,8 @@ async fn join_by_id_or_alias(app: App, call: Call<WithBody<ByIdOrAlias>>) -> Api
 }
 
 /// What the membership event is to say, as far as the client has a say in it.
+///
+/// `third_party_signed` is proof for the server; `reason` comes from where ruma has checked its type.
 fn content(body: &Raw<()>, reason: Option<String>) -> Result<Content> {
     let mut content = read_content(body)?;
     content.remove("third_party_signed");
@@ -85,10 +87,10 @@ async fn join(
     signed: Option<&ThirdPartySigned>,
     content: Content,
 ) -> Result<()> {
-    app.rate_limits.check(Limit::Join, caller).await?;
-    check_joining(app, caller, room_id).await?;
+    // Before the signature is redeemed: a suspended user must not use up an invitation.
+    check_joining(app, caller.restrictions(), room_id).await?;
     if let Some(signed) = signed {
-        app.third_party_invites.accept(room_id, &caller.user_id, signed).await?;
+        app.third_party_invites.accept(room_id, caller.user_id(), signed).await?;
     }
-    app.rooms.join_saying(room_id, &caller.user_id, caller.guest, content).await
+    app.rooms.join_saying(room_id, &caller.author(), content).await
 }

@@ -2,19 +2,20 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups>
 
-use axum::Router;
 use ruma::api::client::backup::{
     get_backup_info::v3 as get_backup_info, get_latest_backup_info::v3 as get_latest_backup_info,
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<get_latest_backup_info::Request, _, _>(latest).endpoint::<get_backup_info::Request, _, _>(version)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint::<get_latest_backup_info::Request, _, _>(latest)
+        .endpoint::<get_backup_info::Request, _, _>(version)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keysversion>

@@ -1,17 +1,18 @@
 //! `POST /rooms/{roomId}/kick`.
 //!
+//! A kick is a membership event of `leave` that somebody else sends; power is checked where every event is.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick>
 
-use axum::Router;
 use ruma::api::client::membership::kick_user::v3::{Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Request, _, _>(kick)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Request, _, _>(kick)
 }
 
 async fn kick(app: App, call: Call<Request>) -> ApiResult<Response> {

@@ -1,8 +1,10 @@
 //! Logging in and out, and refreshing.
 //!
+//! Attempts are counted by the address that they come from (`policy.rs`) and by the name that they are for, so neither
+//! one address for many accounts nor many addresses for one get far.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#login>
 
-use axum::Router;
 use ruma::{
     api::{
         IncomingRequest,
@@ -25,16 +27,18 @@ use ruma::{
 use serde::de::Error as _;
 
 use crate::{
-    account::{LOGIN_TOKEN_LIFETIME, Named, NewSession, Session},
-    api::{error::ApiResult, extract::Call, interactive::Interactive, own::metadata_of, route::Routes as _},
+    api::{error::ApiResult, extract::Call, interactive::Interactive, own::metadata_of, route::Endpoints},
     app::App,
     error::{Error, Result},
-    rate_limit::Limit,
-    threepid::EmailAddress,
+    people::{
+        account::{LOGIN_TOKEN_LIFETIME, LoginIdentifier, NewSession, Session},
+        rate_limit::Limit,
+        threepid::EmailAddress,
+    },
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<get_login_types::v3::Request, _, _>(flows)
         .endpoint::<Login, _, _>(login)
         .endpoint::<Interactive<get_login_token::v1::Request>, _, _>(create_login_token)
@@ -65,6 +69,8 @@ impl IncomingRequest for Login {
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login>
+///
+/// `m.login.token` with `get_login_token` is for logging in on one more device, and not for single sign-on.
 async fn flows(_: App, _: Call<get_login_types::v3::Request>) -> ApiResult<get_login_types::v3::Response> {
     let mut token = TokenLoginType::new();
     token.get_login_token = true;
@@ -73,8 +79,10 @@ async fn flows(_: App, _: Call<get_login_types::v3::Request>) -> ApiResult<get_l
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>
+///
+/// `M_FORBIDDEN` alike for a user who does not exist and a password that is wrong. A locked account is refused only
+/// after its password was right.
 async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
-    app.rate_limits.check_address(Limit::Login, call.address).await?;
     let request = call.request.0;
     let new = NewSession {
         device_id: request.device_id,
@@ -85,6 +93,7 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
     let session = match request.login_info {
         LoginInfo::Password(password) => {
             let name = name_of(&password)?;
+            // Before the password is verified, which costs far more than to count.
             check_name(&app, name).await?;
             app.accounts.login_with_password(name, &password.password, new).await?
         }
@@ -100,19 +109,20 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
     let mut response = login::v3::Response::new(session.user_id, session.access_token, session.device_id);
     response.refresh_token = session.refresh_token;
     response.expires_in = session.expires_in;
+    // Comes with every login, because a client may have been started with another address than the operator's.
     let base_url = app.discovery.client_base_url.clone();
     response.well_known = base_url.map(|base_url| DiscoveryInfo::new(HomeserverInfo::new(base_url)));
     Ok(response)
 }
 
 /// Counts an attempt in somebody's name, whether there is an account with it or not.
-async fn check_name(app: &App, name: Named<'_>) -> Result<()> {
+async fn check_name(app: &App, name: LoginIdentifier<'_>) -> Result<()> {
     match name {
-        Named::User(name) => match app.accounts.meant(name) {
+        LoginIdentifier::User(name) => match app.accounts.meant(name) {
             Some(user_id) => app.rate_limits.check_user(Limit::Login, &user_id).await,
             None => Ok(()),
         },
-        Named::Email(email) => match EmailAddress::parse(email) {
+        LoginIdentifier::Email(email) => match EmailAddress::parse(email) {
             Ok(email) => app.rate_limits.check_email(Limit::Login, &email).await,
             // Nobody has what is no address.
             Err(_) => Ok(()),
@@ -122,29 +132,33 @@ async fn check_name(app: &App, name: Named<'_>) -> Result<()> {
 
 /// Whom the client names, today's way or that of old.
 #[expect(deprecated, reason = "old clients send the name as `user`, or as `medium` and `address`")]
-fn name_of(password: &Password) -> Result<Named<'_>> {
+fn name_of(password: &Password) -> Result<LoginIdentifier<'_>> {
     if let Some(identifier) = &password.identifier {
         let unknown = || Error::forbidden("No account has such an address: log in with the user name");
-        return Named::of(identifier).ok_or_else(unknown);
+        return LoginIdentifier::of(identifier).ok_or_else(unknown);
     }
     match (&password.user, password.medium.as_deref(), &password.address) {
-        (Some(user), ..) => Ok(Named::User(user)),
-        (None, Some("email"), Some(address)) => Ok(Named::Email(address)),
+        (Some(user), ..) => Ok(LoginIdentifier::User(user)),
+        (None, Some("email"), Some(address)) => Ok(LoginIdentifier::Email(address)),
         _ => Err(Error::refused(ErrorKind::MissingParam, "Who logs in? There is no identifier")),
     }
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv1loginget_token>
+///
+/// The password is asked for again: whoever finds an unlocked phone could otherwise log in for good.
 async fn create_login_token(
     app: App,
     call: Call<Interactive<get_login_token::v1::Request>>,
 ) -> ApiResult<get_login_token::v1::Response> {
-    call.request.confirm_password(&app, "get_login_token", &call.caller).await?;
+    call.request.confirm_password(&app, "get_login_token", &call.caller, call.address).await?;
     let token = app.accounts.create_login_token(&call.caller.user_id).await?;
     Ok(get_login_token::v1::Response::new(LOGIN_TOKEN_LIFETIME, token))
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3refresh>
+///
+/// The old refresh token is good until the new access token is used, so that a lost answer locks nobody out.
 async fn refresh(app: App, call: Call<refresh_token::v3::Request>) -> ApiResult<refresh_token::v3::Response> {
     let Session { access_token, refresh_token, expires_in, .. } =
         app.accounts.refresh(&call.request.refresh_token).await?;
@@ -155,6 +169,8 @@ async fn refresh(app: App, call: Call<refresh_token::v3::Request>) -> ApiResult<
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3logout>
+///
+/// The device goes with its tokens.
 async fn logout(app: App, call: Call<logout::v3::Request>) -> ApiResult<logout::v3::Response> {
     app.accounts.logout(&call.caller).await?;
     Ok(logout::v3::Response::new())

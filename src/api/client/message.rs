@@ -1,78 +1,71 @@
 //! A room's history, a page at a time.
 //!
+//! A page may hold fewer events than were asked for and still have a token to go on with: the filter has dropped the
+//! others. Only a page without `end` is the last.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
 
-use axum::Router;
 use ruma::api::{
-    IncomingRequest,
     client::message::get_message_events::v3::{Request, Response},
     error::DeserializationError,
 };
 use serde::Deserialize;
 
-use super::token::{place, start};
+use super::token::{end, start};
 use crate::{
     api::{
         error::ApiResult,
         extract::Call,
         in_room::InRoom,
-        own::{given, json_text, metadata_of, read_query},
-        route::Routes as _,
+        own::{Extra, WithExtra, given, json_text, read_query},
+        route::Endpoints,
     },
     app::App,
     event::{ClientFormat, RelationFilter, client_event},
-    room::timeline::Walk,
+    room::read::timeline::Walk,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InRoom<Messages>, _, _>(messages)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<InRoom<WithExtra<Request, RelationFilter>>, _, _>(messages)
 }
 
-/// A page to read, with what ruma leaves out of its filter.
-struct Messages {
-    request: Request,
-    relations: RelationFilter,
-}
-
-metadata_of!(Messages: Request);
-
-impl IncomingRequest for Messages {
-    type EndpointError = ruma::api::error::Error;
-    type OutgoingResponse = Response;
-
-    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+/// What ruma leaves out of the filter.
+impl Extra for RelationFilter {
+    fn read(request: &http::Request<&[u8]>) -> Result<Self, DeserializationError> {
         #[derive(Deserialize)]
-        struct Query {
+        struct FilterQuery {
             #[serde(default, deserialize_with = "json_text")]
             filter: Option<RelationFilter>,
         }
-        let Query { filter } = read_query(&request)?;
-        let request = Request::try_from_http_request_inner(request, path)?;
-        Ok(Self { request, relations: filter.unwrap_or_default() })
+        let FilterQuery { filter } = read_query(request)?;
+        Ok(filter.unwrap_or_default())
     }
 }
 
-async fn messages(app: App, call: Call<InRoom<Messages>>) -> ApiResult<Response> {
+/// `M_FORBIDDEN` for a room that the caller may not read, before any parameter is judged.
+async fn messages(app: App, call: Call<InRoom<WithExtra<Request, RelationFilter>>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
-    let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
-    let Messages { request, relations } = request.read()?;
+    let reading = app.rooms.open(&request.room_id, caller.user_id()).await?;
+    let WithExtra { request, extra: relations } = request.read()?;
     let from = start(&app, request.from.as_deref(), request.dir).await?;
-    let between = (from, place(&app, request.to.as_deref()).await?);
+    let between = (from, end(&app, request.to.as_deref(), request.dir).await?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let ignored = app.account_data.ignored(&caller.user_id).await?;
+    let ignored = app.account_data.ignored(caller.user_id()).await?;
     let mut reading = reading.ignoring(ignored);
     let walk = Walk::new(&reading, request.dir, between, limit, &request.filter).relating(&relations);
     let page = app.rooms.page(&mut reading, &walk).await?;
 
     let now = app.clock.now();
     let mut response = Response::default();
-    let tokens = app.log.tokens(page.end.into_iter().chain([walk.from])).await?;
+    let tokens = app.log.page_tokens(page.end.into_iter().chain([walk.from])).await?;
+    // The client's own token comes back as it was, so that it can compare them as texts.
     let from = given(request.from.as_deref());
-    response.start = from.map_or_else(|| tokens.of(walk.from).to_string(), ToOwned::to_owned);
-    response.end = page.end.map(|end| tokens.of(end).to_string());
+    response.start = from.map_or_else(|| tokens.of_page(walk.from).to_string(), ToOwned::to_owned);
+    response.end = page.end.map(|end| tokens.of_page(end).to_string());
     let events = page.events.iter().map(|event| &**event);
-    let writer = app.rooms.writer(&reading, events, &caller.device_id, now).await?;
+    let writer = app.rooms.writer(&reading, events, caller.device_id(), now).await?;
     response.chunk = page.events.iter().map(|event| writer.write(event)).collect();
+    // With lazy loading, a page brings the members whose names it needs and no others.
     if !request.filter.lazy_load_options.is_disabled() {
         let senders = app.rooms.list_senders(&reading, &page.events).await?;
         let format = ClientFormat { with_room_id: true, now: Some(now), ..ClientFormat::default() };

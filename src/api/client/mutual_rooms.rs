@@ -1,21 +1,22 @@
 //! The rooms that two users share.
 //!
+//! The token to go on with is the last room's identifier, so it needs no memory on this side.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#mutual-rooms>
 
-use axum::Router;
 use ruma::{
     UInt,
     api::client::membership::get_mutual_rooms::v1::{Request, Response},
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, own::given, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::given, route::Endpoints},
     app::App,
     error::Error,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(mutual_rooms)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint(mutual_rooms)
 }
 
 async fn mutual_rooms(app: App, call: Call<Request>) -> ApiResult<Response> {

@@ -1,18 +1,19 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#presence>
+//!
+//! Who may see whose presence follows from the rooms that they share.
 
 use std::time::Duration;
 
-use axum::Router;
 use ruma::api::client::presence::{get_presence::v3 as get_presence, set_presence::v3 as set_presence};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<get_presence::Request, _, _>(get).endpoint::<set_presence::Request, _, _>(set)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<get_presence::Request, _, _>(get).endpoint::<set_presence::Request, _, _>(set)
 }
 
 /// Where presence is switched off, everybody is offline.

@@ -1,8 +1,9 @@
 //! Profiles. The endpoints for the display name and the avatar are those for any field.
 //!
+//! Reading needs no account, as the specification has it: a profile is public.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
-use axum::Router;
 use ruma::{
     UserId,
     api::{
@@ -18,24 +19,26 @@ use ruma::{
 use serde::de::Error as _;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, own::metadata_of, route::Routes as _},
+    api::{error::ApiResult, extract::Call, own::metadata_of, read::named, route::Endpoints},
     app::App,
     error::Error,
+    people::profile::Changed,
 };
 
-/// A whole profile may have 64 KiB; what surrounds it may be as long again.
-const BODY_LIMIT: usize = 128 * 1024;
-
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<get_profile::v3::Request, _, _>(get)
         .endpoint::<get_profile_field::v3::Request, _, _>(get_field)
-        .endpoint_with_limit::<SetField, _, _>(BODY_LIMIT, set_field)
+        .endpoint::<SetField, _, _>(set_field)
         .endpoint::<delete_profile_field::v3::Request, _, _>(delete_field)
 }
 
-/// Ruma's request, of a body without other properties than the one that is set: ruma stumbles over them.
-struct SetField(set_profile_field::v3::Request);
+/// Ruma's request, of a body without other properties than the one that is set: ruma stumbles over them. The value is
+/// judged once it is known that the caller may set the field.
+struct SetField {
+    field: ProfileFieldName,
+    request: Result<set_profile_field::v3::Request, DeserializationError>,
+}
 
 metadata_of!(SetField: set_profile_field::v3::Request);
 
@@ -47,16 +50,27 @@ impl IncomingRequest for SetField {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
-        let (parts, body) = request.into_parts();
-        let mut body: JsonObject = serde_json::from_slice(body)?;
-        body.retain(|property, _| path_args.last() == Some(&property.as_str()));
-        if body.is_empty() {
-            return Err(serde_json::Error::custom("missing field: the body must have the property that is set").into());
-        }
-        let body = serde_json::to_vec(&body)?;
-        let request = http::Request::from_parts(parts, body.as_slice());
-        set_profile_field::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
+        let field = path_args.last().copied().unwrap_or_default();
+        Ok(Self { field: field.into(), request: read_value(request, path_args, field) })
     }
+}
+
+/// The request with nothing but the property that is set. `M_MISSING_PARAM` where the body lacks it.
+fn read_value(
+    request: http::Request<&[u8]>,
+    path_args: &[&str],
+    field: &str,
+) -> Result<set_profile_field::v3::Request, DeserializationError> {
+    let (parts, body) = request.into_parts();
+    let mut body: JsonObject = serde_json::from_slice(body)?;
+    body.retain(|property, _| property == field);
+    if body.is_empty() {
+        // By its first words `named` knows that something is missing.
+        return Err(serde_json::Error::custom("missing field: the body must have the property that is set").into());
+    }
+    let body = serde_json::to_vec(&body)?;
+    let request = http::Request::from_parts(parts, body.as_slice());
+    set_profile_field::v3::Request::try_from_http_request_inner(request, path_args)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid>
@@ -74,13 +88,17 @@ async fn get_field(app: App, call: Call<get_profile_field::v3::Request>) -> ApiR
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3profileuseridkeyname>
+///
+/// Of a guest's profile only the display name is open to them.
 async fn set_field(app: App, call: Call<SetField>) -> ApiResult<set_profile_field::v3::Response> {
-    let set_profile_field::v3::Request { user_id, value, .. } = &call.request.0;
-    check_own(user_id, &call.caller.user_id)?;
-    let field = value.field_name();
-    if app.profiles.set(user_id, field.as_str(), &value.value()).await? {
-        propagate(&app, user_id, &field).await?;
+    let SetField { field, request } = call.request;
+    if field != ProfileFieldName::DisplayName {
+        call.caller.check_registered()?;
     }
+    let set_profile_field::v3::Request { user_id, value, .. } = &request.map_err(|error| named(&error))?;
+    check_own(user_id, call.caller.user_id())?;
+    let changed = app.profiles.change(user_id, field.as_str(), Some(&value.value())).await?;
+    propagate(&app, changed).await?;
     Ok(set_profile_field::v3::Response::new())
 }
 
@@ -91,9 +109,8 @@ async fn delete_field(
 ) -> ApiResult<delete_profile_field::v3::Response> {
     let delete_profile_field::v3::Request { user_id, field, .. } = &call.request;
     check_own(user_id, &call.caller.user_id)?;
-    if app.profiles.remove(user_id, field.as_str()).await? {
-        propagate(&app, user_id, field).await?;
-    }
+    let changed = app.profiles.change(user_id, field.as_str(), None).await?;
+    propagate(&app, changed).await?;
     Ok(delete_profile_field::v3::Response::new())
 }
 
@@ -101,15 +118,16 @@ fn check_own(user_id: &UserId, caller: &UserId) -> Result<(), Error> {
     if user_id == caller { Ok(()) } else { Err(Error::forbidden("You can change only your own profile")) }
 }
 
+/// Has the rooms that a user is in say what they are called and look like now. Where that fails, whichever node does
+/// errands tries again.
+///
 /// <https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information>
-async fn propagate(app: &App, user_id: &UserId, field: &ProfileFieldName) -> ApiResult<()> {
-    match field {
-        ProfileFieldName::DisplayName | ProfileFieldName::AvatarUrl => propagate_profile(app, user_id).await,
-        _ => Ok(()),
+///
+/// Only the display name and the avatar are in membership events; other fields change no room.
+async fn propagate(app: &App, changed: Changed) -> ApiResult<()> {
+    if let Changed::SeenInRooms(errand) = changed {
+        app.rooms.update_profile(&errand.user_id).await?;
+        app.profiles.is_seen_in_rooms(&errand).await?;
     }
-}
-
-/// Tells the rooms that a user is in what they are called and look like now.
-async fn propagate_profile(app: &App, user_id: &UserId) -> ApiResult<()> {
-    Ok(app.rooms.update_profile(user_id).await?)
+    Ok(())
 }

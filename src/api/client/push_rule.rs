@@ -1,8 +1,10 @@
 //! Push rules. As long as nobody can change them, everybody has those that they begin with.
 //!
+//! They are read-only and the same for everybody, but not empty: clients work out from them which messages they ring
+//! for.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules-api>
 
-use axum::Router;
 use ruma::{
     UserId,
     api::client::push::{
@@ -15,34 +17,37 @@ use ruma::{
 use serde_json::json;
 
 use crate::{
-    account_data::{push_rules, push_rules_json},
     api::{
         error::ApiResult,
         extract::Call,
-        json::{Json, Written},
-        route::Routes as _,
+        json::{AsJson, Json},
+        route::Endpoints,
     },
     app::App,
     error::{Error, Result},
+    people::account_data::{push_rules, push_rules_json},
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
-        .endpoint::<Written<get_pushrules_all::Request>, _, _>(all)
-        .endpoint::<Written<get_pushrules_global_scope::Request>, _, _>(global)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint::<AsJson<get_pushrules_all::Request>, _, _>(all)
+        .endpoint::<AsJson<get_pushrules_global_scope::Request>, _, _>(global)
         .endpoint::<get_pushrule::Request, _, _>(one)
         .endpoint::<get_pushrule_actions::Request, _, _>(actions)
         .endpoint::<get_pushrule_enabled::Request, _, _>(enabled)
 }
 
-async fn all(_: App, call: Call<Written<get_pushrules_all::Request>>) -> ApiResult<Json> {
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrules>
+async fn all(_: App, call: Call<AsJson<get_pushrules_all::Request>>) -> ApiResult<Json> {
     Ok(Json::from(json!({ "global": push_rules_json(&call.caller.user_id)? })))
 }
 
-async fn global(_: App, call: Call<Written<get_pushrules_global_scope::Request>>) -> ApiResult<Json> {
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrulesglobal>
+async fn global(_: App, call: Call<AsJson<get_pushrules_global_scope::Request>>) -> ApiResult<Json> {
     Ok(Json::from(push_rules_json(&call.caller.user_id)?))
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrulesglobalkindruleid>
 async fn one(_: App, call: Call<get_pushrule::Request>) -> ApiResult<get_pushrule::Response> {
     let get_pushrule::Request { kind, rule_id, .. } = call.request;
     let rule = match find(&call.caller.user_id, kind, &rule_id)? {
@@ -55,12 +60,14 @@ async fn one(_: App, call: Call<get_pushrule::Request>) -> ApiResult<get_pushrul
     Ok(get_pushrule::Response::new(rule))
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrulesglobalkindruleidactions>
 async fn actions(_: App, call: Call<get_pushrule_actions::Request>) -> ApiResult<get_pushrule_actions::Response> {
     let get_pushrule_actions::Request { kind, rule_id, .. } = call.request;
     let rule = find(&call.caller.user_id, kind, &rule_id)?;
     Ok(get_pushrule_actions::Response::new(rule.as_ref().actions().to_vec()))
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrulesglobalkindruleidenabled>
 async fn enabled(_: App, call: Call<get_pushrule_enabled::Request>) -> ApiResult<get_pushrule_enabled::Response> {
     let get_pushrule_enabled::Request { kind, rule_id, .. } = call.request;
     let rule = find(&call.caller.user_id, kind, &rule_id)?;
@@ -68,6 +75,8 @@ async fn enabled(_: App, call: Call<get_pushrule_enabled::Request>) -> ApiResult
 }
 
 /// A rule of a user, by its kind and identifier.
+///
+/// An identifier alone does not name a rule: two kinds may each have one of that name.
 fn find(user_id: &UserId, kind: RuleKind, rule_id: &str) -> Result<AnyPushRule> {
     let rules = push_rules(user_id);
     rules.get(kind, rule_id).map(AnyPushRuleRef::to_owned).ok_or_else(|| unknown(rule_id))

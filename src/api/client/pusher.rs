@@ -2,16 +2,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>
 
-use axum::Router;
 use ruma::api::client::push::get_pushers::v3::{Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(list)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint(list)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers>

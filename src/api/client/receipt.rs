@@ -1,23 +1,27 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#receipts>
+//!
+//! To read is to be active, which presence notes.
 
-use axum::Router;
 use ruma::api::client::receipt::create_receipt::v3 as create_receipt;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
+    ephemeral::receipt::ReadMarkers,
     error::Error,
-    receipt::Marks,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<create_receipt::Request, _, _>(create)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<create_receipt::Request, _, _>(create)
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid>
+///
+/// A receipt that is behind the one that is there changes nothing and succeeds.
 async fn create(app: App, call: Call<create_receipt::Request>) -> ApiResult<create_receipt::Response> {
     use create_receipt::ReceiptType;
     let create_receipt::Request { room_id, receipt_type, event_id, thread, .. } = call.request;
-    let mut marks = Marks { thread, ..Marks::default() };
+    let mut marks = ReadMarkers { thread, ..ReadMarkers::default() };
     match receipt_type {
         ReceiptType::Read => marks.read = Some(event_id),
         ReceiptType::ReadPrivate => marks.read_private = Some(event_id),

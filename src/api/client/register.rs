@@ -1,10 +1,13 @@
 //! Registration.
 //!
+//! Everything is sent to one endpoint several times: first to learn the flows, then with each stage, last with the
+//! stage that completes one. What was asked for is kept with the session, because many clients say it only once. The
+//! account is made by the last request alone, in one transaction.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#account-registration-and-management>
 
 use std::net::IpAddr;
 
-use axum::Router;
 use ruma::{
     OwnedDeviceId, OwnedUserId, UserId,
     api::{
@@ -24,39 +27,43 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    account::{Asked, AskedDevice, Confirmation, NewSession, Registration, Repetition, Session},
     api::{
         error::ApiResult,
         extract::Call,
         interactive::Interactive,
-        json::{Json, Written},
+        json::{AsJson, Json},
         own::metadata_of,
-        route::Routes as _,
+        route::Endpoints,
     },
     app::App,
-    config::RegistrationMode,
+    config::{RegistrationMode, terms::Terms},
     error::Error,
-    rate_limit::Limit,
-    terms::Terms,
-    threepid::Operation,
+    people::{
+        account::{Confirmation, NewSession, Registration, RegistrationRequest, Repetition, RequestedDevice, Session},
+        rate_limit::Limit,
+        threepid::Operation,
+        uia::Flow,
+    },
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
-        .endpoint::<Written<Register>, _, _>(register)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint::<AsJson<Register>, _, _>(register)
         .endpoint::<get_username_availability::v3::Request, _, _>(available)
         .endpoint::<check_registration_token_validity::v1::Request, _, _>(token_validity)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register>
-async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
+async fn register(app: App, call: Call<AsJson<Register>>) -> ApiResult<Json> {
     let interactive = match call.request.0 {
         Register::User(interactive) => interactive,
         Register::Guest(guest) => return register_guest(&app, guest, call.address).await,
     };
     app.accounts.check_registration_enabled()?;
+    // Asking for the flows is allowed more often than trying to complete one.
     let limit = if interactive.auth.is_some() { Limit::Registration } else { Limit::Challenge };
     app.rate_limits.check_address(limit, call.address).await?;
+    // Before the request is judged: the name that it asks for is in use by then, by the account that it made.
     if let Some(answer) = answer_again(&app, &interactive, call.address).await? {
         return Ok(answer);
     }
@@ -67,11 +74,13 @@ async fn register(app: App, call: Call<Written<Register>>) -> ApiResult<Json> {
     }
 }
 
-async fn register_anew(app: &App, interactive: &Interactive<Body>, address: IpAddr) -> ApiResult<Json> {
+async fn register_anew(app: &App, interactive: &Interactive<RegisterBody>, address: IpAddr) -> ApiResult<Json> {
+    // Judged before a stage is completed, and again by the database: the name may be taken in between.
     let (asked, user_id) = read(app, interactive).await?;
-    let stages = stages(app.accounts.registration_mode(), &app.terms, app.config.registration.require_email);
-    let passed = interactive.complete(app, Operation::Register.as_str(), &stages, &asked.to_json()?).await?;
+    let flows = flows(app.accounts.registration_mode(), &app.terms, app.config.registration.require_email);
+    let passed = interactive.complete(app, Operation::Register.as_str(), &flows, &asked.to_json()?, address).await?;
     let with_password = interactive.request.password.is_some();
+    // None where the first request completed a flow: nothing is noted then by which it could be sent again.
     let session_id = passed.session_id.as_deref();
     let registration = Registration {
         user_id: user_id.clone(),
@@ -90,17 +99,17 @@ async fn register_anew(app: &App, interactive: &Interactive<Body>, address: IpAd
     Ok(Json::from(Value::from(answer(&user_id, session))))
 }
 
-/// What somebody asks for, now or earlier in this session, and how they will be called. It is looked at before a stage is
-/// completed, so that nobody has to complete it twice for this.
-async fn read(app: &App, interactive: &Interactive<Body>) -> ApiResult<(Asked, OwnedUserId)> {
+/// What somebody asks for, now or earlier in this session, and how they will be called. It is looked at before a stage
+/// is completed, so that nobody has to complete it twice for this.
+async fn read(app: &App, interactive: &Interactive<RegisterBody>) -> ApiResult<(RegistrationRequest, OwnedUserId)> {
     let Interactive { request: body, .. } = interactive;
-    let device = AskedDevice {
+    let device = RequestedDevice {
         device_id: body.device_id.clone(),
         display_name: body.initial_device_display_name.clone(),
         inhibit_login: body.inhibit_login,
         refreshable: body.refresh_token,
     };
-    let mut asked = Asked::new(body.username.clone(), body.guest_access_token.as_deref(), device)?;
+    let mut asked = RegistrationRequest::new(body.username.clone(), body.guest_access_token.as_deref(), device)?;
     let earlier = match interactive.session_id() {
         Some(session_id) => app.uia.find_request(Operation::Register.as_str(), session_id).await?,
         None => None,
@@ -108,7 +117,7 @@ async fn read(app: &App, interactive: &Interactive<Body>) -> ApiResult<(Asked, O
     // Whoever goes on with a session that is over begins again.
     let begins = earlier.is_none() && interactive.session_id().is_some();
     if let Some(earlier) = earlier {
-        asked = asked.or(Asked::from_json(&earlier)?);
+        asked = asked.or(RegistrationRequest::from_json(&earlier)?);
     }
     let user_id = match (&asked.username, &asked.guest) {
         (Some(username), Some(token)) => app.accounts.check_guest(username, token).await?,
@@ -120,6 +129,7 @@ async fn read(app: &App, interactive: &Interactive<Body>) -> ApiResult<(Asked, O
         (None, None) => app.accounts.generate_user_id()?,
     };
     if let Some(password) = &body.password {
+        // To hash takes long by intent. Kept with the session, the hash is only compared when the password comes again.
         let known = asked.password_hash.take();
         asked.password_hash = Some(app.accounts.hash_password_once(password, known).await?);
     }
@@ -134,10 +144,11 @@ fn no_password() -> Error {
 }
 
 /// The answer to a request that was finished before and is sent again, if it is the same by somebody who is the same.
-async fn answer_again(app: &App, interactive: &Interactive<Body>, address: IpAddr) -> ApiResult<Option<Json>> {
+async fn answer_again(app: &App, interactive: &Interactive<RegisterBody>, address: IpAddr) -> ApiResult<Option<Json>> {
     let Some(session_id) = interactive.session_id() else { return Ok(None) };
     let Some(user_id) = app.accounts.find_registered(session_id).await? else { return Ok(None) };
     let body = &interactive.request;
+    // Whoever guesses at the session of a stranger guesses at their password here.
     if body.password.is_some() {
         app.rate_limits.check_user(Limit::Login, &user_id).await?;
     }
@@ -154,7 +165,7 @@ async fn answer_again(app: &App, interactive: &Interactive<Body>, address: IpAdd
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#guest-access>
-async fn register_guest(app: &App, guest: Guest, address: IpAddr) -> ApiResult<Json> {
+async fn register_guest(app: &App, guest: GuestBody, address: IpAddr) -> ApiResult<Json> {
     app.accounts.check_guests_welcome()?;
     app.rate_limits.check_address(Limit::Registration, address).await?;
     let session =
@@ -166,13 +177,17 @@ async fn register_guest(app: &App, guest: Guest, address: IpAddr) -> ApiResult<J
 
 /// A registration of either kind.
 enum Register {
-    User(Box<Interactive<Body>>),
-    Guest(Guest),
+    /// `kind=user`, with a password and whatever stages the operator wants.
+    User(Box<Interactive<RegisterBody>>),
+    /// `kind=guest`, with neither.
+    Guest(GuestBody),
 }
 
-/// Ruma's request, but that what is not said can be told from what is refused.
+/// Ruma's request, but with a difference between what is not said and what is refused.
+///
+/// `None` is what the request does not say: what an earlier request of the session has said holds then.
 #[derive(Deserialize)]
-struct Body {
+struct RegisterBody {
     username: Option<String>,
     password: Option<String>,
     device_id: Option<OwnedDeviceId>,
@@ -182,9 +197,9 @@ struct Body {
     guest_access_token: Option<String>,
 }
 
-metadata_of!(Body: register::v3::Request);
+metadata_of!(RegisterBody: register::v3::Request);
 
-impl IncomingRequest for Body {
+impl IncomingRequest for RegisterBody {
     type EndpointError = <register::v3::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = register::v3::Response;
 
@@ -195,7 +210,7 @@ impl IncomingRequest for Body {
 
 /// All that is read of a guest's registration: the rest is ignored, whatever it is.
 #[derive(Deserialize)]
-struct Guest {
+struct GuestBody {
     initial_device_display_name: Option<String>,
 }
 
@@ -220,13 +235,16 @@ impl IncomingRequest for Register {
     }
 }
 
-/// A stage at which nothing has to be shown is only for those who have nothing else to do.
-fn stages(mode: RegistrationMode, terms: &Terms, require_email: bool) -> Vec<AuthType> {
+/// The only way there is to register on this server. A stage at which nothing has to be shown is only for those who
+/// have nothing else to do.
+///
+/// The order of the stages is the one in which clients show them: whoever lacks a token need not prove an address.
+fn flows(mode: RegistrationMode, terms: &Terms, require_email: bool) -> [Flow; 1] {
     let token = (mode == RegistrationMode::Token).then_some(AuthType::RegistrationToken);
     let terms = (!terms.is_empty()).then_some(AuthType::Terms);
     let email = require_email.then_some(AuthType::EmailIdentity);
-    let stages: Vec<_> = token.into_iter().chain(terms).chain(email).collect();
-    if stages.is_empty() { vec![AuthType::Dummy] } else { stages }
+    let stages: Flow = token.into_iter().chain(terms).chain(email).collect();
+    [if stages.is_empty() { vec![AuthType::Dummy] } else { stages }]
 }
 
 /// Ruma's type would say `null` for a device that was not asked for.
@@ -244,6 +262,8 @@ pub(super) fn answer(user_id: &UserId, session: Option<Session>) -> JsonObject {
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3registeravailable>
+///
+/// A name may be taken between this answer and the registration, which is refused then.
 async fn available(
     app: App,
     call: Call<get_username_availability::v3::Request>,
@@ -255,6 +275,8 @@ async fn available(
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1registermloginregistration_tokenvalidity>
+///
+/// Each question counts as a registration, because it is a guess at a token. The token is not used up.
 async fn token_validity(
     app: App,
     call: Call<check_registration_token_validity::v1::Request>,

@@ -1,8 +1,9 @@
 //! What relates to an event.
 //!
+//! Three paths, one meaning: each narrows down what the one before lists.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#relationships-api>
 
-use axum::Router;
 use ruma::{
     EventId, RoomId, UInt,
     api::{
@@ -16,14 +17,14 @@ use ruma::{
     serde::Raw,
 };
 
-use super::token::{place, start};
+use super::token::{end, start};
 use crate::{
-    account::Caller,
-    api::{error::ApiResult, extract::Call, in_room::InRoom, own::given, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, own::given, route::Endpoints},
     app::App,
     error::Error,
-    room::{
-        reading::Reading,
+    people::account::User,
+    room::read::{
+        reading::ReadableRoom,
         relation::{Children, MAX_DEPTH},
     },
 };
@@ -31,36 +32,44 @@ use crate::{
 /// How many events come in a page where the client does not say.
 const DEFAULT_LIMIT: usize = 50;
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<InRoom<get_relating_events::v1::Request>, _, _>(all)
         .endpoint::<InRoom<with_rel_type::v1::Request>, _, _>(of_type)
         .endpoint::<InRoom<with_both::v1::Request>, _, _>(of_type_and_kind)
 }
 
 /// What the three endpoints have in common.
-struct Asked<'a> {
+struct RelationsQuery<'a> {
+    /// What the others relate to.
     parent: &'a EventId,
+    /// Empty for any type of relation.
     rel_type: &'a str,
+    /// Empty for any kind of event.
     kind: &'a str,
     direction: Direction,
     from: Option<&'a str>,
     to: Option<&'a str>,
     limit: Option<UInt>,
+    /// Whether what relates to those that relate is asked for as well.
     recurse: bool,
 }
 
-struct Found<T> {
+/// A page of either endpoint, before it takes on the type of its response.
+struct RelationsPage<T> {
     chunk: Vec<Raw<T>>,
     next_batch: Option<String>,
     prev_batch: Option<String>,
+    /// How many steps were followed, if that was asked for.
     recursion_depth: Option<UInt>,
 }
 
 /// What a request to one of them asks for; its path names the type of relation and the kind of event, or not.
+///
+/// Ruma has a type for each of the three, with equal fields and no trait in common.
 macro_rules! asked {
     ($request:expr, $rel_type:expr, $kind:expr) => {
-        Asked {
+        RelationsQuery {
             parent: &$request.event_id,
             rel_type: $rel_type,
             kind: $kind,
@@ -85,6 +94,7 @@ macro_rules! answer {
     }};
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventid>
 async fn all(
     app: App,
     call: Call<InRoom<get_relating_events::v1::Request>>,
@@ -95,6 +105,7 @@ async fn all(
     answer!(find(&app, &call.caller, reading, asked).await?, get_relating_events)
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltype>
 async fn of_type(app: App, call: Call<InRoom<with_rel_type::v1::Request>>) -> ApiResult<with_rel_type::v1::Response> {
     let reading = open(&app, &call.caller, &call.request.room_id).await?;
     let request = call.request.read()?;
@@ -102,6 +113,7 @@ async fn of_type(app: App, call: Call<InRoom<with_rel_type::v1::Request>>) -> Ap
     answer!(find(&app, &call.caller, reading, asked).await?, with_rel_type)
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltypeeventtype>
 async fn of_type_and_kind(app: App, call: Call<InRoom<with_both::v1::Request>>) -> ApiResult<with_both::v1::Response> {
     let reading = open(&app, &call.caller, &call.request.room_id).await?;
     let request = call.request.read()?;
@@ -115,31 +127,37 @@ fn not_found() -> Error {
 }
 
 /// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see, the whole room included.
-async fn open(app: &App, caller: &Caller, room_id: &RoomId) -> ApiResult<Reading> {
+async fn open(app: &App, caller: &User, room_id: &RoomId) -> ApiResult<ReadableRoom> {
     match app.rooms.open(room_id, &caller.user_id).await {
         Err(Error::Refused { kind: ErrorKind::Forbidden, .. }) => Err(not_found().into()),
         opened => Ok(opened?.ignoring(app.account_data.ignored(&caller.user_id).await?)),
     }
 }
 
-async fn find<T>(app: &App, caller: &Caller, mut reading: Reading, asked: Asked<'_>) -> ApiResult<Found<T>> {
+async fn find<T>(
+    app: &App,
+    caller: &User,
+    mut reading: ReadableRoom,
+    asked: RelationsQuery<'_>,
+) -> ApiResult<RelationsPage<T>> {
     let wanted = Children {
         parent: asked.parent,
         rel_type: asked.rel_type,
         kind: asked.kind,
         direction: asked.direction,
         from: start(app, asked.from, asked.direction).await?,
-        to: place(app, asked.to).await?,
+        to: end(app, asked.to, asked.direction).await?,
         limit: asked.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         recurse: asked.recurse,
     };
     let page = app.rooms.children(&mut reading, &wanted).await?.ok_or_else(not_found)?;
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;
-    let tokens = app.log.tokens(page.end).await?;
-    Ok(Found {
+    let tokens = app.log.page_tokens(page.end).await?;
+    Ok(RelationsPage {
         chunk: page.events.iter().map(|event| writer.write(event)).collect(),
-        next_batch: page.end.map(|end| tokens.of(end).to_string()),
+        next_batch: page.end.map(|end| tokens.of_page(end).to_string()),
+        // A page leads back to where it began. The first one began at an end, where there is nothing to lead to.
         prev_batch: given(asked.from).map(ToOwned::to_owned),
         recursion_depth: asked.recurse.then(|| MAX_DEPTH.into()),
     })

@@ -1,10 +1,11 @@
 //! Asking for a mail with which somebody proves that an address is theirs. Telephone numbers can't be proved here.
 //!
+//! The answer is the same whether or not an account has the address, and takes as long: a mail is sent either way.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3registeremailrequesttoken>
 
 use std::net::IpAddr;
 
-use axum::Router;
 use ruma::{
     OwnedSessionId,
     api::{
@@ -21,15 +22,17 @@ use ruma::{
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
-    rate_limit::Limit,
-    threepid::{Operation, TokenRequest},
+    people::{
+        rate_limit::Limit,
+        threepid::{Operation, TokenRequest},
+    },
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint(add)
         .endpoint(add_number)
         .endpoint(reset)
@@ -70,6 +73,8 @@ async fn register(app: App, call: Call<to_register::Request>) -> ApiResult<to_re
 }
 
 /// Anybody may ask, so it is their address that is limited, beside the one that is written to.
+///
+/// Counted as a login attempt, since a mail to a stranger costs more than a message does.
 async fn send(app: &App, address: IpAddr, request: &TokenRequest<'_>) -> ApiResult<OwnedSessionId> {
     app.rate_limits.check_address(Limit::Login, address).await?;
     let sid = app.threepids.request_token(request).await?;

@@ -1,5 +1,8 @@
 //! Messages, names and topics by their words.
 //!
+//! The search itself is `reader/search.rs`; here its results get what surrounds them, and the shape that clients read.
+//! Everything is gathered for all results at once, so that a page of a hundred costs few statements.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3search>
 
 use std::{
@@ -7,11 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use axum::Router;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     api::{
-        IncomingRequest,
         client::filter::RoomEventFilter,
         client::search::search_events::v3::{
             self as search_events, Criteria as Asked, EventContextResult, GroupingKey, OrderBy, ResultGroup,
@@ -26,22 +27,25 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::{
-    account::Caller,
     api::{
         error::ApiResult,
         extract::Call,
-        json::Json,
-        own::{given, metadata_of},
-        route::Routes as _,
+        json::{AsJson, Json},
+        own::{Extra, WithExtra, given},
+        route::Endpoints,
     },
     app::App,
     error::{Error, Result},
     event::{ClientFormat, Stored, client_event},
+    ground::position::Order as RoomOrder,
     log::Tokens,
-    position::Position,
-    rate_limit::Limit,
-    room::{Room, reading::Reading, timeline::Surroundings},
-    search::{Criteria, Fields, Found, Group, Match, Order, Place},
+    people::account::User,
+    reader::search::{Criteria, Fields, FoundEvent, Group, ResultOrder, ResultPlace, SearchPage},
+    room::{
+        Room,
+        act::member_profile::MemberProfile,
+        read::{reading::ReadableRoom, timeline::Surroundings},
+    },
 };
 
 /// How many results come in a page where the client does not say, and at most.
@@ -50,13 +54,12 @@ const MAX_LIMIT: usize = 100;
 /// The most events before a result, and after it.
 const MAX_CONTEXT: usize = 25;
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Search, _, _>(search)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<AsJson<WithExtra<search_events::Request, WantsContext>>, _, _>(search)
 }
 
-async fn search(app: App, call: Call<Search>) -> ApiResult<Json> {
-    let Call { request: Search { request, wants_context }, caller, .. } = call;
-    app.rate_limits.check(Limit::Message, &caller).await?;
+async fn search(app: App, call: Call<AsJson<WithExtra<search_events::Request, WantsContext>>>) -> ApiResult<Json> {
+    let Call { request: AsJson(WithExtra { request, extra: WantsContext(wants_context) }), caller, .. } = call;
     let mut categories = serde_json::Map::new();
     if let Some(asked) = &request.search_categories.room_events {
         let from = given(request.next_batch.as_deref()).map(str::parse).transpose()?;
@@ -83,13 +86,20 @@ fn with_lists(found: &ResultRoomEvents, wants_context: bool) -> Result<Value> {
     Ok(found)
 }
 
+/// The results of the one category that there is. `M_INVALID_PARAM` for an order, a key or a grouping that the
+/// specification lacks, and for too many words.
+///
+/// What is read from the database is read once for all results, in this order because each step needs the one before:
+/// the matches, what surrounds them, what the reader was in each room by the oldest event that is shown, profiles,
+/// bundles.
 async fn room_events(
     app: &App,
-    caller: &Caller,
+    caller: &User,
     asked: &Asked,
     wants_context: bool,
-    from: Option<Place>,
+    from: Option<ResultPlace>,
 ) -> Result<ResultRoomEvents> {
+    // The page's size is the filter's `limit`: the endpoint has no parameter of its own for it.
     let limit = asked.filter.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DEFAULT_LIMIT);
     let criteria = Criteria {
         reader: &caller.user_id,
@@ -104,6 +114,7 @@ async fn room_events(
     let groups = groupings(asked)?;
     let mut found = app.searches.find(&criteria).await?;
     let mut answer = ResultRoomEvents::new();
+    // At least so many: what matches is counted page by page, and only as far as has been looked.
     answer.count = UInt::try_from(found.count).ok();
     answer.next_batch = found.next.as_ref().map(ToString::to_string);
     answer.highlights = std::mem::take(&mut found.highlights);
@@ -111,30 +122,33 @@ async fn room_events(
     if asked.include_state == Some(true) {
         answer.state = state(app, &found).await?;
     }
-    let mut results: Vec<Shown> = std::mem::take(&mut found.results)
+    let mut results: Vec<ResultInContext> = std::mem::take(&mut found.results)
         .into_iter()
         .filter_map(|result| {
             let room = Arc::clone(&found.readings.get(result.event.pdu.room_id())?.room);
-            Some(Shown { found: result, room, around: None, profiles: BTreeMap::new() })
+            Some(ResultInContext { found: result, room, around: None, profiles: BTreeMap::new() })
         })
         .collect();
     if wants_context {
         add_surroundings(app, asked, &found.readings, &mut results).await?;
     }
-    let mut oldest: HashMap<&RoomId, Position> = HashMap::new();
-    for event in results.iter().flat_map(Shown::events) {
-        let oldest = oldest.entry(event.pdu.room_id()).or_insert(event.position);
-        *oldest = event.position.min(*oldest);
+    // Each event says what the reader was in the room when it was sent, so that has to be known from the oldest on.
+    let mut oldest: HashMap<&RoomId, RoomOrder> = HashMap::new();
+    for event in results.iter().flat_map(ResultInContext::events) {
+        let oldest = oldest.entry(event.pdu.room_id()).or_insert(event.order);
+        *oldest = event.order.min(*oldest);
     }
     let readings = found.readings.iter_mut();
     let readings = readings.filter_map(|(room_id, reading)| Some((reading, *oldest.get(&**room_id)?)));
-    app.rooms.recall_each(readings).await?;
+    app.rooms.load_memberships_from(readings).await?;
     if wants_context && asked.event_context.include_profile {
         add_profiles(app, &caller.user_id, &mut results).await?;
     }
-    let parents = app.rooms.parents(results.iter().flat_map(Shown::events)).await?;
+    // Most events have nothing that relates to them. One question for all spares a question for each of those.
+    let parents = app.rooms.parents(results.iter().flat_map(ResultInContext::events)).await?;
     let around = results.iter().filter_map(|shown| shown.around.as_ref());
-    let tokens = app.log.tokens(around.flat_map(|around| [around.start, around.end])).await?;
+    let places: Vec<RoomOrder> = around.flat_map(|around| [around.start, around.end]).collect();
+    let tokens = app.log.page_tokens(places).await?;
     for result in results {
         let Some(reading) = found.readings.get(result.found.event.pdu.room_id()) else { continue };
         answer.results.push(write(app, caller, reading, result, (&parents, &tokens)).await?);
@@ -143,15 +157,16 @@ async fn room_events(
 }
 
 /// A result and what was said around it, if the client wants to know.
-struct Shown {
-    found: Match,
+struct ResultInContext {
+    found: FoundEvent,
     room: Arc<Room>,
     around: Option<Surroundings>,
     /// What those who sent these events were called when the result was sent.
     profiles: BTreeMap<OwnedUserId, UserProfile>,
 }
 
-impl Shown {
+impl ResultInContext {
+    /// Everything that is shown of it: what surrounds it, then the result itself.
     fn events(&self) -> impl Iterator<Item = &Stored> {
         let others = self.around.iter().flat_map(|around| around.before.iter().chain(&around.after));
         others.map(|event| &**event).chain([&self.found.event])
@@ -162,21 +177,21 @@ impl Shown {
 /// to nothing else.
 async fn write(
     app: &App,
-    caller: &Caller,
-    reading: &Reading,
-    shown: Shown,
+    caller: &User,
+    reading: &ReadableRoom,
+    shown: ResultInContext,
     (parents, tokens): (&HashSet<OwnedEventId>, &Tokens),
 ) -> Result<SearchResult> {
     let with_bundles = shown.events().filter(|event| parents.contains(event.pdu.event_id()));
     let writer = app.rooms.writer(reading, with_bundles, &caller.device_id, app.clock.now()).await?;
-    let Shown { found: Match { event, rank }, around, profiles, .. } = shown;
+    let ResultInContext { found: FoundEvent { event, rank }, around, profiles, .. } = shown;
     let mut result = SearchResult::new();
     result.rank = Some(f64::from(rank));
     result.result = Some(writer.write(&event));
     if let Some(around) = around {
         let mut written = EventContextResult::new();
-        written.start = Some(tokens.of(around.start).to_string());
-        written.end = Some(tokens.of(around.end).to_string());
+        written.start = Some(tokens.of_page(around.start).to_string());
+        written.end = Some(tokens.of_page(around.end).to_string());
         written.events_before = around.before.iter().map(|event| writer.write(event)).collect();
         written.events_after = around.after.iter().map(|event| writer.write(event)).collect();
         written.profile_info = profiles;
@@ -185,19 +200,21 @@ async fn write(
     Ok(result)
 }
 
+/// Reads what was said around the results. Whom the reader ignores is left out of it by their readings.
 async fn add_surroundings(
     app: &App,
     asked: &Asked,
-    readings: &HashMap<OwnedRoomId, Reading>,
-    results: &mut [Shown],
+    readings: &HashMap<OwnedRoomId, ReadableRoom>,
+    results: &mut [ResultInContext],
 ) -> Result<()> {
     let limit = |limit: UInt| usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_CONTEXT);
     let limits = (limit(asked.event_context.before_limit), limit(asked.event_context.after_limit));
-    let place = |shown: &Shown| {
+    let place = |shown: &ResultInContext| {
         let event = &shown.found.event;
-        Some((readings.get(event.pdu.room_id())?, event.position))
+        Some((readings.get(event.pdu.room_id())?, event.order))
     };
-    let places: Vec<(&Reading, Position)> = results.iter().filter_map(place).collect();
+    // Every result has a reading, or it would not be among them: so places and results go side by side.
+    let places: Vec<(&ReadableRoom, RoomOrder)> = results.iter().filter_map(place).collect();
     let around = app.rooms.surroundings(&places, limits, &RoomEventFilter::default()).await?;
     for (shown, around) in results.iter_mut().zip(around) {
         shown.around = Some(around);
@@ -205,28 +222,23 @@ async fn add_surroundings(
     Ok(())
 }
 
-async fn add_profiles(app: &App, reader: &UserId, results: &mut [Shown]) -> Result<()> {
-    // What is no name or address there is none, and takes the other one along with it not.
-    #[derive(Deserialize)]
-    struct Member {
-        #[serde(default)]
-        displayname: serde_json::Value,
-        #[serde(default)]
-        avatar_url: serde_json::Value,
-    }
-    let senders = |shown: &Shown| shown.events().map(|event| event.pdu.sender().to_owned()).collect();
+/// Reads what the senders were called when the result was sent, which is what a client shows beside it.
+async fn add_profiles(app: &App, reader: &UserId, results: &mut [ResultInContext]) -> Result<()> {
+    let senders = |shown: &ResultInContext| shown.events().map(|event| event.pdu.sender().to_owned()).collect();
     let senders: Vec<BTreeSet<OwnedUserId>> = results.iter().map(senders).collect();
     let mut wanted = Vec::new();
     for (shown, senders) in results.iter().zip(&senders) {
-        wanted.extend(senders.iter().map(|sender| (&*shown.room, shown.found.event.position, &**sender)));
+        wanted.extend(senders.iter().map(|sender| (&*shown.room, shown.found.event.order, &**sender)));
     }
+    // One for each of those wanted, in their order; none for who was never in the room.
     let mut members = app.rooms.members_at(reader, &wanted).await?.into_iter();
     for (shown, senders) in results.iter_mut().zip(senders) {
         for (sender, member) in senders.into_iter().zip(&mut members) {
-            let Some(member) = member.and_then(|pdu| pdu.content_as::<Member>().ok()) else { continue };
+            let Some(member) = member else { continue };
+            let MemberProfile { displayname, avatar_url } = MemberProfile::said_by(&member);
             let mut profile = UserProfile::new();
-            profile.displayname = member.displayname.as_str().map(ToOwned::to_owned);
-            profile.avatar_url = member.avatar_url.as_str().map(Into::into);
+            profile.displayname = displayname;
+            profile.avatar_url = avatar_url.map(Into::into);
             shown.profiles.insert(sender, profile);
         }
     }
@@ -234,19 +246,20 @@ async fn add_profiles(app: &App, reader: &UserId, results: &mut [Shown]) -> Resu
 }
 
 /// The state of each room in the results, as the reader may know it.
-async fn state(app: &App, found: &Found) -> Result<BTreeMap<OwnedRoomId, Vec<Raw<AnyStateEvent>>>> {
+async fn state(app: &App, found: &SearchPage) -> Result<BTreeMap<OwnedRoomId, Vec<Raw<AnyStateEvent>>>> {
     let format = ClientFormat { with_room_id: true, now: Some(app.clock.now()), ..ClientFormat::default() };
     let mut rooms = BTreeMap::new();
     for (room_id, reading) in &found.readings {
         let state = app.rooms.readable_state(reading).await?;
-        rooms.insert(room_id.clone(), state.iter().map(|pdu| client_event(pdu, &format)).collect());
+        rooms.insert(room_id.clone(), state.iter().map(|pdu| client_event(&pdu, &format)).collect());
     }
     Ok(rooms)
 }
 
 /// The results by one of their properties. Where there are more results at all, each group says how to go on in it.
-fn group(found: &Found, key: &GroupingKey) -> ResultGroupMap {
+fn group(found: &SearchPage, key: &GroupingKey) -> ResultGroupMap {
     let add = |groups: &mut BTreeMap<String, ResultGroup>, name: String, group: Group, event: &Stored| {
+        // A group's place is that of its first result, which is the best or the newest of it.
         let order = UInt::try_from(groups.len()).ok();
         let entry = groups.entry(name).or_insert_with(|| {
             let mut entry = ResultGroup::new();
@@ -275,6 +288,7 @@ fn group(found: &Found, key: &GroupingKey) -> ResultGroupMap {
     }
 }
 
+/// By what the results are to be grouped, each once.
 fn groupings(asked: &Asked) -> Result<Vec<GroupingKey>> {
     let mut keys = Vec::new();
     for key in asked.groupings.group_by.iter().filter_map(|grouping| grouping.key.as_ref()) {
@@ -288,14 +302,16 @@ fn groupings(asked: &Asked) -> Result<Vec<GroupingKey>> {
     Ok(keys)
 }
 
-fn order(asked: &Asked) -> Result<Order> {
+/// The best first, where the client does not say.
+fn order(asked: &Asked) -> Result<ResultOrder> {
     match &asked.order_by {
-        None | Some(OrderBy::Rank) => Ok(Order::Rank),
-        Some(OrderBy::Recent) => Ok(Order::Recent),
+        None | Some(OrderBy::Rank) => Ok(ResultOrder::Rank),
+        Some(OrderBy::Recent) => Ok(ResultOrder::Recent),
         Some(_) => Err(Error::invalid_param("order_by is rank or recent")),
     }
 }
 
+/// Where to look for the words: everywhere, where the client does not say.
 fn fields(asked: &Asked) -> Result<Fields> {
     let Some(keys) = asked.keys.as_deref().filter(|keys| !keys.is_empty()) else {
         return Ok(Fields { body: true, name: true, topic: true });
@@ -312,25 +328,14 @@ fn fields(asked: &Asked) -> Result<Fields> {
     Ok(fields)
 }
 
-/// ruma's request, and whether it asks for what was said around the results: there it can't be told from asking for
-/// the usual amount of it.
-struct Search {
-    request: search_events::Request,
-    wants_context: bool,
-}
+/// Whether what was said around the results is asked for: in ruma's request that looks like asking for the usual amount
+/// of it.
+struct WantsContext(bool);
 
-metadata_of!(Search: search_events::Request);
-
-impl IncomingRequest for Search {
-    type EndpointError = <search_events::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = Json;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path: &[&str],
-    ) -> std::result::Result<Self, DeserializationError> {
+impl Extra for WantsContext {
+    fn read(request: &http::Request<&[u8]>) -> std::result::Result<Self, DeserializationError> {
         #[derive(Deserialize)]
-        struct Body {
+        struct SearchBody {
             search_categories: Categories,
         }
         #[derive(Deserialize)]
@@ -341,9 +346,8 @@ impl IncomingRequest for Search {
         struct RoomEvents {
             event_context: Option<IgnoredAny>,
         }
-        let body: Body = serde_json::from_slice(request.body())?;
+        let body: SearchBody = serde_json::from_slice(request.body())?;
         let wants_context = body.search_categories.room_events.is_some_and(|asked| asked.event_context.is_some());
-        let request = search_events::Request::try_from_http_request_inner(request, path)?;
-        Ok(Self { request, wants_context })
+        Ok(Self(wants_context))
     }
 }

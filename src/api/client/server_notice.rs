@@ -2,10 +2,9 @@
 //!
 //! <https://element-hq.github.io/synapse/latest/admin_api/server_notices.html>
 
-use axum::Router;
 use ruma::{
     OwnedTransactionId, OwnedUserId,
-    api::{IncomingRequest, auth_scheme::AccessToken, error::DeserializationError, error::ErrorKind, metadata},
+    api::{auth_scheme::AccessToken, error::ErrorKind},
     events::{AnyMessageLikeEventContent, TimelineEventType},
     serde::Raw,
 };
@@ -13,41 +12,35 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    account::Caller,
     api::{
         content::read_content,
         error::ApiResult,
         extract::Call,
         json::{self, Json},
-        own::read_path,
-        route::Routes as _,
+        own::{own_request, read_path},
+        route::Endpoints,
     },
     app::App,
     error::Error,
-    notice::Notice,
+    event::NoticeFrom,
+    people::{account::Administrator, notice::Notice},
 };
 
+/// In characters.
 const TRANSACTION_ID_LENGTH: usize = 16;
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Post, _, _>(post).endpoint::<Put, _, _>(put)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint(|app, call: Call<Post>| send(app, call.caller, call.request.sending))
+        .endpoint(|app, call: Call<Put>| send(app, call.caller, call.request.sending))
 }
 
-async fn post(app: App, call: Call<Post>) -> ApiResult<Json> {
-    let transaction_id = app.random.token(TRANSACTION_ID_LENGTH).into();
-    send(&app, &call.caller, transaction_id, &call.request.body).await
-}
-
-async fn put(app: App, call: Call<Put>) -> ApiResult<Json> {
-    send(&app, &call.caller, call.request.transaction_id, &call.request.body).await
-}
-
-/// Whoever is no administrator learns nothing from how the body is judged.
-async fn send(app: &App, caller: &Caller, transaction_id: OwnedTransactionId, body: &[u8]) -> ApiResult<Json> {
-    if !caller.admin {
-        return Err(Error::forbidden("Only administrators of this server send notices in its name").into());
-    }
-    let body: Body = json::read(body)?;
+/// Sends a notice and returns its event's id. Without a transaction each request is one of its own.
+///
+/// `M_UNKNOWN` where the operator has set no sender, `M_NOT_FOUND` for a user who is not there.
+async fn send(app: App, by: Administrator, sending: NoticeRequest) -> ApiResult<Json> {
+    let id = sending.transaction_id.unwrap_or_else(|| app.random.token(TRANSACTION_ID_LENGTH).into());
+    let body: NoticeBody = json::read(&sending.body)?;
     let notices = app.notices.as_ref().ok_or_else(|| {
         let message = "The server has no voice of its own: the operator can set server_notices.localpart";
         Error::refused(ErrorKind::Unknown, message)
@@ -59,65 +52,43 @@ async fn send(app: &App, caller: &Caller, transaction_id: OwnedTransactionId, bo
         kind: body.kind.unwrap_or(TimelineEventType::RoomMessage),
         state_key: body.state_key,
         content: read_content(&body.content)?,
-        sender: format!("notices of {}", caller.user_id).into(),
-        id: transaction_id,
+        from: NoticeFrom::Administrator(by.user().user_id.clone()),
+        id,
     };
     let event_id = notices.send_notice(&body.user_id, notice).await?;
     let event_id = event_id.ok_or_else(|| Error::not_found("There is no such user on this server"))?;
     Ok(Json::from(json!({ "event_id": event_id })))
 }
 
+/// What Synapse's endpoint takes.
 #[derive(Deserialize)]
-struct Body {
+struct NoticeBody {
     user_id: OwnedUserId,
+    // `m.room.message` where nothing is said.
     #[serde(rename = "type")]
     kind: Option<TimelineEventType>,
+    /// With one, the notice is state.
     state_key: Option<String>,
     content: Raw<AnyMessageLikeEventContent>,
 }
 
-/// A notice to be sent once more each time.
-struct Post {
+/// A notice that is to be sent: once for each transaction, or once more each time. The body is read by the handler,
+/// which refuses in the words that tools know.
+struct NoticeRequest {
+    transaction_id: Option<OwnedTransactionId>,
     body: Vec<u8>,
 }
 
-metadata! {
-    @for Post,
-    method: POST,
-    rate_limited: false,
-    authentication: AccessToken,
-    path: "/_synapse/admin/v1/send_server_notice",
-}
+own_request!(
+    Post { sending: NoticeRequest }: POST AccessToken path "/_synapse/admin/v1/send_server_notice" -> Json,
+    |request, _path| Ok(Self { sending: NoticeRequest { transaction_id: None, body: request.into_body().to_vec() } })
+);
 
-impl IncomingRequest for Post {
-    type EndpointError = ruma::api::error::Error;
-    type OutgoingResponse = Json;
-
-    fn try_from_http_request_inner(request: http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
-        Ok(Self { body: request.into_body().to_vec() })
-    }
-}
-
-/// A notice to be sent once for each transaction.
-struct Put {
-    transaction_id: OwnedTransactionId,
-    body: Vec<u8>,
-}
-
-metadata! {
-    @for Put,
-    method: PUT,
-    rate_limited: false,
-    authentication: AccessToken,
-    path: "/_synapse/admin/v1/send_server_notice/{txn_id}",
-}
-
-impl IncomingRequest for Put {
-    type EndpointError = ruma::api::error::Error;
-    type OutgoingResponse = Json;
-
-    fn try_from_http_request_inner(request: http::Request<&[u8]>, path: &[&str]) -> Result<Self, DeserializationError> {
+own_request!(
+    Put { sending: NoticeRequest }: PUT AccessToken path "/_synapse/admin/v1/send_server_notice/{txn_id}" -> Json,
+    |request, path| {
         let (transaction_id,) = read_path(path)?;
-        Ok(Self { transaction_id, body: request.into_body().to_vec() })
+        let body = request.into_body().to_vec();
+        Ok(Self { sending: NoticeRequest { transaction_id: Some(transaction_id), body } })
     }
-}
+);

@@ -2,33 +2,36 @@
 //!
 //! <https://element-hq.github.io/synapse/latest/admin_api/register_api.html>
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use axum::{Router, body::Body, extract::State, response::Response, routing::get};
-use ruma::OwnedDeviceId;
+use ruma::{OwnedDeviceId, api::auth_scheme::NoAuthentication};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::register::answer;
 use crate::{
-    account::{NewSession, SharedSecretRegistration},
     api::{
-        body::collect,
         error::ApiResult,
-        json::{read, reply},
+        extract::Call,
+        json::{Json, read},
+        own::{Upload, own_request},
+        route::Endpoints,
     },
     app::App,
-    serve::ClientAddress,
+    people::account::{NewSession, SharedSecretRegistration},
 };
 
-const BODY_LIMIT: usize = 16 * 1024;
-
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.route("/_synapse/admin/v1/register", get(nonce).post(register))
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint(nonce).endpoint::<Upload<Register>, _, _>(register)
 }
 
+own_request!(CreateNonce {}: GET NoAuthentication path "/_synapse/admin/v1/register" -> Json, |_request, _path| Ok(Self {}));
+own_request!(
+    /// Its body is read by the handler, which refuses in the words that scripts know.
+    Register {}: POST NoAuthentication path "/_synapse/admin/v1/register" -> Json, |_request, _path| Ok(Self {})
+);
+
+/// What Synapse's endpoint takes. `mac` shows that the sender knows the secret: see `people/account/shared_secret.rs`.
 #[derive(Deserialize)]
-struct Request {
+struct SharedSecretBody {
     nonce: String,
     username: String,
     password: String,
@@ -44,19 +47,16 @@ struct Request {
     refresh_token: bool,
 }
 
-async fn nonce(State(app): State<App>) -> Response {
-    let nonce = app.accounts.create_nonce().await;
-    reply(nonce.map(|nonce| json!({ "nonce": nonce })).map_err(Into::into))
+/// A nonce is good for one registration, within a minute.
+async fn nonce(app: App, _: Call<CreateNonce>) -> ApiResult<Json> {
+    Ok(Json::from(json!({ "nonce": app.accounts.create_nonce().await? })))
 }
 
-async fn register(State(app): State<App>, request: http::Request<Body>) -> Response {
-    reply(try_register(&app, request).await)
-}
-
-async fn try_register(app: &App, request: http::Request<Body>) -> ApiResult<Value> {
-    let (parts, body) = request.into_parts();
-    let address = parts.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a| a.0);
-    let request: Request = read(&collect(body, BODY_LIMIT).await?)?;
+/// There is no rate limit: scripts make many accounts, and each guess at the secret takes a nonce.
+async fn register(app: App, call: Call<Upload<Register>>) -> ApiResult<Json> {
+    let address = call.address;
+    // The body is not checked to be JSON before, so that its errors are those that scripts know.
+    let request: SharedSecretBody = read(&call.request.body.collect().await?)?;
     let session = (!request.inhibit_login).then_some(NewSession {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,
@@ -75,6 +75,7 @@ async fn try_register(app: &App, request: http::Request<Body>) -> ApiResult<Valu
     };
     let (user_id, session) = app.accounts.register_with_shared_secret(registration).await?;
     let mut answer = answer(&user_id, session);
+    // Synapse's answer has it, though the specification has dropped it.
     answer.insert("home_server".to_owned(), json!(app.server_name));
-    Ok(answer.into())
+    Ok(Json::from(Value::from(answer)))
 }

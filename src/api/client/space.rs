@@ -1,8 +1,13 @@
 //! The rooms of a space.
 //!
+//! A token is how many rooms came before, with what was asked for then: the walk is done again from its beginning for
+//! each page, from cards in memory.
+//!
+//! Parameters are judged before the room is looked up, and what is wrong with them is reported only to those who may
+//! know of the room.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy>
 
-use axum::Router;
 use ruma::{
     api::client::space::get_hierarchy::v1::Request, events::space::child::HierarchySpaceChildEvent, serde::Raw,
 };
@@ -13,13 +18,13 @@ use crate::{
         error::ApiResult,
         extract::Call,
         in_room::InRoom,
-        json::{Json, Written},
+        json::{AsJson, Json},
         own::given,
-        route::Routes as _,
+        route::Endpoints,
     },
     app::App,
-    directory::{Summary, Walk},
     error::Error,
+    reader::directory::{HierarchyQuery, RoomSummary},
 };
 
 /// How many rooms come in a page where the client does not say, and at most.
@@ -28,30 +33,32 @@ const MAX_LIMIT: usize = 500;
 /// How deep a walk goes at most.
 const MAX_DEPTH: usize = 50;
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InRoom<Written<Request>>, _, _>(hierarchy)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<InRoom<AsJson<Request>>, _, _>(hierarchy)
 }
 
 #[derive(Serialize)]
-struct Page<'a> {
+struct HierarchyResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     next_batch: Option<String>,
-    rooms: Vec<Room<'a>>,
+    rooms: Vec<HierarchyRoom<'a>>,
 }
 
 #[derive(Serialize)]
-struct Room<'a> {
+struct HierarchyRoom<'a> {
     #[serde(flatten)]
-    summary: &'a Summary,
+    summary: &'a RoomSummary,
     children_state: Vec<Raw<HierarchySpaceChildEvent>>,
 }
 
-/// Whoever may not know of the room is told so first, whatever else they ask for.
-async fn hierarchy(app: App, call: Call<InRoom<Written<Request>>>) -> ApiResult<Json> {
+/// Whoever may not know of the room is refused for that first, whatever else is wrong with what they ask for.
+///
+/// `M_FORBIDDEN` alike for a room that is not there and one that the caller may not view.
+async fn hierarchy(app: App, call: Call<InRoom<AsJson<Request>>>) -> ApiResult<Json> {
     let Call { request, caller, .. } = call;
     let forbidden = || Error::forbidden("There is no such room, or you are not allowed to view it");
     let room_id = request.room_id.clone();
-    let walk = request.read().and_then(|Written(request)| Ok(walk(&request)?));
+    let walk = request.read().and_then(|AsJson(request)| Ok(walk(&request)?));
     let walk = match walk {
         Ok(walk) => walk,
         Err(error) => {
@@ -59,17 +66,20 @@ async fn hierarchy(app: App, call: Call<InRoom<Written<Request>>>) -> ApiResult<
             return Err(if known.is_some() { error } else { forbidden().into() });
         }
     };
-    let Walk { skip, max_depth, suggested_only, .. } = walk;
+    let HierarchyQuery { skip, max_depth, suggested_only, .. } = walk;
     let found = app.directory.hierarchy(&caller.user_id, &room_id, walk).await?.ok_or_else(forbidden)?;
+    // With the token goes what the walk depends on: with another depth, the number of rooms would count others.
     let next_batch =
         found.more.then(|| format!("{}-{max_depth}-{suggested_only}", skip.saturating_add(found.rooms.len())));
     let rooms = found.rooms.iter();
-    let rooms = rooms.map(|branch| Room { summary: &branch.card.summary, children_state: branch.children_state() });
-    Ok(Json::of(&Page { next_batch, rooms: rooms.collect() }).map_err(Error::broken)?)
+    let rooms =
+        rooms.map(|branch| HierarchyRoom { summary: &branch.card.summary, children_state: branch.children_state() });
+    Ok(Json::of(&HierarchyResponse { next_batch, rooms: rooms.collect() }).map_err(Error::broken)?)
 }
 
 /// What part of the space is asked for.
-fn walk(request: &Request) -> Result<Walk, Error> {
+fn walk(request: &Request) -> Result<HierarchyQuery, Error> {
+    // More than the most is no error: the specification has servers set a limit of their own.
     let limit = match request.limit.map(u64::from) {
         Some(0) => return Err(Error::invalid_param("`limit` is greater than zero")),
         limit => limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)).min(MAX_LIMIT),
@@ -81,10 +91,10 @@ fn walk(request: &Request) -> Result<Walk, Error> {
         Some(token) => read_token(token, suggested_only, max_depth)?,
         None => 0,
     };
-    Ok(Walk { suggested_only, max_depth, skip, limit })
+    Ok(HierarchyQuery { suggested_only, max_depth, skip, limit })
 }
 
-/// How many rooms were told before, if the same is asked for as then.
+/// How many rooms came before, if the same is asked for as then.
 fn read_token(token: &str, suggested_only: bool, max_depth: usize) -> Result<usize, Error> {
     let unknown = || Error::invalid_param("`from` is no token of this endpoint");
     let (skip, asked) = token.split_once('-').ok_or_else(unknown)?;

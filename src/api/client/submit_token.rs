@@ -3,38 +3,52 @@
 //! Following the link changes nothing: mail servers follow it too, to see whether it does harm. It shows a page with a
 //! button, and the button does it. Clients send the same as JSON.
 //!
+//! The page has to work in any browser and without scripts. Everything in it that came from outside is escaped, and its
+//! address is passed on to nobody, because the token is in it.
+//!
 //! <https://spec.matrix.org/v1.19/identity-service-api/#post_matrixidentityv2validateemailsubmittoken>
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{RawQuery, State},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::Url;
-use ruma::api::error::ErrorKind;
+use ruma::api::{auth_scheme::NoAuthentication, error::ErrorKind};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     api::{
-        body::collect,
+        body::BodyStream,
+        endpoint::{Answer as _, RawAnswer},
         error::{ApiError, ApiResult},
-        json::{read, reply},
+        extract::Call,
+        json::{Json, read},
+        own::{Download, Upload, own_request},
         page::{escape, html},
+        route::Endpoints,
     },
     app::App,
     error::{Error, Result},
-    threepid::{Operation, Pending, SUBMIT_PATH},
+    people::threepid::{Operation, PendingValidation, SUBMIT_PATH},
 };
 
-const BODY_LIMIT: usize = 16 * 1024;
-
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.route(SUBMIT_PATH, get(page).post(submit))
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Download<Confirm>, _, _>(page).endpoint::<Upload<Download<Submit>>, _, _>(submit)
 }
+
+own_request!(
+    /// The link in a mail was followed.
+    Confirm { query: String }: GET NoAuthentication at SUBMIT_PATH -> Json,
+    |request, _path| Ok(Self { query: request.uri().query().unwrap_or_default().to_owned() })
+);
+
+own_request!(
+    /// The button on the page was pressed, or a client sends the token itself. The body may be either's.
+    Submit { is_form: bool }: POST NoAuthentication at SUBMIT_PATH -> Json,
+    |request, _path| {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Ok(Self { is_form: content_type.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) })
+    }
+);
 
 /// What the link carries, and the client sends.
 #[derive(Deserialize)]
@@ -45,28 +59,31 @@ struct Submission {
 }
 
 /// The page behind the link.
-async fn page(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    show(&app, query.as_deref().unwrap_or_default()).await.unwrap_or_else(failed)
+async fn page(app: App, call: Call<Download<Confirm>>) -> ApiResult<RawAnswer> {
+    Ok(RawAnswer(show(&app, &call.request.0.query).await.unwrap_or_else(failed)))
 }
 
+/// The page, or why there is none: a link that has expired, was used for something else, or is not complete.
 async fn show(app: &App, query: &str) -> ApiResult<Response> {
     let submission = Submission::of_form(query)?;
     let pending = app.threepids.find_pending(&submission.sid, &submission.client_secret).await?;
     Ok(html(StatusCode::OK, "Confirm your address", &form(&pending, &submission)))
 }
 
-async fn submit(State(app): State<App>, request: http::Request<Body>) -> Response {
-    let (parts, body) = request.into_parts();
-    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if content_type.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
-        return submit_form(&app, body).await.unwrap_or_else(failed);
+async fn submit(app: App, call: Call<Upload<Download<Submit>>>) -> ApiResult<RawAnswer> {
+    // How the body is read follows from its type, so it is not read before that is known.
+    let Upload { request: Download(request), body } = call.request;
+    if request.is_form {
+        return Ok(RawAnswer(submit_form(&app, body).await.unwrap_or_else(failed)));
     }
-    reply(submit_json(&app, body).await)
+    submit_json(&app, body).await?.write().map(RawAnswer)
 }
 
 /// By the button: the answer is for people.
-async fn submit_form(app: &App, body: Body) -> ApiResult<Response> {
-    let body = collect(body, BODY_LIMIT).await?;
+///
+/// Where the client has named a page to go on at, the browser is sent there.
+async fn submit_form(app: &App, body: BodyStream) -> ApiResult<Response> {
+    let body = body.collect().await?;
     let Submission { sid, client_secret, token } = Submission::of_form(&String::from_utf8_lossy(&body))?;
     let next_link = app.threepids.submit_token(&sid, &client_secret, &token).await?;
     if let Some(next_link) = next_link {
@@ -78,15 +95,16 @@ async fn submit_form(app: &App, body: Body) -> ApiResult<Response> {
 }
 
 /// By a client.
-async fn submit_json(app: &App, body: Body) -> ApiResult<Value> {
-    let Submission { sid, client_secret, token } = read(&collect(body, BODY_LIMIT).await?)?;
+async fn submit_json(app: &App, body: BodyStream) -> ApiResult<Json> {
+    let Submission { sid, client_secret, token } = read(&body.collect().await?)?;
     app.threepids.submit_token(&sid, &client_secret, &token).await?;
-    Ok(json!({ "success": true }))
+    Ok(Json::from(json!({ "success": true })))
 }
 
 impl Submission {
     /// Reads a form, which is written as a query is.
     fn of_form(encoded: &str) -> Result<Self> {
+        // A URL that is there for its query alone, which it decodes.
         let mut url = Url::parse("form:").map_err(Error::broken)?;
         url.set_query(Some(encoded));
         let field = |name: &str| {
@@ -100,7 +118,8 @@ impl Submission {
     }
 }
 
-fn form(pending: &Pending, submission: &Submission) -> String {
+/// The page's form, which sends on what the link said. It leads to the page's own path, on whatever host that is shown.
+fn form(pending: &PendingValidation, submission: &Submission) -> String {
     let address = escape(&pending.address);
     let (what, button) = match pending.operation {
         Operation::Register => (format!("You are making an account with the address {address}."), "Confirm"),
@@ -125,6 +144,7 @@ fn failed(error: ApiError) -> Response {
         ApiError::Domain(Error::Refused { message, .. }) => {
             html(StatusCode::BAD_REQUEST, "That did not work", &format!("<p>{}</p>", escape(&message)))
         }
+        // What broke is answered as everywhere, and logged.
         error => error.into_response(),
     }
 }
@@ -135,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_a_link_carries_stays_text_in_the_page() {
-        let pending = Pending { operation: Operation::Register, address: "o'hara&co@example.org".to_owned() };
+        let pending = PendingValidation { operation: Operation::Register, address: "o'hara&co@example.org".to_owned() };
         let query = "sid=a&client_secret=b%22+onload%3D&token=%3Cscript%3E";
         let page = form(&pending, &Submission::of_form(query).unwrap());
         assert!(page.contains("o&#39;hara&amp;co@example.org"), "{page}");

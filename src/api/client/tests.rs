@@ -11,19 +11,17 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
-    api::restriction::{OpenTo, routed},
+    api::{endpoint::OpenTo, endpoints},
     app::App,
-    clock::Clock,
-    config::{Config, RateLimit, RegistrationMode},
+    config::{Config, RateLimitConfig, RegistrationMode},
     db::testing::{self, TestDatabase},
-    metrics::Metrics,
-    random::Random,
-    tasks::Tasks,
+    edge::metrics::Metrics,
+    ground::{clock::Clock, random::Random, tasks::Tasks},
 };
 
-struct Server {
+pub(crate) struct Server {
     router: Router,
-    app: App,
+    pub(crate) app: App,
 }
 
 struct Answer {
@@ -33,19 +31,19 @@ struct Answer {
 }
 
 impl Server {
-    async fn start(database: &TestDatabase, registration: RegistrationMode, rate_limited: bool) -> Self {
+    pub(crate) async fn start(database: &TestDatabase, registration: RegistrationMode, rate_limited: bool) -> Self {
         let mut config = Config { server_name: "example.org".try_into().unwrap(), ..Config::default() };
         config.registration.mode = registration;
         config.registration.shared_secret = Some("open sesame".to_owned().try_into().unwrap());
         config.passwords.min_length = 1;
         config.rate_limits.enabled = rate_limited;
-        config.rate_limits.login = RateLimit { per_second: 0.01, burst: 2 };
+        config.rate_limits.login = RateLimitConfig { per_second: 0.01, burst: 2 };
         let (db, clock, random) = (database.db().clone(), Clock::system(), Random::system());
         let app = App::start(config, db, clock, random, Tasks::new(), Metrics::new()).await.unwrap();
         Self { router: crate::api::router(app.clone()), app }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let tasks = self.app.tasks.clone();
         tasks.shutdown().start("the test is over");
         // The log's committer ends once nobody is left who could write.
@@ -378,8 +376,8 @@ async fn too_many_attempts_have_to_wait() {
     }
 }
 
-/// What is closed to suspended accounts. Whoever adds an endpoint decides: it comes here, or on the list of what is
-/// open to them in `restriction.rs`.
+/// What is closed to suspended accounts, by the name of one of its paths. Whoever adds an endpoint decides: it comes here,
+/// or is open to them by its policy.
 const CLOSED_TO_SUSPENDED: &[&str] = &[
     "POST /_synapse/admin/v1/send_server_notice",
     "PUT /_synapse/admin/v1/send_server_notice/{txn_id}",
@@ -437,9 +435,9 @@ fn filled(path: &str) -> String {
 #[tokio::test]
 async fn every_endpoint_is_sorted_for_suspended_and_for_locked_accounts() {
     for database in testing::databases().await {
-        routed::take();
         let server = Server::start(&database, RegistrationMode::Open, false).await;
-        let endpoints: Vec<_> = routed::take().into_iter().filter(|endpoint| endpoint.takes_token).collect();
+        let endpoints = endpoints();
+        let endpoints: Vec<_> = endpoints.list().iter().filter(|endpoint| endpoint.who != "Anybody").collect();
         assert!(endpoints.len() > 60, "{}", endpoints.len());
         let alice = server.register("alice").await;
         server.app.accounts.create_user("root", "root", true).await.unwrap();
@@ -454,19 +452,19 @@ async fn every_endpoint_is_sorted_for_suspended_and_for_locked_accounts() {
 
         moderate("suspend", "suspended", true).await;
         for endpoint in &endpoints {
-            let closed = endpoint.names.iter().any(|name| CLOSED_TO_SUSPENDED.contains(&name.as_str()));
+            let names = endpoint.names();
+            let closed = names.iter().any(|name| CLOSED_TO_SUSPENDED.contains(&name.as_str()));
             assert_eq!(
                 closed,
-                endpoint.open_to == OpenTo::Unrestricted,
-                "{:?} belongs on one of two lists: CLOSED_TO_SUSPENDED here, or SUSPENDED in restriction.rs",
-                endpoint.names
+                endpoint.rules.open_to == OpenTo::Unrestricted,
+                "{names:?} is either closed to them or open: CLOSED_TO_SUSPENDED and policy.rs differ"
             );
-            if endpoint.open_to == OpenTo::Locked {
+            if endpoint.rules.open_to == OpenTo::Locked {
                 continue;
             }
             for path in &endpoint.paths {
                 let answer = server.send(endpoint.method.clone(), &filled(path), Some(&alice), "{}").await;
-                if closed || endpoint.names.iter().any(|name| HARDLY_OPEN.contains(&name.as_str())) {
+                if closed || names.iter().any(|name| HARDLY_OPEN.contains(&name.as_str())) {
                     answer.refused(403, "M_USER_SUSPENDED");
                 } else {
                     assert_ne!(answer.body["errcode"], json!("M_USER_SUSPENDED"), "{path}");
@@ -475,7 +473,7 @@ async fn every_endpoint_is_sorted_for_suspended_and_for_locked_accounts() {
         }
 
         moderate("lock", "locked", true).await;
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.open_to != OpenTo::Locked) {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.rules.open_to != OpenTo::Locked) {
             for path in &endpoint.paths {
                 let answer = server.send(endpoint.method.clone(), &filled(path), Some(&alice), "{}").await;
                 answer.refused(401, "M_USER_LOCKED");

@@ -1,13 +1,14 @@
 //! The threads of a room.
 //!
+//! The order is that of the newest event in each thread.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#querying-threads-in-a-room>
 
-use axum::Router;
 use ruma::api::client::threads::get_threads::v1::{IncludeThreads, Request, Response};
 
 use super::token::place;
 use crate::{
-    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Routes as _},
+    api::{error::ApiResult, extract::Call, in_room::InRoom, route::Endpoints},
     app::App,
     error::Error,
 };
@@ -15,10 +16,11 @@ use crate::{
 /// How many threads come in a page where the client does not say.
 const DEFAULT_LIMIT: usize = 20;
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<InRoom<Request>, _, _>(threads)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<InRoom<Request>, _, _>(threads)
 }
 
+/// `M_FORBIDDEN` for a room that the caller may not read, before any parameter is judged.
 async fn threads(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
     let reading = app.rooms.open(&request.room_id, &caller.user_id).await?;
@@ -40,7 +42,7 @@ async fn threads(app: App, call: Call<InRoom<Request>>) -> ApiResult<Response> {
     let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;
     let mut response = Response::new(roots.iter().map(|root| writer.write(&root.event)).collect());
     if let Some(next) = next {
-        response.next_batch = Some(app.log.token(next).await?.to_string());
+        response.next_batch = Some(app.log.page_tokens([next]).await?.of_page(next).to_string());
     }
     Ok(response)
 }

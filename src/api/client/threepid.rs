@@ -1,8 +1,10 @@
 //! One's own addresses outside of Matrix: on the account, and at identity servers.
 //!
+//! On the account an address is a way to log in and to reset the password, so adding one takes the password; published
+//! at an identity server it lets others find the user, and takes only proof to that server.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#adding-account-administrative-contact-information>
 
-use axum::Router;
 use http::Method;
 use ruma::{
     OwnedClientSecret, OwnedSessionId,
@@ -23,18 +25,17 @@ use crate::{
         error::ApiResult,
         extract::Call,
         interactive::Interactive,
-        json::{Json, Written},
-        route::Routes as _,
+        json::{AsJson, Json},
+        route::Endpoints,
     },
     app::App,
     error::Error,
-    rate_limit::Limit,
-    threepid::{Credentials, Operation, unproved},
+    people::threepid::{Credentials, Operation, unproved},
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
-        .endpoint::<Written<get_3pids::Request>, _, _>(list)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint::<AsJson<get_3pids::Request>, _, _>(list)
         .endpoint::<AddContact, _, _>(add_contact)
         .endpoint::<Interactive<add_3pid::Request>, _, _>(add)
         .endpoint::<bind_3pid::Request, _, _>(bind)
@@ -45,7 +46,7 @@ pub(super) fn routes(router: Router<App>) -> Router<App> {
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3account3pid>
 ///
 /// Ruma leaves out an empty list, in which clients look for its length.
-async fn list(app: App, call: Call<Written<get_3pids::Request>>) -> ApiResult<Json> {
+async fn list(app: App, call: Call<AsJson<get_3pids::Request>>) -> ApiResult<Json> {
     let threepids = app.threepids.list(&call.caller.user_id).await?;
     let threepids = threepids.iter().map(|threepid| {
         json!({
@@ -68,7 +69,7 @@ async fn add(app: App, call: Call<Interactive<add_3pid::Request>>) -> ApiResult<
     }
     // Before the password is asked for: nobody shall type it for nothing.
     let proof = app.threepids.find_proof(Operation::AddThreepid, sid, client_secret).await?.ok_or_else(unproved)?;
-    call.request.confirm_password(&app, Operation::AddThreepid.as_str(), &call.caller).await?;
+    call.request.confirm_password(&app, Operation::AddThreepid.as_str(), &call.caller, call.address).await?;
     match app.threepids.add(user_id, &proof).await {
         // The same request came twice at once.
         Err(_) if app.threepids.has_added(user_id, sid, client_secret).await? => {}
@@ -79,7 +80,6 @@ async fn add(app: App, call: Call<Interactive<add_3pid::Request>>) -> ApiResult<
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidbind>
 async fn bind(app: App, call: Call<bind_3pid::Request>) -> ApiResult<bind_3pid::Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let bind_3pid::Request { client_secret, identity_server_info: info, sid, .. } = &call.request;
     let credentials =
         Credentials { id_server: &info.id_server, id_access_token: &info.id_access_token, sid, client_secret };
@@ -92,7 +92,6 @@ async fn bind(app: App, call: Call<bind_3pid::Request>) -> ApiResult<bind_3pid::
 /// By its specification it does what `/3pid/bind` does, under an error code of its own. It adds nothing to the account:
 /// for that, the password is asked.
 async fn add_contact(app: App, call: Call<AddContact>) -> ApiResult<bind_3pid::Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let ThreePidCredentials { client_secret, id_server, id_access_token, sid } = &call.request.three_pid_creds;
     let credentials = Credentials { id_server, id_access_token, sid, client_secret };
     app.threepids.bind(&call.caller.user_id, credentials).await.map_err(|error| match error {
@@ -104,7 +103,6 @@ async fn add_contact(app: App, call: Call<AddContact>) -> ApiResult<bind_3pid::R
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3pidunbind>
 async fn unbind(app: App, call: Call<unbind_3pid::Request>) -> ApiResult<unbind_3pid::Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let unbind_3pid::Request { id_server, medium, address, .. } = &call.request;
     let all = app.threepids.unbind(&call.caller.user_id, medium, address, id_server.as_deref()).await?;
     Ok(unbind_3pid::Response::new(unbind_result(all)))
@@ -112,7 +110,6 @@ async fn unbind(app: App, call: Call<unbind_3pid::Request>) -> ApiResult<unbind_
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3piddelete>
 async fn delete(app: App, call: Call<delete_3pid::Request>) -> ApiResult<delete_3pid::Response> {
-    app.rate_limits.check(Limit::Message, &call.caller).await?;
     let delete_3pid::Request { id_server, medium, address, .. } = &call.request;
     let all = app.threepids.remove(&call.caller.user_id, medium, address, id_server.as_deref()).await?;
     Ok(delete_3pid::Response::new(unbind_result(all)))
@@ -125,7 +122,7 @@ pub(super) fn unbind_result(all: bool) -> ThirdPartyIdRemovalStatus {
 
 /// `POST /account/3pid`, which ruma does not know any more.
 #[derive(Deserialize)]
-struct AddContact {
+pub(crate) struct AddContact {
     three_pid_creds: ThreePidCredentials,
 }
 

@@ -1,8 +1,9 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>
+//!
+//! To type is to be active, which presence notes.
 
 use std::time::Duration;
 
-use axum::Router;
 use ruma::{
     OwnedRoomId, OwnedUserId, UInt,
     api::{
@@ -16,16 +17,19 @@ use crate::{
         error::ApiResult,
         extract::Call,
         own::{metadata_of, read_path},
-        route::Routes as _,
+        route::Endpoints,
     },
     app::App,
     error::Error,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<SetTyping, _, _>(set)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<SetTyping, _, _>(set)
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidtypinguserid>
+///
+/// `M_FORBIDDEN` for who is not in the room, and for typing as somebody else.
 async fn set(app: App, call: Call<SetTyping>) -> ApiResult<create_typing_event::Response> {
     let SetTyping { room_id, user_id, state } = call.request;
     if user_id != call.caller.user_id {
@@ -45,13 +49,15 @@ async fn set(app: App, call: Call<SetTyping>) -> ApiResult<create_typing_event::
 struct SetTyping {
     room_id: OwnedRoomId,
     user_id: OwnedUserId,
-    state: Typing,
+    state: TypingBody,
 }
 
 #[derive(Deserialize)]
-struct Typing {
+struct TypingBody {
+    // With `false`, the time is of no account.
     typing: bool,
     /// In milliseconds.
+    /// How long it lasts unless it is said again; 30 seconds where nothing is said, and two minutes at most.
     timeout: Option<UInt>,
 }
 

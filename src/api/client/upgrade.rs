@@ -1,19 +1,20 @@
 //! `POST /rooms/{roomId}/upgrade`.
 //!
+//! An upgrade has one outcome: whoever asks again, or at the same time, gets the room that the first one made.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
 
-use axum::Router;
 use ruma::api::client::room::upgrade_room::v3::{Request, Response};
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
     room::Upgrade,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<Request, _, _>(upgrade)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<Request, _, _>(upgrade)
 }
 
 async fn upgrade(app: App, call: Call<Request>) -> ApiResult<Response> {

@@ -2,11 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#api-versions>
 
-use axum::Router;
 use ruma::api::client::discovery::get_supported_versions;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
 };
 
@@ -39,8 +38,8 @@ const DELAYED_EVENTS: &str = "org.matrix.msc4140";
 /// What carries the calls of many.
 const RTC_TRANSPORTS: &str = "org.matrix.msc4143";
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint::<get_supported_versions::Request, _, _>(versions)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint::<get_supported_versions::Request, _, _>(versions)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions>

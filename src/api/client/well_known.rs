@@ -1,21 +1,23 @@
 //! Well-known URIs: where things are, for those who only know the server name.
 //!
+//! They are served under the server name, which may be another host than this one: a reverse proxy then passes these
+//! paths on.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>
 
-use axum::Router;
 use ruma::api::client::discovery::{
     discover_homeserver::{self, HomeserverInfo},
     discover_policy_server, discover_support,
 };
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Routes as _},
+    api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint::<discover_homeserver::Request, _, _>(client)
         .endpoint::<discover_support::Request, _, _>(support)
         .endpoint::<discover_policy_server::Request, _, _>(policy_server)

@@ -1,10 +1,11 @@
 //! Where a user is logged in, for administrators and the user.
 //!
+//! Addresses are those that devices were last seen from, as far as that has been written: about a minute late.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-administration>
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use ruma::api::client::admin::get_user_info::v3::Request;
 use serde_json::{Map, Value, json};
 
@@ -12,22 +13,25 @@ use crate::{
     api::{
         error::ApiResult,
         extract::Call,
-        json::{Json, Written},
-        route::Routes as _,
+        json::{AsJson, Json},
+        route::Endpoints,
     },
     app::App,
-    device::Device,
     error::Error,
+    people::{account::Rank, device::Device},
 };
 
-pub(super) fn routes(router: Router<App>) -> Router<App> {
-    router.endpoint(whois)
+pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
+    endpoints.endpoint(whois)
 }
 
-async fn whois(app: App, call: Call<Written<Request>>) -> ApiResult<Json> {
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3adminwhoisuserid>
+///
+/// Whether somebody else exists is not said before it is clear that the caller is an administrator.
+async fn whois(app: App, call: Call<AsJson<Request>>) -> ApiResult<Json> {
     let user_id = call.request.0.user_id;
     if user_id != call.caller.user_id {
-        if !call.caller.admin {
+        if call.caller.rank != Rank::Administrator {
             return Err(Error::forbidden("Only administrators of this server learn where others are logged in").into());
         }
         if !app.accounts.exists(&user_id).await? {

@@ -1,12 +1,15 @@
 //! The words of the names that are there already, for `0007_user_directory` and, since they are other words than once,
 //! for `0013_words`: SQL does not know where a word begins.
+//!
+//! Users are read 500 at a time and in the order of their identifiers, so that a large server needs no more memory for
+//! it than a small one.
 
 use futures_util::future::BoxFuture;
 use ruma::OwnedUserId;
 
 use crate::{
-    db::{Column, DbResult, Insert, Kind, Row, Tx, args, statements},
-    words::{self, Word},
+    db::{Column, ColumnType, DbResult, Insert, Row, Tx, args, statements},
+    ground::words::{self, Word},
 };
 
 statements! {
@@ -19,16 +22,16 @@ static INSERT_FIRST_WORDS: Insert = Insert::new(
     "INSERT_FIRST_WORDS",
     "user_directory_words",
     &[
-        ("user_id", Kind::Text),
-        ("room_id", Kind::Text),
-        ("word", Kind::Text),
-        ("rank", Kind::Int),
-        ("is_public", Kind::Bool),
+        ("user_id", ColumnType::Text),
+        ("room_id", ColumnType::Text),
+        ("word", ColumnType::Text),
+        ("rank", ColumnType::Int),
+        ("is_public", ColumnType::Bool),
     ],
     "",
 );
 
-struct Found {
+struct NameWord {
     user_id: OwnedUserId,
     is_public: bool,
     word: Word,
@@ -59,10 +62,10 @@ pub(super) fn fill(tx: &mut Tx) -> BoxFuture<'_, DbResult<()>> {
     })
 }
 
-fn words_of(row: &Row) -> DbResult<Vec<Found>> {
+fn words_of(row: &Row) -> DbResult<Vec<NameWord>> {
     let (user_id, is_public): (OwnedUserId, bool) = (row.get(0)?, row.get(1)?);
     let name: Option<String> = row.get(2)?;
     let name = name.and_then(|json| serde_json::from_str::<serde_json::Value>(&json).ok());
     let words = words::of_user(&user_id, name.as_ref().and_then(serde_json::Value::as_str));
-    Ok(words.into_iter().map(|word| Found { user_id: user_id.clone(), is_public, word }).collect())
+    Ok(words.into_iter().map(|word| NameWord { user_id: user_id.clone(), is_public, word }).collect())
 }

@@ -6,16 +6,16 @@ use serde_json::json;
 
 use super::errcode;
 use crate::{
+    ground::room_version::{STABLE, rules},
     room::{
         InitialState, NewRoom, Preset,
-        world::{World, json as content, new_room, user},
+        world::{RoomWorld, json as content, new_room, user},
     },
-    room_version::{STABLE, rules},
 };
 
 #[tokio::test]
 async fn every_preset_makes_a_room_of_every_version() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     for version in STABLE {
         for preset in [Preset::PrivateChat, Preset::TrustedPrivateChat, Preset::PublicChat] {
             let invite = vec![user("bob"), user("alice"), user("bob")];
@@ -35,7 +35,7 @@ async fn every_preset_makes_a_room_of_every_version() {
 
 #[tokio::test]
 async fn rooms_made_in_the_same_millisecond_are_different_rooms() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let rooms = join_all((0..50).map(|_| world.rooms.create(new_room("alice", Preset::PrivateChat)))).await;
     let mut ids: Vec<_> = rooms.into_iter().map(Result::unwrap).collect();
     ids.sort_unstable();
@@ -46,7 +46,7 @@ async fn rooms_made_in_the_same_millisecond_are_different_rooms() {
 
 #[tokio::test]
 async fn what_contradicts_itself_leaves_nothing_behind() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let create = |room| world.rooms.create(room);
     let powerless = content(json!({"users": {"@alice:here": 0}}));
     let room = NewRoom {
@@ -81,7 +81,7 @@ async fn what_contradicts_itself_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn of_two_rooms_that_want_one_alias_one_comes_into_being() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let alias = room_alias_id!("#pub:here");
     let room = || NewRoom { alias: Some(alias.to_owned()), published: true, ..new_room("alice", Preset::PublicChat) };
     let made = join_all((0..8).map(|_| world.rooms.create(room()))).await;

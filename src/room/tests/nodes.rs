@@ -9,12 +9,12 @@ use serde_json::json;
 use super::errcode;
 use crate::room::{
     Message,
-    world::{World, json as json_of, message, user},
+    world::{RoomWorld, json as json_of, message, user},
 };
 
 #[tokio::test]
 async fn two_nodes_that_write_to_one_room_keep_one_chain() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let other = world.another_node().await;
     let room_id = world.public_room("alice").await;
     let messages: Vec<_> = (0..60).map(|n| message(&room_id, "alice", &(n % 30).to_string())).collect();
@@ -38,7 +38,7 @@ async fn two_nodes_that_write_to_one_room_keep_one_chain() {
 
 #[tokio::test]
 async fn what_happened_on_one_node_counts_on_the_other_at_once() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let other = world.another_node().await;
     let room_id = world.public_room("alice").await;
     let (alice, bob) = (user("alice"), user("bob"));
@@ -46,11 +46,11 @@ async fn what_happened_on_one_node_counts_on_the_other_at_once() {
     world.rooms.send(&message(&room_id, "alice", "1")).await.unwrap();
     other.send(&message(&room_id, "alice", "2")).await.unwrap();
 
-    world.rooms.join(&room_id, &bob, false, None).await.unwrap();
+    world.rooms.join(&room_id, &bob, None).await.unwrap();
     other.send(&message(&room_id, "bob", "1")).await.unwrap();
     other.kick(&room_id, &alice, &bob, None).await.unwrap();
     // Not "you are in the room already".
-    world.rooms.join(&room_id, &bob, false, None).await.unwrap();
+    world.rooms.join(&room_id, &bob, None).await.unwrap();
     assert_eq!(world.state(&room_id, "m.room.member", bob.as_str()).await, json!({"membership": "join"}));
     other.ban(&room_id, &alice, &bob, None).await.unwrap();
     assert_eq!(errcode(world.rooms.send(&message(&room_id, "bob", "2")).await), "M_FORBIDDEN");
@@ -60,7 +60,7 @@ async fn what_happened_on_one_node_counts_on_the_other_at_once() {
 
 #[tokio::test]
 async fn of_the_same_annotations_on_two_nodes_one_is_taken() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let other = world.another_node().await;
     let room_id = world.public_room("alice").await;
     let event = world.rooms.send(&message(&room_id, "alice", "news")).await.unwrap();
@@ -93,10 +93,10 @@ async fn of_the_same_annotations_on_two_nodes_one_is_taken() {
 
 #[tokio::test]
 async fn a_node_that_lags_learns_what_a_redacted_redaction_redacted() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let other = world.another_node().await;
     // Where it is redacted itself, a redaction no longer says what it has redacted.
-    let room_id = world.found(RoomVersionId::V10, "shared").await;
+    let room_id = world.create_room(RoomVersionId::V10, "shared").await;
     let secret = world.rooms.send(&message(&room_id, "alice", "secret")).await.unwrap();
     other.log().refresh().await.unwrap();
     let room = other.get(&room_id).await.unwrap();

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::errcode;
 use crate::room::{
-    NoticeRoom,
-    world::{World, json as content, user},
+    Author, NoticeRoom,
+    world::{RoomWorld, json as content, user},
 };
 
 fn room() -> NoticeRoom {
@@ -21,7 +21,7 @@ fn room() -> NoticeRoom {
 
 #[tokio::test]
 async fn everybody_has_one_whoever_makes_it() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let other = world.another_node().await;
     let (alice, room) = (user("alice"), room());
     let nodes = [&world.rooms, &other];
@@ -38,20 +38,20 @@ async fn everybody_has_one_whoever_makes_it() {
 
 #[tokio::test]
 async fn its_invitation_stands_until_it_is_accepted_and_comes_again() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let (alice, room) = (user("alice"), room());
     world.set_account_data("alice", "", "m.invite_permission_config", json!({ "default_action": "block" })).await;
     let room_id = world.rooms.notice_room(&room, &alice).await.unwrap();
     let membership = || async { world.state(&room_id, "m.room.member", "@alice:here").await["membership"].clone() };
     assert_eq!(membership().await, json!("invite"));
-    world.rooms.speak_as(&room.sender);
+    world.rooms.set_notices_sender(&room.sender);
     let (kind, left) = (TimelineEventType::RoomMember, content(json!({ "membership": "leave" })));
     let own = alice.as_str();
     let refused = [
         errcode(world.rooms.leave(&room_id, &alice, None).await),
         errcode(world.rooms.kick(&room_id, &alice, &alice, None).await),
-        errcode(world.rooms.send_state(&room_id, &alice, false, &kind, own, left.clone()).await),
-        errcode(world.rooms.rehearse(&room_id, &alice, &kind, Some(own), &left).await),
+        errcode(world.rooms.send_state(&room_id, &Author::User(alice.clone()), &kind, own, left.clone()).await),
+        errcode(world.rooms.dry_run(&room_id, &alice, &kind, Some(own), &left).await),
     ];
     assert_eq!(refused, ["M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"; 4]);
     let elsewhere = world.public_room("carol").await;
@@ -60,8 +60,8 @@ async fn its_invitation_stands_until_it_is_accepted_and_comes_again() {
     world.rooms.kick(&elsewhere, &bob, &bob, None).await.unwrap();
     assert_eq!(world.state(&elsewhere, "m.room.member", bob.as_str()).await["membership"], json!("leave"));
 
-    world.rooms.join(&room_id, &alice, false, None).await.unwrap();
-    world.rooms.rehearse(&room_id, &alice, &kind, Some(own), &left).await.unwrap();
+    world.rooms.join(&room_id, &alice, None).await.unwrap();
+    world.rooms.dry_run(&room_id, &alice, &kind, Some(own), &left).await.unwrap();
     world.rooms.leave(&room_id, &alice, None).await.unwrap();
     assert_eq!(world.rooms.notice_room(&room, &alice).await.unwrap(), room_id);
     assert_eq!(membership().await, json!("invite"));
@@ -74,7 +74,7 @@ async fn its_invitation_stands_until_it_is_accepted_and_comes_again() {
 /// Also where it was to be told before, and that failed.
 #[tokio::test]
 async fn it_hears_of_the_name_that_the_server_has_now() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let (alice, room) = (user("alice"), room());
     let room_id = world.rooms.notice_room(&room, &alice).await.unwrap();
     let own = room.sender.as_str();

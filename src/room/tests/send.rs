@@ -8,8 +8,8 @@ use super::errcode;
 use crate::{
     error::Result,
     room::{
-        Message, NewRoom, Preset,
-        world::{World, json as content, message, new_room, user},
+        Author, Message, NewRoom, Preset,
+        world::{RoomWorld, json as content, message, new_room, user},
     },
 };
 
@@ -21,16 +21,16 @@ fn redaction(room_id: &RoomId, sender: &str, target: &str, transaction_id: &str)
     }
 }
 
-async fn send_state(world: &World, room_id: &RoomId, kind: &str, state: Value) -> Result<OwnedEventId> {
-    world.rooms.send_state(room_id, &user("alice"), false, &kind.into(), "", content(state)).await
+async fn send_state(world: &RoomWorld, room_id: &RoomId, kind: &str, state: Value) -> Result<OwnedEventId> {
+    world.rooms.send_state(room_id, &Author::User(user("alice")), &kind.into(), "", content(state)).await
 }
 
 #[tokio::test]
 async fn concurrent_sends_into_one_room_keep_one_chain() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let room_id = world.public_room("alice").await;
     for name in ["bob", "carol"] {
-        world.rooms.join(&room_id, &user(name), false, None).await.unwrap();
+        world.rooms.join(&room_id, &user(name), None).await.unwrap();
     }
     let messages: Vec<_> =
         (0..150).map(|n| message(&room_id, ["alice", "bob", "carol"][n % 3], &n.to_string())).collect();
@@ -49,7 +49,7 @@ async fn concurrent_sends_into_one_room_keep_one_chain() {
 
 #[tokio::test]
 async fn the_same_transaction_fifty_times_at_once_is_one_event() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let room_id = world.public_room("alice").await;
     let before = world.events(&room_id).await.len();
     let message = message(&room_id, "alice", "again");
@@ -70,9 +70,9 @@ async fn the_same_transaction_fifty_times_at_once_is_one_event() {
 
 #[tokio::test]
 async fn a_transaction_is_remembered_even_where_it_would_be_refused_now() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let room_id = world.public_room("alice").await;
-    world.rooms.join(&room_id, &user("bob"), false, None).await.unwrap();
+    world.rooms.join(&room_id, &user("bob"), None).await.unwrap();
     let sent = world.rooms.send(&message(&room_id, "bob", "1")).await.unwrap();
     world.rooms.kick(&room_id, &user("alice"), &user("bob"), None).await.unwrap();
     assert_eq!(world.rooms.send(&message(&room_id, "bob", "1")).await.unwrap(), sent);
@@ -82,7 +82,7 @@ async fn a_transaction_is_remembered_even_where_it_would_be_refused_now() {
 
 #[tokio::test]
 async fn what_does_not_belong_in_a_room_is_refused() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let room_id = world.public_room("alice").await;
     let unknown = room_id!("!nowhere:here");
     assert_eq!(errcode(world.rooms.send(&message(unknown, "alice", "1")).await), "M_NOT_FOUND");
@@ -105,7 +105,7 @@ async fn what_does_not_belong_in_a_room_is_refused() {
 
 #[tokio::test]
 async fn the_same_state_again_is_the_same_event() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let room_id = world.public_room("alice").await;
     let first = send_state(&world, &room_id, "m.room.name", json!({"name": "A"})).await.unwrap();
     assert_eq!(send_state(&world, &room_id, "m.room.name", json!({"name": "A"})).await.unwrap(), first);
@@ -117,13 +117,13 @@ async fn the_same_state_again_is_the_same_event() {
 
 #[tokio::test]
 async fn redaction_takes_the_right_event_and_the_power() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     for version in [RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12] {
         let room = NewRoom { version, ..new_room("alice", Preset::PublicChat) };
         let room_id = world.rooms.create(room).await.unwrap();
         let elsewhere = world.public_room("bob").await;
         for name in ["bob", "carol"] {
-            world.rooms.join(&room_id, &user(name), false, None).await.unwrap();
+            world.rooms.join(&room_id, &user(name), None).await.unwrap();
         }
         let send = async |message: Message| world.rooms.send(&message).await;
         let target = send(message(&room_id, "bob", "1")).await.unwrap();
@@ -149,5 +149,26 @@ async fn redaction_takes_the_right_event_and_the_power() {
         assert_eq!(target.pdu.redacted_because().unwrap().event_id(), redacted);
         assert_eq!(find(redacted.as_str()).pdu.redacts(), Some(target.pdu.event_id()));
     }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_repeated_reaction_undoes_nothing_that_others_write_meanwhile() {
+    let world = RoomWorld::new().await;
+    let room_id = world.public_room("alice").await;
+    let event = world.rooms.send(&message(&room_id, "alice", "1")).await.unwrap();
+    let reaction = |transaction_id: &str| Message {
+        kind: "m.reaction".into(),
+        content: content(json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": event, "key": "+1" } })),
+        ..message(&room_id, "alice", transaction_id)
+    };
+    let sent = world.rooms.send(&reaction("2")).await.unwrap();
+    let room = world.rooms.get(&room_id).await.unwrap();
+    let generation = room.pending.lock().await.generation;
+    assert_eq!(errcode(world.rooms.send(&reaction("3")).await), "M_DUPLICATE_ANNOTATION");
+    assert_eq!(world.rooms.send(&reaction("2")).await.unwrap(), sent, "sent again, it is answered as before");
+    assert_eq!(room.pending.lock().await.generation, generation, "nothing was built that had to be dropped");
+    world.rooms.send(&redaction(&room_id, "alice", sent.as_str(), "4")).await.unwrap();
+    world.rooms.send(&reaction("5")).await.unwrap();
     world.close().await;
 }

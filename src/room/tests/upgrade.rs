@@ -1,12 +1,15 @@
 //! A room's successor: what it gets, and what the old room is left with.
 
 use ruma::{OwnedRoomId, RoomVersionId, UserId, events::room::member::MembershipState, room_alias_id};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::to_raw_value};
 
 use super::errcode;
-use crate::room::{
-    InitialState, NewRoom, Preset, Upgrade,
-    world::{World, json as content, new_room, user},
+use crate::{
+    event::fact::{AccountData, Fact, Write},
+    room::{
+        Author, InitialState, NewRoom, Preset, Upgrade,
+        world::{RoomWorld, json as content, new_room, user},
+    },
 };
 
 fn upgrade(room_id: &OwnedRoomId, by: &UserId, version: RoomVersionId) -> Upgrade {
@@ -14,7 +17,7 @@ fn upgrade(room_id: &OwnedRoomId, by: &UserId, version: RoomVersionId) -> Upgrad
 }
 
 /// A room with something of everything that moves.
-async fn old_room(world: &World, version: RoomVersionId) -> OwnedRoomId {
+async fn old_room(world: &RoomWorld, version: RoomVersionId) -> OwnedRoomId {
     let state = |kind: &str, state_key: &str, state| InitialState {
         kind: kind.into(),
         state_key: state_key.to_owned(),
@@ -49,7 +52,7 @@ async fn an_upgrade_moves_what_belongs_to_the_room_and_closes_the_old_one() {
         (RoomVersionId::V12, RoomVersionId::V12),
         (RoomVersionId::V12, RoomVersionId::V10),
     ] {
-        let world = World::new().await;
+        let world = RoomWorld::new().await;
         let alice = user("alice");
         let old = old_room(&world, from.clone()).await;
         world.set_account_data("alice", old.as_str(), "m.tag", json!({"tags": {"m.favourite": {}}})).await;
@@ -97,7 +100,7 @@ async fn an_upgrade_moves_what_belongs_to_the_room_and_closes_the_old_one() {
 
 #[tokio::test]
 async fn an_upgrade_takes_the_power_and_a_known_version() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let old = old_room(&world, RoomVersionId::V11).await;
     let (alice, bob) = (user("alice"), user("bob"));
     let errors = [
@@ -105,7 +108,7 @@ async fn an_upgrade_takes_the_power_and_a_known_version() {
         upgrade(&old, &alice, RoomVersionId::V2),
         upgrade(&old, &alice, "org.example".try_into().unwrap()),
     ];
-    world.rooms.join(&old, &bob, false, None).await.unwrap();
+    world.rooms.join(&old, &bob, None).await.unwrap();
     let mut codes = Vec::new();
     for error in &errors {
         codes.push(errcode(world.rooms.upgrade(error).await));
@@ -117,7 +120,7 @@ async fn an_upgrade_takes_the_power_and_a_known_version() {
 
 #[tokio::test]
 async fn somebody_with_just_enough_power_can_upgrade_and_has_no_more_afterwards() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let (alice, bob) = (user("alice"), user("bob"));
     let levels = json!({
         "users": {"@alice:here": 100, "@bob:here": 50},
@@ -131,8 +134,8 @@ async fn somebody_with_just_enough_power_can_upgrade_and_has_no_more_afterwards(
     let old = world.rooms.create(room).await.unwrap();
     let encryption = content(json!({"algorithm": "m.megolm.v1.aes-sha2"}));
     let kind = "m.room.encryption".into();
-    world.rooms.send_state(&old, &alice, false, &kind, "", encryption).await.unwrap();
-    world.rooms.join(&old, &bob, false, None).await.unwrap();
+    world.rooms.send_state(&old, &Author::User(alice.clone()), &kind, "", encryption).await.unwrap();
+    world.rooms.join(&old, &bob, None).await.unwrap();
     let new = world.rooms.upgrade(&upgrade(&old, &bob, RoomVersionId::V11)).await.unwrap();
     let levels = world.state(&new, "m.room.power_levels", "").await;
     assert_eq!(levels["users"], json!({"@alice:here": 100, "@bob:here": 50}));
@@ -144,7 +147,7 @@ async fn somebody_with_just_enough_power_can_upgrade_and_has_no_more_afterwards(
 #[tokio::test]
 async fn of_a_crowd_everything_moves_that_may() {
     for (children, banned, moved) in [(20, 3, 3), (450, 3, 3), (20, 410, 400)] {
-        let world = World::new().await;
+        let world = RoomWorld::new().await;
         let bob = user("bob");
         let state = |kind: &str, state_key: String, state| InitialState {
             kind: kind.into(),
@@ -167,16 +170,16 @@ async fn of_a_crowd_everything_moves_that_may() {
             ..new_room("alice", Preset::PublicChat)
         };
         let old = world.rooms.create(room).await.unwrap();
-        world.rooms.join(&old, &bob, false, None).await.unwrap();
+        world.rooms.join(&old, &bob, None).await.unwrap();
         // Nobody but alice can say this, and the upgrade goes on without it.
         let of_alice = content(json!({"via": ["here"]}));
         let kind = "m.space.parent".into();
-        world.rooms.send_state(&old, &user("alice"), false, &kind, "@alice:here", of_alice).await.unwrap();
+        world.rooms.send_state(&old, &Author::User(user("alice")), &kind, "@alice:here", of_alice).await.unwrap();
 
         let new = world.rooms.upgrade(&upgrade(&old, &bob, RoomVersionId::V11)).await.unwrap();
         let now = world.rooms.get(&new).await.unwrap().state();
         assert_eq!(now.of_kind("m.space.child").count(), children.len());
-        let bans = now.members().filter(|(user, _)| now.membership(user) == MembershipState::Ban);
+        let bans = now.members().filter(|member| member.membership() == MembershipState::Ban);
         assert_eq!(bans.count(), moved);
         assert_eq!(now.of_kind("m.space.parent").count(), 0);
         assert_eq!(world.state(&new, "m.room.power_levels", "").await["users"]["@bob:here"], json!(50));
@@ -186,14 +189,14 @@ async fn of_a_crowd_everything_moves_that_may() {
 
 #[tokio::test]
 async fn who_follows_into_the_new_room_brings_their_settings() {
-    let world = World::new().await;
+    let world = RoomWorld::new().await;
     let (alice, bob) = (user("alice"), user("bob"));
     let old = world.public_room("alice").await;
-    world.rooms.join(&old, &bob, false, None).await.unwrap();
+    world.rooms.join(&old, &bob, None).await.unwrap();
     world.set_account_data("bob", old.as_str(), "m.tag", json!({"tags": {"u.beer": {"order": 0.5}}})).await;
     world.set_account_data("bob", "", "m.direct", json!({"@alice:here": [old, "!other:here"]})).await;
     let new = world.rooms.upgrade(&upgrade(&old, &alice, RoomVersionId::V12)).await.unwrap();
-    world.rooms.join(&new, &bob, false, None).await.unwrap();
+    world.rooms.join(&new, &bob, None).await.unwrap();
     let mut conn = world.db.read().await.unwrap();
     let mut find = async |room_id, kind| {
         let data = crate::store::account_data::find(&mut conn, &bob, room_id, kind).await.unwrap().unwrap();
@@ -201,6 +204,45 @@ async fn who_follows_into_the_new_room_brings_their_settings() {
     };
     assert_eq!(find(Some(&*new), "m.tag").await, json!({"tags": {"u.beer": {"order": 0.5}}}));
     assert_eq!(find(None, "m.direct").await, json!({"@alice:here": [old, "!other:here", new]}));
+    drop(conn);
+    world.close().await;
+}
+
+/// Another device starts a chat with somebody else while the join is on its way: it waits for the room here, with what it
+/// has read before.
+#[tokio::test]
+async fn what_another_device_sets_meanwhile_is_kept_by_whoever_follows() {
+    let world = RoomWorld::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let old = world.public_room("alice").await;
+    world.rooms.join(&old, &bob, None).await.unwrap();
+    let direct = |content: Value| AccountData {
+        user_id: bob.clone(),
+        room_id: None,
+        kind: "m.direct".to_owned(),
+        content: to_raw_value(&content).unwrap().into(),
+    };
+    let set =
+        async |content| world.rooms.log().append(Write::fact(Fact::AccountData(direct(content).into()))).await.unwrap();
+    set(json!({"@alice:here": [old]})).await;
+    let new = world.rooms.upgrade(&upgrade(&old, &alice, RoomVersionId::V12)).await.unwrap();
+
+    let room = world.rooms.get(&new).await.unwrap();
+    let pending = room.pending.lock().await;
+    let meanwhile = async {
+        // As often as the join reads, and more.
+        for _ in 0..20 {
+            world.rooms.settings_in(&bob, &old).await.unwrap();
+        }
+        set(json!({"@alice:here": [old], "@dave:here": ["!dave:here"]})).await;
+        drop(pending);
+    };
+    let (joined, ()) = tokio::join!(world.rooms.join(&new, &bob, None), meanwhile);
+    joined.unwrap();
+    let mut conn = world.db.read().await.unwrap();
+    let found = crate::store::account_data::find(&mut conn, &bob, None, "m.direct").await.unwrap().unwrap();
+    let found: Value = serde_json::from_str(found.1.content.get()).unwrap();
+    assert_eq!(found, json!({"@alice:here": [old, new], "@dave:here": ["!dave:here"]}));
     drop(conn);
     world.close().await;
 }

@@ -217,7 +217,7 @@ impl Node {
         })
     }
 
-    /// The same for one key, or an index in figures.
+    /// What stands under one key, or at an index in figures.
     pub(super) fn find(self, key: &str) -> Option<Self> {
         let value = match self.value {
             Value::Array(items) => items.get(key.parse::<usize>().ok()?),

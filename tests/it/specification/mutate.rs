@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hearth::random::Random;
+use hearth::ground::random::Random;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use hearth::random::Random;
+use hearth::ground::random::Random;
 use serde_json::{Value, json};
 
 use super::{apply, event_id};

@@ -1,0 +1,253 @@
+//! Connections and transactions.
+//!
+//! SQLite has one writing connection, because it has one writer anyway and a queue in front of it is fairer than its
+//! lock; `PostgreSQL` has a pool.
+//!
+//! A statement outside of a [`Tx`] is a transaction of its own. Within one, inserts on `PostgreSQL` are held back and
+//! sent together ([`super::queue`]), so an error of theirs may come with a later call; [`Tx::commit`] is the last that
+//! can bring one.
+//!
+//! A connection is held only while statements run, and never while its holder takes a second one: with as many holders
+//! as connections, each would wait for the others until time is up. Nothing but the database is waited for meanwhile.
+
+use sqlx::{Connection as _, Postgres, Sqlite, pool::PoolConnection};
+
+use super::{
+    engine::{Engine, EngineRef},
+    error::{DbError, DbResult},
+    insert::{Column, Insert},
+    queue::InsertQueue,
+    row::Row,
+    statement::Statement,
+    value::Value,
+};
+
+/// The database, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db(pub(super) Pools);
+
+/// The connections of either engine. On SQLite readers see what was committed when they began and wait for nobody
+/// (WAL); writers wait for each other in the queue of a pool of one. Four connections are for reading and refuse to
+/// write (`query_only`).
+#[derive(Clone, Debug)]
+pub(super) enum Pools {
+    Sqlite {
+        write: sqlx::SqlitePool,
+        read: sqlx::SqlitePool,
+    },
+    /// `spare` is for signs of life, which must not wait behind requests.
+    Postgres {
+        pool: sqlx::PgPool,
+        spare: sqlx::PgPool,
+    },
+}
+
+/// A connection on which statements run: alone, each by itself, or within a [`Tx`].
+#[derive(Debug)]
+pub struct Conn {
+    held: OpenConnection,
+    /// Inserts of a transaction on `PostgreSQL` that have not been run. Empty outside of a transaction, and on SQLite
+    /// always.
+    queue: InsertQueue,
+}
+
+/// Whatever it is, it goes back to its pool when it is dropped.
+#[derive(Debug)]
+enum OpenConnection {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+    SqliteTx(sqlx::Transaction<'static, Sqlite>),
+    PostgresTx(sqlx::Transaction<'static, Postgres>),
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back. The rollback is sent once the connection goes back
+/// to its pool, and not waited for: locks may be held a moment longer.
+#[derive(Debug)]
+pub struct Tx(Conn);
+
+impl std::ops::Deref for Tx {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}
+
+impl Db {
+    /// For the few things that differ by nature, such as whether there can be other nodes.
+    pub fn engine(&self) -> Engine {
+        match self.0 {
+            Pools::Sqlite { .. } => Engine::Sqlite,
+            Pools::Postgres { .. } => Engine::Postgres,
+        }
+    }
+
+    /// How things stand with the connections, by pool: its name, how many connections are open, how many of those are
+    /// idle, and how many it opens at most.
+    pub(crate) fn pools(&self) -> Vec<(&'static str, u32, usize, u32)> {
+        fn of<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> (&'static str, u32, usize, u32) {
+            (name, pool.size(), pool.num_idle(), pool.options().get_max_connections())
+        }
+        match &self.0 {
+            Pools::Sqlite { write, read } => vec![of("write", write), of("read", read)],
+            Pools::Postgres { pool, spare } => vec![of("main", pool), of("spare", spare)],
+        }
+    }
+
+    /// A connection for reading, each statement seeing the newest committed data. Fails with an error that is
+    /// unavailable ([`DbError::is_unavailable`]) if none becomes free in time: five seconds on `PostgreSQL`, thirty on
+    /// SQLite.
+    pub async fn read(&self) -> DbResult<Conn> {
+        match &self.0 {
+            Pools::Sqlite { read, .. } => read.acquire().await.map(OpenConnection::Sqlite),
+            Pools::Postgres { pool, .. } => pool.acquire().await.map(OpenConnection::Postgres),
+        }
+        .map(Conn::new)
+        .map_err(|e| DbError::new("taking a connection", e))
+    }
+
+    /// A connection that is kept for signs of life, however many requests wait for the others. On SQLite, where no
+    /// other node waits for them, it is one of those for reading.
+    pub(crate) async fn spare(&self) -> DbResult<Conn> {
+        let Pools::Postgres { spare, .. } = &self.0 else { return self.read().await };
+        let held = spare
+            .acquire()
+            .await
+            .map(OpenConnection::Postgres)
+            .map_err(|e| DbError::new("taking the spare connection", e))?;
+        Ok(Conn::new(held))
+    }
+
+    /// A transaction for reading: all its statements see one state of the data. What is committed meanwhile is not
+    /// seen; to write in it is an error. On SQLite the state is that of its first statement, on `PostgreSQL` as well.
+    pub async fn snapshot(&self) -> DbResult<Tx> {
+        match &self.0 {
+            Pools::Sqlite { read, .. } => read.begin().await.map(OpenConnection::SqliteTx),
+            Pools::Postgres { pool, .. } => {
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(OpenConnection::PostgresTx)
+            }
+        }
+        .map(|held| Tx(Conn::new(held)))
+        .map_err(|e| DbError::new("beginning to read", e))
+    }
+
+    /// A transaction for writing. On SQLite it waits for its turn. On `PostgreSQL` each statement sees what has been
+    /// committed when it begins (`READ COMMITTED`), so what must not change between two has to be locked.
+    pub async fn begin(&self) -> DbResult<Tx> {
+        match &self.0 {
+            // The lock is taken at once: a transaction that reads first and then wants to write would fail if another
+            // had written in between.
+            Pools::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(OpenConnection::SqliteTx),
+            Pools::Postgres { pool, .. } => pool.begin().await.map(OpenConnection::PostgresTx),
+        }
+        .map(|held| Tx(Conn::new(held)))
+        .map_err(|e| DbError::new("beginning to write", e))
+    }
+
+    /// Closes every connection. On SQLite this also folds the write-ahead log into the file. Waits until connections in
+    /// use have come back; calls after that fail.
+    pub async fn close(&self) {
+        match &self.0 {
+            Pools::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pools::Postgres { pool, spare } => {
+                spare.close().await;
+                pool.close().await;
+            }
+        }
+    }
+}
+
+impl Tx {
+    /// Makes everything that was done durable and visible. An error of the connection leaves open whether it took
+    /// place; any other means that it did not.
+    pub async fn commit(mut self) -> DbResult<()> {
+        // Within the transaction still: a conflict of these rolls everything back.
+        self.flush().await?;
+        match self.0.held {
+            OpenConnection::SqliteTx(tx) => tx.commit().await,
+            OpenConnection::PostgresTx(tx) => tx.commit().await,
+            OpenConnection::Sqlite(_) | OpenConnection::Postgres(_) => Ok(()),
+        }
+        .map_err(|e| DbError::new("committing", e))
+    }
+
+    /// Writes many rows at once. A conflict is reported here or by the next call of this transaction. All columns are
+    /// of one length, in the order of the insert's declaration. No rows are no statement.
+    pub(crate) async fn insert(&mut self, insert: &'static Insert, columns: &[Column<'_>]) -> DbResult<()> {
+        if let EngineRef::Sqlite(connection) = self.engine_ref() {
+            return insert.run_on_sqlite(connection, columns).await;
+        }
+        if !self.queue.admits(insert) {
+            self.flush().await?;
+        }
+        self.queue.push(insert, columns)
+    }
+}
+
+impl Conn {
+    fn new(held: OpenConnection) -> Self {
+        Self { held, queue: InsertQueue::default() }
+    }
+
+    pub fn engine(&self) -> Engine {
+        match self.held {
+            OpenConnection::Sqlite(_) | OpenConnection::SqliteTx(_) => Engine::Sqlite,
+            OpenConnection::Postgres(_) | OpenConnection::PostgresTx(_) => Engine::Postgres,
+        }
+    }
+
+    pub(super) fn engine_ref(&mut self) -> EngineRef<'_> {
+        match &mut self.held {
+            OpenConnection::Sqlite(c) => EngineRef::Sqlite(c),
+            OpenConnection::SqliteTx(c) => EngineRef::Sqlite(c),
+            OpenConnection::Postgres(c) => EngineRef::Postgres(c),
+            OpenConnection::PostgresTx(c) => EngineRef::Postgres(c),
+        }
+    }
+
+    /// Whether the database answers. One round trip that touches no table, so it succeeds also where the
+    /// database only reads.
+    pub async fn ping(&mut self) -> DbResult<()> {
+        match self.engine_ref() {
+            EngineRef::Sqlite(c) => c.ping().await,
+            EngineRef::Postgres(c) => c.ping().await,
+        }
+        .map_err(|e| DbError::new("asking for a sign of life", e))
+    }
+
+    /// Runs a statement and returns how many rows it touched. On `PostgreSQL` a statement that fails makes the whole
+    /// transaction useless; on SQLite it can go on. Callers therefore give a transaction up at the first error.
+    pub(crate) async fn execute(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<u64> {
+        self.flush().await?;
+        statement.execute(self.engine_ref(), args).await
+    }
+
+    /// Runs a statement that returns at most one row. Of several rows the first is returned.
+    pub(crate) async fn find(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Option<Row>> {
+        self.flush().await?;
+        statement.find(self.engine_ref(), args).await
+    }
+
+    /// Runs a statement that returns any number of rows. In the statement's order, all of them in memory: a statement
+    /// that may have many has a limit.
+    pub(crate) async fn list(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Row>> {
+        self.flush().await?;
+        statement.list(self.engine_ref(), args).await
+    }
+
+    /// Runs the inserts that wait.
+    async fn flush(&mut self) -> DbResult<()> {
+        match &mut self.held {
+            OpenConnection::PostgresTx(c) => self.queue.flush(c).await,
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What passes: who has read how far, who types, who is there.
+//!
+//! All three are facts in the log like messages, so they are durable and every node shows them alike. Their rows hold
+//! only the newest of each; what was before is gone.
+
+pub mod presence;
+pub mod receipt;
+pub mod typing;
+
+use std::{ops::Deref, sync::Arc};
+
+use self::{presence::PresenceOfUsers, receipt::Receipts, typing::Typists};
+use crate::{error::Result, log::Reader, people::People};
+
+/// The modules of this layer at work, on those below.
+pub struct Ephemeral {
+    people: People,
+    pub(crate) presence: PresenceOfUsers,
+    pub(crate) receipts: Receipts,
+    pub(crate) typists: Typists,
+}
+
+impl Deref for Ephemeral {
+    type Target = People;
+
+    fn deref(&self) -> &People {
+        &self.people
+    }
+}
+
+/// What this layer keeps in memory and follows the log.
+#[derive(Clone, Default)]
+pub(crate) struct Caches {
+    receipts: Arc<receipt::ReceiptCache>,
+    typing: Arc<typing::TypingCache>,
+    pub(crate) presence: Arc<presence::PresenceCache>,
+}
+
+impl Caches {
+    /// Behind those of people and before those of the readers: see [`crate::app`].
+    pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
+        vec![Arc::clone(&self.receipts) as _, Arc::clone(&self.typing) as _, Arc::clone(&self.presence) as _]
+    }
+}
+
+impl Ephemeral {
+    /// Reads what was true when the server stopped, and starts the tasks that end it.
+    pub(crate) async fn start(people: People, caches: Caches) -> Result<Self> {
+        let (db, rooms, clock) = (people.db.clone(), people.rooms.clone(), people.clock.clone());
+        let (nodes, shared_values, tasks) = (&people.nodes, people.shared_values.clone(), &people.tasks);
+        let parts = (db.clone(), people.log.clone(), clock.clone());
+        let enabled = people.config.presence.enabled;
+        Ok(Self {
+            presence: PresenceOfUsers::start(
+                parts,
+                enabled,
+                caches.presence,
+                nodes.clone(),
+                shared_values.clone(),
+                tasks,
+            )
+            .await?,
+            receipts: Receipts::new(db.clone(), rooms.clone(), clock.clone(), caches.receipts),
+            typists: Typists::start((db, rooms, clock), caches.typing, nodes, shared_values, tasks).await?,
+            people,
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Who is typing, in memory: everybody who has not stopped, in every room.
+//!
+//! Who types in a room is small, so each room is kept whole, with the position of its last change: a client whose token
+//! is before that gets all of it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::RwLock;
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    event::{
+        Logged,
+        fact::{Batch, News, Typing},
+    },
+    ground::position::Position,
+    log::Reader,
+    store::membership::MembershipRow,
+};
+
+/// How many rooms are remembered.
+const KEPT_ROOMS: usize = 20_000;
+
+/// Who is typing where. It follows the log.
+#[derive(Default)]
+pub struct TypingCache {
+    cached: RwLock<CachedTypists>,
+    /// Rung when somebody begins to type.
+    begun: Notify,
+}
+
+#[derive(Default)]
+struct CachedTypists {
+    rooms: HashMap<OwnedRoomId, RoomTypists>,
+    /// Everything up to here was part of what was read from the database.
+    loaded: Position,
+    /// Where a room is not here, nobody has typed in it after this, as long as this node has followed the log.
+    blank_after: Position,
+}
+
+/// The typists of one room, each until when.
+#[derive(Default)]
+struct RoomTypists {
+    typists: BTreeMap<OwnedUserId, MilliSecondsSinceUnixEpoch>,
+    /// When somebody last began or stopped.
+    changed: Position,
+}
+
+/// What the cache knows of a room since some place in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TypingSince {
+    Unchanged,
+    /// These have begun and not stopped.
+    Changed(Vec<OwnedUserId>),
+    /// That was before this node began to follow the log. Nobody is typing now.
+    Unknown,
+}
+
+impl RoomTypists {
+    fn apply(&mut self, at: Position, typing: &Typing) {
+        let changed = match typing.until {
+            // Somebody who goes on typing is no news.
+            Some(until) => self.typists.insert(typing.user_id.clone(), until).is_none(),
+            None => self.typists.remove(&typing.user_id).is_some(),
+        };
+        if changed {
+            self.changed = at;
+        }
+    }
+}
+
+impl CachedTypists {
+    /// What was read from the database holds these entries already.
+    fn apply(&mut self, at: Position, typing: &Typing) {
+        if at <= self.loaded {
+            return;
+        }
+        match self.rooms.get_mut(&typing.room_id) {
+            Some(in_room) => in_room.apply(at, typing),
+            None if typing.until.is_some() => {
+                self.rooms.entry(typing.room_id.clone()).or_default().apply(at, typing);
+                self.keep_few(at);
+            }
+            // A room in which nobody types need not be remembered for somebody who stops.
+            None => {}
+        }
+    }
+
+    /// Whoever is in a room no more does not type there, either.
+    fn follow(&mut self, at: Position, logged: &Logged) {
+        let room_id = logged.stored.pdu.room_id();
+        for membership in logged.changes.iter().filter_map(|change| MembershipRow::of(change, room_id, at)) {
+            if membership.state != MembershipState::Join {
+                let (room_id, user_id) = (room_id.to_owned(), membership.user_id.to_owned());
+                self.apply(at, &Typing { room_id, user_id, until: None });
+            }
+        }
+    }
+
+    /// Takes an entry of the log.
+    fn read(&mut self, at: Position, news: &News) {
+        match news {
+            News::Typing(typing) => self.apply(at, typing),
+            News::Event(logged) => self.follow(at, logged),
+            _ => {}
+        }
+    }
+
+    /// Forgets rooms where there are too many. Those in which somebody types stay, however many they are.
+    fn keep_few(&mut self, at: Position) {
+        if self.rooms.len() > KEPT_ROOMS {
+            self.rooms.retain(|_, in_room| !in_room.typists.is_empty());
+            self.blank_after = at;
+        }
+    }
+}
+
+impl Reader for TypingCache {
+    fn read(&self, batch: &Batch) {
+        for (at, news) in batch.entries() {
+            let concerns = match news {
+                News::Typing(_) => true,
+                News::Event(logged) => !logged.changes.is_empty(),
+                _ => false,
+            };
+            if !concerns {
+                continue;
+            }
+            self.cached.write().read(at, news);
+            // The task that ends it sleeps as long as nobody types.
+            if matches!(news, News::Typing(typing) if typing.until.is_some()) {
+                self.begun.notify_one();
+            }
+        }
+    }
+}
+
+impl TypingCache {
+    /// Takes those who were typing at `position`, as the database had it, and what has happened since.
+    pub(super) fn load(&self, position: Position, typists: &[(Position, Typing)], missed: &[std::sync::Arc<Batch>]) {
+        // What is forgotten stays forgotten, also where this replaces it.
+        let mut cached = CachedTypists { blank_after: self.cached.read().blank_after, ..CachedTypists::default() };
+        for (at, typing) in typists {
+            cached.apply(*at, typing);
+        }
+        cached.loaded = position;
+        for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
+            cached.read(at, news);
+        }
+        *self.cached.write() = cached;
+        self.begun.notify_one();
+    }
+
+    /// Who types in a room, if that has changed after `after`, up to `until`. Those whose time is up by `now` have
+    /// stopped, though the log does not say so yet. This node has followed the log since `began`.
+    pub(super) fn since(
+        &self,
+        room_id: &RoomId,
+        (after, until): (Position, Position),
+        now: MilliSecondsSinceUnixEpoch,
+        began: Position,
+    ) -> TypingSince {
+        let cached = self.cached.read();
+        // Before this node began, somebody may have stopped of whom there is no trace here.
+        let is_recent = after >= began.max(cached.blank_after);
+        let Some(in_room) = cached.rooms.get(room_id) else {
+            return if is_recent || after == Position::START { TypingSince::Unchanged } else { TypingSince::Unknown };
+        };
+        if in_room.changed > until || (is_recent && in_room.changed <= after) {
+            return TypingSince::Unchanged;
+        }
+        let typists: Vec<_> =
+            in_room.typists.iter().filter(|(_, until)| **until > now).map(|(user, _)| user.clone()).collect();
+        if typists.is_empty() && after == Position::START {
+            TypingSince::Unchanged
+        } else {
+            TypingSince::Changed(typists)
+        }
+    }
+
+    /// Until when somebody types in a room, as the log has it.
+    pub(super) fn find(&self, room_id: &RoomId, user_id: &UserId) -> Option<MilliSecondsSinceUnixEpoch> {
+        self.cached.read().rooms.get(room_id)?.typists.get(user_id).copied()
+    }
+
+    /// Those whose time is up by then.
+    pub(super) fn list_due(&self, by: MilliSecondsSinceUnixEpoch) -> Vec<Typing> {
+        let cached = self.cached.read();
+        let typists =
+            cached.rooms.iter().flat_map(|(room, in_room)| in_room.typists.iter().map(move |entry| (room, entry)));
+        let due = typists.filter(|(_, (_, until))| **until <= by).map(|(room_id, (user_id, until))| Typing {
+            room_id: room_id.clone(),
+            user_id: user_id.clone(),
+            until: Some(*until),
+        });
+        due.collect()
+    }
+
+    /// When the next one's time is up, if anybody is typing.
+    pub(super) fn find_next_expiry(&self) -> Option<MilliSecondsSinceUnixEpoch> {
+        self.cached.read().rooms.values().flat_map(|in_room| in_room.typists.values()).min().copied()
+    }
+
+    /// Returns when somebody has begun to type.
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
+    }
+}

@@ -1,0 +1,13 @@
+//! What everything stands on and what knows nothing of Matrix rooms: time, chance, places in the log, tasks, words.
+//!
+//! Nothing here imports anything else of this program, and nothing here waits for another machine.
+
+pub mod cause;
+pub mod clock;
+pub mod data_folder;
+pub mod position;
+pub mod random;
+pub mod room_version;
+pub mod sizes;
+pub mod tasks;
+pub(crate) mod words;

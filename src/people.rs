@@ -1,0 +1,124 @@
+//! Users: their accounts, devices and profiles, what they keep on the server, and what they may do how often.
+//!
+//! Each module is one section of the specification. What they keep is in the database before it is acknowledged; what
+//! is in memory besides follows the log, so that it is right on every node.
+
+pub(crate) mod account;
+pub mod account_data;
+pub(crate) mod device;
+pub(crate) mod filter;
+pub(crate) mod notice;
+pub(crate) mod profile;
+pub(crate) mod rate_limit;
+pub mod report;
+pub(crate) mod third_party_invite;
+pub(crate) mod threepid;
+pub(crate) mod uia;
+
+use std::{ops::Deref, sync::Arc};
+
+use self::{
+    account::{AccountSettings, Accounts, Notify, TokenCache},
+    account_data::AccountDataOfUsers,
+    device::Devices,
+    filter::Filters,
+    notice::Notices,
+    profile::Profiles,
+    rate_limit::RateLimits,
+    report::Reports,
+    third_party_invite::ThirdPartyInvites,
+    threepid::Threepids,
+    uia::Uia,
+};
+use crate::{
+    config::terms::Terms,
+    edge::identity::IdentityServers,
+    error::Result,
+    ground::sizes::Sizes,
+    log::{Ground, Reader},
+    room::Rooms,
+};
+
+/// The modules of this layer at work, on those below.
+pub struct People {
+    ground: Ground,
+    pub(crate) rooms: Rooms,
+    pub(crate) terms: Terms,
+    pub(crate) accounts: Accounts,
+    pub(crate) account_data: AccountDataOfUsers,
+    pub(crate) devices: Devices,
+    pub(crate) filters: Filters,
+    /// None where the server has no voice of its own.
+    pub(crate) notices: Option<Notices>,
+    pub(crate) profiles: Profiles,
+    pub(crate) rate_limits: RateLimits,
+    pub(crate) reports: Reports,
+    pub(crate) third_party_invites: ThirdPartyInvites,
+    pub(crate) threepids: Threepids,
+    pub(crate) uia: Uia,
+}
+
+impl Deref for People {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+/// What this layer keeps in memory and follows the log.
+///
+/// They have to be among the log's readers before it reads anything.
+#[derive(Clone)]
+pub(crate) struct Caches {
+    account_data: Arc<account_data::AccountDataCache>,
+    bearers: Arc<TokenCache>,
+}
+
+impl Caches {
+    pub(crate) fn new(sizes: &Sizes) -> Self {
+        Self { account_data: Arc::new(account_data::AccountDataCache::new(sizes)), bearers: Arc::default() }
+    }
+
+    pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
+        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _]
+    }
+}
+
+impl People {
+    /// Reserves the name of the server's own user, if it has one; everything else begins to work when it is first
+    /// asked.
+    pub(crate) async fn start(ground: Ground, rooms: Rooms, caches: Caches) -> Result<Self> {
+        let Ground { config, db, log, clock, random, key, metrics, server_name, shared_values, .. } = &ground;
+        let terms = Terms::of(&config.registration.terms);
+        let identity = IdentityServers::new(&config.identity, server_name.clone(), Arc::clone(key))?;
+        // With the log, so that what requests change is known to every node before they are answered.
+        let accounts = Accounts::new(
+            (db.clone(), clock.clone(), random.clone()),
+            server_name.clone(),
+            AccountSettings::of(config)?,
+            metrics.clone(),
+            caches.bearers,
+            Notify::Log(log.clone()),
+        )?;
+        let profiles = Profiles::new(db.clone(), clock.clone(), random.clone(), server_name.clone());
+        let (secret, documents) = (key.shared_secret(), terms.clone());
+        Ok(Self {
+            account_data: AccountDataOfUsers::new(db.clone(), log.clone(), caches.account_data),
+            devices: Devices::new(db.clone()),
+            filters: Filters::new(db.clone()),
+            // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
+            notices: Notices::start(&ground, &rooms, &profiles).await?,
+            rate_limits: RateLimits::new((&config.rate_limits).into(), shared_values.clone(), metrics.clone()),
+            reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
+            threepids: Threepids::new(db.clone(), clock.clone(), random.clone(), config, identity.clone())?,
+            third_party_invites: ThirdPartyInvites::new(rooms.clone(), identity),
+            uia: Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), documents, secret),
+            accounts,
+            profiles,
+            terms,
+            rooms,
+            ground,
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! When and from where each device was last seen: noted in memory, written now and then.
+//!
+//! It is the only thing that a request writes about itself, so it is not written with the request. A crash loses the
+//! last minute of it, which nobody relies on.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::atomic::{AtomicI64, Ordering},
+};
+
+use parking_lot::Mutex;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+use serde_json::json;
+
+use crate::{
+    db::{Db, DbResult},
+    store::device,
+};
+
+/// A device is written at most once in so many milliseconds.
+const INTERVAL: i64 = 60 * 1000;
+
+/// More than this many devices don't wait to be written: the rest is noted with their next request.
+const MAX_PENDING: usize = 20_000;
+
+/// So many devices go into one statement.
+const BATCH: usize = 500;
+
+/// What has not been written yet: of each device when and from where it was last seen, in milliseconds since the Unix
+/// epoch.
+#[derive(Default)]
+pub(super) struct LastSeen(Mutex<HashMap<(OwnedUserId, OwnedDeviceId), (i64, IpAddr)>>);
+
+impl LastSeen {
+    /// Notes that a device was here, for [`LastSeen::flush`] to write. `noted_ts`: when that was last done with its
+    /// token.
+    pub(super) fn note(
+        &self,
+        (user_id, device_id): (&UserId, &DeviceId),
+        noted_ts: &AtomicI64,
+        now: i64,
+        address: IpAddr,
+    ) {
+        if now.saturating_sub(noted_ts.load(Ordering::Relaxed)) < INTERVAL {
+            return;
+        }
+        noted_ts.store(now, Ordering::Relaxed);
+        let mut pending = self.0.lock();
+        if pending.len() < MAX_PENDING {
+            pending.insert((user_id.to_owned(), device_id.to_owned()), (now, address));
+        }
+    }
+
+    /// Writes which devices were seen since the last time.
+    pub(super) async fn flush(&self, db: &Db) -> DbResult<()> {
+        let seen = std::mem::take(&mut *self.0.lock());
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|((user_id, device_id), (ts, ip))| {
+                json!({ "user_id": user_id, "device_id": device_id, "ts": ts, "ip": ip })
+            })
+            .collect();
+        for batch in seen.chunks(BATCH) {
+            let mut tx = db.begin().await?;
+            device::set_last_seen(&mut tx, &json!(batch).to_string()).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Opening a session: a device and the tokens that speak for it.
+//!
+//! Tokens begin with `hat_` (access), `hrt_` (refresh), `hlt_` (login) or `hoi_` (`OpenID`). Only their SHA-256 is
+//! stored: they are random and long, so a slow hash would add nothing.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#relationship-between-access-tokens-and-devices>
+
+use std::{net::IpAddr, time::Duration};
+
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+
+use super::{Accounts, after};
+use crate::{
+    db::Tx,
+    error::Result,
+    people::device,
+    store::{
+        device::{self as devices, DeviceSelection},
+        token::{self, TokenHash},
+    },
+};
+
+/// 43 characters of 62 are 256 bits.
+const TOKEN_LENGTH: usize = 43;
+
+/// In characters: people read it in lists.
+const DEVICE_ID_LENGTH: usize = 10;
+
+/// What a client says of itself when it logs in.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSession {
+    /// None to be given one.
+    pub(crate) device_id: Option<OwnedDeviceId>,
+    pub(crate) display_name: Option<String>,
+    /// Whether it knows how to refresh an access token.
+    pub(crate) refreshable: bool,
+    pub(crate) address: IpAddr,
+}
+
+/// A session that was just opened. The only place where its tokens can be read.
+pub(crate) struct Session {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) access_token: String,
+    pub(crate) refresh_token: Option<String>,
+    pub(crate) expires_in: Option<Duration>,
+}
+
+/// A pair as it is issued, at first or by refreshing.
+pub(super) struct IssuedTokens {
+    pub(super) access: String,
+    pub(super) refresh: Option<(String, TokenHash)>,
+    pub(super) expires_in: Option<Duration>,
+}
+
+impl Accounts {
+    /// Opens a session within a transaction that holds the account. A device that is there already is reused,
+    /// and the tokens that it had are gone.
+    pub(super) async fn open_session(&self, tx: &mut Tx, user_id: &UserId, new: NewSession) -> Result<Session> {
+        let device_id = match new.device_id.filter(|device_id| !device_id.as_str().is_empty()) {
+            Some(device_id) => device::check_device_id(device_id)?,
+            None => self.0.random.token(DEVICE_ID_LENGTH).to_ascii_uppercase().into(),
+        };
+        let display_name = new.display_name.as_deref().map(device::shorten_display_name);
+        let ip = new.address.to_string();
+        devices::upsert(tx, user_id, &device_id, display_name.as_deref(), self.now(), &ip).await?;
+        token::delete_of_device(tx, user_id, &device_id).await?;
+        let tokens = self.issue_tokens(tx, user_id, &device_id, new.refreshable).await?;
+        Ok(Session {
+            user_id: user_id.to_owned(),
+            device_id,
+            access_token: tokens.access,
+            refresh_token: tokens.refresh.map(|(token, _)| token),
+            expires_in: tokens.expires_in,
+        })
+    }
+
+    /// The tokens of a device, whose row is locked. They expire only where the client knows how to refresh.
+    pub(super) async fn issue_tokens(
+        &self,
+        tx: &mut Tx,
+        user_id: &UserId,
+        device_id: &DeviceId,
+        refreshable: bool,
+    ) -> Result<IssuedTokens> {
+        let lifetime = self.0.settings.access_token_lifetime;
+        let expires_in = refreshable.then_some(lifetime);
+        let expires_ts = expires_in.map(|lifetime| after(self.now(), lifetime));
+        let (access, access_hash) = self.new_token("hat");
+        token::insert_access_token(tx, &access_hash, user_id, device_id, expires_ts).await?;
+        let refresh = refreshable.then(|| self.new_token("hrt"));
+        if let Some((_, hash)) = &refresh {
+            token::insert_refresh_token(tx, hash, user_id, device_id, &access_hash).await?;
+        }
+        Ok(IssuedTokens { access, refresh, expires_in })
+    }
+
+    /// By its prefix whoever finds a token somewhere, a program that looks for leaked secrets for instance, knows what
+    /// it is.
+    pub(super) fn new_token(&self, prefix: &str) -> (String, TokenHash) {
+        let token = format!("{prefix}_{}", self.0.random.token(TOKEN_LENGTH));
+        let hash = TokenHash::of(&token);
+        (token, hash)
+    }
+}
+
+/// Ends sessions, and returns how many. Where they are not some that were picked, also what could begin new ones
+/// without the password.
+pub(super) async fn end_sessions(tx: &mut Tx, user_id: &UserId, which: DeviceSelection<'_>) -> Result<u64> {
+    let ended = devices::delete(tx, user_id, which).await?;
+    token::delete_orphans(tx, user_id).await?;
+    if !matches!(which, DeviceSelection::These(_)) {
+        token::delete_login_tokens(tx, user_id).await?;
+    }
+    Ok(ended)
+}

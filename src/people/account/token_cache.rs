@@ -1,0 +1,130 @@
+//! A cache of access tokens and their callers.
+//!
+//! A change of a user's devices or standing comes as an entry of the log and sets one flag that all of their cached
+//! tokens share, so forgetting costs the same however many there are. A reader that looked before the change and stores
+//! after it would bring back what is outdated; the epoch keeps that from happening.
+//!
+//! Lock order: `users`, then the locks within the cache.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{OwnedUserId, UserId};
+
+use super::caller::{Caller, Guest, Pace, Rank, User};
+use crate::{
+    event::fact::{Batch, News},
+    log::Reader,
+    store::token::{self, TokenHash},
+};
+
+/// How many tokens are kept. One takes some hundred bytes.
+const CAPACITY: usize = 50_000;
+
+/// After so many milliseconds a token is looked up again: the worst that a lost wake-up can do.
+const MAX_AGE: i64 = 5 * 60 * 1000;
+
+/// What is known of a token.
+pub(super) struct CachedCaller {
+    pub(super) caller: Caller,
+    pub(super) expires_ts: Option<i64>,
+    /// When it was read, in milliseconds since the Unix epoch, as are all times here.
+    read_ts: i64,
+    /// When its device was last noted as seen.
+    pub(super) noted_ts: AtomicI64,
+    /// Shared by all tokens of a user, so that one store makes memory forget them all.
+    forgotten: Arc<AtomicBool>,
+}
+
+/// The tokens that were used lately, as they stood in the database.
+pub(crate) struct TokenCache {
+    tokens: Cache<TokenHash, Arc<CachedCaller>>,
+    users: Mutex<ForgottenFlags>,
+}
+
+#[derive(Default)]
+struct ForgottenFlags {
+    /// How often somebody was forgotten: what was read before that may be outdated.
+    epoch: u64,
+    flags: HashMap<OwnedUserId, Weak<AtomicBool>>,
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        Self { tokens: Cache::new(CAPACITY), users: Mutex::default() }
+    }
+}
+
+impl TokenCache {
+    /// Who holds a token, unless they were forgotten or this was read too long ago. `now` is in milliseconds.
+    pub(super) fn find(&self, token: &TokenHash, now: i64) -> Option<Arc<CachedCaller>> {
+        let bearer = self.tokens.get(token)?;
+        let fresh = !bearer.forgotten.load(Ordering::Acquire) && now.saturating_sub(bearer.read_ts) < MAX_AGE;
+        fresh.then_some(bearer)
+    }
+
+    /// To be taken before the database is read: see [`Self::insert`].
+    pub(super) fn epoch(&self) -> u64 {
+        self.users.lock().epoch
+    }
+
+    /// Remembers what was read since `epoch`, unless somebody was forgotten in the meantime.
+    pub(super) fn insert(&self, token: TokenHash, epoch: u64, found: token::Bearer, now: i64) -> Arc<CachedCaller> {
+        let token::Bearer { user_id, device_id, admin, guest, rate_limited, restrictions, expires_ts, .. } = found;
+        let mut users = self.users.lock();
+        let current = users.epoch == epoch;
+        let forgotten = if current { users.flag(&user_id) } else { Arc::default() };
+        let pace = Pace::of(rate_limited);
+        let caller = if guest {
+            Caller::Guest(Guest { user_id, device_id, pace, restrictions })
+        } else {
+            Caller::User(User { user_id, device_id, rank: Rank::of(admin), pace, restrictions })
+        };
+        let bearer =
+            Arc::new(CachedCaller { caller, expires_ts, read_ts: now, noted_ts: AtomicI64::new(i64::MIN), forgotten });
+        if current {
+            self.tokens.insert(token, Arc::clone(&bearer));
+        }
+        bearer
+    }
+
+    /// A user's devices changed: their tokens are looked up again.
+    fn forget(&self, user_id: &UserId) {
+        let mut users = self.users.lock();
+        users.epoch += 1;
+        if let Some(flag) = users.flags.remove(user_id).and_then(|flag| flag.upgrade()) {
+            flag.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Reader for TokenCache {
+    fn read(&self, batch: &Batch) {
+        for (_, news) in batch.entries() {
+            if let News::AccountChange(change) = news {
+                self.forget(change.user_id());
+            }
+        }
+    }
+}
+
+impl ForgottenFlags {
+    fn flag(&mut self, user_id: &UserId) -> Arc<AtomicBool> {
+        if let Some(flag) = self.flags.get(user_id).and_then(Weak::upgrade) {
+            return flag;
+        }
+        if self.flags.len() >= 2 * CAPACITY {
+            self.flags.retain(|_, flag| flag.strong_count() > 0);
+        }
+        let flag = Arc::default();
+        self.flags.insert(user_id.to_owned(), Arc::downgrade(&flag));
+        flag
+    }
+}

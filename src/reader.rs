@@ -1,0 +1,105 @@
+//! What is made of the log for those who ask: `/sync`, unread counts, search, the directories.
+//!
+//! Nothing here is true by itself: each could be made anew from the log and the tables that follow from it. What is
+//! kept in memory or in tables of its own is there to be quick.
+
+pub(crate) mod directory;
+pub(crate) mod search;
+pub(crate) mod sync;
+pub mod unread;
+pub(crate) mod user_directory;
+
+use std::{ops::Deref, sync::Arc};
+
+use self::{
+    directory::Directory,
+    search::Searches,
+    sync::{Registry, Sources, Syncs, Watchers, wake_for_presence},
+    unread::Unread,
+    user_directory::UserDirectory,
+};
+use crate::{
+    ephemeral::{Ephemeral, presence},
+    error::Result,
+    ground::sizes::Sizes,
+    log::Reader,
+};
+
+/// The modules of this layer at work, on those below.
+pub struct Readers {
+    ephemeral: Ephemeral,
+    pub(crate) directory: Directory,
+    pub(crate) searches: Searches,
+    pub(crate) syncs: Syncs,
+    #[cfg(test)]
+    pub(crate) unread: Unread,
+    pub(crate) user_directory: UserDirectory,
+}
+
+impl Deref for Readers {
+    type Target = Ephemeral;
+
+    fn deref(&self) -> &Ephemeral {
+        &self.ephemeral
+    }
+}
+
+/// What this layer keeps in memory and follows the log.
+///
+/// They have to be among the log's readers before it reads anything.
+#[derive(Clone)]
+pub(crate) struct Caches {
+    unread: Arc<unread::UnreadCache>,
+    directory: Arc<directory::RoomCardCache>,
+    watchers: Arc<Registry>,
+}
+
+impl Caches {
+    pub(crate) fn new(presence: Arc<presence::PresenceCache>, sizes: &Sizes) -> Self {
+        let unread = Arc::new(unread::UnreadCache::new(sizes.unread));
+        Self { unread, directory: Arc::default(), watchers: Arc::new(Registry::new(presence)) }
+    }
+
+    /// To be called after those of the layers below: who is woken finds everything.
+    pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
+        vec![Arc::clone(&self.unread) as _, Arc::clone(&self.directory) as _, Arc::clone(&self.watchers) as _]
+    }
+}
+
+impl Readers {
+    pub(crate) async fn start(ephemeral: Ephemeral, caches: Caches) -> Result<Self> {
+        let (db, log, rooms) = (ephemeral.db.clone(), ephemeral.log.clone(), ephemeral.rooms.clone());
+        let (tasks, tail) = (&ephemeral.tasks, Arc::clone(log.tail()));
+        let (receipts, account_data) = (ephemeral.receipts.clone(), ephemeral.account_data.clone());
+        let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), account_data.clone(), caches.unread);
+        let registry = Arc::clone(&caches.watchers);
+        // A task of its own, so that nobody's presence holds up the log or a request.
+        let waking = wake_for_presence(db.clone(), Arc::clone(&tail), registry, tasks.shutdown().clone());
+        tasks.spawn("presence wakes", waking);
+        let sources = Sources {
+            rooms: rooms.clone(),
+            watchers: Watchers::new(db.clone(), tail, caches.watchers),
+            receipts,
+            typists: ephemeral.typists.clone(),
+            presence: ephemeral.presence.clone(),
+            unread: unread.clone(),
+            account_data,
+            clock: ephemeral.clock.clone(),
+        };
+        // Two duties, so that two nodes may share them.
+        let (sizes, duty) = (ephemeral.sizes, ephemeral.nodes.duty("search index").await?);
+        let searches = Searches::start(db.clone(), rooms, sizes.search, duty, tasks);
+        let (search_all, duty) =
+            (ephemeral.config.user_directory.search_all, ephemeral.nodes.duty("user directory").await?);
+        let parts = (db.clone(), log.clone(), ephemeral.server_name.clone());
+        Ok(Self {
+            directory: Directory::new(db, log, caches.directory),
+            searches,
+            syncs: Syncs::new(sources),
+            #[cfg(test)]
+            unread,
+            user_directory: UserDirectory::start(parts, search_all, duty, tasks),
+            ephemeral,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! The initial syncs of old: all rooms of a user at once, or one room that they may only look into.
+//!
+//! Both answer with what `/sync` is made of, in the shape of that time; pages of history and the event stream lead on
+//! from the tokens in them.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3initialsync> and
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync>
+
+use std::{collections::HashSet, sync::Arc};
+
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId,
+    api::Direction,
+    events::{
+        AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, AnyStateEvent, AnyTimelineEvent, TimelineEventType,
+        presence::PresenceEvent, room::member::MembershipState,
+    },
+    serde::Raw,
+};
+use serde::Serialize;
+
+use super::{
+    SyncRequest, Syncs,
+    client::Client,
+    gather::{Gathered, StrippedRoom},
+    timeline::Timeline,
+    v3::account_data,
+    wanted::{Wanted, WantedTimeline},
+    watch::Watcher,
+};
+use crate::{
+    error::Result,
+    event::{
+        ClientFormat, Pdu, Stored, client_event,
+        fact::{OutsideMembership, OutsideState},
+    },
+    ground::position::Position,
+    log::Tokens,
+    room::{graph::state::membership_of, read::timeline::Walk},
+};
+
+/// How many messages of one room are sent.
+const MESSAGES: usize = 20;
+
+/// Everything that concerns a user.
+#[derive(Serialize)]
+pub(crate) struct InitialSync {
+    /// With this the client goes on, on the event stream.
+    end: String,
+    presence: Vec<PresenceEvent>,
+    /// In no order.
+    rooms: Vec<RoomInfo>,
+    account_data: Vec<Raw<AnyGlobalAccountDataEvent>>,
+}
+
+/// One room.
+#[derive(Serialize)]
+pub(crate) struct RoomInfo {
+    room_id: OwnedRoomId,
+    /// None for whoever looks in from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<MembershipState>,
+    /// The event that invites the user, where they are invited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invite: Option<Raw<AnyTimelineEvent>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Messages>,
+    /// The state now, or when the user left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Vec<Raw<AnyStateEvent>>>,
+    /// Whether the directory shows the room.
+    visibility: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_data: Option<Vec<Raw<AnyRoomAccountDataEvent>>>,
+}
+
+/// The newest messages of a room, oldest first.
+#[derive(Serialize)]
+struct Messages {
+    /// Left out where there are no older ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<String>,
+    /// Where the event stream goes on.
+    end: String,
+    chunk: Vec<Raw<AnyTimelineEvent>>,
+}
+
+/// For whom it is written.
+struct InitialSyncWriter<'a> {
+    client: &'a Client,
+    /// The ages of events are counted to this moment.
+    now: MilliSecondsSinceUnixEpoch,
+    /// Those of the rooms that the directory shows.
+    published: HashSet<OwnedRoomId>,
+    tokens: Tokens,
+}
+
+impl Syncs {
+    /// All rooms of a user, with up to `limit` messages of each; with `archived` also those that they have left.
+    pub(crate) async fn initial(&self, client: Client, limit: Option<usize>, archived: bool) -> Result<InitialSync> {
+        let timeline = WantedTimeline { limit, ..WantedTimeline::default() };
+        let wanted = Wanted { left_rooms: archived, timeline, ..Wanted::default() };
+        let request =
+            // The messages are not to be applied to the state: it is as it is after them.
+            SyncRequest { client, wanted, since: None, begins_anew: false, full_state: false, state_after: true };
+        let watcher = self.watcher(&request.client.user_id).await?;
+        let gathered = self.gather(&request, &watcher).await?;
+        let joined = gathered.joined.iter().map(|room| &*room.room_id);
+        let others = gathered.left.iter().map(|room| &*room.room_id);
+        let invited = gathered.invited.iter().map(|room| &*room.room_id);
+        // Rooms outside are not on this server's list.
+        let rooms: Vec<&RoomId> = joined.chain(others).chain(invited).collect();
+        let published = self.0.rooms.list_published_among(&rooms).await?;
+        let places = gathered.left.iter().filter_map(|room| Some(watcher.membership(&room.room_id)?.position));
+        let places: Vec<Position> =
+            places.chain(gathered.joined.iter().map(|room| room.timeline.start.floor())).collect();
+        let others = gathered.left.iter().map(|room| room.timeline.start.floor()).chain([gathered.until]);
+        // All at once: each place has the mark of its batch looked up.
+        let tokens = self.0.rooms.log().tokens(places.into_iter().chain(others)).await?;
+        let now = self.0.clock.now();
+        InitialSyncWriter { client: &request.client, now, published, tokens }.initial(gathered, &watcher)
+    }
+
+    /// One room, for whoever may read it.
+    pub(crate) async fn initial_of_room(&self, client: &Client, room_id: &RoomId) -> Result<RoomInfo> {
+        let Client { user_id, device_id } = client;
+        let ignored = self.0.account_data.ignored(user_id).await?;
+        let mut reading = self.0.rooms.open(room_id, user_id).await?.ignoring(ignored);
+        // For whoever has left, the present is the moment at which they did.
+        let end = reading.now();
+        let walk = Walk::over_everything(&reading, Direction::Backward, (Some(end), None), MESSAGES);
+        let page = self.0.rooms.page(&mut reading, &walk).await?;
+        let state = self.0.rooms.readable_state(&reading).await?;
+        let published = self.0.rooms.list_published_among(&[room_id]).await?;
+        let now = self.0.clock.now();
+        let events = page.events.iter().map(|event| &**event);
+        let events = self.0.rooms.writer(&reading, events, device_id, now).await?;
+        let tokens = self.0.rooms.log().page_tokens(page.end.into_iter().chain([end])).await?;
+        let messages = Messages {
+            start: page.end.map(|start| tokens.of_page(start).to_string()),
+            end: tokens.of(end.floor()).to_string(),
+            chunk: page.events.iter().rev().map(|event| events.write(event)).collect(),
+        };
+        let data = self.0.account_data.of_user(user_id).await?;
+        // Whatever was set, up to now.
+        let data = data.since(Some(room_id), Position::START, Position(i64::MAX), false);
+        let membership = state.member(user_id).map(membership_of);
+        let writer = InitialSyncWriter { client, now, published, tokens };
+        Ok(RoomInfo {
+            // The specification's list of memberships has no knocking.
+            membership: membership.filter(|membership| *membership != MembershipState::Knock),
+            messages: Some(messages),
+            state: Some(writer.state(state.iter().collect::<Vec<_>>().iter())),
+            account_data: Some(account_data(&data)?),
+            ..writer.room(room_id)
+        })
+    }
+}
+
+impl InitialSyncWriter<'_> {
+    fn initial(&self, gathered: Gathered, watcher: &Watcher) -> Result<InitialSync> {
+        let mut rooms = Vec::with_capacity(gathered.joined.len() + gathered.invited.len() + gathered.left.len());
+        for room in &gathered.joined {
+            rooms.push(RoomInfo {
+                membership: Some(MembershipState::Join),
+                messages: Some(self.messages(&room.timeline, gathered.until)),
+                state: Some(self.state(room.state.events())),
+                account_data: Some(account_data(&room.account_data)?),
+                ..self.room(&room.room_id)
+            });
+        }
+        for room in &gathered.invited {
+            let (membership, invite) = (Some(MembershipState::Invite), self.invite(room));
+            rooms.push(RoomInfo { membership, invite, ..self.room(&room.room_id) });
+        }
+        for room in &gathered.left {
+            let membership = watcher.membership(&room.room_id);
+            let left = membership.as_ref().map_or(gathered.until, |membership| membership.position);
+            rooms.push(RoomInfo {
+                membership: membership.map(|membership| membership.state),
+                messages: Some(self.messages(&room.timeline, left)),
+                state: Some(self.state(room.state.events())),
+                account_data: Some(account_data(&room.account_data)?),
+                ..self.room(&room.room_id)
+            });
+        }
+        rooms.extend(gathered.outside.iter().filter_map(|membership| self.outside(membership)));
+        let account_data = account_data(&gathered.account_data)?;
+        Ok(InitialSync {
+            end: self.tokens.of(gathered.until).to_string(),
+            presence: gathered.presence,
+            rooms,
+            account_data,
+        })
+    }
+
+    /// What is sent of every room.
+    ///
+    /// The rest is for whoever has more to say of it.
+    fn room(&self, room_id: &RoomId) -> RoomInfo {
+        RoomInfo {
+            room_id: room_id.to_owned(),
+            membership: None,
+            invite: None,
+            messages: None,
+            state: None,
+            visibility: if self.published.contains(room_id) { "public" } else { "private" },
+            account_data: None,
+        }
+    }
+
+    /// Pages of history lead on from `start`, and the stream from `end`.
+    fn messages(&self, timeline: &Timeline, end: Position) -> Messages {
+        let write = |event: &Arc<Stored>| {
+            let format = timeline.format(event, self.client, self.now);
+            client_event(&event.pdu, &ClientFormat { with_room_id: true, ..format })
+        };
+        Messages {
+            start: timeline.limited.then(|| self.tokens.of_page(timeline.start).to_string()),
+            end: self.tokens.of(end).to_string(),
+            chunk: timeline.events.iter().map(write).collect(),
+        }
+    }
+
+    /// State events with their room, as that time had them.
+    fn state<'a>(&self, events: impl Iterator<Item = &'a Arc<Pdu>>) -> Vec<Raw<AnyStateEvent>> {
+        events.map(|pdu| client_event(pdu, &self.plain())).collect()
+    }
+
+    /// The user's own membership, of what is shown of a room outside.
+    fn invite(&self, room: &StrippedRoom) -> Option<Raw<AnyTimelineEvent>> {
+        let is_own = |pdu: &&Arc<Pdu>| {
+            *pdu.kind() == TimelineEventType::RoomMember && pdu.state_key() == Some(self.client.user_id.as_str())
+        };
+        room.state.iter().find(is_own).map(|pdu| client_event(pdu, &self.plain()))
+    }
+
+    /// A room that this server holds no history of. The specification knows of no knocks here.
+    fn outside(&self, told: &OutsideMembership) -> Option<RoomInfo> {
+        let membership = Some(match told.state {
+            OutsideState::Invited => MembershipState::Invite,
+            OutsideState::Ended => MembershipState::Leave,
+            OutsideState::Knocking => return None,
+        });
+        let event = told.event.as_ref().filter(|_| told.state == OutsideState::Invited);
+        let invite = event.map(|event| client_event(&event.pdu, &self.plain()));
+        Some(RoomInfo { membership, invite, ..self.room(&told.room_id) })
+    }
+
+    /// Without transaction ids and bundles, which are for messages.
+    fn plain(&self) -> ClientFormat {
+        ClientFormat { with_room_id: true, now: Some(self.now), ..ClientFormat::default() }
+    }
+}

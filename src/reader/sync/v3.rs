@@ -1,0 +1,362 @@
+//! Classic `/sync`: what was gathered, as its response.
+//!
+//! It decides nothing: what is in the answer was gathered, and only names and places of fields are this file's. Types
+//! of our own stand where ruma's leave out what clients look for.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+
+mod filter;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, UInt,
+    api::client::{
+        filter::EventFormat,
+        sync::sync_events::{UnreadNotificationsCount, v3},
+    },
+    events::{AnyRoomAccountDataEvent, AnySyncStateEvent, AnySyncTimelineEvent},
+    serde::Raw,
+};
+use serde::Serialize;
+use serde_json::{json, value::to_raw_value};
+
+use super::{
+    Syncs,
+    client::Client,
+    gather::{Gathered, JoinedRoom, LeftRoom, MemberSummary, StrippedRoom},
+    state::RoomState,
+    timeline::Timeline,
+};
+use crate::{
+    ephemeral::{receipt::receipt_events, typing::typing_event},
+    error::{Error, Result},
+    event::{
+        ClientFormat, Pdu, client_event,
+        fact::{AccountData, OutsideEvent, OutsideMembership, OutsideState},
+        stripped_state,
+    },
+    ground::position::Token,
+    log::Tokens,
+    people::filter::StoredFilter,
+    reader::unread::Count,
+    room::read::fields::only_fields,
+};
+
+/// For whom the response is written.
+pub(crate) struct SyncWriter {
+    /// Who gets transaction ids of their own device.
+    pub(crate) client: Client,
+    /// For the fields and the format of events, and how threads are counted.
+    pub(crate) filter: Arc<StoredFilter>,
+    /// None for clients that want the state before the timeline.
+    pub(crate) state_after: Option<StateAfter>,
+    /// Whether the client goes on from a log that a restored backup has replaced.
+    pub(crate) begins_anew: bool,
+}
+
+/// How the state after the timeline is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StateAfter {
+    Stable,
+    /// As it was called before it was specified, for clients that ask for no other.
+    ///
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4222>
+    Unstable,
+}
+
+/// The response, in which a room always has its `state` and its account data, and a timeline says whether it is
+/// limited: there are clients that read nothing without.
+#[derive(Serialize)]
+pub(crate) struct SyncResponse {
+    next_batch: String,
+    #[serde(skip_serializing_if = "RoomsBody::is_empty")]
+    rooms: RoomsBody,
+    #[serde(skip_serializing_if = "v3::Presence::is_empty")]
+    presence: v3::Presence,
+    #[serde(skip_serializing_if = "v3::GlobalAccountData::is_empty")]
+    account_data: v3::GlobalAccountData,
+}
+
+/// Rooms by what the user is in them. Empty ones are left out.
+#[derive(Default, Serialize)]
+struct RoomsBody {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    join: BTreeMap<OwnedRoomId, JoinedRoomBody>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    invite: BTreeMap<OwnedRoomId, v3::InvitedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    knock: BTreeMap<OwnedRoomId, v3::KnockedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    leave: BTreeMap<OwnedRoomId, LeftRoomBody>,
+}
+
+/// A room that the user is in.
+#[derive(Serialize)]
+struct JoinedRoomBody {
+    #[serde(skip_serializing_if = "v3::RoomSummary::is_empty")]
+    summary: v3::RoomSummary,
+    timeline: TimelineBody,
+    #[serde(flatten)]
+    state: RoomStateBody,
+    #[serde(skip_serializing_if = "v3::Ephemeral::is_empty")]
+    ephemeral: v3::Ephemeral,
+    account_data: EventsBody<AnyRoomAccountDataEvent>,
+    unread_notifications: UnreadNotificationsCount,
+    /// Only for clients that count threads apart.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unread_thread_notifications: BTreeMap<OwnedEventId, UnreadNotificationsCount>,
+}
+
+/// A room that the user is in no longer.
+#[derive(Serialize)]
+struct LeftRoomBody {
+    timeline: TimelineBody,
+    #[serde(flatten)]
+    state: RoomStateBody,
+    account_data: EventsBody<AnyRoomAccountDataEvent>,
+}
+
+/// A stretch of a room's history, oldest first.
+#[derive(Serialize)]
+struct TimelineBody {
+    events: Vec<Raw<AnySyncTimelineEvent>>,
+    /// Whether something was left out before it.
+    limited: bool,
+    /// Where to page back from.
+    prev_batch: String,
+}
+
+/// The state of a room, under the name that the client wants it by.
+#[derive(Serialize)]
+enum RoomStateBody {
+    #[serde(rename = "state")]
+    Before(EventsBody<AnySyncStateEvent>),
+    #[serde(rename = "state_after")]
+    After(EventsBody<AnySyncStateEvent>),
+    #[serde(rename = "org.matrix.msc4222.state_after")]
+    UnstableAfter(EventsBody<AnySyncStateEvent>),
+}
+
+/// A list that is there even if it is empty.
+#[derive(Serialize)]
+#[serde(bound = "")]
+struct EventsBody<T> {
+    events: Vec<Raw<T>>,
+}
+
+impl RoomsBody {
+    fn is_empty(&self) -> bool {
+        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+    }
+}
+
+/// A writer at work: the ages of events are counted to one moment.
+struct SyncWriterAt<'a> {
+    writer: &'a SyncWriter,
+    tokens: &'a Tokens,
+    now: MilliSecondsSinceUnixEpoch,
+}
+
+impl SyncWriter {
+    /// Writes the response, with the tokens of the places in it and the client's next one.
+    pub(crate) fn response(
+        &self,
+        gathered: Gathered,
+        tokens: &Tokens,
+        next: Token,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Result<SyncResponse> {
+        SyncWriterAt { writer: self, tokens, now }.response(gathered, next)
+    }
+}
+
+// Here and not with the writer, because tokens need a look into the log.
+impl Syncs {
+    /// The tokens of the places that a response names.
+    ///
+    /// All at once, by their floors: a place between two positions has the mark of the one below.
+    pub(crate) async fn tokens(&self, gathered: &Gathered) -> Result<Tokens> {
+        let joined = gathered.joined.iter().map(|room| &room.timeline);
+        let timelines = joined.chain(gathered.left.iter().map(|room| &room.timeline));
+        self.0.rooms.log().tokens(timelines.map(|timeline| timeline.start.floor()).chain([gathered.until])).await
+    }
+}
+
+impl SyncWriterAt<'_> {
+    fn response(&self, gathered: Gathered, next: Token) -> Result<SyncResponse> {
+        let mut response = SyncResponse {
+            next_batch: next.to_string(),
+            rooms: RoomsBody::default(),
+            presence: v3::Presence::default(),
+            account_data: v3::GlobalAccountData::default(),
+        };
+        for room in gathered.joined {
+            let room_id = room.room_id.clone();
+            response.rooms.join.insert(room_id, self.joined(room)?);
+        }
+        for room in gathered.left {
+            let room_id = room.room_id.clone();
+            response.rooms.leave.insert(room_id, self.left(&room)?);
+        }
+        for room in gathered.invited {
+            let mut invited = v3::InvitedRoom::new();
+            invited.invite_state.events = stripped(&room);
+            response.rooms.invite.insert(room.room_id, invited);
+        }
+        for room in gathered.knocked {
+            let mut knocked = v3::KnockedRoom::new();
+            knocked.knock_state.events = stripped(&room);
+            response.rooms.knock.insert(room.room_id, knocked);
+        }
+        for membership in gathered.outside {
+            self.outside(membership, &mut response)?;
+        }
+        response.account_data.events = account_data(&gathered.account_data)?;
+        response.presence.events =
+            gathered.presence.iter().map(Raw::new).collect::<Result<_, _>>().map_err(Error::broken)?;
+        Ok(response)
+    }
+
+    /// A room that the user is in, with everything that was gathered of it.
+    fn joined(&self, room: JoinedRoom) -> Result<JoinedRoomBody> {
+        let account_data = EventsBody { events: account_data(&room.account_data)? };
+        let mut ephemeral = v3::Ephemeral::default();
+        ephemeral.events.extend(receipt_events(&room.receipts));
+        ephemeral.events.extend(room.typing.and_then(typing_event));
+        // A client that knows no threads gets one count for all.
+        let per_thread = self.writer.filter.room.timeline.unread_thread_notifications;
+        let unread = count(if per_thread { room.unread.main } else { room.unread.total() });
+        let threads = room.unread.threads.into_iter().filter(|_| per_thread);
+        Ok(JoinedRoomBody {
+            summary: room.summary.map(summary).unwrap_or_default(),
+            timeline: self.timeline(&room.timeline)?,
+            state: self.state(&room.state)?,
+            ephemeral,
+            account_data,
+            unread_notifications: unread,
+            unread_thread_notifications: threads.map(|(root, unread)| (root, count(unread))).collect(),
+        })
+    }
+
+    /// A room that the user has left or is banned from.
+    fn left(&self, room: &LeftRoom) -> Result<LeftRoomBody> {
+        let account_data = EventsBody { events: account_data(&room.account_data)? };
+        let (timeline, state) = (self.timeline(&room.timeline)?, self.state(&room.state)?);
+        Ok(LeftRoomBody { timeline, state, account_data })
+    }
+
+    /// A room that this server holds no history of: what is known of it, or that it is over, by the event if that is
+    /// known.
+    fn outside(&self, membership: OutsideMembership, response: &mut SyncResponse) -> Result<()> {
+        let OutsideMembership { room_id, state, stripped_state, event, .. } = membership;
+        match state {
+            OutsideState::Invited => {
+                let mut invited = v3::InvitedRoom::new();
+                invited.invite_state.events = stripped_state;
+                response.rooms.invite.insert(room_id, invited);
+            }
+            OutsideState::Knocking => {
+                let mut knocked = v3::KnockedRoom::new();
+                knocked.knock_state.events = stripped_state;
+                response.rooms.knock.insert(room_id, knocked);
+            }
+            OutsideState::Ended => {
+                // There is nothing before it that could be paged to.
+                let (limited, prev_batch) = (self.writer.begins_anew, response.next_batch.clone());
+                let timeline = TimelineBody { events: self.outside_events(event.as_ref())?, limited, prev_batch };
+                // The state at the end of the timeline has what the timeline says.
+                let changed = event.as_ref().filter(|_| self.writer.state_after.is_some());
+                let state = self.state_body(EventsBody { events: self.outside_events(changed)? });
+                let left = LeftRoomBody { timeline, state, account_data: EventsBody { events: Vec::new() } };
+                response.rooms.leave.insert(room_id, left);
+            }
+        }
+        Ok(())
+    }
+
+    /// The event of a room that this server holds no history of, if it is known.
+    fn outside_events<T>(&self, event: Option<&OutsideEvent>) -> Result<Vec<Raw<T>>> {
+        let format = ClientFormat { now: Some(self.now), ..ClientFormat::default() };
+        event.map(|event| self.event(&event.pdu, &format)).into_iter().collect()
+    }
+
+    /// To a client that begins anew, every timeline is limited: it has to throw away what it knows.
+    fn timeline(&self, timeline: &Timeline) -> Result<TimelineBody> {
+        let events = timeline.events.iter().map(|event| {
+            let format = timeline.format(event, &self.writer.client, self.now);
+            self.event(&event.pdu, &format)
+        });
+        let events = events.collect::<Result<_>>()?;
+        let limited = timeline.limited || self.writer.begins_anew;
+        let prev_batch = self.tokens.of_page(timeline.start).to_string();
+        Ok(TimelineBody { events, limited, prev_batch })
+    }
+
+    /// State events, none of which has a transaction or bundles.
+    fn state(&self, state: &RoomState) -> Result<RoomStateBody> {
+        let format = ClientFormat { now: Some(self.now), ..ClientFormat::default() };
+        let events = state.events().map(|pdu| self.event(pdu, &format)).collect::<Result<_>>()?;
+        Ok(self.state_body(EventsBody { events }))
+    }
+
+    /// Under the name that the client asked for.
+    fn state_body(&self, events: EventsBody<AnySyncStateEvent>) -> RoomStateBody {
+        match self.writer.state_after {
+            None => RoomStateBody::Before(events),
+            Some(StateAfter::Stable) => RoomStateBody::After(events),
+            Some(StateAfter::Unstable) => RoomStateBody::UnstableAfter(events),
+        }
+    }
+
+    /// An event in the format and with the fields that the filter asks for.
+    ///
+    /// In the federation format it is the event as servers send it to each other, with nothing that is the reader's
+    /// own.
+    fn event<T>(&self, pdu: &Pdu, format: &ClientFormat) -> Result<Raw<T>> {
+        let event = match self.writer.filter.event_format {
+            EventFormat::Federation => pdu.raw(),
+            _ => client_event(pdu, format),
+        };
+        match &self.writer.filter.event_fields {
+            Some(fields) => only_fields(&event, fields).map_err(Error::broken),
+            None => Ok(event),
+        }
+    }
+}
+
+/// What is shown outside: type, content, sender and state key.
+fn stripped<T>(room: &StrippedRoom) -> Vec<Raw<T>> {
+    room.state.iter().map(|pdu| stripped_state(pdu)).collect()
+}
+
+/// Account data as events.
+pub(super) fn account_data<T>(all: &[Arc<AccountData>]) -> Result<Vec<Raw<T>>> {
+    all.iter().map(|data| raw(&json!({ "type": data.kind, "content": &*data.content }))).collect()
+}
+
+/// JSON of our own as a piece of the response.
+fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
+    to_raw_value(value).map(Raw::from_json).map_err(Error::broken)
+}
+
+/// Both counts come along wherever heroes may be news.
+fn summary(summary: MemberSummary) -> v3::RoomSummary {
+    let mut out = v3::RoomSummary::new();
+    out.heroes = summary.heroes;
+    out.joined_member_count = Some(uint(summary.joined));
+    out.invited_member_count = Some(uint(summary.invited));
+    out
+}
+
+fn uint(value: usize) -> UInt {
+    UInt::try_from(value).unwrap_or(UInt::MAX)
+}
+
+/// Zeros are said out loud: clients take an absent count for one that has not changed.
+fn count(unread: Count) -> UnreadNotificationsCount {
+    let mut out = UnreadNotificationsCount::new();
+    out.notification_count = UInt::try_from(unread.notifications).ok();
+    out.highlight_count = UInt::try_from(unread.highlights).ok();
+    out
+}

@@ -1,0 +1,528 @@
+//! Who is connected, which rooms they are in, and how they are woken.
+//!
+//! A connected user's memberships are in memory and follow the log, and every room that somebody watches has
+//! a pulse: the place of the last thing that happened there. A `/sync` that has nothing new is answered, or
+//! kept waiting, without a look at the database.
+//!
+//! Entries of the log are read by [`Registry::read`], which brings memberships and pulses up to date, and only when
+//! every reader has read the batch does [`Registry::wake`] wake anybody: so whoever is woken finds everything. A pulse
+//! is shared by all who are in a room and moved once for each entry, so a message in a large room costs no more than in
+//! a small one; only those who wait now are woken one by one.
+//!
+//! Lock order: `index`, then a watcher's `rooms`. Neither is held over an `await`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use tokio::sync::watch;
+
+use super::{
+    recent_joins::RecentJoins,
+    unconnected::{PresenceWakeUps, UnconnectedUsers},
+};
+use crate::{
+    db::Db,
+    ephemeral::presence,
+    error::Result,
+    event::{
+        Logged,
+        fact::{Audience, Batch, News, OutsideMembership, OutsideState},
+    },
+    ground::position::Position,
+    log::{Reader, Tail},
+    store::{self, membership::RoomMembership, outside_membership::OutsideStanding},
+};
+
+/// How many users are remembered; beyond it those that are not waiting are dropped.
+const KEPT_USERS: usize = 50_000;
+/// How many who have joined rooms are looked up at once: where there are more, it is as well to go through all members.
+const MOST_NEWCOMERS: i64 = 2_000;
+
+/// Everybody who is connected to this node.
+pub(crate) struct Watchers {
+    db: Db,
+    tail: Arc<Tail>,
+    registry: Arc<Registry>,
+}
+
+/// The part that follows the log.
+pub(crate) struct Registry {
+    pub(super) index: RwLock<Index>,
+    /// Read before this: it knows whether somebody's presence is news.
+    presence: Arc<presence::PresenceCache>,
+    pub(super) errands: PresenceWakeUps,
+}
+
+#[derive(Default)]
+pub(super) struct Index {
+    /// Whoever has asked since the node was started, or since they were dropped.
+    pub(super) users: HashMap<OwnedUserId, Arc<Watcher>>,
+    /// The rooms that these are or were in.
+    pub(super) rooms: HashMap<OwnedRoomId, WatchedRoom>,
+    /// Whose presence somebody has to hear of.
+    pub(super) strangers: UnconnectedUsers,
+    /// Wakes those who look at a room from outside. None of them need be in it: whoever may read a room may wait for
+    /// what is said there.
+    onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
+}
+
+/// A room that somebody who is connected is or was in.
+pub(super) struct WatchedRoom {
+    pulse: Arc<Pulse>,
+    /// Those who are in it, invited or knocking.
+    pub(super) users: Vec<Arc<Watcher>>,
+    /// Who has joined since the room is watched.
+    pub(super) newcomers: RecentJoins,
+}
+
+/// When something last happened in a room.
+#[derive(Debug)]
+pub(crate) struct Pulse(AtomicI64);
+
+impl Pulse {
+    /// Only grows.
+    pub(crate) fn last(&self) -> Position {
+        Position(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// A connected user.
+pub(crate) struct Watcher {
+    user_id: OwnedUserId,
+    rooms: RwLock<HashMap<OwnedRoomId, WatchedMembership>>,
+    /// What ever came from outside of rooms that this server holds no history of, or held none of then.
+    outside: RwLock<HashMap<OwnedRoomId, OutsideStanding>>,
+    /// The place of the last thing that concerns the user.
+    wake: watch::Sender<Position>,
+    /// When a `/sync` last asked, by the end of the log at that time, for dropping the least recent.
+    used: AtomicU64,
+}
+
+/// A user's membership of a room, with the room's pulse.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchedMembership {
+    pub(crate) state: MembershipState,
+    /// Where the trunk got it.
+    pub(crate) position: Position,
+    /// Where the user has come to be what they are: not after `position`, which follows their profile as well.
+    pub(crate) entered: Position,
+    pub(crate) forgotten: bool,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+impl WatchedRoom {
+    fn new(pulse: Arc<Pulse>) -> Self {
+        let newcomers = RecentJoins::new(pulse.last());
+        Self { pulse, users: Vec::new(), newcomers }
+    }
+}
+
+impl Watcher {
+    /// Every room that the user is or was in.
+    pub(crate) fn rooms(&self) -> Vec<(OwnedRoomId, WatchedMembership)> {
+        self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
+    }
+
+    /// The user's membership of one room.
+    pub(crate) fn membership(&self, room_id: &RoomId) -> Option<WatchedMembership> {
+        self.rooms.read().get(room_id).cloned()
+    }
+
+    /// The rooms that the user is in.
+    pub(super) fn joined_rooms(&self) -> Vec<OwnedRoomId> {
+        let rooms = self.rooms.read();
+        let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
+        joined.map(|(room_id, _)| room_id.clone()).collect()
+    }
+
+    /// The rooms that may hold something after `since`: where something happened, or the membership changed.
+    pub(crate) fn changed_rooms(&self, since: Position) -> Vec<(OwnedRoomId, WatchedMembership)> {
+        self.rooms
+            .read()
+            .iter()
+            .filter(|(_, membership)| membership.pulse.last() > since || membership.position > since)
+            .map(|(room_id, membership)| (room_id.clone(), membership.clone()))
+            .collect()
+    }
+
+    /// What came from outside after `since` and holds, of rooms of which nothing is known that came later.
+    pub(super) fn outside_after(&self, since: Position) -> Vec<(OwnedRoomId, OutsideStanding)> {
+        let rooms = self.rooms.read();
+        let outside = self.outside.read();
+        let news = outside.iter().filter(|(_, standing)| standing.position > since);
+        let held = news.filter(|(room_id, standing)| holds(**standing, rooms.get(*room_id)));
+        held.map(|(room_id, standing)| (room_id.clone(), *standing)).collect()
+    }
+
+    /// Something came from outside. What a watcher was registered with is not news.
+    fn follow_outside(&self, membership: &OutsideMembership, at: Position) {
+        let mut outside = self.outside.write();
+        let known = outside.get(&membership.room_id);
+        if known.is_some_and(|known| known.position >= at) {
+            return;
+        }
+        // Whoever has forgotten a room hears of it again with the next invitation, and not with its end.
+        let forgotten = membership.state == OutsideState::Ended && known.is_some_and(|known| known.forgotten);
+        let standing = OutsideStanding { state: membership.state, position: at, forgotten };
+        outside.insert(membership.room_id.clone(), standing);
+    }
+
+    /// Hides a room that the user had left, or was not in, when they forgot it. Whoever has come back since has not
+    /// forgotten it.
+    fn forget(&self, room_id: &RoomId, at: Position) {
+        if let Some(membership) = self.rooms.write().get_mut(room_id)
+            && matches!(membership.state, MembershipState::Leave | MembershipState::Ban)
+            && membership.position < at
+        {
+            membership.forgotten = true;
+        }
+        if let Some(standing) = self.outside.write().get_mut(room_id)
+            && standing.state == OutsideState::Ended
+            && standing.position < at
+        {
+            standing.forgotten = true;
+        }
+    }
+
+    /// The place of the last thing that concerns the user, and a notice of every later one.
+    pub(crate) fn wakes(&self) -> watch::Receiver<Position> {
+        self.wake.subscribe()
+    }
+
+    /// Wakes whoever waits, for the last thing that concerns them. Earlier places than the last change nothing.
+    pub(super) fn wake(&self, at: Position) {
+        self.wake.send_if_modified(|last| {
+            let later = at > *last;
+            if later {
+                *last = at;
+            }
+            later
+        });
+    }
+}
+
+/// Whether what came of a room from outside is what the user is now, beside what the room's own history says of them.
+fn holds(outside: OutsideStanding, own: Option<&WatchedMembership>) -> bool {
+    own.is_none_or(|own| own.state != MembershipState::Join && own.position < outside.position)
+}
+
+impl Watchers {
+    pub(crate) fn new(db: Db, tail: Arc<Tail>, registry: Arc<Registry>) -> Self {
+        Self { db, tail, registry }
+    }
+
+    /// The user as a watcher: remembered, or read from the database and from then on following the log.
+    pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
+        // Again where the log is too far ahead by the time that the rows are read.
+        loop {
+            let known = self.registry.index.read().users.get(user_id).cloned();
+            if let Some(watcher) = known {
+                // The log's end stands for a clock: who asks later has read no less.
+                watcher.used.store(self.tail.reached().0.unsigned_abs(), Ordering::Relaxed);
+                return Ok(watcher);
+            }
+            let mut snapshot = self.db.snapshot().await?;
+            let position = store::log::last_position(&mut snapshot).await?;
+            let memberships = store::membership::list_of_user(&mut snapshot, user_id).await?;
+            let outside = store::outside_membership::list_of_user(&mut snapshot, user_id).await?;
+            drop(snapshot);
+            self.tail.reach(position).await;
+            // While the log stands still: nothing is missed between the snapshot and what follows it.
+            let registered = self.tail.catch_up(position, |missed| {
+                let watcher = self.registry.index.write().register(user_id, (memberships, outside), position);
+                for batch in missed {
+                    self.registry.read(batch);
+                }
+                watcher
+            });
+            if let Some(watcher) = registered {
+                return Ok(watcher);
+            }
+        }
+    }
+
+    /// A notice of every later event in a room, for somebody who need not be in it. What came before is what the node
+    /// has read by then: it reads first and wakes afterwards.
+    pub(crate) fn watch_room(&self, room_id: &RoomId) -> watch::Receiver<Position> {
+        let mut index = self.registry.index.write();
+        index.onlookers.retain(|_, onlookers| onlookers.receiver_count() > 0);
+        index.onlookers.entry(room_id.to_owned()).or_default().subscribe()
+    }
+
+    /// Whether a watcher shares a room with a user. None where that is not in memory.
+    pub(crate) fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
+        if watcher.user_id == user_id {
+            return Some(true);
+        }
+        let index = self.registry.index.read();
+        let joined = |membership: &WatchedMembership| membership.state == MembershipState::Join;
+        let mine = watcher.rooms.read();
+        let mut mine = mine.iter().filter(|(_, own)| joined(own)).map(|(room_id, _)| room_id);
+        if let Some(other) = index.users.get(user_id) {
+            let theirs = other.rooms.read();
+            return Some(mine.any(|room_id| theirs.get(room_id).is_some_and(joined)));
+        }
+        let theirs = index.strangers.rooms(user_id)?;
+        Some(mine.any(|room_id| theirs.contains(room_id)))
+    }
+
+    /// Those of some users who share a room with a watcher, from the database.
+    pub(crate) async fn look_up_sharing(
+        &self,
+        watcher: &Watcher,
+        users: &[OwnedUserId],
+    ) -> Result<HashSet<OwnedUserId>> {
+        let users: Vec<&UserId> = users.iter().map(|user_id| &**user_id).collect();
+        let mut conn = self.db.read().await?;
+        Ok(store::membership::list_sharing(&mut conn, &watcher.user_id, &users).await?.into_iter().collect())
+    }
+
+    /// The rooms that any of some users is or was in, from the database.
+    pub(super) async fn look_up_rooms_of(&self, users: &[&UserId]) -> Result<HashSet<OwnedRoomId>> {
+        Ok(store::membership::list_rooms_of(&mut self.db.read().await?, users).await?)
+    }
+
+    /// All that came of a user in some rooms from outside, from the database.
+    pub(super) async fn look_up_outside(
+        &self,
+        user_id: &UserId,
+        rooms: &[&RoomId],
+    ) -> Result<Vec<(Position, OutsideMembership)>> {
+        Ok(store::outside_membership::list(&mut self.db.read().await?, user_id, rooms).await?)
+    }
+
+    /// Who has joined one of some rooms after a place, from the database. None if they are many.
+    pub(crate) async fn look_up_newcomers(
+        &self,
+        rooms: &[OwnedRoomId],
+        after: Position,
+    ) -> Result<Option<Vec<OwnedUserId>>> {
+        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
+        let most = MOST_NEWCOMERS + 1;
+        let found = store::membership::list_joined_since(&mut self.db.read().await?, &rooms, after, most).await?;
+        Ok((i64::try_from(found.len()).unwrap_or(i64::MAX) < most).then_some(found))
+    }
+
+    /// Who has joined a room after a place. None if that is not remembered.
+    pub(crate) fn newcomers(&self, room_id: &RoomId, after: Position) -> Option<Vec<OwnedUserId>> {
+        self.registry.index.read().rooms.get(room_id)?.newcomers.since(after)
+    }
+}
+
+impl Index {
+    /// Puts a user among the connected. Another request may have been faster: then theirs is the watcher.
+    fn register(
+        &mut self,
+        user_id: &UserId,
+        (memberships, outside): (Vec<RoomMembership>, Vec<(OwnedRoomId, OutsideStanding)>),
+        position: Position,
+    ) -> Arc<Watcher> {
+        if let Some(known) = self.users.get(user_id) {
+            return Arc::clone(known);
+        }
+        if self.users.len() >= KEPT_USERS {
+            self.drop_idle();
+        }
+        let watcher = Arc::new(Watcher {
+            user_id: user_id.to_owned(),
+            rooms: RwLock::default(),
+            outside: RwLock::new(outside.into_iter().collect()),
+            wake: watch::Sender::new(position),
+            used: AtomicU64::new(position.0.unsigned_abs()),
+        });
+        self.users.insert(user_id.to_owned(), Arc::clone(&watcher));
+        self.strangers.remove(user_id);
+        for row in memberships {
+            let membership = (row.membership, row.position, row.forgotten);
+            self.enter(&watcher, &row.room_id, membership, position);
+        }
+        watcher
+    }
+
+    /// Records a membership. A room's pulse starts at `now`: it may have changed at any time before.
+    fn enter(
+        &mut self,
+        watcher: &Arc<Watcher>,
+        room_id: &RoomId,
+        (membership, position, forgotten): (MembershipState, Position, bool),
+        now: Position,
+    ) {
+        let pulse = || Arc::new(Pulse(AtomicI64::new(now.0)));
+        let room = self.rooms.entry(room_id.to_owned()).or_insert_with(|| WatchedRoom::new(pulse()));
+        let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
+        let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
+        match (watches, watching) {
+            (true, None) => room.users.push(Arc::clone(watcher)),
+            (false, Some(index)) => drop(room.users.swap_remove(index)),
+            _ => {}
+        }
+        let pulse = Arc::clone(&room.pulse);
+        let mut rooms = watcher.rooms.write();
+        let same = rooms.get(room_id).filter(|before| before.state == membership);
+        let entered = same.map_or(position, |before| before.entered);
+        let membership = WatchedMembership { state: membership, position, entered, forgotten, pulse };
+        rooms.insert(room_id.to_owned(), membership);
+    }
+
+    /// Drops the tenth of the users who asked longest ago and are not waiting now.
+    fn drop_idle(&mut self) {
+        let mut idle: Vec<(u64, OwnedUserId)> = self
+            .users
+            .iter()
+            .filter(|(_, watcher)| watcher.wake.receiver_count() == 0)
+            .map(|(user_id, watcher)| (watcher.used.load(Ordering::Relaxed), user_id.clone()))
+            .collect();
+        idle.sort();
+        for (_, user_id) in idle.into_iter().take(KEPT_USERS / 10) {
+            self.users.remove(&user_id);
+        }
+        let users = &self.users;
+        self.rooms.retain(|_, room| {
+            room.users.retain(|user| users.contains_key(&user.user_id));
+            !room.users.is_empty()
+        });
+        // Whoever stays keeps the pulse that the index keeps; others' rooms get a new one when they return.
+        for watcher in self.users.values() {
+            for (room_id, membership) in watcher.rooms.read().iter() {
+                let pulse = || Arc::clone(&membership.pulse);
+                self.rooms.entry(room_id.clone()).or_insert_with(|| WatchedRoom::new(pulse()));
+            }
+        }
+    }
+}
+
+impl Reader for Registry {
+    fn read(&self, batch: &Batch) {
+        for (at, news) in batch.entries() {
+            match news {
+                News::Event(logged) => {
+                    self.follow_memberships(logged, at);
+                    self.touch(logged.stored.pdu.room_id(), at);
+                }
+                News::Forgotten(forgotten) => {
+                    if let Some(watcher) = self.index.read().users.get(&forgotten.user_id) {
+                        watcher.forget(&forgotten.room_id, at);
+                    }
+                }
+                News::OutsideMembership(membership) => {
+                    if let Some(watcher) = self.index.read().users.get(&membership.user_id) {
+                        watcher.follow_outside(membership, at);
+                    }
+                }
+                _ => {
+                    if let Some(room_id) = news.room_id() {
+                        self.touch(room_id, at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake(&self, batch: &Batch) {
+        for (at, news) in batch.entries() {
+            if let News::Presence(presence) = news
+                && self.presence.is_news(at)
+            {
+                self.errands.leave(&presence.user_id, at);
+            }
+        }
+        let index = self.index.read();
+        let mut woken: HashMap<*const Watcher, (&Arc<Watcher>, Position)> = HashMap::new();
+        for (at, news) in batch.entries() {
+            for watcher in index.concerned(news) {
+                woken.insert(Arc::as_ptr(watcher), (watcher, at));
+            }
+            if let News::Event(logged) = news {
+                index.wake_room_watchers(logged.stored.pdu.room_id(), at);
+            }
+        }
+        for (watcher, at) in woken.into_values() {
+            watcher.wake(at);
+        }
+    }
+}
+
+impl Index {
+    /// Whom an entry concerns, of those who are connected. What concerns everybody in a room reaches those who are in
+    /// it, invited or knocking.
+    fn concerned(&self, news: &News) -> Vec<&Arc<Watcher>> {
+        let user = |user_id: &UserId| self.users.get(user_id);
+        let mut concerned: Vec<_> = match news.audience() {
+            Audience::Nobody => Vec::new(),
+            Audience::User(user_id) => user(user_id).into_iter().collect(),
+            Audience::Room(room_id) => self.rooms.get(room_id).into_iter().flat_map(|room| &room.users).collect(),
+        };
+        if let News::Event(logged) = news {
+            let room_id = logged.stored.pdu.room_id();
+            // Whoever has just left is not in the room any more.
+            concerned.extend(
+                logged.changes.iter().filter_map(|change| {
+                    user(store::membership::MembershipRow::of(change, room_id, logged.at)?.user_id)
+                }),
+            );
+        }
+        concerned
+    }
+
+    /// Wakes whoever looks at a room from outside.
+    fn wake_room_watchers(&self, room_id: &RoomId, at: Position) {
+        if let Some(onlookers) = self.onlookers.get(room_id) {
+            onlookers.send_replace(at);
+        }
+    }
+}
+
+impl Registry {
+    /// `presence` has to follow the log before this does.
+    pub(crate) fn new(presence: Arc<presence::PresenceCache>) -> Self {
+        Self { index: RwLock::default(), presence, errands: PresenceWakeUps::default() }
+    }
+
+    /// Something has happened in a room.
+    fn touch(&self, room_id: &RoomId, at: Position) {
+        if let Some(room) = self.index.read().rooms.get(room_id) {
+            room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
+        }
+    }
+
+    /// Changes of membership.
+    fn follow_memberships(&self, logged: &Logged, at: Position) {
+        let room_id = logged.stored.pdu.room_id();
+        for change in &logged.changes {
+            let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
+            let mut index = self.index.write();
+            index.strangers.follow(&row);
+            if let Some(room) = index.rooms.get_mut(room_id) {
+                room.newcomers.follow(logged, &row);
+            }
+            let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
+            let known = watcher.membership(room_id);
+            // One that the watcher was registered with is not news.
+            if known.as_ref().is_none_or(|known| known.position < at) {
+                let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
+                let forgotten = outside && known.is_some_and(|known| known.forgotten);
+                index.enter(&watcher, room_id, (row.state, at, forgotten), at);
+            }
+        }
+    }
+
+    /// Changes of membership of those who are not connected, in a batch that the others have followed.
+    pub(super) fn follow_strangers(&self, batch: &Batch) {
+        let mut index = self.index.write();
+        for (at, news) in batch.entries() {
+            let News::Event(logged) = news else { continue };
+            for change in &logged.changes {
+                if let Some(row) = store::membership::MembershipRow::of(change, logged.stored.pdu.room_id(), at) {
+                    index.strangers.follow(&row);
+                }
+            }
+        }
+    }
+}

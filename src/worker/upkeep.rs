@@ -1,0 +1,115 @@
+//! What is done now and then so that nothing piles up. What concerns everybody is one node's duty.
+//!
+//! None of it is urgent, and all of it may be late by any time: what has expired is not valid any more whether or not
+//! its row is there.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    error::Result,
+    ground::{sizes::PruneSizes, tasks::Shutdown},
+    log::{Log, Pruned},
+    node::Duty,
+    people::{account::Accounts, threepid::Threepids, uia::Uia},
+    reader::user_directory::UserDirectory,
+    room::Rooms,
+    worker::delayed_event::DelayedEvents,
+};
+
+/// How often it is looked what there is to do.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// How often leftovers are cleared: what deactivated accounts have left with identity servers, and what processes that were
+/// killed have left undone.
+const LONG_INTERVAL: Duration = Duration::from_hours(1);
+/// How many steps the log is pruned at once.
+const PRUNING_STEPS: usize = 50;
+
+/// Whatever has something to be tidied.
+pub(crate) struct UpkeepTargets {
+    pub(crate) accounts: Accounts,
+    pub(crate) uia: Uia,
+    pub(crate) delayed_events: DelayedEvents,
+    pub(crate) threepids: Threepids,
+    pub(crate) user_directory: UserDirectory,
+    pub(crate) rooms: Rooms,
+    pub(crate) log: Log,
+    pub(crate) prune: PruneSizes,
+}
+
+/// Tidies until the server stops, and once more then.
+pub(crate) async fn run(tidied: UpkeepTargets, duty: Duty, shutdown: Shutdown) {
+    let mut cleared = None;
+    loop {
+        tokio::select! {
+            () = shutdown.requests_done() => break,
+            () = tokio::time::sleep(INTERVAL) => tidy(&tidied, &duty).await,
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
+            // Takes as long as rooms are large. What is broken off is begun again next time.
+            () = settle(&tidied.user_directory, &duty) => {}
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
+            // What is broken off is begun again next time.
+            () = prune(&tidied, &duty) => {}
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
+            // Other servers take their time.
+            () = clear_leftovers(&tidied, &duty, &mut cleared) => {}
+        }
+    }
+    tidy(&tidied, &duty).await;
+}
+
+/// What is done stays done: each room is ticked off by itself.
+async fn settle(directory: &UserDirectory, duty: &Duty) {
+    if duty.is_mine() {
+        report("looking at the members of rooms that were opened or closed", directory.settle().await);
+    }
+}
+
+/// Rests as long as it has worked, so that whoever writes gets on meanwhile.
+async fn prune(tidied: &UpkeepTargets, duty: &Duty) {
+    for _ in 0..PRUNING_STEPS {
+        let (Some(epoch), begun) = (duty.epoch(), Instant::now()) else { return };
+        let pruned = tidied.log.prune(epoch, tidied.prune).await;
+        let more = matches!(pruned, Ok(Pruned::Some));
+        report("pruning the log", pruned.map(drop));
+        if !more {
+            return;
+        }
+        tokio::time::sleep(begun.elapsed()).await;
+    }
+}
+
+/// `last`: when it was done here.
+async fn clear_leftovers(tidied: &UpkeepTargets, duty: &Duty, last: &mut Option<Instant>) {
+    if duty.is_mine() && last.is_none_or(|last| last.elapsed() >= LONG_INTERVAL) {
+        *last = Some(Instant::now());
+        report("redacting what was left behind", tidied.rooms.settle_overdue_redactions().await);
+        report("withdrawing addresses of deactivated accounts", tidied.threepids.withdraw_left().await);
+    }
+}
+
+/// What takes a few statements. Only the first is every node's own: it writes what this node has seen.
+async fn tidy(UpkeepTargets { accounts, uia, delayed_events, threepids, rooms, .. }: &UpkeepTargets, duty: &Duty) {
+    report("writing when devices were last seen", accounts.flush_last_seen().await);
+    if !duty.is_mine() {
+        return;
+    }
+    report("removing expired login tokens", accounts.clear_expired().await);
+    report("removing abandoned authentication sessions", uia.clear_expired().await);
+    report("removing delayed events of long ago", delayed_events.clear_finalised().await);
+    report("removing addresses that nobody confirmed", threepids.clear_expired().await);
+    report("erasing what somebody sent", rooms.log_erasures().await);
+}
+
+fn report(duty: &str, done: Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, duty, "upkeep failed; it is tried again");
+    }
+}
