@@ -21,6 +21,8 @@ statements! {
     /// The places of a room below $2 and above $3, from the top.
     LIST_TAKEN = "SELECT room_order FROM events
         WHERE room_id = $1 AND room_order < $2 AND room_order > $3 ORDER BY room_order DESC LIMIT $4";
+    FIND_LOWEST_TAKEN = "SELECT room_order FROM events
+        WHERE room_id = $1 AND room_order < $2 AND room_order > $3 ORDER BY room_order LIMIT 1";
 }
 
 /// An event before which others are missing.
@@ -72,4 +74,15 @@ pub(crate) async fn list_taken(
 ) -> DbResult<Vec<Order>> {
     let rows = conn.list(&LIST_TAKEN, args![room_id, below.0, above.0, limit]).await?;
     rows.iter().map(|row| row.get(0).map(Order)).collect()
+}
+
+/// The lowest place of a room below one and above another at which an event stands.
+pub(crate) async fn find_lowest_taken(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    below: Order,
+    above: Order,
+) -> DbResult<Option<Order>> {
+    let row = conn.find(&FIND_LOWEST_TAKEN, args![room_id, below.0, above.0]).await?;
+    row.map(|row| row.get(0).map(Order)).transpose()
 }

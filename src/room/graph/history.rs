@@ -30,6 +30,7 @@ use self::{
 };
 use super::{
     early::{Redaction, may_redact},
+    placing::floor_of_block,
     receive::{check_auth_events, check_format, check_state_before, not_rejected},
     room::Room,
     rooms::Rooms,
@@ -45,6 +46,8 @@ use crate::{
 
 /// How often events are placed again because other history was fetched for the room meanwhile.
 const ATTEMPTS: u32 = 16;
+/// How many events at most are moved because of others.
+const MOST_MOVED: usize = 1_000;
 
 /// Some of a room's past.
 pub struct Chunk {
@@ -92,12 +95,17 @@ impl Rooms {
                 Error::not_found("nothing here follows these events: their place in the room is not known")
             })?;
             let group_events: Vec<&Fetched> = group.iter().filter_map(|index| left.get(*index)).collect();
-            let moved = list_misplaced(&mut snapshot, &group_events, before).await?;
-            let site = Site::find(&mut snapshot, room_id, &group_events, before, fetched).await?;
+            let mut moved = list_followed(&mut snapshot, &group_events, before).await?;
+            let mut site = Site::find(&mut snapshot, room_id, (&group_events, &moved), before, fetched).await?;
+            if !site.has_room(group_events.len() + moved.len()) {
+                // What they follow stands too close below. Below all that was fetched there is room for both.
+                moved = list_followed(&mut snapshot, &group_events, floor_of_block(before).next()).await?;
+                site = Site::find(&mut snapshot, room_id, (&group_events, &moved), before, fetched).await?;
+            }
             drop(snapshot);
             let places: Vec<(EventKey, Order)> = moved.iter().map(|event| (event.key, event.order)).collect();
             let moved = self.look_into_moved(room, moved).await?;
-            let events: Vec<&Fetched> = moved.iter().chain(group_events).collect();
+            let events = sort(moved.iter().chain(group_events));
             if self.place(room, &site, &events, (&gaps, &places)).await? {
                 let mut index = 0..;
                 left.retain(|_| index.next().is_some_and(|index| !group.contains(&index)));
@@ -250,21 +258,48 @@ fn highest_group(events: &[Fetched], gaps: &[Gap]) -> Option<(Order, Vec<usize>)
     Some((highest, group.collect()))
 }
 
-/// Events of history that have turned out to come before one that stands at or below them: fetched before it was known
-/// what leads from them to that. From the lowest.
-async fn list_misplaced(snapshot: &mut Conn, events: &[&Fetched], before: Order) -> Result<Vec<Stored>> {
+/// What these events follow of the history that stands at a place or above it, over others of it or at once. From the
+/// lowest.
+async fn list_followed(snapshot: &mut Conn, events: &[&Fetched], from: Order) -> Result<Vec<Stored>> {
     let mut found: BTreeMap<Order, Stored> = BTreeMap::new();
     let mut wanted: Vec<OwnedEventId> = events.iter().flat_map(|event| event.pdu.prev_events()).cloned().collect();
     while !wanted.is_empty() {
         let ids: Vec<&EventId> = wanted.iter().map(|id| &**id).collect();
         let known = store::event::list(snapshot, &ids).await?;
         // What is in the log stays where it is.
-        let misplaced = known.into_iter().filter(|event| event.key < EventKey(0) && event.order >= before);
-        let new: Vec<Stored> = misplaced.filter(|event| !found.contains_key(&event.order)).collect();
+        let history = known.into_iter().filter(|event| event.key < EventKey(0) && event.order >= from);
+        let new: Vec<Stored> = history.filter(|event| !found.contains_key(&event.order)).collect();
         wanted = new.iter().flat_map(|event| event.pdu.prev_events()).cloned().collect();
         found.extend(new.into_iter().map(|event| (event.order, event)));
+        if found.len() > MOST_MOVED {
+            let message = format!("more than {MOST_MOVED} events would have to be moved for these");
+            return Err(Error::Unavailable(message));
+        }
     }
     Ok(found.into_values().collect())
+}
+
+/// Events, each after those of them that it follows.
+fn sort<'a>(events: impl IntoIterator<Item = &'a Fetched>) -> Vec<&'a Fetched> {
+    let events: Vec<&Fetched> = events.into_iter().collect();
+    let by_id: HashMap<&EventId, &Fetched> = events.iter().map(|event| (event.pdu.event_id(), *event)).collect();
+    let (mut sorted, mut done) = (Vec::with_capacity(events.len()), HashSet::new());
+    // Each with whether what it follows has its place.
+    let mut todo: Vec<(&Fetched, bool)> = events.into_iter().rev().map(|event| (event, false)).collect();
+    while let Some((event, is_next)) = todo.pop() {
+        if done.contains(event.pdu.event_id()) {
+            continue;
+        }
+        if is_next {
+            done.insert(event.pdu.event_id());
+            sorted.push(event);
+            continue;
+        }
+        todo.push((event, true));
+        let followed = event.pdu.prev_events().iter().filter_map(|id| by_id.get(&**id));
+        todo.extend(followed.map(|followed| (*followed, false)));
+    }
+    sorted
 }
 
 /// Redacts an event of the chunk, if a later one of it may do that.

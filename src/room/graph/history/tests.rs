@@ -88,6 +88,19 @@ impl Elsewhere {
         self.events.push(pdu);
     }
 
+    /// Alice says something after some of the events. Returns which event that is.
+    fn say_after(&mut self, prev: &[usize]) -> usize {
+        let content = json!({ "msgtype": "m.text", "body": format!("apple {}", self.events.len()) });
+        let prev: Vec<OwnedEventId> = prev.iter().map(|place| self.events[*place].event_id().to_owned()).collect();
+        self.add(&alice(), "m.room.message", None, content, &prev);
+        self.events.len() - 1
+    }
+
+    /// So many messages, one after the other. Returns the last.
+    fn say_many_after(&mut self, prev: usize, count: usize) -> usize {
+        (0..count).fold(prev, |prev, _| self.say_after(&[prev]))
+    }
+
     fn say_next(&mut self, sender: &UserId, kind: &str, state_key: Option<&str>, value: Value) {
         let prev: Vec<OwnedEventId> = self.model.extremities.iter().cloned().collect();
         self.add(sender, kind, state_key, value, &prev);
@@ -194,13 +207,20 @@ impl Here {
         let gaps = self.gaps().await;
         let Some(gap) = gaps.get(which % gaps.len().max(1)) else { return false };
         let pdus = self.elsewhere.chunk_before(&gap.missing, &self.placed, most);
+        let places: Vec<usize> = pdus.iter().map(|pdu| self.elsewhere.place_of(pdu.event_id())).collect();
+        self.insert(&places).await;
+        true
+    }
+
+    /// Takes in a chunk of these events.
+    async fn insert(&mut self, places: &[usize]) {
+        let pdus: Vec<&Arc<Pdu>> = places.iter().map(|place| &self.elsewhere.events[*place]).collect();
         let ids: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id().to_owned()).collect();
         let chunk = self.chunk(&pdus).await;
         self.world.rooms.insert_history(&self.elsewhere.room_id, &chunk).await.unwrap();
         self.placed.extend(ids);
         // Once more changes nothing.
         self.world.rooms.insert_history(&self.elsewhere.room_id, &chunk).await.unwrap();
-        true
     }
 
     /// These events as another server hands them out.
@@ -409,4 +429,70 @@ async fn history_is_in_order_on_each_engine() {
     for world in RoomWorld::on_each_engine(Lanes::default).await {
         play(world, "shared", 12, &deeds, &[(0, 3), (1, 5), (2, 1)]).await;
     }
+}
+
+/// A room that bob has joined. Returns the place of the joining.
+fn joined_elsewhere() -> (Elsewhere, usize) {
+    let mut elsewhere = Elsewhere::new("shared");
+    let membership = json!({ "membership": "join" });
+    elsewhere.say_next(&user("bob"), "m.room.member", Some("@bob:here"), membership);
+    let joined = elsewhere.events.len() - 1;
+    (elsewhere, joined)
+}
+
+/// What stands too high moves below what it leads to, but not below what it follows of the chunk itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_stays_above_what_it_follows_of_the_chunk() {
+    let (mut elsewhere, joined) = joined_elsewhere();
+    let first = elsewhere.say_after(&[joined]);
+    let high = elsewhere.say_after(&[first]);
+    let beside = elsewhere.say_after(&[first]);
+    let both = elsewhere.say_after(&[high, beside]);
+    let after_both = elsewhere.say_after(&[both]);
+    let after_high = elsewhere.say_after(&[high]);
+    let mut here = Here::enter(RoomWorld::new().await, elsewhere, joined).await;
+    here.hear(after_both).await;
+    here.hear(after_high).await;
+    here.insert(&[high]).await;
+    here.insert(&[first, beside, both]).await;
+    here.check(2).await;
+    here.check_states().await;
+}
+
+/// Where what moves stays above what it follows, although only a few events fit between that and what comes next.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_stays_above_what_it_follows_where_few_fit() {
+    for count in [1, 15, 40, 300] {
+        let (mut elsewhere, joined) = joined_elsewhere();
+        let low = elsewhere.say_after(&[joined]);
+        let beside = elsewhere.say_after(&[low]);
+        let high = elsewhere.say_after(&[low]);
+        let last = elsewhere.say_many_after(high, count);
+        let after_last = elsewhere.say_after(&[last, beside]);
+        let after_high = elsewhere.say_after(&[high]);
+        let mut here = Here::enter(RoomWorld::new().await, elsewhere, joined).await;
+        here.hear(after_last).await;
+        here.hear(after_high).await;
+        here.insert(&[beside]).await;
+        here.insert(&[low]).await;
+        here.insert(&[high]).await;
+        here.insert(&(high + 1..=last).collect::<Vec<_>>()).await;
+        here.check(100).await;
+        here.check_states().await;
+    }
+}
+
+/// Two long branches that meet, one of which was fetched whole before the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_branch_finds_room_beside_another() {
+    let (mut elsewhere, joined) = joined_elsewhere();
+    let fork = elsewhere.say_after(&[joined]);
+    let one = elsewhere.say_many_after(fork, 1_100);
+    let other = elsewhere.say_many_after(fork, 50);
+    let both = elsewhere.say_after(&[one, other]);
+    let mut here = Here::enter(RoomWorld::new().await, elsewhere, joined).await;
+    here.hear(both).await;
+    here.insert(&(fork..=one).collect::<Vec<_>>()).await;
+    here.insert(&(one + 1..=other).collect::<Vec<_>>()).await;
+    here.check(1_000).await;
 }

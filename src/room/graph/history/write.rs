@@ -11,7 +11,7 @@ use super::fetched::Fetched;
 use crate::{
     db::{Conn, DbResult, Tx},
     error::{Error, Result},
-    event::{Pdu, Relation, Standing, StateChange},
+    event::{Pdu, Relation, Standing, StateChange, Stored},
     ground::position::{EventKey, Lineage, Order},
     room::{
         Room, Rooms, State,
@@ -38,8 +38,10 @@ pub(super) struct Site {
     before: Order,
     /// They go above this. None where nothing is known below them.
     after: Option<Order>,
-    /// The places between the two at which events stand, descending.
+    /// The highest places between the two at which events stand, descending: all of them, or [`LOOKED_AT`].
     taken: Vec<Order>,
+    /// The lowest of these places, where there are more.
+    lowest: Option<Order>,
 }
 
 /// An event and its numbers.
@@ -67,37 +69,52 @@ struct Seams {
 }
 
 impl Site {
-    /// Finds where events go that are followed by the one at `before`.
+    /// Finds where events go that are followed by the one at `before`, and with them others that leave their places.
     pub(super) async fn find(
         snapshot: &mut Conn,
         room_id: &RoomId,
-        events: &[&Fetched],
+        (events, moved): (&[&Fetched], &[Stored]),
         before: Order,
         fetched: i64,
     ) -> Result<Self> {
-        let prev: Vec<&EventId> = events.iter().flat_map(|event| event.pdu.prev_events()).map(|id| &**id).collect();
-        let prev = store::event::orders(snapshot, &prev).await?;
+        let pdus = events.iter().map(|event| &event.pdu).chain(moved.iter().map(|event| &event.pdu));
+        let prev: HashSet<&EventId> = pdus.flat_map(|pdu| pdu.prev_events()).map(|id| &**id).collect();
+        let prev = store::event::orders(snapshot, &prev.into_iter().collect::<Vec<_>>()).await?;
+        let stays = |order: &Order| moved.iter().all(|event| event.order != *order);
         // What they follow stands below them, unless it came so late that it stands above what follows them.
-        let parents = prev.into_iter().map(|(_, order)| order).filter(|order| *order < before).max();
-        let floor = floor_of_block(before).max(parents.unwrap_or(Order::START));
+        let parents = prev.into_iter().map(|(_, order)| order).filter(|order| *order < before).filter(stays).max();
+        let after = floor_of_block(before).max(parents.unwrap_or(Order::START));
         let is_first = store::history::list_taken(snapshot, room_id, before, Order::START, 1).await?.is_empty();
-        let mut taken = store::history::list_taken(snapshot, room_id, before, floor, LOOKED_AT).await?;
-        // What lies below the last one that was looked at is not known.
+        let taken = store::history::list_taken(snapshot, room_id, before, after, LOOKED_AT).await?;
         let is_cut = i64::try_from(taken.len()).is_ok_and(|count| count == LOOKED_AT);
-        let floor = if is_cut { taken.pop().unwrap_or(floor) } else { floor };
-        Ok(Self { fetched, before, after: (!is_first).then_some(floor), taken })
+        let lowest =
+            if is_cut { store::history::find_lowest_taken(snapshot, room_id, before, after).await? } else { None };
+        Ok(Self { fetched, before, after: (!is_first).then_some(after), taken, lowest })
+    }
+
+    /// Whether so many events have room there.
+    pub(super) fn has_room(&self, count: usize) -> bool {
+        self.after.is_none_or(|after| self.find_places(after, count).is_some())
     }
 
     fn places(&self, highest: EventKey, count: usize) -> Result<Vec<Order>> {
         let Some(after) = self.after else { return Ok(below_everything(highest, count)) };
-        between(after, self.before, &self.taken, count).ok_or_else(|| {
+        self.find_places(after, count).ok_or_else(|| {
             Error::Unavailable("there is no room for these events between those that are here".to_owned())
         })
     }
 
+    fn find_places(&self, after: Order, count: usize) -> Option<Vec<Order>> {
+        let Some(lowest) = self.lowest else { return between(after, self.before, &self.taken, count) };
+        // What stands between the last one that was looked at and the lowest is not known.
+        let (looked_until, above) = self.taken.split_last()?;
+        between(*looked_until, self.before, above, count).or_else(|| between(after, lowest, &[], count))
+    }
+
     /// The next event above a place.
     fn next_above(&self, order: Order) -> Order {
-        self.taken.iter().rev().find(|taken| **taken > order).copied().unwrap_or(self.before)
+        let taken = self.lowest.iter().chain(self.taken.iter().rev());
+        taken.copied().find(|taken| *taken > order).unwrap_or(self.before)
     }
 }
 
