@@ -49,7 +49,7 @@ pub(crate) struct AnonymousOr<W>(PhantomData<W>);
 /// whether guests pass, and what the endpoint's [`Rules`] say of locked and suspended accounts.
 macro_rules! known_by_head {
     ($who:ty => $caller:ty, |$app:ident, $parts:ident, $address:ident, $rules:ident| $judge:expr,
-     |$known:ident| $account:expr) => {
+     |$known:ident| $account:expr, |$judged:ident| $changed:expr) => {
         impl Callers for $who {
             type Claim = $caller;
             type Caller = $caller;
@@ -62,6 +62,10 @@ macro_rules! known_by_head {
                 Ok(claim)
             }
 
+            fn has_changed($judged: &$caller) -> bool {
+                $changed
+            }
+
             fn account($known: &$caller) -> Option<(&UserId, Pace)> {
                 $account
             }
@@ -71,29 +75,29 @@ macro_rules! known_by_head {
     };
 }
 
-known_by_head!(Anybody => (), |_app, _parts, _address, _rules| Ok(()), |_nobody| None);
+known_by_head!(Anybody => (), |_app, _parts, _address, _rules| Ok(()), |_nobody| None, |_nobody| false);
 
 known_by_head!(Users => User, |app, parts, address, rules| {
     let user = app.find_caller(parts, address, rules).await?.into_user()?;
     rules.open_to.check(user.restrictions)?;
     Ok(user)
-}, |user| Some((&user.user_id, user.pace)));
+}, |user| Some((&user.user_id, user.pace)), |user| user.changed.is_raised());
 
 known_by_head!(UsersAndGuests => Caller, |app, parts, address, rules| {
     let caller = app.find_caller(parts, address, rules).await?;
     rules.open_to.check(caller.restrictions())?;
     Ok(caller)
-}, |caller| Some((caller.user_id(), caller.pace())));
+}, |caller| Some((caller.user_id(), caller.pace())), |caller| caller.changed().is_raised());
 
 known_by_head!(Administrators => Administrator, |app, parts, address, rules| {
     Ok(Users::judge_head(app, parts, address, rules).await?.into_administrator()?)
-}, |administrator| Users::account(administrator.user()));
+}, |administrator| Users::account(administrator.user()), |administrator| Users::has_changed(administrator.user()));
 
 // There are no application services yet: whoever comes with a token is somebody else.
 known_by_head!(Appservices => Appservice, |app, parts, address, rules| {
     let user = Users::judge_head(app, parts, address, rules).await?;
     Err(Error::forbidden(format!("Only application services can do this, and {} is none", user.user_id)).into())
-}, |appservice| match *appservice {});
+}, |appservice| match *appservice {}, |appservice| match *appservice {});
 
 // A token that is not known is refused here as everywhere: to go on as a stranger would hide from a client that it was
 // logged out.
@@ -110,6 +114,10 @@ impl<W: KnownByHead> Callers for AnonymousOr<W> {
 
     fn judge_body(claim: Self::Claim, _: &[u8]) -> ApiResult<Self::Caller> {
         Ok(claim)
+    }
+
+    fn has_changed(claim: &Self::Claim) -> bool {
+        claim.as_ref().is_some_and(W::has_changed)
     }
 
     fn account(caller: &Self::Caller) -> Option<(&UserId, Pace)> {

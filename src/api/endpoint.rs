@@ -78,6 +78,9 @@ pub(crate) trait Callers {
     /// Judges a body, as it was sent, by what the head claims.
     fn judge_body(claim: Self::Claim, body: &[u8]) -> ApiResult<Self::Caller>;
 
+    /// Whether they have to be judged again because something of their account has changed since.
+    fn has_changed(claim: &Self::Claim) -> bool;
+
     /// The account whose acts are counted, if it is one that calls.
     fn account(caller: &Self::Caller) -> Option<(&UserId, Pace)>;
 }

@@ -33,8 +33,12 @@ impl<R: Endpoint> Call<R> {
         sealed: Option<SealedBody>,
     ) -> ApiResult<Self> {
         let address = address_of(&parts);
-        let claim = R::Who::judge_head(app, &parts, address, rules).await?;
+        let mut claim = R::Who::judge_head(app, &parts, address, rules).await?;
         let body = R::Body::receive(body, rules.body_limit).await?;
+        // A body may take minutes to come: whoever has been logged out or locked by then does nothing any more.
+        if R::Who::has_changed(&claim) {
+            claim = R::Who::judge_head(app, &parts, address, rules).await?;
+        }
         if let Some(sealed) = sealed {
             sealed.check(body.bytes())?;
         }

@@ -92,6 +92,10 @@ impl Callers for Signed {
         Err(Error::refused(ErrorKind::Unauthorized, "This is not what was signed").into())
     }
 
+    fn has_changed(_: &Claimed) -> bool {
+        false
+    }
+
     fn account(_: &RemoteServer) -> Option<(&UserId, Pace)> {
         None
     }

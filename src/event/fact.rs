@@ -7,6 +7,7 @@
 
 mod account_change;
 mod account_data;
+mod expected_account;
 mod forgotten;
 mod kind;
 mod late_redaction;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account_change::AccountChange,
     account_data::{AccountData, INVITE_PERMISSION, NewAccountData, blocks_invites},
+    expected_account::{CopiedFields, ExpectedAccount},
     forgotten::Forgotten,
     kind::{Audience, Kind},
     late_redaction::LateRedaction,
@@ -112,6 +114,9 @@ pub struct NewEvent {
     pub redacted: Option<Arc<Pdu>>,
     /// The event that it asks to redact, where that has no place yet.
     pub awaits: Option<OwnedEventId>,
+    /// What it takes for granted of the account whose membership it is. None of what other servers send, and of what
+    /// ends a membership.
+    pub expects: Option<ExpectedAccount>,
 }
 
 /// A state that is not the trunk's.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -95,9 +95,12 @@ pub enum CommitError {
     /// The alias that was to be removed names no room any more, or another.
     #[error("the alias is gone")]
     AliasGone,
-    /// What the write was to replace has changed: read it again and build on that.
+    /// What the write was to replace, or was copied from, has changed: read it again and build on that.
     #[error("somebody else changed it at the same moment")]
     Conflict,
+    /// Somebody would come into a room whose account has been ended.
+    #[error("the account of {0} has been deactivated")]
+    Deactivated(OwnedUserId),
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -123,6 +126,9 @@ impl From<CommitError> for crate::error::Error {
             ),
             CommitError::AliasGone => Self::not_found("The alias does not name this room any more"),
             CommitError::Conflict => Self::Conflict,
+            CommitError::Deactivated(user_id) => Self::forbidden(format!(
+                "The account of {user_id} has been deactivated: they can't be in a room any more"
+            )),
             CommitError::Unavailable(e) if !e.is_unavailable() => Self::broken(e),
             other => Self::Unavailable(other.to_string()),
         }
@@ -309,6 +315,7 @@ impl Committer {
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
                 Judgement::AliasGone => Err(CommitError::AliasGone),
                 Judgement::Conflict => Err(CommitError::Conflict),
+                Judgement::Deactivated(user_id) => Err(CommitError::Deactivated(user_id)),
             });
         }
         if accepted.is_empty() {

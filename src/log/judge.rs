@@ -7,15 +7,21 @@
 //! whatever has happened in the room meanwhile; then the head, because everything after it may look different once the
 //! event is built again; then what the write is refused for.
 //!
+//! What is taken for granted of an account (`judge/account.rs`) comes last, so that a retry of a join still succeeds.
+//!
 //! Locks: the rooms' rows are held from here to the end of the transaction, the log's is taken after them. On SQLite
 //! the transaction is alone anyway.
+
+mod account;
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
+
+use self::account::{ExpectedAccounts, Unmet};
 
 use crate::{
     db::{DbResult, Tx},
@@ -39,8 +45,10 @@ pub(super) enum Judgement {
     DuplicateAnnotation,
     AliasTaken,
     AliasGone,
-    /// What the write replaces has changed since it was built on it.
+    /// What the write replaces, or was copied from, has changed since it was built on it.
     Conflict,
+    /// Who would come into a room and has no account any more.
+    Deactivated(OwnedUserId),
 }
 
 /// What became of a batch's writes.
@@ -63,6 +71,8 @@ struct Judge<'a> {
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
     /// Where those rows stand that somebody has expectations of. None once the batch has changed them.
     expected: HashMap<Replaced<'a>, Option<Position>>,
+    /// As they are when the batch is committed.
+    accounts: ExpectedAccounts,
 }
 
 /// A row that is replaced by a fact.
@@ -134,6 +144,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         annotated: annotated(tx, writes).await?,
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         expected: find_expected(tx, writes).await?,
+        accounts: ExpectedAccounts::read(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -220,6 +231,11 @@ impl<'a> Judge<'a> {
         }
         if write.events.iter().filter_map(annotation).any(|annotation| self.annotated.contains_key(&annotation)) {
             return Judgement::DuplicateAnnotation;
+        }
+        match self.accounts.check(write) {
+            Ok(()) => {}
+            Err(Unmet::Deactivated(user_id)) => return Judgement::Deactivated(user_id),
+            Err(Unmet::Renamed) => return Judgement::Conflict,
         }
         self.heads.extend(heads);
         for (alias, room) in aliases {

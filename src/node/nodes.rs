@@ -31,7 +31,10 @@ use crate::{
         random::Random,
         tasks::{Shutdown, Tasks},
     },
-    store::node::{self, NodeRow},
+    store::{
+        log,
+        node::{self, NodeRow},
+    },
 };
 
 /// How often a node gives a sign of life.
@@ -118,13 +121,14 @@ impl Nodes {
         &self.0.id
     }
 
-    /// Whether nobody else can be writing to the database.
+    /// Whether nobody else can be writing to the database, and this node has read whatever others have written.
     pub(crate) fn is_alone(&self) -> bool {
         if self.is_embedded() {
             return true;
         }
         let peers = self.0.peers.read();
-        peers.known_to_all && peers.others.is_empty() && peers.sent.is_some_and(|sent| sent.elapsed() < FRESH)
+        let has_read = peers.alone_from.is_some_and(|from| *self.0.reached.borrow() >= from);
+        peers.known_to_all && has_read && peers.sent.is_some_and(|sent| sent.elapsed() < FRESH)
     }
 
     /// Whether this node may answer: the others know of it, or will have noticed before it is forgotten.
@@ -216,16 +220,31 @@ impl Nodes {
         let heard_elsewhere = others.iter().any(|row| is_alive(row) && row.hears_redis);
         let alive = others.iter().filter(|row| is_alive(row)).count() + 1;
         self.agree_on_time(&mut conn).await?;
+        let alone_from = if others.is_empty() { Some(self.find_end_of_others(&mut conn).await?) } else { None };
         {
             let mut peers = self.0.peers.write();
             peers.sent = Some(sent);
             peers.known_to_all |= !strangers;
             peers.others = others;
+            peers.alone_from = alone_from;
             peers.heard_elsewhere = heard_elsewhere;
         }
         self.0.metrics.set_nodes(alive);
         self.0.duties.renew(&mut conn, id, &self.0.peers).await?;
         Ok(self.0.peers.read().known_to_all)
+    }
+
+    /// Up to where somebody else may have written, now that nobody else is there: the end of the log when that was seen
+    /// first. Whoever was silent for a while may have missed somebody who came and went.
+    async fn find_end_of_others(&self, conn: &mut Conn) -> DbResult<Position> {
+        let known = {
+            let peers = self.0.peers.read();
+            peers.alone_from.filter(|_| peers.sent.is_some_and(|sent| sent.elapsed() < FRESH))
+        };
+        match known {
+            Some(end) => Ok(end),
+            None => log::last_position(conn).await,
+        }
     }
 
     /// Whether a row is what a crash has left of this very node: only one process listens at an address, and whoever

@@ -8,7 +8,11 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use tokio::time::Instant;
 
-use crate::{event::fact::NodeId, ground::clock::millis, store::node::NodeRow};
+use crate::{
+    event::fact::NodeId,
+    ground::{clock::millis, position::Position},
+    store::node::NodeRow,
+};
 
 /// Who has been silent for so long is dead: others take their duties, and nobody forwards to them.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
@@ -31,6 +35,8 @@ pub(super) struct Peers {
     /// Whether every living node knew of this one after it last entered.
     pub(super) known_to_all: bool,
     pub(super) others: Vec<NodeRow>,
+    /// Where there are no others: up to where they may have written before they left.
+    pub(super) alone_from: Option<Position>,
     /// Whether another node hears Redis.
     pub(super) heard_elsewhere: bool,
 }

@@ -4,6 +4,9 @@
 //! that they are in. The profile is right at once; the rooms follow, by the request itself or by an errand that it
 //! leaves.
 //!
+//! A change is committed under the log's lock, although it is no entry: so each membership event is either before it,
+//! and found by whoever carries it into rooms, or after it, and judged by the new profile (`log/judge/account.rs`).
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
 use std::collections::BTreeMap;
@@ -18,7 +21,7 @@ use crate::{
     store::{
         account,
         errand::{self, Errand, ErrandKind},
-        profile, user_directory,
+        log, profile, user_directory,
     },
 };
 
@@ -48,11 +51,11 @@ pub(crate) struct Profiles {
 /// What a change of a profile leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
-    /// The value was that before.
+    /// The value was that before, and no room says it.
     Nothing,
     /// Only whoever looks at the profile sees it.
     InProfile,
-    /// The rooms that the user is in say it, too. A node sees to that by this errand, until
+    /// The rooms that the user is in say it, too. Whether or not the value was that before: a room may lack it still. A node sees to that by this errand, until
     /// [`Profiles::is_seen_in_rooms`].
     SeenInRooms(Errand),
 }
@@ -81,20 +84,19 @@ impl Profiles {
         json.map(|json| parse(&json)).transpose()
     }
 
-    /// Sets a field, or removes it. Where rooms say what has changed, that they do follows from it: it is left as an
-    /// errand in the same transaction, in case whoever changes it does not come to that.
+    /// Sets a field, or removes it. Where rooms say what it is, that they do follows from it: it is left as an errand in
+    /// the same transaction, in case whoever changes it does not come to that. `M_FORBIDDEN` for who has been
+    /// deactivated meanwhile.
     pub(crate) async fn change(&self, user_id: &UserId, field: &str, value: Option<&Value>) -> Result<Changed> {
         let mut tx = self.db.begin().await?;
-        if !change_within(&mut tx, user_id, field, value).await? {
-            return Ok(Changed::Nothing);
-        }
+        let changes = change_within(&mut tx, user_id, field, value).await?;
         if !is_name_or_picture(field) {
             tx.commit().await?;
-            return Ok(Changed::InProfile);
+            return Ok(if changes { Changed::InProfile } else { Changed::Nothing });
         }
         let errand = Errand { id: self.random.token(ERRAND_ID_LENGTH), user_id: user_id.to_owned(), body: None };
         errand::insert(&mut tx, ErrandKind::Profile, &errand, self.clock.now().get().into()).await?;
-        tx.commit().await?;
+        commit_between_batches(tx).await?;
         Ok(Changed::SeenInRooms(errand))
     }
 
@@ -114,7 +116,7 @@ impl Profiles {
     ) -> Result<()> {
         let mut tx = self.db.begin().await?;
         change_within(&mut tx, user_id, field, value).await?;
-        Ok(tx.commit().await?)
+        commit_between_batches(tx).await
     }
 
     /// A deactivated account has a profile, unless it was erased.
@@ -124,6 +126,12 @@ impl Profiles {
         }
         account::find(conn, user_id).await?.map(drop).ok_or_else(no_profile)
     }
+}
+
+/// Commits what events are built on, such as a name: no batch is judged while that changes.
+async fn commit_between_batches(mut tx: Tx) -> Result<()> {
+    log::lock(&mut tx).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Whether rooms say it of their members.
@@ -136,7 +144,11 @@ async fn change_within(tx: &mut Tx, user_id: &UserId, field: &str, value: Option
     check_field(field)?;
     // Locked, so that two fields set at once don't outgrow the limit together, and that a guest who becomes a user
     // meanwhile is in the directory as they are.
-    account::lock(tx, user_id).await?.ok_or_else(no_profile)?;
+    let account = account::lock(tx, user_id).await?.ok_or_else(no_profile)?;
+    if account.deactivated {
+        // What was erased stays erased.
+        return Err(Error::forbidden("This account has been deactivated: its profile stays as it is"));
+    }
     let value = value.filter(|value| !(is_name_or_picture(field) && value.as_str() == Some("")));
     let changes = match value {
         Some(value) => set(tx, user_id, field, &value.to_string()).await?,
@@ -262,7 +274,9 @@ mod tests {
             assert!(left().await);
             profiles.is_seen_in_rooms(&errand).await.unwrap();
             assert!(!left().await);
-            assert_eq!(set(DISPLAYNAME, json!("Alice")).await.unwrap(), Changed::Nothing);
+            let again = set(DISPLAYNAME, json!("Alice")).await.unwrap();
+            let Changed::SeenInRooms(errand) = again else { panic!("a room may lack it: {again:?}") };
+            profiles.is_seen_in_rooms(&errand).await.unwrap();
             let pets = json!({ "cats": 2, "nul": "\0" });
             assert_eq!(set("org.example.pets", pets).await.unwrap(), Changed::InProfile);
             assert!(!left().await, "rooms don't say that");

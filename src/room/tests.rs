@@ -1,5 +1,6 @@
 //! What writing to rooms does, through [`super::Rooms`] on a real database.
 
+mod account;
 mod alias;
 mod cache;
 mod create;

@@ -38,6 +38,11 @@ statements! {
     DEACTIVATE = "UPDATE accounts SET deactivated_ts = $2 WHERE user_id = $1";
     SET_LOCKED = "UPDATE accounts SET locked_ts = $2 WHERE user_id = $1";
     SET_SUSPENDED = "UPDATE accounts SET suspended_ts = $2 WHERE user_id = $1";
+    /// Those who have none any more, and what the others are called and look like.
+    LIST_STANDINGS = "SELECT user_id, NULL, NULL FROM accounts
+        WHERE user_id IN LIST($1) AND deactivated_ts IS NOT NULL
+        UNION ALL SELECT user_id, field, value FROM profiles
+        WHERE user_id IN LIST($2) AND field IN ('displayname', 'avatar_url')";
     ERASE = "UPDATE accounts SET erased = TRUE, password_hash = NULL WHERE user_id = $1";
 }
 
@@ -198,6 +203,23 @@ pub(crate) async fn restrict(
         Restriction::Suspended => &SET_SUSPENDED,
     };
     conn.execute(statement, args![user_id, since]).await.map(drop)
+}
+
+/// Which of some users have been deactivated, each once with no field, and the names and pictures of all of them, each
+/// with its field and its JSON.
+pub(crate) async fn list_standings(
+    conn: &mut Conn,
+    users: &[&UserId],
+) -> DbResult<Vec<(OwnedUserId, Option<(String, serde_json::Value)>)>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let standing = |row: &Row| -> DbResult<_> {
+        let named = match row.get(1)? {
+            Some(field) => Some((field, row.json(2)?)),
+            None => None,
+        };
+        Ok((row.get(0)?, named))
+    };
+    conn.list(&LIST_STANDINGS, args![&users, &users]).await?.iter().map(standing).collect()
 }
 
 /// Notes that what somebody has sent is to be hidden from who joins later, and takes away their password.

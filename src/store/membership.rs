@@ -20,6 +20,9 @@ use crate::{
 
 statements! {
     LIST_OF_USER = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1";
+    /// With the event by which it became so, where that is one event and has a place in the log.
+    LIST_JOINED_EVENTS = "SELECT m.room_id, e.json FROM memberships m LEFT JOIN events e ON e.position = m.position
+        WHERE m.user_id = $1 AND m.membership = 'join'";
     FIND_MEMBERSHIP = "SELECT room_id, membership, position, forgotten FROM memberships WHERE user_id = $1 AND room_id = $2";
     SHARED_ROOM = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
@@ -202,6 +205,16 @@ pub(crate) async fn list_servers(conn: &mut Conn, room_id: &RoomId) -> DbResult<
 /// Every room that a user is or was in.
 pub(crate) async fn list_of_user(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<RoomMembership>> {
     conn.list(&LIST_OF_USER, args![user_id]).await?.iter().map(membership).collect()
+}
+
+/// The rooms that a user is in, each with the JSON of the event at the place where that became so. It is mostly their
+/// membership event; where state was resolved it may be any other.
+pub(crate) async fn list_joined_events(
+    conn: &mut Conn,
+    user_id: &UserId,
+) -> DbResult<Vec<(OwnedRoomId, Option<String>)>> {
+    let rows = conn.list(&LIST_JOINED_EVENTS, args![user_id]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
 /// In how many rooms a user is, invited to how many, and knocking on how many, all together.

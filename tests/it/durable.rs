@@ -149,16 +149,16 @@ impl Fleet {
 }
 
 /// The server as a process of its own, at one address for all its lives.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     port: u16,
     dir: PathBuf,
     settings: Vec<(String, String)>,
 }
 
 impl Server {
-    fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let settings: Vec<_> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let child = spawn(port, dir, &settings);
@@ -166,10 +166,18 @@ impl Server {
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
-    fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.child = spawn(self.port, &self.dir, &self.settings);
+    }
+
+    /// Runs `hearth admin` beside it, with a line to read.
+    pub(crate) fn admin(&self, words: &[&str], line: &str) {
+        let mut command = program(&self.dir, &self.settings);
+        let mut child = command.arg("admin").args(words).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "hearth admin {words:?}");
     }
 }
 
@@ -182,18 +190,24 @@ impl Drop for Server {
 
 fn spawn(port: u16, dir: &Path, settings: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_hearth"))
+    program(dir, settings)
         .arg("serve")
-        .env_clear()
-        .env("HEARTH_DATA_DIR", dir)
         .env("HEARTH_LISTEN", format!("127.0.0.1:{port}"))
-        .env("HEARTH_REGISTRATION__MODE", "open")
-        .env("HEARTH_RATE_LIMITS__ENABLED", "false")
-        .envs(settings.iter().cloned())
         .stdout(Stdio::from(log.try_clone().unwrap()))
         .stderr(Stdio::from(log))
         .spawn()
         .unwrap()
+}
+
+fn program(dir: &Path, settings: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command
+        .env_clear()
+        .env("HEARTH_DATA_DIR", dir)
+        .env("HEARTH_REGISTRATION__MODE", "open")
+        .env("HEARTH_RATE_LIMITS__ENABLED", "false")
+        .envs(settings.iter().cloned());
+    command
 }
 
 /// A client that keeps trying while the server is down.

@@ -12,6 +12,7 @@
 
 mod account_data;
 mod account_moderation;
+mod acts;
 mod administration;
 mod bad_input;
 mod before;
@@ -22,6 +23,7 @@ mod delayed_event;
 mod deprecated;
 mod directory;
 mod durable;
+mod durable_acts;
 mod erasure;
 mod guests;
 mod identity_server;

@@ -36,6 +36,7 @@ use crate::{
     app::App,
     error::Error,
     ground::position::Position,
+    people::account::Caller,
     reader::sync::{Listener, StreamPage},
 };
 
@@ -69,7 +70,7 @@ async fn listen(app: App, call: Call<ListenRequest>) -> ApiResult<Json> {
     let presence = if request.room_id.is_none() { PresenceState::Online } else { PresenceState::Offline };
     let _connected = app.presence.seen(caller.user_id(), caller.device_id(), &presence);
     let listener = Listener { client: (&caller).into(), room: request.room_id };
-    let (start, heard) = wait(&app, &listener, from, patience).await?;
+    let (start, heard) = wait(&app, &caller, &listener, from, patience).await?;
     let tokens = app.log.tokens([start, heard.until]).await?;
     let (start, end) = (tokens.of(start).to_string(), tokens.of(heard.until).to_string());
     let piece = EventStreamChunk { start, end, chunk: heard.events };
@@ -80,6 +81,7 @@ async fn listen(app: App, call: Call<ListenRequest>) -> ApiResult<Json> {
 /// client does not say.
 async fn wait(
     app: &App,
+    caller: &Caller,
     listener: &Listener,
     from: Option<Position>,
     patience: Duration,
@@ -87,11 +89,16 @@ async fn wait(
     let deadline = Instant::now() + patience;
     // Asked for before anything is read: what is said in between rings.
     let mut wake_ups = Box::pin(app.syncs.wake_ups(listener)).await?;
+    // Also where they look into one room: their own watcher is woken when they are logged out.
+    let mut own = Box::pin(app.syncs.watcher(caller.user_id())).await?.wakes();
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
     loop {
         wake_ups.borrow_and_update();
+        own.borrow_and_update();
         let heard = Box::pin(app.syncs.read_stream(listener, until)).await?;
+        // Whoever has been logged out in the meantime hears nothing more.
+        Box::pin(app.accounts.check_still_logged_in(caller)).await?;
         if heard.more || !heard.events.is_empty() {
             return Ok((start, heard));
         }
@@ -100,11 +107,10 @@ async fn wait(
         let _waiting = app.metrics.waiting_sync();
         tokio::select! {
             rung = wake_ups.changed() => rung.map_err(Error::broken)?,
+            rung = own.changed() => rung.map_err(Error::broken)?,
             () = sleep_until(deadline) => break,
             () = app.tasks.shutdown().started() => break,
         }
-        // Whoever has been logged out in the meantime hears nothing more.
-        Box::pin(app.accounts.check_logged_in(&listener.client.user_id, &listener.client.device_id)).await?;
     }
     Ok((start, StreamPage { events: Vec::new(), until, more: false }))
 }

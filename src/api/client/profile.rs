@@ -4,6 +4,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
+use std::time::Duration;
+
 use ruma::{
     UserId,
     api::{
@@ -17,6 +19,7 @@ use ruma::{
     serde::JsonObject,
 };
 use serde::de::Error as _;
+use tokio::time::timeout;
 
 use crate::{
     api::{error::ApiResult, extract::Call, own::metadata_of, read::named, route::Endpoints},
@@ -118,16 +121,26 @@ fn check_own(user_id: &UserId, caller: &UserId) -> Result<(), Error> {
     if user_id == caller { Ok(()) } else { Err(Error::forbidden("You can change only your own profile")) }
 }
 
-/// Has the rooms that a user is in say what they are called and look like now. Where that fails, whichever node does
-/// errands tries again.
+/// How long a client waits until its user's rooms say it, as far as they are not too many.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Has the rooms that a user is in say what they are called and look like now. It goes on where the client does not wait
+/// for it; where it fails, or this process ends, whichever node does errands tries again.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#events-on-change-of-profile-information>
 ///
 /// Only the display name and the avatar are in membership events; other fields change no room.
 async fn propagate(app: &App, changed: Changed) -> ApiResult<()> {
-    if let Changed::SeenInRooms(errand) = changed {
-        app.rooms.update_profile(&errand.user_id).await?;
-        app.profiles.is_seen_in_rooms(&errand).await?;
+    let Changed::SeenInRooms(errand) = changed else { return Ok(()) };
+    let (rooms, profiles) = (app.rooms.clone(), app.profiles.clone());
+    let carried = app.tasks.see_through("carrying a profile into rooms", async move {
+        rooms.update_profile(&errand.user_id).await?;
+        profiles.is_seen_in_rooms(&errand).await
+    });
+    match timeout(PATIENCE, carried).await {
+        Ok(carried) => carried.ok_or_else(|| Error::broken("a profile was not carried into rooms"))??,
+        // The profile is what it is to be, and the rooms follow.
+        Err(_elapsed) => {}
     }
     Ok(())
 }

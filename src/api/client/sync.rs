@@ -31,7 +31,7 @@ use crate::{
     app::App,
     error::Error,
     ground::position::Token,
-    people::filter::StoredFilter,
+    people::{account::Caller, filter::StoredFilter},
     reader::sync::{self, StateAfter, SyncWriter},
 };
 
@@ -103,7 +103,7 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
     let patience = request.timeout.unwrap_or_default().min(MAX_PATIENCE);
     let waits = asked.since.is_some() && !asked.full_state && !patience.is_zero();
     let patience = if token.is_some_and(|token| token.catching_up) { Duration::ZERO } else { patience };
-    let gathered = wait(&app, &asked, patience).await?;
+    let gathered = wait(&app, &caller, &asked, patience).await?;
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
     let tokens = Box::pin(app.syncs.tokens(&gathered)).await?;
@@ -114,10 +114,9 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
 /// Gathers as soon as something concerns the user; when time is up, the answer is empty.
 ///
 /// Everything but the waiting itself is on the heap only while it runs: ten thousand clients wait at once.
-async fn wait(app: &App, asked: &sync::SyncRequest, patience: Duration) -> ApiResult<sync::Gathered> {
-    let sync::Client { user_id, device_id } = &asked.client;
+async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: Duration) -> ApiResult<sync::Gathered> {
     let deadline = Instant::now() + patience;
-    let watcher = Box::pin(app.syncs.watcher(user_id)).await?;
+    let watcher = Box::pin(app.syncs.watcher(caller.user_id())).await?;
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();
     let mut seen = asked.since.unwrap_or_default();
@@ -125,11 +124,12 @@ async fn wait(app: &App, asked: &sync::SyncRequest, patience: Duration) -> ApiRe
         let last = *wakes.borrow_and_update();
         if at_once || last > seen {
             let gathered = Box::pin(app.syncs.gather(asked, &watcher)).await?;
+            // What woke this user may be the end of their device: what came after it is not for them any more.
+            Box::pin(app.accounts.check_still_logged_in(caller)).await?;
             if at_once || !gathered.is_empty() {
                 return Ok(gathered);
             }
-            // What woke this user is not for them, not in their filter, or the end of their device.
-            Box::pin(app.accounts.check_logged_in(user_id, device_id)).await?;
+            // It was not for them, or is not in their filter.
             seen = gathered.until;
         }
         let _waiting = app.metrics.waiting_sync();

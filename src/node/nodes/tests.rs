@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     db::testing,
+    event::fact::Entry,
     node::{duty::Epoch, peers::weight},
 };
 
@@ -16,10 +17,13 @@ impl Machine {
     }
 
     async fn enter(&self, db: &Db, address: Option<&str>) -> Nodes {
+        self.enter_at(db, address, watch::channel(Position::START).1).await
+    }
+
+    async fn enter_at(&self, db: &Db, address: Option<&str>, reached: watch::Receiver<Position>) -> Nodes {
         let (random, hub, address) = (Random::system(), Hub::disconnected(), address.map(ToOwned::to_owned));
-        let (db, reached) = (db.clone(), watch::channel(Position::START).1);
         let entering =
-            Nodes::enter((db, reached), self.clock.clone(), &random, hub, address, Metrics::new(), &self.tasks);
+            Nodes::enter((db.clone(), reached), self.clock.clone(), &random, hub, address, Metrics::new(), &self.tasks);
         entering.await.unwrap()
     }
 
@@ -80,6 +84,31 @@ async fn whoever_enters_is_known_to_all_and_whoever_leaves_is_missed() {
         assert!(same.epoch() > Some(epoch));
         assert!(!second.remembers(first.id()));
         assert_eq!(second.find_preferred("!a:here"), None);
+        other.stop().await;
+        database.close().await;
+    }
+}
+
+/// What the others have written last is read before this node answers by what it knows.
+#[tokio::test]
+async fn whoever_was_left_alone_is_so_once_they_have_read_the_log() {
+    for database in testing::databases().await {
+        if database.db().engine() == Engine::Sqlite {
+            continue;
+        }
+        let (one, other) = (Machine::new(), Machine::new());
+        one.enter(database.db(), Some("http://one")).await;
+        let (read, reached) = watch::channel(Position::START);
+        let second = other.enter_at(database.db(), Some("http://other"), reached).await;
+        let mut tx = database.db().begin().await.unwrap();
+        let (at, entry) = (Position(1), Entry::Listing(ruma::room_id!("!a:here").to_owned()));
+        log::insert_batch(&mut tx, at, at, "the last", &[entry]).await.unwrap();
+        tx.commit().await.unwrap();
+        one.stop().await;
+        until("the other notices that it is left", || second.0.peers.read().alone_from == Some(at)).await;
+        assert!(!second.is_alone());
+        read.send_replace(at);
+        assert!(second.is_alone());
         other.stop().await;
         database.close().await;
     }

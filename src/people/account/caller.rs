@@ -5,6 +5,11 @@
 //! A handler that takes a [`User`] can't be reached by a guest, and a function that takes an [`Administrator`] need not
 //! check. The device is part of a caller, because transaction ids and presence go by it.
 
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
+};
+
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, api::error::ErrorKind};
 
 use crate::{
@@ -12,6 +17,44 @@ use crate::{
     room::Author,
     store::account::{Account, Restrictions},
 };
+
+/// Raised once something of an account or its devices has changed since a caller was looked up: whatever goes on for
+/// longer in their name looks again. What is changed by another node raises it when this node reads of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChangedFlag(Arc<AtomicBool>);
+
+impl ChangedFlag {
+    /// For a caller of whom it is unknown whether they have changed already.
+    pub(super) fn raised() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(super) fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// As long as anybody has this.
+    pub(super) fn downgrade(&self) -> Weak<AtomicBool> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(super) fn upgrade(flag: &Weak<AtomicBool>) -> Option<Self> {
+        flag.upgrade().map(Self)
+    }
+}
+
+/// Who somebody is does not depend on when they were looked up.
+impl PartialEq for ChangedFlag {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ChangedFlag {}
 
 /// A user who has registered, on one of their devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +65,7 @@ pub(crate) struct User {
     pub(crate) rank: Rank,
     pub(crate) pace: Pace,
     pub(crate) restrictions: Restrictions,
+    pub(crate) changed: ChangedFlag,
 }
 
 /// What a user has a say in.
@@ -48,6 +92,7 @@ pub(crate) struct Guest {
     pub(crate) device_id: OwnedDeviceId,
     pub(crate) pace: Pace,
     pub(crate) restrictions: Restrictions,
+    pub(crate) changed: ChangedFlag,
 }
 
 /// A user who is known to be an administrator. Only [`User::into_administrator`] makes one.
@@ -92,6 +137,14 @@ impl Caller {
         match self {
             Self::User(user) => user.restrictions,
             Self::Guest(guest) => guest.restrictions,
+        }
+    }
+
+    /// Whether they have to be looked up again, should this have taken a while.
+    pub(crate) fn changed(&self) -> &ChangedFlag {
+        match self {
+            Self::User(user) => &user.changed,
+            Self::Guest(guest) => &guest.changed,
         }
     }
 

@@ -3,6 +3,9 @@
 //! Tokens, sessions, filters, delayed events and addresses go in the transaction that ends the account. Rooms are left
 //! afterwards, because there may be thousands: an errand sees to it even if this process ends.
 //!
+//! Once the account is ended, nobody comes into a room with it, is invited or knocks, on whichever node: the log's judge
+//! looks (`log/judge/account.rs`). So what there is to leave afterwards is all that there will ever be.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
 use ruma::UserId;

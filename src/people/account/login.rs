@@ -12,6 +12,7 @@ use ruma::{UserId, api::error::ErrorKind};
 
 use super::{
     Accounts, LoginIdentifier, User, after,
+    bearer::unknown_access_token,
     password::PasswordMatch,
     session::{NewSession, Session, end_sessions},
 };
@@ -22,7 +23,7 @@ use crate::{
     people::threepid::{self, Operation, Proof},
     store::{
         account::{self, Account},
-        device::DeviceSelection,
+        device::{self, DeviceSelection},
         threepid as addresses,
         token::{self, TokenHash},
     },
@@ -174,13 +175,18 @@ impl Accounts {
         self.commit_changed(tx, user_id).await
     }
 
-    /// Gives a user another password and, where the client asks for that, ends every session but `keep`'s.
+    /// Gives a user another password and, where the client asks for that, ends every session but `keep`'s. Who has been
+    /// logged out or locked since they showed the old one changes nothing.
     pub(crate) async fn change_password(&self, keep: &User, password: &str, logout_devices: bool) -> Result<()> {
         let user_id = &keep.user_id;
         // Before the transaction: no lock is held while it is hashed.
         let hash = self.0.passwords.hash(password).await?;
         let mut tx = self.0.db.begin().await?;
         let account = account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
+        account.restrictions.check_unlocked()?;
+        if !device::lock(&mut tx, user_id, &keep.device_id).await? {
+            return Err(unknown_access_token());
+        }
         set_password(&mut tx, &account.user_id, &hash).await?;
         if logout_devices {
             end_sessions(&mut tx, user_id, DeviceSelection::AllBut(&keep.device_id)).await?;

@@ -2,7 +2,8 @@
 //! the nodes forget what they remember of the account is left to one of them as an errand, and taken up within a
 //! second.
 //!
-//! The command line writes no log: that takes a node with a committer. So these acts differ from those of a request in
+//! The command line writes no log, which takes a node with a committer; where events are judged by what it changes, it
+//! takes the log's lock. So these acts differ from those of a request in
 //! nothing but how nodes are notified.
 
 use ruma::{DeviceId, OwnedUserId, UserId};
@@ -22,6 +23,7 @@ use crate::{
         device::DeviceSelection,
         erasure,
         errand::{self, Errand, ErrandKind},
+        log,
     },
 };
 
@@ -97,6 +99,8 @@ impl Accounts {
         let mut tx = self.0.db.begin().await?;
         self.deactivate_within(&mut tx, user_id, erase).await?;
         self.leave(&mut tx, ErrandKind::Account, user_id).await?;
+        // Between two batches, as if it were one: who joins a room is judged by whether they have an account.
+        log::lock(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 

@@ -152,6 +152,36 @@ async fn a_session_from_registration_to_logout() {
     }
 }
 
+/// As a long poll does, before it answers.
+#[tokio::test]
+async fn whoever_goes_on_for_long_is_looked_up_again_once_something_has_changed() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open).await;
+        let phone = house.register("alice", "secret").await;
+        let caller = house.accounts.caller(&phone.access_token, HERE).await.unwrap();
+        assert!(!caller.changed().is_raised());
+        house.accounts.check_still_logged_in(&caller).await.unwrap();
+        house.accounts.login_with_password("alice", "secret", on("LAPTOP")).await.unwrap();
+        assert!(caller.changed().is_raised());
+        house.accounts.check_still_logged_in(&caller).await.unwrap();
+        assert!(!house.accounts.caller(&phone.access_token, HERE).await.unwrap().changed().is_raised());
+
+        house.accounts.restrict_from_outside(&phone.user_id, Restriction::Locked, true).await.unwrap();
+        house.accounts.changed_from_outside(&phone.user_id).await.unwrap();
+        assert_eq!(kind(house.accounts.check_still_logged_in(&caller).await), ErrorKind::UserLocked);
+        let user = house.user(&phone).await;
+        assert_eq!(kind(house.accounts.change_password(&user, "other", false).await), ErrorKind::UserLocked);
+        house.accounts.restrict_from_outside(&phone.user_id, Restriction::Locked, false).await.unwrap();
+        house.accounts.logout(&user).await.unwrap();
+        let gone = house.accounts.check_still_logged_in(&caller).await;
+        assert!(matches!(kind(gone), ErrorKind::UnknownToken(_)));
+        let change = house.accounts.change_password(&user, "other", false).await;
+        assert!(matches!(kind(change), ErrorKind::UnknownToken(_)), "who was logged out meanwhile changes nothing");
+        house.accounts.login_with_password("alice", "secret", on("PHONE")).await.unwrap();
+        database.close().await;
+    }
+}
+
 #[tokio::test]
 async fn an_old_refresh_token_lasts_until_its_successors_are_used() {
     for database in testing::databases().await {

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64},
     },
 };
 
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedUserId, UserId};
 
-use super::caller::{Caller, Guest, Pace, Rank, User};
+use super::caller::{Caller, ChangedFlag, Guest, Pace, Rank, User};
 use crate::{
     event::fact::{Batch, News},
     log::Reader,
@@ -39,8 +39,6 @@ pub(super) struct CachedCaller {
     read_ts: i64,
     /// When its device was last noted as seen.
     pub(super) noted_ts: AtomicI64,
-    /// Shared by all tokens of a user, so that one store makes memory forget them all.
-    forgotten: Arc<AtomicBool>,
 }
 
 /// The tokens that were used lately, as they stood in the database.
@@ -66,7 +64,7 @@ impl TokenCache {
     /// Who holds a token, unless they were forgotten or this was read too long ago. `now` is in milliseconds.
     pub(super) fn find(&self, token: &TokenHash, now: i64) -> Option<Arc<CachedCaller>> {
         let bearer = self.tokens.get(token)?;
-        let fresh = !bearer.forgotten.load(Ordering::Acquire) && now.saturating_sub(bearer.read_ts) < MAX_AGE;
+        let fresh = !bearer.caller.changed().is_raised() && now.saturating_sub(bearer.read_ts) < MAX_AGE;
         fresh.then_some(bearer)
     }
 
@@ -80,15 +78,14 @@ impl TokenCache {
         let token::Bearer { user_id, device_id, admin, guest, rate_limited, restrictions, expires_ts, .. } = found;
         let mut users = self.users.lock();
         let current = users.epoch == epoch;
-        let forgotten = if current { users.flag(&user_id) } else { Arc::default() };
+        let changed = if current { users.flag(&user_id) } else { ChangedFlag::raised() };
         let pace = Pace::of(rate_limited);
         let caller = if guest {
-            Caller::Guest(Guest { user_id, device_id, pace, restrictions })
+            Caller::Guest(Guest { user_id, device_id, pace, restrictions, changed })
         } else {
-            Caller::User(User { user_id, device_id, rank: Rank::of(admin), pace, restrictions })
+            Caller::User(User { user_id, device_id, rank: Rank::of(admin), pace, restrictions, changed })
         };
-        let bearer =
-            Arc::new(CachedCaller { caller, expires_ts, read_ts: now, noted_ts: AtomicI64::new(i64::MIN), forgotten });
+        let bearer = Arc::new(CachedCaller { caller, expires_ts, read_ts: now, noted_ts: AtomicI64::new(i64::MIN) });
         if current {
             self.tokens.insert(token, Arc::clone(&bearer));
         }
@@ -99,8 +96,8 @@ impl TokenCache {
     fn forget(&self, user_id: &UserId) {
         let mut users = self.users.lock();
         users.epoch += 1;
-        if let Some(flag) = users.flags.remove(user_id).and_then(|flag| flag.upgrade()) {
-            flag.store(true, Ordering::Release);
+        if let Some(flag) = users.flags.remove(user_id).as_ref().and_then(ChangedFlag::upgrade) {
+            flag.raise();
         }
     }
 }
@@ -116,15 +113,16 @@ impl Reader for TokenCache {
 }
 
 impl ForgottenFlags {
-    fn flag(&mut self, user_id: &UserId) -> Arc<AtomicBool> {
-        if let Some(flag) = self.flags.get(user_id).and_then(Weak::upgrade) {
+    /// Shared by all tokens of a user, so that one store makes memory forget them all.
+    fn flag(&mut self, user_id: &UserId) -> ChangedFlag {
+        if let Some(flag) = self.flags.get(user_id).and_then(ChangedFlag::upgrade) {
             return flag;
         }
         if self.flags.len() >= 2 * CAPACITY {
             self.flags.retain(|_, flag| flag.strong_count() > 0);
         }
-        let flag = Arc::default();
-        self.flags.insert(user_id.to_owned(), Arc::downgrade(&flag));
+        let flag = ChangedFlag::default();
+        self.flags.insert(user_id.to_owned(), flag.downgrade());
         flag
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     ground::room_version,
     room::{
         Rooms, State,
-        graph::append::{NewRoomEvents, Proposal, unsupported},
+        graph::append::{ATTEMPTS, NewRoomEvents, Proposal, unsupported},
     },
 };
 
@@ -78,12 +78,20 @@ impl Rooms {
     /// such room, and what [`Rooms::check_invited`] refuses.
     pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
         self.check_first_invited(&mut room).await?;
-        self.create_with(room, |_| Ok(Vec::new()), no_offers).await
+        for _ in 0..ATTEMPTS {
+            match self.create_with(room.clone(), |_| Ok(Vec::new()), no_offers).await {
+                // The creator has got another name at the same moment.
+                Err(Error::Conflict) => {}
+                created => return created,
+            }
+        }
+        Err(Error::Unavailable(format!("the profile of {} changes faster than a room can be made", room.creator)))
     }
 
     /// Makes a room with invitations to people who are known by an address only, at least one. What `offers` needs to
     /// know of the room is handed over before it is there; if it fails, the room never is. It is not called where it is
-    /// known by then that the room can't be, or can't have invitations: letters that were written are not taken back.
+    /// known by then that the room can't be, or can't have invitations: letters that were written are not taken back. So
+    /// nothing is tried again, and `Error::Conflict` is returned where the creator's profile changes at the same moment.
     pub async fn create_with_offers<'a>(
         &self,
         mut room: NewRoom,
@@ -268,7 +276,8 @@ impl FirstEvents<'_> {
     /// The creator joins, so that they may send the rest.
     pub(super) fn join(&mut self, profile: &MemberProfile) {
         let join = member_content(&MembershipState::Join, profile, None);
-        self.push(TimelineEventType::RoomMember, self.creator.to_string(), join);
+        let draft = Draft::state(self.creator.clone(), TimelineEventType::RoomMember, self.creator.to_string(), join);
+        self.proposals.push(Proposal { copied: profile.fields(), ..draft.into() });
     }
 
     /// State with an empty key.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Transaction},
+    event::{Content, Transaction, fact::CopiedFields},
     room::{
         Author, Rooms, State,
         graph::{
@@ -102,13 +102,14 @@ impl Rooms {
     }
 
     /// `content` is a membership event's, without what the server adds.
-    async fn join_with(&self, room_id: &RoomId, mut content: Content, joining: Joining<'_>) -> Result<OwnedEventId> {
+    async fn join_with(&self, room_id: &RoomId, content: Content, joining: Joining<'_>) -> Result<OwnedEventId> {
         let user_id = joining.author.user_id();
         let room = self.get_enterable(room_id).await?;
-        fill_in(&mut content, &self.profile(user_id).await?);
         for _ in 0..ATTEMPTS {
-            match self.try_join(&room.state(), room_id, &content, &joining).await {
-                // Another device of theirs has changed what they bring along.
+            let mut content = content.clone();
+            let copied = fill_in(&mut content, &self.profile(user_id).await?);
+            match self.try_join(&room.state(), room_id, (&content, &copied), &joining).await {
+                // Another device of theirs has changed what they bring along, or what they are called.
                 Err(Error::Conflict) => {}
                 joined => return joined,
             }
@@ -116,13 +117,13 @@ impl Rooms {
         Err(Error::Unavailable(format!("what {user_id} has set changes faster than they can join a room with it")))
     }
 
-    /// One try, on what is set and met now. `Error::Conflict` where what they bring along has been changed by another
-    /// device before it was written.
+    /// One try, on what is set and met now. `Error::Conflict` where what they bring along, or what the content has copied
+    /// of their profile, has been changed by another device before it was written.
     async fn try_join(
         &self,
         state: &State,
         room_id: &RoomId,
-        content: &Content,
+        (content, copied): (&Content, &CopiedFields),
         Joining { author, again, transaction }: &Joining<'_>,
     ) -> Result<OwnedEventId> {
         let user_id = author.user_id();
@@ -143,8 +144,11 @@ impl Rooms {
                 // Only with a membership that is new: who is in the room already has their own settings by now.
                 facts.clone_from(&settings);
             }
-            let plan =
+            let mut plan =
                 Change { sender: user_id, target: user_id, content: &content, transaction: *transaction }.plan(head);
+            for proposal in &mut plan.proposals {
+                proposal.copied.clone_from(copied);
+            }
             Ok(Plan { facts, ..plan })
         });
         event_id(&appended.await?)

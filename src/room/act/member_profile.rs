@@ -5,8 +5,13 @@
 //! The profile itself lies in tables of its own; a room holds a copy for each of its members, which is what other
 //! members see. A change is written to the profile first and carried into rooms afterwards, by an errand that can be
 //! done again.
+//!
+//! A copy is never older than the event that holds it: the event names what it has copied, and if the profile is
+//! another when the event is committed, it is made again ([`CopiedFields`]). So of two changes at once, whoever is last
+//! to write a room writes the newer name; and who joins a room while they are renamed either does so before, and the
+//! room is among those that are updated, or is called by the new name from the start.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use futures_util::{StreamExt as _, stream};
 use ruma::{
@@ -19,8 +24,11 @@ use serde_json::Value;
 use crate::{
     db::{Conn, DbResult},
     error::{Error, Result},
-    event::{Content, Draft, Pdu, content},
-    room::{Rooms, graph::append::Plan},
+    event::{Content, Draft, Pdu, content, fact::CopiedFields},
+    room::{
+        Rooms,
+        graph::append::{ATTEMPTS, Plan, Proposal},
+    },
     store,
 };
 
@@ -40,16 +48,30 @@ impl MemberProfile {
     /// What a membership event says of its user. There may be anything in it: what is no text is no name and no picture,
     /// and does not take the other along.
     pub(crate) fn said_by(member: &Pdu) -> Self {
-        #[derive(Default, Deserialize)]
-        struct ProfileContent {
-            #[serde(default)]
-            displayname: Value,
-            #[serde(default)]
-            avatar_url: Value,
-        }
-        let ProfileContent { displayname, avatar_url } = member.content_as().unwrap_or_default();
+        member.content_as::<MemberContent>().unwrap_or_default().profile()
+    }
+
+    /// All of it, as a membership event copies it.
+    pub(super) fn fields(&self) -> CopiedFields {
+        vec![("avatar_url", self.avatar_url.clone()), ("displayname", self.displayname.clone())]
+    }
+}
+
+/// What is read of the content of a membership event. There may be anything in it.
+#[derive(Default, Deserialize)]
+struct MemberContent {
+    #[serde(default)]
+    membership: Value,
+    #[serde(default)]
+    displayname: Value,
+    #[serde(default)]
+    avatar_url: Value,
+}
+
+impl MemberContent {
+    fn profile(self) -> MemberProfile {
         let text = |value: Value| if let Value::String(text) = value { Some(text) } else { None };
-        Self { displayname: text(displayname), avatar_url: text(avatar_url) }
+        MemberProfile { displayname: text(self.displayname), avatar_url: text(self.avatar_url) }
     }
 }
 
@@ -76,13 +98,17 @@ pub(super) fn member_content(membership: &MembershipState, profile: &MemberProfi
     content
 }
 
-/// Adds what the profile says, where the content does not say otherwise.
-pub(super) fn fill_in(content: &mut Content, profile: &MemberProfile) {
-    for (key, value) in [("avatar_url", &profile.avatar_url), ("displayname", &profile.displayname)] {
+/// Adds what the profile says, where the content does not say otherwise. Returns what it has in common with the profile
+/// by that.
+pub(super) fn fill_in(content: &mut Content, profile: &MemberProfile) -> CopiedFields {
+    let copied: CopiedFields =
+        profile.fields().into_iter().filter(|(field, _)| !content.contains_key(*field)).collect();
+    for (field, value) in &copied {
         if let Some(value) = value {
-            content.entry(key.to_owned()).or_insert_with(|| value.as_str().into());
+            content.insert((*field).to_owned(), value.as_str().into());
         }
     }
+    copied
 }
 
 impl Rooms {
@@ -105,25 +131,46 @@ impl Rooms {
     /// alone.
     pub async fn update_profile(&self, user_id: &UserId) -> Result<()> {
         let profile = self.profile(user_id).await?;
-        let memberships = store::membership::list_of_user(&mut self.0.db.read().await?, user_id).await?;
-        let joined = memberships.into_iter().filter(|row| row.membership == MembershipState::Join);
+        let joined = store::membership::list_joined_events(&mut self.0.db.read().await?, user_id).await?;
+        // Those that say it already are not even read: a second try costs what is left to do.
+        let joined = joined.into_iter().filter(|(_, json)| !says_already(json.as_deref(), user_id, &profile));
         let updated = stream::iter(joined)
-            .map(|row| {
+            .map(|(room_id, _)| {
                 let profile = &profile;
-                async move { self.update_profile_in_room(&row.room_id, user_id, profile).await }
+                async move { self.update_profile_in_room(&room_id, user_id, profile).await }
             })
             .buffer_unordered(ROOMS_AT_ONCE);
         updated.fold(Ok(()), |so_far, updated| async { so_far.and(updated) }).await
     }
 
-    /// Writes it into one room, if the user is in it and it does not say so yet. A refusal is no error: trying again
-    /// would not help.
+    /// Writes it into one room, if the user is in it and it does not say so yet; and if the profile has changed since it
+    /// was read, what it says now. A refusal is no error: trying again would not help.
     pub(super) async fn update_profile_in_room(
         &self,
         room_id: &RoomId,
         user_id: &UserId,
         profile: &MemberProfile,
     ) -> Result<()> {
+        let mut profile = Cow::Borrowed(profile);
+        for _ in 0..ATTEMPTS {
+            match self.try_to_update(room_id, user_id, &profile).await {
+                Ok(()) => return Ok(()),
+                Err(Error::Conflict) => profile = Cow::Owned(self.profile(user_id).await?),
+                Err(Error::Refused { message, .. }) => {
+                    tracing::debug!(%room_id, reason = message, "a room does not take a new profile");
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(%room_id, %error, "a room was not told of a new profile");
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::Unavailable(format!("the profile of {user_id} changes faster than rooms can be told")))
+    }
+
+    /// One try, with the profile as it was read. `Error::Conflict` where it is another by the time it is written.
+    async fn try_to_update(&self, room_id: &RoomId, user_id: &UserId, profile: &MemberProfile) -> Result<()> {
         let updated = self.append(room_id, |head| {
             let Some(current) = head.state.member(user_id) else { return Ok(Plan::nothing()) };
             if head.state.membership(user_id) != MembershipState::Join {
@@ -134,20 +181,30 @@ impl Rooms {
                 return Ok(Plan::nothing());
             }
             let content = member_content(&MembershipState::Join, profile, None);
-            Ok(Plan::of(Draft::state(user_id.to_owned(), TimelineEventType::RoomMember, user_id.as_str(), content)))
+            let draft = Draft::state(user_id.to_owned(), TimelineEventType::RoomMember, user_id.as_str(), content);
+            Ok(Plan::of(Proposal { copied: profile.fields(), ..draft.into() }))
         });
-        match updated.await {
-            Ok(_) => Ok(()),
-            Err(Error::Refused { message, .. }) => {
-                tracing::debug!(%room_id, reason = message, "a room does not take a new profile");
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(%room_id, %error, "a room was not told of a new profile");
-                Err(error)
-            }
-        }
+        updated.await.map(drop)
     }
+}
+
+/// Whether the event that made somebody what they are in a room calls them what their profile does. False where it can't
+/// be read, or is not their membership event: then the room is asked.
+fn says_already(json: Option<&str>, user_id: &UserId, profile: &MemberProfile) -> bool {
+    #[derive(Deserialize)]
+    struct MemberEvent {
+        #[serde(rename = "type")]
+        kind: String,
+        state_key: Option<String>,
+        content: MemberContent,
+    }
+    let event: Option<MemberEvent> = json.and_then(|json| serde_json::from_str(json).ok());
+    event.is_some_and(|event| {
+        event.kind == "m.room.member"
+            && event.state_key.as_deref() == Some(user_id.as_str())
+            && event.content.membership.as_str() == Some(MembershipState::Join.as_str())
+            && event.content.profile() == *profile
+    })
 }
 
 async fn list(conn: &mut Conn, users: &[&UserId]) -> DbResult<MemberProfiles> {

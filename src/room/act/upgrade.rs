@@ -91,18 +91,17 @@ impl Rooms {
     /// The caller has to see it through where the client hangs up: the rest is carried over after the write.
     pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<OwnedRoomId> {
         let new_rules = room_version::rules(&upgrade.version).ok_or_else(|| unsupported(&upgrade.version))?;
-        let profile = self.profile(&upgrade.by).await?;
         // A tombstone that was looked into and names no successor of this room: it does not count the next time.
         let mut void = None;
         for _ in 0..ATTEMPTS {
-            let tombstone = match self.replace(upgrade, new_rules, &profile, void.as_deref()).await {
+            let tombstone = match self.replace(upgrade, new_rules, void.as_deref()).await {
                 // An alias has been taken from the room at the same moment.
                 Err(Error::Refused { kind: ErrorKind::NotFound, .. })
                     if self.find_held(&upgrade.room_id).await?.is_some() =>
                 {
                     continue;
                 }
-                // Another device of whoever upgrades has changed what they take along.
+                // Another device of whoever upgrades has changed what they take along, or what they are called.
                 Err(Error::Conflict) => continue,
                 Err(error) => return Err(error),
                 Ok(Ok(new)) => {
@@ -126,9 +125,9 @@ impl Rooms {
         &self,
         upgrade: &Upgrade,
         new_rules: &RoomVersionRules,
-        profile: &MemberProfile,
         void: Option<&EventId>,
     ) -> Result<Result<OwnedRoomId, OwnedEventId>> {
+        let profile = self.profile(&upgrade.by).await?;
         let settings = self.settings_in(&upgrade.by, &upgrade.room_id).await?;
         let mut conn = self.0.db.read().await?;
         let aliases = store::alias::list(&mut conn, &upgrade.room_id).await?;
@@ -147,7 +146,7 @@ impl Rooms {
             {
                 return Ok(Err(tombstone.event_id().to_owned()));
             }
-            let proposals = upgrade.first_events(head, new_rules, profile, &nonce)?;
+            let proposals = upgrade.first_events(head, new_rules, &profile, &nonce)?;
             let (state, old_rules) = (head.state.clone(), head.rules);
             let (aliases, settings) = (&aliases, &settings);
             let then = move |new: &RoomId| {

@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, ServerName,
-    api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId,
+    ServerName, UserId, api::error::ErrorKind, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Draft, DraftError, GraphPlace, Pdu, Standing, StateChange, Transaction,
-        fact::{Fact, NewEvent, RoomHead, Write},
+        fact::{CopiedFields, ExpectedAccount, Fact, NewEvent, RoomHead, Write},
     },
     ground::room_version,
     log::{CommitError, Submitted},
@@ -69,11 +69,14 @@ pub struct Proposal {
     pub redacts: Option<Arc<Pdu>>,
     /// What it has to do with another event, where that has been looked up.
     pub(crate) related: Related,
+    /// What a membership event that makes somebody a member has copied from their profile. If that is another when the
+    /// event is committed, the write comes back as [`Error::Conflict`].
+    pub copied: CopiedFields,
 }
 
 impl From<Draft> for Proposal {
     fn from(draft: Draft) -> Self {
-        Self { draft, transaction: None, redacts: None, related: Related::default() }
+        Self { draft, transaction: None, redacts: None, related: Related::default(), copied: CopiedFields::new() }
     }
 }
 
@@ -371,7 +374,8 @@ impl Rooms {
         room_id: Option<&RoomId>,
         proposal: Proposal,
     ) -> Result<NewEvent> {
-        let Proposal { draft, transaction, redacts, related } = proposal;
+        let Proposal { draft, transaction, redacts, related, copied } = proposal;
+        let expects = self.expected(&draft, copied);
         let content = serde_json::value::to_raw_value(&draft.content).map_err(Error::broken)?;
         let (kind, state_key) = (draft.kind.clone(), draft.state_key.clone());
         let auth_events =
@@ -390,7 +394,20 @@ impl Rooms {
             None => Error::forbidden(format!("The room does not allow this: {rule}")),
         })?;
         let pdu = Arc::new(pdu);
-        Ok(accept(head, pdu, transaction, redacts.as_deref(), related, &self.0.server_name))
+        let event = accept(head, pdu, transaction, redacts.as_deref(), related, &self.0.server_name);
+        Ok(NewEvent { expects, ..event })
+    }
+
+    /// The account that must be there still when somebody of this server comes into a room, is invited or knocks.
+    fn expected(&self, draft: &Draft, copied: CopiedFields) -> Option<ExpectedAccount> {
+        let enters = draft.kind == TimelineEventType::RoomMember
+            && matches!(
+                draft.content.get("membership").and_then(CanonicalJsonValue::as_str),
+                Some("join" | "invite" | "knock")
+            );
+        let user_id = <&UserId>::try_from(draft.state_key.as_deref()?).ok()?;
+        let is_ours = user_id.server_name() == self.0.server_name;
+        (enters && is_ours).then(|| ExpectedAccount { user_id: user_id.to_owned(), copied })
     }
 
     /// `origin_server_ts` of what is built, in milliseconds since the Unix epoch.
@@ -457,6 +474,7 @@ pub(in crate::room) fn accept(
         replaces,
         redacted,
         awaits: None,
+        expects: None,
         pdu,
     }
 }

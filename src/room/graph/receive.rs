@@ -355,6 +355,7 @@ impl Rooms {
             replaces: incoming.replaces(),
             redacted,
             awaits: None,
+            expects: None,
             pdu,
         }
     }

@@ -166,6 +166,7 @@ impl Here {
             replaces: None,
             redacted: None,
             awaits: None,
+            expects: None,
         });
         here.world.rooms.log().append(write).await.unwrap();
         here.placed.insert(pdu.event_id().to_owned());
