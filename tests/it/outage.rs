@@ -120,9 +120,8 @@ async fn somebody_keeps_the_lock_of_the_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_gives_statements_little_time() {
     let Some(mut outage) = Outage::prepare().await else { return };
-    outage
-        .operate("ALTER ROLE NAME SET statement_timeout = '400ms'; ALTER ROLE NAME SET idle_session_timeout = '100ms'")
-        .await;
+    outage.operate("ALTER ROLE NAME SET statement_timeout = '400ms'").await;
+    outage.operate("ALTER ROLE NAME SET idle_session_timeout = '100ms'").await;
     outage.disconnect().await;
     outage.operate("SELECT pg_advisory_lock(4720319)").await;
     outage.is_out().await;
