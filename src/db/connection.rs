@@ -189,7 +189,7 @@ impl Db {
     }
 
     /// Remembers that the database did not answer in time: connections that come back are not waited for then.
-    pub(crate) fn note_silence(&self) {
+    pub(crate) fn note_silence() {
         note_break();
     }
 

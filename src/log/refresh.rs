@@ -95,7 +95,7 @@ impl Refresher {
     async fn look(&self) -> LookOutcome {
         // A database that is cut off may never say no.
         let last = timeout(PATIENCE, self.last_position()).await.map_err(|_elapsed| {
-            self.db.note_silence();
+            Db::note_silence();
             LookError::Silent
         })?;
         let last = last.map_err(|error| LookError::Db(Arc::new(error)))?;

@@ -37,7 +37,7 @@ const FILE_MODE: u32 = 0o600;
 
 /// The note beside an SQLite database.
 #[derive(Clone, Debug)]
-pub struct LastWritten {
+pub(super) struct LastWritten {
     path: PathBuf,
     clock: Clock,
 }
@@ -54,7 +54,7 @@ struct Note {
 
 /// Why a database is not the one that was written last.
 #[derive(Debug, thiserror::Error)]
-pub enum NotTheLast {
+pub(super) enum NotTheLast {
     #[error("it is gone, and this server wrote up to position {position} until {until}")]
     Gone { position: i64, until: String },
     #[error(
@@ -70,19 +70,19 @@ pub enum NotTheLast {
 
 impl LastWritten {
     /// The note on the database of this file, in `folder`.
-    pub fn new(folder: &Path, database: &Path, clock: Clock) -> Self {
+    pub(super) fn new(folder: &Path, database: &Path, clock: Clock) -> Self {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push(".mark");
         Self { path: folder.join(name), clock }
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Refuses to make a new database where there was one.
-    pub fn check_file(&self, database: &Path) -> Result<(), NotTheLast> {
+    pub(super) fn check_file(&self, database: &Path) -> Result<(), NotTheLast> {
         match self.read()? {
             Some(Note { position, written_ts, .. }) if !database.exists() => {
                 Err(NotTheLast::Gone { position, until: date(written_ts) })
@@ -93,7 +93,7 @@ impl LastWritten {
 
     /// Whether a database is what was written last, or goes on from it. Changes nothing; an error of the database is
     /// the outer one.
-    pub async fn check(&self, db: &Db) -> DbResult<Result<(), NotTheLast>> {
+    pub(super) async fn check(&self, db: &Db) -> DbResult<Result<(), NotTheLast>> {
         let note = match self.read() {
             Ok(Some(note)) => note,
             Ok(None) => return Ok(Ok(())),
@@ -115,7 +115,7 @@ impl LastWritten {
     }
 
     /// Notes how far the log goes, until nobody writes any more.
-    pub async fn follow(self, db: Db, shutdown: Shutdown) {
+    pub(super) async fn follow(self, db: Db, shutdown: Shutdown) {
         let mut noted = None;
         let mut failing = false;
         loop {
@@ -136,7 +136,7 @@ impl LastWritten {
     }
 
     /// Notes how far the log goes, unless that is what was `noted` before. Returns how far.
-    pub async fn note(
+    pub(super) async fn note(
         &self,
         db: &Db,
         noted: Option<Position>,

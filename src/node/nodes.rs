@@ -188,7 +188,7 @@ impl Nodes {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "no sign of life could be given"),
                 Err(_elapsed) => {
-                    self.0.db.note_silence();
+                    Db::note_silence();
                     tracing::warn!("no sign of life could be given: the database does not answer");
                 }
             }

@@ -154,7 +154,7 @@ async fn out_of_memory_is_no_end() {
         let mut tx = database.db().begin().await.unwrap();
         tx.execute(&LITTLE_MEMORY, args![]).await.unwrap();
         tx.execute(&ADD_PARENT, args![id]).await.unwrap();
-        let refused = tx.find(&TAKE_MEMORY, args![]).await.unwrap_err();
+        let refused = tx.execute(&TAKE_MEMORY, args![]).await.unwrap_err();
         assert!(refused.is_unavailable() && refused.to_string().contains("memory"), "{refused}");
         drop(tx);
         add_parent(&database, id).await.unwrap();
