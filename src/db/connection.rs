@@ -188,6 +188,11 @@ impl Db {
         self.watch.check_files().map_err(files_lost)
     }
 
+    /// Fails where the disk with an SQLite database has hardly any room.
+    pub(crate) fn check_room(&self) -> DbResult<()> {
+        self.watch.check_room().map_err(|error| DbError::new("looking for room on the disk", error.into()))
+    }
+
     /// Remembers that the database did not answer in time: connections that come back are not waited for then.
     pub(crate) fn note_silence() {
         note_break();

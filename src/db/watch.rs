@@ -18,6 +18,9 @@ use std::{
 
 use parking_lot::Mutex;
 
+/// In bytes. A batch may take as much in the write-ahead log.
+const LEAST_ROOM: u64 = 1024 * 1024;
+
 /// Shared by the connections of one database.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -57,6 +60,17 @@ impl Watch {
     /// Whether a connection of this age was open when a commit last failed.
     pub(super) fn is_suspect(&self, age: Duration) -> bool {
         self.failed_commit.lock().is_some_and(|failed| age >= failed.elapsed())
+    }
+
+    /// Fails where the disk has hardly any room. Asked once a commit has failed: the place that it took in the write-ahead
+    /// log before it failed is there for smaller ones, which say nothing of the next.
+    pub(super) fn check_room(&self) -> io::Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let disk = rustix::fs::statvfs(&files.path)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < LEAST_ROOM {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full"));
+        }
+        Ok(())
     }
 
     /// Fails where the files are not those that were opened. Called while a connection is open, since the last one takes

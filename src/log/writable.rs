@@ -105,6 +105,9 @@ impl Writable {
     }
 
     async fn write(&self) -> DbResult<()> {
+        if self.seen.lock().failed.is_some() {
+            self.db.check_room()?;
+        }
         let mut tx = self.db.begin().await?;
         store::log::try_writing(&mut tx).await?;
         tx.commit().await
