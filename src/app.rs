@@ -80,7 +80,7 @@ impl App {
         let people = People::start(ground, rooms, caches.people).await?;
         let ephemeral = Ephemeral::start(people, caches.ephemeral).await?;
         let readers = Readers::start(ephemeral, caches.readers).await?;
-        let workers = Workers::start(readers).await?;
+        let workers = Box::pin(Workers::start(readers)).await?;
         let (discovery, turn) = (Discovery::of(&workers.config), Turn::find(&workers.config.turn));
         Ok(Self(Arc::new(Inner { workers, discovery, turn })))
     }

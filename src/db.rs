@@ -21,6 +21,7 @@ mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
 mod value;
+mod watch;
 
 #[cfg(test)]
 pub(crate) use self::migrate::STATEMENTS as MIGRATION_STATEMENTS;

@@ -3,6 +3,7 @@
 //! Nothing here imports anything else of this program, and nothing here waits for another machine.
 
 pub mod cause;
+pub mod claim;
 pub mod clock;
 pub mod data_folder;
 pub mod position;

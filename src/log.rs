@@ -25,6 +25,7 @@ mod replay;
 mod stretch;
 mod tail;
 mod tokens;
+mod writable;
 mod write;
 
 pub use self::{

@@ -19,7 +19,7 @@ use hearth::{
     app::App,
     config::{
         self, Config, LogFormat, RegistrationMode, ValueSources,
-        cli::{self, Cli, Command},
+        cli::{self, Cli, Command, Serve},
     },
     db,
     edge::{
@@ -68,10 +68,10 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     // Not before it is needed: `completions` and `--help` work without a configuration.
     let load = || Config::load(cli.config.as_deref(), config::environment());
     match cli.chosen() {
-        Command::Serve => {
+        Command::Serve(Serve { restored }) => {
             let config = load()?;
             telemetry::init(&config.log)?;
-            Ok(serve_and_log(cli, config).await)
+            Ok(serve_and_log(cli, config, restored).await)
         }
         Command::CheckConfig(check_config) => {
             let (config, origins) = Config::load_with_origins(cli.config.as_deref(), config::environment())?;
@@ -140,7 +140,7 @@ async fn check_database(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Runs the server. From its first line to its last, all is said in the log.
-async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
+async fn serve_and_log(cli: &Cli, config: Config, restored: bool) -> ExitCode {
     let (database, server_name) = (database::shown(&config), &config.server_name);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(cli), database, %server_name, "starting");
     // Before any connection: each takes a file.
@@ -148,7 +148,7 @@ async fn serve_and_log(cli: &Cli, config: Config) -> ExitCode {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let code = match serve(cli, config).await {
+    let code = match serve(cli, config, restored).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -170,15 +170,15 @@ fn sources(cli: &Cli) -> String {
 }
 
 /// Starts the server, serves until it is to stop, and stops it in the order in which nothing is lost.
-async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
-    let (tasks, metrics, random) = (Tasks::new(), Metrics::new(), Random::system());
+async fn serve(cli: &Cli, config: Config, restored: bool) -> anyhow::Result<()> {
+    let (tasks, metrics, random, clock) = (Tasks::new(), Metrics::new(), Random::system(), Clock::system());
     // First of all: a start that takes long can be broken off.
     serve::stop_on_signals(&tasks, config.shutdown_notice())?;
     // Before the database is touched, so that a second process on this machine ends here.
     let listeners = Listeners::bind(&config.listen, &config)?;
     let metrics_listener = Listeners::bind(&config.metrics.listen, &config)?;
-    let opening = async { anyhow::Ok(database::open(&config).await?) };
-    let Some(db) = unless_stopped(&tasks, opening).await? else { return end(&tasks).await };
+    let opening = async { anyhow::Ok(database::open(&config, &clock, restored).await?) };
+    let Some((db, held)) = unless_stopped(&tasks, opening).await? else { return end(&tasks).await };
     if let Some(warning) = data_folder::find_warning(&config.data_dir, database::find_file(&config).as_deref()) {
         tracing::warn!("{warning}");
     }
@@ -189,7 +189,7 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
         let reachable = listeners.find_reachable(database.as_ref().map(|(host, port)| (host.as_str(), *port)));
         config.cluster.advertise = reachable.and_then(|url| url.try_into().ok());
     }
-    let (clock, chance) = (Clock::system(), random.clone());
+    let chance = random.clone();
     let starting = Box::pin(App::start(config.clone(), db.clone(), clock, chance, tasks.clone(), metrics.clone()));
     let starting = async { anyhow::Ok(starting.await.map_err(|error| database::explain(&config, &error))?) };
     let Some(app) = unless_stopped(&tasks, starting).await? else {
@@ -204,6 +204,7 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
         tracing::info!("listening on {url}");
     }
     welcome(cli, &app, &listeners.urls()).await?;
+    held.follow(&db, &tasks);
 
     let router = serve::layer(api::router(app.clone()), &metrics, &random);
     // Both at once: metrics are answered for as long as requests are.
@@ -213,6 +214,7 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<()> {
     drop(app);
     let ended = end(&tasks).await;
     // Last, since tasks write until they end.
+    held.note_end(&db).await;
     db.close().await;
     ended
 }

@@ -7,6 +7,7 @@
 pub mod database;
 mod duty;
 mod forwarder;
+mod last_written;
 mod nodes;
 mod peers;
 mod seal;

@@ -2,7 +2,7 @@
 //!
 //! `/health` is for whoever restarts processes, so it fails only where the process does not answer at all. `/ready` is
 //! for load balancers: it fails as soon as this node serves worse than another would, a slow database and the time
-//! before stopping included.
+//! before stopping included. A node that can read and not write is not ready.
 
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::app::App;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const STOPPING: &str = "stopping";
+const SILENT: &str = "the database does not answer";
+const CANT_WRITE: &str = "the database can not be written";
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints.endpoint::<Download<Alive>, _, _>(health).endpoint::<Download<Ready>, _, _>(ready)
@@ -46,12 +48,21 @@ async fn ready(app: App, _: Call<Download<Ready>>) -> ApiResult<RawAnswer> {
         return Ok(answer(StatusCode::SERVICE_UNAVAILABLE, trouble));
     }
     let asked = async { app.db.spare().await?.ping().await };
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(())) => return Ok(answer(StatusCode::OK, "ready")),
-        Ok(Err(error)) => tracing::warn!(%error, "not ready"),
-        Err(_elapsed) => tracing::warn!("not ready: the database takes longer than {PATIENCE:?} to answer"),
-    }
-    Ok(answer(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"))
+    // Both at once, so that the answer comes in time for whoever asks every few seconds.
+    let (answered, writable) = tokio::join!(tokio::time::timeout(PATIENCE, asked), app.log.is_writable());
+    let trouble = match answered {
+        Ok(Ok(())) if writable => return Ok(answer(StatusCode::OK, "ready")),
+        Ok(Ok(())) => CANT_WRITE,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready");
+            SILENT
+        }
+        Err(_elapsed) => {
+            tracing::warn!("not ready: the database takes longer than {PATIENCE:?} to answer");
+            SILENT
+        }
+    };
+    Ok(answer(StatusCode::SERVICE_UNAVAILABLE, trouble))
 }
 
 /// Why the process can't do what clients ask of it, as far as it knows without asking anybody, in a few words. That it

@@ -41,7 +41,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the server (what happens without a command)
-    Serve,
+    Serve(Serve),
 
     /// Check the configuration and print what is in effect and where it comes from, secrets masked
     ///
@@ -57,6 +57,13 @@ pub enum Command {
         /// The shell to complete for
         shell: Shell,
     },
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct Serve {
+    /// Go on from an embedded database that is older than what this server has written: a backup was restored
+    #[arg(long)]
+    pub restored: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -81,7 +88,7 @@ impl Cli {
 
     /// What was asked for.
     pub fn chosen(&self) -> Command {
-        self.command.clone().unwrap_or(Command::Serve)
+        self.command.clone().unwrap_or_else(|| Command::Serve(Serve::default()))
     }
 }
 
@@ -108,8 +115,10 @@ mod tests {
 
     #[test]
     fn without_a_command_the_server_runs() {
-        assert!(matches!(parse("hearth"), Ok(Command::Serve)));
-        assert!(matches!(parse("hearth serve"), Ok(Command::Serve)));
+        for line in ["hearth", "hearth serve"] {
+            assert!(matches!(parse(line), Ok(Command::Serve(Serve { restored: false }))), "{line}");
+        }
+        assert!(matches!(parse("hearth serve --restored"), Ok(Command::Serve(Serve { restored: true }))));
     }
 
     #[test]

@@ -7,26 +7,48 @@
 //! sent together ([`super::queue`]), so an error of theirs may come with a later call; [`Tx::commit`] is the last that
 //! can bring one.
 //!
+//! A transaction in which a statement has failed can't be committed: SQLite may have rolled it back by itself, and would
+//! commit what came later alone. A connection whose COMMIT or ROLLBACK failed is closed and not used again
+//! ([`super::watch`]).
+//!
 //! A connection is held only while statements run, and never while its holder takes a second one: with as many holders
 //! as connections, each would wait for the others until time is up. Nothing but the database is waited for meanwhile.
 
-use std::pin::Pin;
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
-use sqlx::{Connection as _, Postgres, Sqlite, pool::PoolConnection};
+use sqlx::{Connection as _, Executor as _, Postgres, Sqlite, pool::PoolConnection};
 
 use super::{
     engine::{Engine, EngineRef},
-    error::{DbError, DbResult},
+    error::{DbError, DbResult, note_break},
     insert::{Column, Insert},
     queue::InsertQueue,
     row::Row,
     statement::Statement,
     value::Value,
+    watch::Watch,
 };
+
+/// A reader may rest for longer between two statements than a writer: nobody waits for what it holds.
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL idle_in_transaction_session_timeout = '60s'";
+/// For work that takes its time, and waits for as long as it has to. Also where the database's operator has set limits
+/// of their own.
+const TAKE_TIME: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = 0; \
+    SET LOCAL statement_timeout = 0";
+/// What is worked out between two statements may take longer than usual.
+const REST: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'";
+
+/// A server that says nothing for so long won't say anything any more: the machine is gone, and the network did not tell.
+/// Nothing that a request waits for takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The database, cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Db(pub(super) Pools);
+pub struct Db {
+    pub(super) pools: Pools,
+    pub(super) watch: Arc<Watch>,
+}
 
 /// The connections of either engine. On SQLite readers see what was committed when they began and wait for nobody
 /// (WAL); writers wait for each other in the queue of a pool of one. Four connections are for reading and refuse to
@@ -51,6 +73,10 @@ pub struct Conn {
     /// Inserts of a transaction on `PostgreSQL` that have not been run. Empty outside of a transaction, and on SQLite
     /// always.
     queue: InsertQueue,
+    /// Whether a statement has failed. What it was to do for a transaction is then missing there.
+    failed: bool,
+    /// For how long a statement is waited for. None where that is no use: SQLite is in this process.
+    patience: Option<Duration>,
 }
 
 /// Whatever it is, it goes back to its pool when it is dropped.
@@ -71,25 +97,28 @@ fn boxed<'a, F: Future + Send + 'a>(future: F) -> Pin<Box<dyn Future<Output = F:
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back. The rollback is sent once the connection goes back
 /// to its pool, and not waited for: locks may be held a moment longer.
 #[derive(Debug)]
-pub struct Tx(Conn);
+pub struct Tx {
+    conn: Conn,
+    watch: Arc<Watch>,
+}
 
 impl std::ops::Deref for Tx {
     type Target = Conn;
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.conn
     }
 }
 
 impl std::ops::DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Conn {
-        &mut self.0
+        &mut self.conn
     }
 }
 
 impl Db {
     /// For the few things that differ by nature, such as whether there can be other nodes.
     pub fn engine(&self) -> Engine {
-        match self.0 {
+        match self.pools {
             Pools::Sqlite { .. } => Engine::Sqlite,
             Pools::Postgres { .. } => Engine::Postgres,
         }
@@ -101,17 +130,17 @@ impl Db {
         fn of<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> (&'static str, u32, usize, u32) {
             (name, pool.size(), pool.num_idle(), pool.options().get_max_connections())
         }
-        match &self.0 {
+        match &self.pools {
             Pools::Sqlite { write, read } => vec![of("write", write), of("read", read)],
             Pools::Postgres { pool, spare } => vec![of("main", pool), of("spare", spare)],
         }
     }
 
     /// A connection for reading, each statement seeing the newest committed data. Fails with an error that is
-    /// unavailable ([`DbError::is_unavailable`]) if none becomes free in time: five seconds on `PostgreSQL`, thirty on
+    /// unavailable ([`DbError::is_unavailable`]) if none becomes free in time: three seconds on `PostgreSQL`, thirty on
     /// SQLite.
     pub async fn read(&self) -> DbResult<Conn> {
-        match &self.0 {
+        match &self.pools {
             Pools::Sqlite { read, .. } => boxed(read.acquire()).await.map(OpenConnection::Sqlite),
             Pools::Postgres { pool, .. } => boxed(pool.acquire()).await.map(OpenConnection::Postgres),
         }
@@ -122,7 +151,7 @@ impl Db {
     /// A connection that is kept for signs of life, however many requests wait for the others. On SQLite, where no
     /// other node waits for them, it is one of those for reading.
     pub(crate) async fn spare(&self) -> DbResult<Conn> {
-        let Pools::Postgres { spare, .. } = &self.0 else { return self.read().await };
+        let Pools::Postgres { spare, .. } = &self.pools else { return self.read().await };
         let held = boxed(spare.acquire())
             .await
             .map(OpenConnection::Postgres)
@@ -133,21 +162,20 @@ impl Db {
     /// A transaction for reading: all its statements see one state of the data. What is committed meanwhile is not
     /// seen; to write in it is an error. On SQLite the state is that of its first statement, on `PostgreSQL` as well.
     pub async fn snapshot(&self) -> DbResult<Tx> {
-        match &self.0 {
+        match &self.pools {
             Pools::Sqlite { read, .. } => boxed(read.begin()).await.map(OpenConnection::SqliteTx),
             Pools::Postgres { pool, .. } => {
-                let begin = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-                boxed(begin).await.map(OpenConnection::PostgresTx)
+                boxed(pool.begin_with(BEGIN_SNAPSHOT)).await.map(OpenConnection::PostgresTx)
             }
         }
-        .map(|held| Tx(Conn::new(held)))
+        .map(|held| self.transaction(held))
         .map_err(|e| DbError::new("beginning to read", e))
     }
 
     /// A transaction for writing. On SQLite it waits for its turn. On `PostgreSQL` each statement sees what has been
     /// committed when it begins (`READ COMMITTED`), so what must not change between two has to be locked.
     pub async fn begin(&self) -> DbResult<Tx> {
-        match &self.0 {
+        match &self.pools {
             // The lock is taken at once: a transaction that reads first and then wants to write would fail if another
             // had written in between.
             Pools::Sqlite { write, .. } => {
@@ -155,14 +183,34 @@ impl Db {
             }
             Pools::Postgres { pool, .. } => boxed(pool.begin()).await.map(OpenConnection::PostgresTx),
         }
-        .map(|held| Tx(Conn::new(held)))
+        .map(|held| self.transaction(held))
         .map_err(|e| DbError::new("beginning to write", e))
+    }
+
+    fn transaction(&self, held: OpenConnection) -> Tx {
+        Tx { conn: Conn::new(held), watch: Arc::clone(&self.watch) }
+    }
+
+    /// Fails where the files of an SQLite database are not those that were opened: they were deleted or replaced, and
+    /// what is written is lost with the process. Every commit asks as well.
+    pub(crate) fn check_files(&self) -> DbResult<()> {
+        self.watch.check_files().map_err(files_lost)
+    }
+
+    /// Fails where the disk with an SQLite database has hardly any room.
+    pub(crate) fn check_room(&self) -> DbResult<()> {
+        self.watch.check_room().map_err(|error| DbError::new("looking for room on the disk", error.into()))
+    }
+
+    /// Remembers that the database did not answer in time: connections that come back are not waited for then.
+    pub(crate) fn note_silence() {
+        note_break();
     }
 
     /// Closes every connection. On SQLite this also folds the write-ahead log into the file. Waits until connections in
     /// use have come back; calls after that fail.
     pub async fn close(&self) {
-        match &self.0 {
+        match &self.pools {
             Pools::Sqlite { write, read } => {
                 read.close().await;
                 write.close().await;
@@ -177,34 +225,70 @@ impl Db {
 
 impl Tx {
     /// Makes everything that was done durable and visible. An error of the connection leaves open whether it took
-    /// place; any other means that it did not.
+    /// place; any other means that it did not. Fails where a statement of it has failed.
     pub async fn commit(mut self) -> DbResult<()> {
         // Within the transaction still: a conflict of these rolls everything back.
         self.flush().await?;
-        match self.0.held {
-            OpenConnection::SqliteTx(tx) => tx.commit().await,
-            OpenConnection::PostgresTx(tx) => tx.commit().await,
-            OpenConnection::Sqlite(_) | OpenConnection::Postgres(_) => Ok(()),
+        if self.failed {
+            let message = "a statement of the transaction has failed".to_owned();
+            return Err(DbError::new("committing", sqlx::Error::Protocol(message)));
         }
-        .map_err(|e| DbError::new("committing", e))
+        self.watch.check_files().map_err(files_lost)?;
+        let Self { conn: Conn { held, patience, .. }, watch } = self;
+        let committing = async {
+            match held {
+                OpenConnection::SqliteTx(tx) => tx.commit().await,
+                OpenConnection::PostgresTx(tx) => tx.commit().await,
+                OpenConnection::Sqlite(_) | OpenConnection::Postgres(_) => Ok(()),
+            }
+            .map_err(|e| DbError::new("committing", e))
+        };
+        within(patience, committing).await.inspect_err(|_| watch.commit_failed())
+    }
+
+    /// Lifts the limits of time that every connection has on `PostgreSQL`, for this transaction: it may wait for locks,
+    /// and work, for as long as it takes. For what nobody waits for behind it but those who have to.
+    pub(crate) async fn take_time(&mut self) -> DbResult<()> {
+        self.conn.patience = None;
+        self.set_limits(TAKE_TIME).await
+    }
+
+    /// Lets ten seconds pass between two statements on `PostgreSQL`, rather than two. For what reads much and works on
+    /// it, and holds nothing for which requests wait.
+    pub(crate) async fn may_rest(&mut self) -> DbResult<()> {
+        self.set_limits(REST).await
+    }
+
+    async fn set_limits(&mut self, limits: &'static str) -> DbResult<()> {
+        match self.engine_ref() {
+            EngineRef::Sqlite(_) => Ok(()),
+            EngineRef::Postgres(c) => c.execute(sqlx::raw_sql(limits)).await.map(drop),
+        }
+        .map_err(|e| DbError::new("setting limits of time", e))
     }
 
     /// Writes many rows at once. A conflict is reported here or by the next call of this transaction. All columns are
     /// of one length, in the order of the insert's declaration. No rows are no statement.
     pub(crate) async fn insert(&mut self, insert: &'static Insert, columns: &[Column<'_>]) -> DbResult<()> {
         if let EngineRef::Sqlite(connection) = self.engine_ref() {
-            return insert.run_on_sqlite(connection, columns).await;
+            let inserted = insert.run_on_sqlite(connection, columns).await;
+            return self.note(inserted);
         }
         if !self.queue.admits(insert) {
             self.flush().await?;
         }
-        self.queue.push(insert, columns)
+        let pushed = self.queue.push(insert, columns);
+        self.note(pushed)
     }
 }
 
 impl Conn {
     fn new(held: OpenConnection) -> Self {
-        Self { held, queue: InsertQueue::default() }
+        let patience = match held {
+            OpenConnection::Sqlite(_) | OpenConnection::SqliteTx(_) => None,
+            OpenConnection::Postgres(_) | OpenConnection::PostgresTx(_) => Some(PATIENCE),
+        };
+        Self { held, queue: InsertQueue::default(), failed: false, patience }
     }
 
     pub fn engine(&self) -> Engine {
@@ -233,31 +317,56 @@ impl Conn {
         .map_err(|e| DbError::new("asking for a sign of life", e))
     }
 
-    /// Runs a statement and returns how many rows it touched. On `PostgreSQL` a statement that fails makes the whole
-    /// transaction useless; on SQLite it can go on. Callers therefore give a transaction up at the first error.
+    /// Runs a statement and returns how many rows it touched. A statement that fails makes the whole transaction useless:
+    /// callers give it up at the first error.
     pub(crate) async fn execute(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<u64> {
         self.flush().await?;
-        statement.execute(self.engine_ref(), args).await
+        let done = within(self.patience, statement.execute(self.engine_ref(), args)).await;
+        self.note(done)
     }
 
     /// Runs a statement that returns at most one row. Of several rows the first is returned.
     pub(crate) async fn find(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Option<Row>> {
         self.flush().await?;
-        statement.find(self.engine_ref(), args).await
+        let found = within(self.patience, statement.find(self.engine_ref(), args)).await;
+        self.note(found)
     }
 
     /// Runs a statement that returns any number of rows. In the statement's order, all of them in memory: a statement
     /// that may have many has a limit.
     pub(crate) async fn list(&mut self, statement: &'static Statement, args: &[Value<'_>]) -> DbResult<Vec<Row>> {
         self.flush().await?;
-        statement.list(self.engine_ref(), args).await
+        let listed = within(self.patience, statement.list(self.engine_ref(), args)).await;
+        self.note(listed)
     }
 
     /// Runs the inserts that wait.
     async fn flush(&mut self) -> DbResult<()> {
-        match &mut self.held {
-            OpenConnection::PostgresTx(c) => self.queue.flush(c).await,
+        let flushed = match &mut self.held {
+            OpenConnection::PostgresTx(c) => within(self.patience, self.queue.flush(c)).await,
             _ => Ok(()),
-        }
+        };
+        self.note(flushed)
+    }
+
+    fn note<T>(&mut self, done: DbResult<T>) -> DbResult<T> {
+        self.failed |= done.is_err();
+        done
     }
 }
+
+/// The driver waits for as long as the system takes to give a connection up, which is a quarter of an hour.
+async fn within<T>(patience: Option<Duration>, work: impl Future<Output = DbResult<T>>) -> DbResult<T> {
+    let Some(patience) = patience else { return work.await };
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_elapsed| {
+        let message = format!("the database said nothing for {} s", patience.as_secs());
+        Err(DbError::new("waiting for an answer", io::Error::new(io::ErrorKind::TimedOut, message).into()))
+    })
+}
+
+fn files_lost(error: io::Error) -> DbError {
+    DbError::new("looking for the database's files", error.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ use crate::ground::cause;
 /// same server.
 static LAST_BREAK: Mutex<Option<Instant>> = Mutex::new(None);
 
+/// With these `PostgreSQL` ends a connection: it is told to, stops, or has waited for too long.
+const ENDED: [&str; 6] = ["57P01", "57P02", "57P03", "57P05", "25P03", "25P04"];
+
 /// What every call to the database returns.
 pub type DbResult<T> = Result<T, DbError>;
 
@@ -32,10 +35,11 @@ pub struct DbError {
 impl DbError {
     /// A break of the connection is noted, so that others are tried before they are used.
     pub(super) fn new(context: impl Into<Cow<'static, str>>, error: sqlx::Error) -> Self {
-        if matches!(error, sqlx::Error::Io(_)) {
-            *LAST_BREAK.lock() = Some(Instant::now());
+        let error = Self { context: context.into(), error };
+        if error.is_io() || error.code().is_some_and(|code| ENDED.contains(&&*code)) {
+            note_break();
         }
-        Self { context: context.into(), error }
+        error
     }
 
     /// A value in the database that can't be read as what it should be. It is a fault of this program, or somebody has
@@ -70,15 +74,21 @@ impl DbError {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // Class 57: the server is shutting down or starting up; 53: out of connections, disk or memory;
-            // 40: serialisation failure or deadlock; SQLite: 5 busy, 13 disk full.
-            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-                ["57", "53", "40", "08"].iter().any(|class| code.starts_with(class) && code.len() == 5)
-                    || matches!(sqlite_code(&code), Some(5 | 13))
+            | sqlx::Error::WorkerCrashed
+            // A connection that is still in an earlier transaction, or that did not get into one: it is closed.
+            | sqlx::Error::BeginFailed
+            | sqlx::Error::InvalidSavePointStatement => true,
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| match sqlite_code(&code) {
+                Some(code) => SQLITE_UNAVAILABLE.contains(&code),
+                None => is_unavailable_in_postgres(&code),
             }),
             _ => false,
         }
+    }
+
+    /// Whether somebody else held a lock for longer than this one was to wait for it.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        self.code().is_some_and(|code| code == "55P03")
     }
 
     /// Whether there is no file to open.
@@ -137,10 +147,26 @@ impl DbError {
     }
 }
 
+/// Remembers that a connection broke just now.
+pub(super) fn note_break() {
+    *LAST_BREAK.lock() = Some(Instant::now());
+}
+
 /// Whether a connection of this process has broken lately. Breaks of either pool count, and of connections that were
 /// just being made.
 pub(super) fn has_broken_within(time: Duration) -> bool {
     LAST_BREAK.lock().is_some_and(|last| last.elapsed() < time)
+}
+
+/// Classes of which every code passes by itself or with its operator's help: 08 connections; 28 who may connect; 40
+/// serialisation failure and deadlock; 53 out of connections, disk or memory; 57 stopping, starting, or a time-out of
+/// the operator's; 58 the system. And single ones: 25006 only reads, as a standby does; 25P03 and 25P04 a transaction
+/// that took too long; 3D000 the database is being restored; 55P03 a lock that did not become free.
+///
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn is_unavailable_in_postgres(code: &str) -> bool {
+    ["08", "28", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        || ["25006", "25P03", "25P04", "3D000", "55P03"].contains(&code)
 }
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
@@ -169,9 +195,16 @@ fn sqlite_code(code: &str) -> Option<i32> {
     if code.len() < 5 { code.parse().ok().map(|code: i32| code & 0xff) } else { None }
 }
 
+/// Busy, locked, out of memory, read-only, interrupted, a disk that fails, a disk that is full, a file that can't be
+/// opened, and a lock that did not become free. Each passes by itself or with its operator's help.
+///
+/// <https://www.sqlite.org/rescode.html>
+const SQLITE_UNAVAILABLE: [i32; 9] = [5, 6, 7, 8, 9, 10, 13, 14, 15];
+
 fn find_advice_of_sqlite(code: i32) -> Option<&'static str> {
     Some(match code {
-        5 => "Another program keeps the file locked: end it.",
+        5 | 15 => "Another program keeps the file locked: end it.",
+        7 => "Give the process more memory.",
         8 | 14 => {
             "The file, those beside it (-wal and -shm) and their folder must belong to the user that runs Hearth, on a \
              disk that can be written."
@@ -215,6 +248,23 @@ mod tests {
         }
         for code in ["53300", "00005", "5x"] {
             assert_eq!(sqlite_code(code), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        let postgres =
+            "08006 25006 25P03 28P01 3D000 40001 40P01 53100 53200 53300 55P03 57014 57P01 57P03 57P05 58030";
+        for code in postgres.split(' ') {
+            assert!(is_unavailable_in_postgres(code), "{code}");
+        }
+        for code in ["22021", "23505", "25P02", "42601", "42P01", "XX001"] {
+            assert!(!is_unavailable_in_postgres(code), "{code}");
+        }
+        // Disk full, an I/O error at fsync, read-only, and damaged.
+        for (code, passes) in [("13", true), ("1034", true), ("1032", true), ("7", true), ("11", false), ("19", false)]
+        {
+            assert_eq!(SQLITE_UNAVAILABLE.contains(&sqlite_code(code).unwrap()), passes, "{code}");
         }
     }
 

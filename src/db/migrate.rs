@@ -125,6 +125,8 @@ impl Db {
         let mut ran = Vec::new();
         loop {
             let mut tx = self.begin().await?;
+            // Another node may be at work on one, and each takes as long as there is data.
+            tx.take_time().await?;
             tx.execute(&LOCK_MIGRATIONS, args![]).await?;
             tx.execute(&CREATE_MIGRATIONS, args![]).await?;
             let Some(next) = pending(&mut tx).await?.into_iter().next() else {
@@ -142,6 +144,7 @@ impl Db {
     /// meanwhile.
     pub async fn try_migrate(&self) -> Result<Vec<&'static str>, MigrateError> {
         let mut tx = self.begin().await?;
+        tx.take_time().await?;
         tx.execute(&CREATE_MIGRATIONS, args![]).await?;
         let pending = pending(&mut tx).await?;
         for migration in &pending {

@@ -3,18 +3,21 @@
 //! SQLite is set to lose nothing that was acknowledged (`synchronous=FULL`), not even when the machine loses power; the
 //! write-ahead log lets readers go on while somebody writes. `PostgreSQL` is left as its operator has set it up.
 
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr, time::Duration};
+use std::{
+    fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr, sync::Arc, time::Duration,
+};
 
 use sqlx::{
     ConnectOptions as _, Connection as _, Executor as _,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     connection::{Db, Pools},
     error::{DbError, DbResult, has_broken_within},
+    watch::Watch,
 };
 
 /// A connection that has not been used for so long may be broken without knowing. A server that was restarted, or a
@@ -22,8 +25,24 @@ use super::{
 const RESTED: Duration = Duration::from_millis(500);
 /// For how long a database server may refuse connections because it is starting, and how long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller waits for a connection to become free: as long as for anything that another node may hold.
+const WAIT: Duration = Duration::from_secs(3);
+/// For how long after a break, or an answer that did not come, connections that come back are tried first.
+const SILENT: Duration = Duration::from_mins(1);
 /// How long to wait before it is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// What every connection to `PostgreSQL` begins with. No statement here runs for so long that compiling it first would
+/// pay. Statements are planned once, for any values ([`pool_of`]).
+const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off";
+/// How long others wait for a node that falls silent in the middle of a transaction, as one does that is stopped or cut
+/// off: `PostgreSQL` then ends that transaction, which gives up its locks. Who waits for a lock waits a little longer, and
+/// so gets it. Where the network does not say that the other end is gone, the rest finds out: nothing that was sent may
+/// stay unacknowledged for longer, and one that has nothing to say is asked whether it is there.
+///
+/// What legitimately takes longer says so in its transaction ([`super::Tx::take_time`]).
+const LIMITS: &str = "SET idle_in_transaction_session_timeout = '2s'; SET lock_timeout = '3s'; \
+    SET tcp_user_timeout = '2s'; \
+    SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2";
 /// Nobody else reads what is in the database: passwords' hashes, everything said, and the signing key.
 const FILE_MODE: u32 = 0o600;
 
@@ -57,10 +76,12 @@ impl Db {
             // More than there are statements, so that each is prepared once for a connection.
             .statement_cache_capacity(500);
         reach(&options).await.map_err(|e| DbError::new("connecting", e))?;
-        let pool = pool_of(max_connections).connect_with(options.clone()).await;
+        let watch = Arc::new(Watch::default());
+        let pool = pool_of(max_connections, &watch).connect_with(options.clone()).await;
         let pool = pool.map_err(|e| DbError::new("connecting", e))?;
         // Made when it is first needed, by the heartbeat.
-        Ok(Self(Pools::Postgres { pool, spare: pool_of(1).connect_lazy_with(options) }))
+        let spare = pool_of(1, &watch).connect_lazy_with(options);
+        Ok(Self { pools: Pools::Postgres { pool, spare }, watch })
     }
 
     /// The pools wait for up to 30 seconds for a connection, and a writer up to 10 for the file's lock, which only
@@ -68,7 +89,9 @@ impl Db {
     async fn open_sqlite(path: &Path) -> DbResult<Self> {
         let failed = |e| DbError::new("opening the SQLite file", e);
         // The system says why it can't be opened, SQLite only that.
-        OpenOptions::new().read(true).write(true).open(path).map_err(|e| failed(e.into()))?;
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let watch = opened.and_then(|file| Watch::of_files(path, &file)).map_err(|e| failed(e.into()))?;
+        let watch = Arc::new(watch);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -92,6 +115,14 @@ impl Db {
             .acquire_timeout(Duration::from_secs(30))
             .idle_timeout(None)
             .max_lifetime(None)
+            .before_acquire({
+                let watch = Arc::clone(&watch);
+                move |connection, rested| {
+                    // A rollback that failed leaves the driver, and maybe SQLite, in the transaction.
+                    let usable = !connection.is_in_transaction() && !watch.is_suspect(rested.age);
+                    Box::pin(async move { Ok(usable) })
+                }
+            })
             .connect_with(options.clone())
             .await
             .map_err(failed)?;
@@ -101,11 +132,15 @@ impl Db {
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(30))
             .max_lifetime(None)
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             // Whoever writes by mistake through a reading connection gets an error, rather than a second writer.
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(failed)?;
-        Ok(Self(Pools::Sqlite { write, read }))
+        Ok(Self { pools: Pools::Sqlite { write, read }, watch })
     }
 }
 
@@ -151,32 +186,49 @@ fn is_passing(refused: &sqlx::Error) -> bool {
 }
 
 /// Connections that have rested, since another broke or for a while, are tried before they are used again; those in
-/// constant use need no round trip for that. Who gets none within five seconds fails with the error that the database
-/// is not there.
+/// constant use need no round trip for that. One that was open when a commit failed is closed. Who gets none within three
+/// seconds fails with the error that the database is not there.
 ///
 /// Statements are planned once, for any values. Measured on a database that grew faster than its statistics, an initial
 /// sync took 85 ms with statements planned for their values and 5.8 ms so. Which of them was planned badly is not known:
 /// an imitation of that database shows the same plans either way.
-fn pool_of(max_connections: u32) -> PgPoolOptions {
+fn pool_of(max_connections: u32, watch: &Arc<Watch>) -> PgPoolOptions {
+    let watch = Arc::clone(watch);
     PgPoolOptions::new()
         .max_connections(max_connections)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(WAIT)
         .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move {
-                // No statement here runs for so long that compiling it first would pay.
-                if let Err(error) = connection.execute("SET plan_cache_mode = force_generic_plan; SET jit = off").await
-                {
+                if let Err(error) = connection.execute(PLANNING).await {
                     tracing::warn!(%error, "statements are planned for their values, which may be slow");
+                }
+                if let Err(error) = connection.execute(LIMITS).await {
+                    tracing::warn!(%error, "a node that falls silent may hold the others up for long");
                 }
                 Ok(())
             })
         })
         // An error here has the pool close the connection and take another.
-        .before_acquire(|connection, rested| {
+        .before_acquire(move |connection, rested| {
+            let suspect = watch.is_suspect(rested.age);
             Box::pin(async move {
+                if suspect {
+                    return Ok(false);
+                }
                 if rested.idle_for > RESTED || has_broken_within(rested.idle_for) {
                     connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        // The driver waits here for the rest of what was given up half-way, and for as long as the system keeps a
+        // connection to a machine that is gone.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                if has_broken_within(SILENT) {
+                    let tried = timeout(WAIT, connection.ping()).await;
+                    tried.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
                 }
                 Ok(true)
             })

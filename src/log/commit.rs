@@ -25,6 +25,7 @@ use super::{
     refresh::Refresher,
     replay,
     tail::Tail,
+    writable::Writable,
     write::{NewBatch, write},
 };
 use crate::{
@@ -170,8 +171,15 @@ impl Log {
         let last = newest.last().map_or(Position::START, |(_, last, _)| *last);
         tail.start_at(last, Recent::new(newest));
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer =
-            Arc::new(Committer { db: db.clone(), tail: Arc::clone(&tail), random, metrics, hub: hub.clone() });
+        let writable = Writable::new(db.clone());
+        let committer = Arc::new(Committer {
+            db: db.clone(),
+            tail: Arc::clone(&tail),
+            random,
+            metrics,
+            hub: hub.clone(),
+            writable,
+        });
         tasks.spawn_essential("log committer", Arc::clone(&committer).run(jobs));
         tasks.spawn_essential(
             "log follower",
@@ -190,6 +198,11 @@ impl Log {
     /// more.
     pub async fn refresh(&self) -> Result<(), crate::error::Error> {
         self.refresher.refresh().await
+    }
+
+    /// Whether the log can be written, tried within little more than two seconds unless something was written just now.
+    pub(crate) async fn is_writable(&self) -> bool {
+        self.committer.writable.try_out().await
     }
 
     /// Queues a write. Its place among other writes is decided here, not when the answer is awaited. Never waits. A
@@ -217,6 +230,7 @@ pub(super) struct Committer {
     random: Random,
     metrics: Metrics,
     hub: Hub,
+    writable: Writable,
 }
 
 impl Committer {
@@ -269,6 +283,7 @@ impl Committer {
         match attempted {
             Ok((verdicts, batch)) => {
                 if let Some(batch) = batch {
+                    self.writable.note_success();
                     self.metrics.batch_committed(batch.news.len(), started.elapsed());
                     let last = batch.last;
                     // Before the answer, and before other nodes hear of it: whoever asks here next finds it.
@@ -279,6 +294,9 @@ impl Committer {
             }
             Err(error) => {
                 tracing::error!(%error, writes, "a batch was not committed");
+                if error.is_unavailable() {
+                    self.writable.note_failure();
+                }
                 vec![Err(CommitError::Unavailable(Arc::new(error))); writes]
             }
         }
@@ -336,7 +354,7 @@ impl Committer {
     /// this node reads it like one of another node: on SQLite only once its next write leaves a gap before it.
     async fn make_durable(&self, tx: Tx, batch_id: &str) -> DbResult<()> {
         let Err(error) = tx.commit().await else { return Ok(()) };
-        for pause in [50, 200, 500, 1_000, 2_000, 4_000] {
+        for pause in [50, 200, 500, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000] {
             let found = match self.db.read().await {
                 Ok(mut conn) => store::log::batch_exists(&mut conn, batch_id).await,
                 Err(e) => Err(e),

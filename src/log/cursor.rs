@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::Log;
 use crate::{
     db::{Conn, Db, DbResult, Tx},
-    error::Result,
+    error::{Error, Result},
     ground::{position::Position, tasks::Shutdown},
     node::{Duty, Epoch},
     store,
@@ -185,7 +185,14 @@ pub(crate) async fn bring_up(follower: &impl Follower, until: Position, patience
     }
     let begun = Instant::now();
     loop {
-        let reached = follower.take(until, Mover::Anybody).await?;
+        let reached = match follower.take(until, Mover::Anybody).await {
+            // Another node is at work on it, or has fallen silent there.
+            Err(Error::Db(error)) if error.is_lock_timeout() => {
+                tracing::warn!(%error, cursor = follower.cursor().0, "is not brought up to date: what is newest may be missing");
+                return Ok(follower.known().get());
+            }
+            taken => taken?,
+        };
         follower.known().note(reached);
         if reached >= until {
             return Ok(until);

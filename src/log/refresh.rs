@@ -94,7 +94,10 @@ impl Refresher {
 
     async fn look(&self) -> LookOutcome {
         // A database that is cut off may never say no.
-        let last = timeout(PATIENCE, self.last_position()).await.map_err(|_elapsed| LookError::Silent)?;
+        let last = timeout(PATIENCE, self.last_position()).await.map_err(|_elapsed| {
+            Db::note_silence();
+            LookError::Silent
+        })?;
         let last = last.map_err(|error| LookError::Db(Arc::new(error)))?;
         timeout(PATIENCE, self.tail.reach(last)).await.map_err(|_elapsed| LookError::Lagging)
     }

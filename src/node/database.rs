@@ -5,13 +5,23 @@
 //! Errors of the database come from several crates and layers, each with its own chain of causes. Here they become one
 //! text, with no password in it.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
+use super::last_written::{LastWritten, NotTheLast};
 use crate::{
     config::{Config, DatabaseUrl},
     db::{self, Db, DbError, MigrateError},
     error::Error,
-    ground::{cause, data_folder},
+    ground::{
+        cause,
+        claim::{Claim, ClaimError},
+        clock::Clock,
+        data_folder,
+        tasks::Tasks,
+    },
 };
 
 /// Why the database can't be used, for the operator to read.
@@ -19,8 +29,33 @@ use crate::{
 #[error("{0}")]
 pub struct DatabaseProblem(String);
 
-/// Opens the database for a start: the data folder and an embedded database are made if they are missing.
-pub async fn open(config: &Config) -> Result<Db, DatabaseProblem> {
+/// What a server has of a database that is its own alone. Nothing of it with `PostgreSQL`.
+#[derive(Debug)]
+pub struct Held(Option<(Option<Claim>, LastWritten)>);
+
+impl Held {
+    /// Notes from now on how far the log goes.
+    pub fn follow(&self, db: &Db, tasks: &Tasks) {
+        if let Some((_, last_written)) = &self.0 {
+            let following = last_written.clone().follow(db.clone(), tasks.shutdown().clone());
+            tasks.spawn("note of the log's end", following);
+        }
+    }
+
+    /// Notes how far the log goes, once nobody writes any more.
+    pub async fn note_end(&self, db: &Db) {
+        if let Some((_, last_written)) = &self.0
+            && let Err(error) = last_written.note(db, None).await
+        {
+            tracing::warn!(%error, "could not note how far the log goes");
+        }
+    }
+}
+
+/// Opens the database for a start: the data folder and an embedded database are made if they are missing. An embedded
+/// one is refused where another server runs on it, or where it is not the one that was written last, unless that is
+/// because it was `restored`.
+pub async fn open(config: &Config, clock: &Clock, restored: bool) -> Result<(Db, Held), DatabaseProblem> {
     let folder = &config.data_dir;
     data_folder::make(folder).map_err(|error| {
         let (folder, error) = (folder.display(), cause::in_words(&error));
@@ -29,7 +64,63 @@ pub async fn open(config: &Config) -> Result<Db, DatabaseProblem> {
         ))
     })?;
     let url = config.database_url();
-    Db::connect(&url.to_connect(), config.database.max_connections).await.map_err(|error| of_db(config, &error))
+    let DatabaseUrl::Sqlite(file) = &url else { return Ok((connect(config, &url).await?, Held(None))) };
+    let claim = claim(config, file, clock)?;
+    let last_written = LastWritten::new(folder, file, clock.clone());
+    let refuse = |problem| refuse_to_go_on(config, &last_written, &problem);
+    if !restored {
+        last_written.check_file(file).map_err(refuse)?;
+    }
+    let db = connect(config, &url).await?;
+    if !restored && let Err(problem) = last_written.check(&db).await.map_err(|error| of_db(config, &error))? {
+        db.close().await;
+        return Err(refuse(problem));
+    }
+    Ok((db, Held(Some((claim, last_written)))))
+}
+
+async fn connect(config: &Config, url: &DatabaseUrl) -> Result<Db, DatabaseProblem> {
+    let opened = Db::connect(&url.to_connect(), config.database.max_connections).await;
+    opened.map_err(|error| of_db(config, &error))
+}
+
+/// Sees to it that no other server runs on the same file. None where the disk knows no locks.
+fn claim(config: &Config, file: &Path, clock: &Clock) -> Result<Option<Claim>, DatabaseProblem> {
+    let mut path = file.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    match Claim::take(&path, clock.now().get().into()) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(ClaimError::Held(holder)) => Err(DatabaseProblem(format!(
+            "the database {} is in use by {holder}. Two servers on one file would destroy it: end that one first, or give \
+             this one another `data_dir`. With PostgreSQL any number of them run side by side",
+            shown(config)
+        ))),
+        Err(ClaimError::Io(error)) if knows_no_locks(&error) => {
+            let path = path.display();
+            tracing::warn!(%error, %path, "this disk knows no locks: see to it that no other server uses the database");
+            Ok(None)
+        }
+        Err(ClaimError::Io(error)) => Err(DatabaseProblem(format!(
+            "{} can't be used: {}. It and its folder must belong to the user that runs Hearth, see `data_dir`",
+            path.display(),
+            cause::in_words(&error)
+        ))),
+    }
+}
+
+fn knows_no_locks(error: &io::Error) -> bool {
+    // The second is what NFS says without its lock service.
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error())
+}
+
+fn refuse_to_go_on(config: &Config, last_written: &LastWritten, problem: &NotTheLast) -> DatabaseProblem {
+    DatabaseProblem(format!(
+        "the database {} is not the one that was written last: {problem}. If a file or a disk is missing, put it back. If \
+         a backup was restored, or all is to begin anew, say so once: `hearth serve --restored`, or remove {}",
+        shown(config),
+        last_written.path().display()
+    ))
 }
 
 /// Opens the database for a command. What is not there is not made.

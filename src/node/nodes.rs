@@ -191,7 +191,10 @@ impl Nodes {
             match tokio::time::timeout(DEAD, self.beat()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "no sign of life could be given"),
-                Err(_elapsed) => tracing::warn!("no sign of life could be given: the database does not answer"),
+                Err(_elapsed) => {
+                    Db::note_silence();
+                    tracing::warn!("no sign of life could be given: the database does not answer");
+                }
             }
         }
         if let Err(error) = self.leave().await {

@@ -17,6 +17,9 @@ use crate::{
 statements! {
     /// Held until the commit is visible: positions come in the order of commits. The number is the lock's name.
     LOCK_LOG = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720319)::text";
+    /// On SQLite the first page of the file is written as it is. `PostgreSQL` writes with each sign of life, so there only
+    /// the log's lock is in question.
+    TRY_WRITING = "PRAGMA user_version = 0" | "SELECT pg_advisory_xact_lock(4720319)::text";
     LAST_BATCH = "SELECT last_position FROM batches ORDER BY last_position DESC LIMIT 1";
     /// The end of the log and, in further rows, which of some users ($2) are in which of some rooms ($1).
     LAST_BATCH_AND_JOINED = "SELECT NULL, NULL, (SELECT last_position FROM batches ORDER BY last_position DESC LIMIT 1)
@@ -82,6 +85,11 @@ pub(crate) async fn lock(tx: &mut Tx) -> DbResult<()> {
         // Whoever may write there is alone.
         Engine::Sqlite => Ok(()),
     }
+}
+
+/// Finds out whether the log can be written. What that takes is done only by the commit.
+pub(crate) async fn try_writing(tx: &mut Tx) -> DbResult<()> {
+    tx.execute(&TRY_WRITING, args![]).await.map(drop)
 }
 
 /// The end of the log.

@@ -201,7 +201,7 @@ const NOTICED: Duration = Duration::from_secs(5);
 
 impl World {
     /// Waits until a node's `/ready` answers so.
-    async fn until_ready_says(&self, node: usize, status: u16, at_most: Duration) {
+    pub(crate) async fn until_ready_says(&self, node: usize, status: u16, at_most: Duration) {
         let address = format!("{}/ready", self.nodes[node].url);
         let http = http_client(Duration::from_secs(5));
         let waited = tokio::time::timeout(at_most, async {

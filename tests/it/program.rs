@@ -62,10 +62,13 @@ impl Installation {
         self.settings.push((key, value.to_owned()));
     }
 
-    /// `umask 022` is what nearly everybody has.
+    /// `umask 022` is what nearly everybody has. The signal is for tests that give a server's files a limit, who want the
+    /// error that comes without it.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "umask 022 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hearth")]).args(arguments);
+        command
+            .args(["-c", "umask 022 && trap '' XFSZ && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hearth")])
+            .args(arguments);
         command.env_clear().envs(self.settings.iter().cloned()).current_dir(self.dir.path());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -102,7 +105,12 @@ impl Installation {
 
     /// Starts a server and waits until it listens.
     pub(crate) fn start(&self) -> Server {
-        let mut child = self.command(&["serve"]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        self.start_with(&["serve"])
+    }
+
+    /// As [`Installation::start`], with other arguments.
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Server {
+        let mut child = self.command(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let (tell, told) = mpsc::channel();
         let log = std::thread::spawn(move || {
@@ -156,6 +164,11 @@ impl Drop for Terminal {
 }
 
 impl Server {
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops the server as a service manager does, and returns its whole log.
     pub(crate) fn stop(mut self) -> String {
         let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();

@@ -70,6 +70,8 @@ impl Searches {
         }
         let _turn = self.0.turn.lock().await;
         let mut tx = self.0.db.begin().await?;
+        // The words of all that is read are split before the next statement.
+        tx.may_rest().await?;
         CURSOR.lock(&mut tx).await?;
         let keys = store::search::take_history(&mut tx, self.0.sizes.taken).await?;
         let mut events = store::event::list_at(&mut tx, &keys).await?;
