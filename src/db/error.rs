@@ -72,9 +72,12 @@ impl DbError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
             // Class 57: the server is shutting down or starting up; 53: out of connections, disk or memory;
-            // 40: serialisation failure or deadlock; SQLite: 5 busy, 13 disk full.
+            // 40: serialisation failure or deadlock; 25P03: it was silent within a transaction; 55P03: a lock was not free
+            // in time; SQLite: 5 busy, 13 disk full.
             sqlx::Error::Database(e) => e.code().is_some_and(|code| {
-                ["57", "53", "40", "08"].iter().any(|class| code.starts_with(class) && code.len() == 5)
+                ["57", "53", "40", "08", "25P03", "55P03"]
+                    .iter()
+                    .any(|class| code.starts_with(class) && code.len() == 5)
                     || matches!(sqlite_code(&code), Some(5 | 13))
             }),
             _ => false,

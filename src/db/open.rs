@@ -22,6 +22,8 @@ use super::{
 const RESTED: Duration = Duration::from_millis(500);
 /// For how long a database server may refuse connections because it is starting, and how long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What a node that stops within a transaction has locked, the server takes back after so long.
+const BOUNDS: &str = "SET idle_in_transaction_session_timeout = '2s'; SET lock_timeout = '5s'";
 /// How long to wait before it is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Nobody else reads what is in the database: passwords' hashes, everything said, and the signing key.
@@ -169,6 +171,7 @@ fn pool_of(max_connections: u32) -> PgPoolOptions {
                 {
                     tracing::warn!(%error, "statements are planned for their values, which may be slow");
                 }
+                connection.execute(BOUNDS).await?;
                 Ok(())
             })
         })
