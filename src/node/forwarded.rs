@@ -150,7 +150,7 @@ mod tests {
         for length in 0..packed.len() {
             assert_eq!(ForwardedAnswer::unpack(packed.slice(..length)), None, "cut at {length}");
         }
-        assert_eq!(ForwardedAnswer::unpack([&packed, &b"x"[..]].concat().into()), None, "something follows");
+        assert_eq!(ForwardedAnswer::unpack([&packed[..], b"x"].concat().into()), None, "something follows");
     }
 
     proptest! {
