@@ -161,7 +161,7 @@ async fn odd_parts_of_a_path_mean_themselves_on_every_node() {
     let forwarded = cluster.world.metrics();
     let forwarded = forwarded.lines().filter_map(|line| line.strip_prefix("hearth_forwarded_requests_total "));
     let forwarded: u32 = forwarded.map(|count| count.parse::<u32>().unwrap()).sum();
-    assert!(forwarded > 100, "only {forwarded} calls went to another node");
+    assert!(forwarded > 30, "only {forwarded} calls went to another node");
     assert!(!cluster.world.metrics().contains("/admin/"), "nobody has asked for that");
 }
 
