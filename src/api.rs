@@ -1,9 +1,11 @@
 //! The HTTP API: parse → one domain call → reply. Nothing here decides anything.
 //!
-//! The way of a request: `route.rs` (is the node fit to answer, does the request belong on another one), `extract.rs`
+//! The way of a request: `route.rs` (is the node fit to answer, does the request belong on another one; what other nodes
+//! have forwarded comes there by way of `arrival.rs`), `extract.rs`
 //! (head, body, proof, parse, rate limit), then the handler in the file of its section. Who may call what stands in
 //! `policy.rs` alone. A handler that needs more than a few lines of its own needs a function in a layer below.
 
+mod arrival;
 pub(crate) mod auth;
 mod body;
 mod client;
@@ -36,7 +38,7 @@ use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
 
 use self::{error::ApiError, route::Endpoints};
-use crate::app::App;
+use crate::{app::App, node::FORWARDED_PATH};
 
 /// For how long a browser need not ask again whether it may ask. None believes it for longer than this.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_hours(24);
@@ -46,9 +48,10 @@ const PREFLIGHT_LIFETIME: Duration = Duration::from_hours(24);
 /// The CORS layer stands around all of it and answers OPTIONS by itself, so a preflight is neither routed nor
 /// authenticated. Errors pass through it too: without its headers a browser hides from a client why it was refused.
 pub fn router(app: App) -> Router {
-    endpoints()
-        .into_router()
-        .fallback(unrecognized)
+    let (endpoints, forwarded) = endpoints().into_routers();
+    endpoints
+        .route(FORWARDED_PATH, arrival::accept(app.clone(), forwarded, no_such_endpoint))
+        .fallback(|| async { no_such_endpoint() })
         .method_not_allowed_fallback(wrong_method)
         .layer(cors())
         .with_state(app)
@@ -64,7 +67,7 @@ fn endpoints() -> Endpoints {
 /// 404 with `M_UNRECOGNIZED`, from which clients learn that a server lacks an endpoint.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>
-async fn unrecognized() -> ApiError {
+fn no_such_endpoint() -> ApiError {
     let message = "There is no such endpoint on this server: check the path and its version".to_owned();
     ApiError::Status(StatusCode::NOT_FOUND, ErrorKind::Unrecognized, message)
 }

@@ -6,6 +6,7 @@
 
 pub mod database;
 mod duty;
+mod forwarded;
 mod forwarder;
 mod last_written;
 mod nodes;
@@ -16,8 +17,9 @@ pub mod signing;
 
 pub(crate) use self::{
     duty::{Duty, Epoch},
-    forwarder::{ForwardedRequest, Forwarder, SEAL},
+    forwarded::{ForwardedAnswer, ForwardedCall},
+    forwarder::{FORWARDED, FORWARDED_PATH, Forwarder, Hearing, SIGN, SIGN_OF_LIFE, SealedCall},
     nodes::{Nodes, any_alive},
     peers::Peer,
-    seal::{BodyDigest, OpenedSeal, Seal},
+    seal::{CallDigest, OpenedSeal, Seal},
 };

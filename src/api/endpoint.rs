@@ -109,28 +109,17 @@ impl<W: KnownByHead> Proves<W> for BodyStream {
 pub(crate) trait ReceiveBody: Send + Sized {
     /// `limit`: how many bytes it has at most.
     fn receive(body: Body, limit: usize) -> impl Future<Output = ApiResult<Self>> + Send;
-
-    /// What of it is here already.
-    fn bytes(&self) -> Option<&[u8]>;
 }
 
 impl ReceiveBody for WholeBody {
     async fn receive(body: Body, limit: usize) -> ApiResult<Self> {
         BodyStream::new(body, limit).collect().await.map(Self)
     }
-
-    fn bytes(&self) -> Option<&[u8]> {
-        Some(&self.0)
-    }
 }
 
 impl ReceiveBody for BodyStream {
     async fn receive(body: Body, limit: usize) -> ApiResult<Self> {
         Ok(Self::new(body, limit))
-    }
-
-    fn bytes(&self) -> Option<&[u8]> {
-        None
     }
 }
 
@@ -183,8 +172,8 @@ pub(crate) enum OpenTo {
 pub(crate) enum Forwarding {
     /// Where it arrives.
     Here,
-    /// On the preferred node of the room that the path begins with. Only for requests that may be repeated: each names
-    /// its transaction, or how things are to be.
+    /// On the preferred node of the room that the path begins with. Only for requests that name their transaction: one
+    /// may be done by two nodes, the second time long after the client has gone on.
     ToRoom,
     /// There too, unless something is to be sent later: that is written in no room yet, and scheduling may not be
     /// repeated.

@@ -29,7 +29,8 @@ pub(crate) enum ApiError {
     Interactive(Box<UiaaInfo>),
     /// A code with a status other than its usual one.
     Status(StatusCode, ErrorKind, String),
-    /// Another node has forwarded something here that is not meant for this node, or not what it has sealed.
+    /// Another node has forwarded something here that is not meant for this node, or is not of the sort that is
+    /// forwarded. Reaches no client: the other node does the work itself.
     Misdirected,
     /// A body that ruma has no words for.
     Json(StatusCode, serde_json::Value),

@@ -11,7 +11,7 @@ use http::request::Parts;
 use super::{
     endpoint::{Callers, Endpoint, Policy, Proves as _, RateLimit, ReceiveBody as _, Rules},
     error::ApiResult,
-    forward::{SealedBody, address_of},
+    forward::address_of,
 };
 use crate::{app::App, error::Error};
 
@@ -25,22 +25,13 @@ pub(crate) struct Call<R: Policy> {
 
 impl<R: Endpoint> Call<R> {
     /// Judges the head, then what the body proves, and only then what is asked for.
-    pub(super) async fn read(
-        app: &App,
-        mut parts: Parts,
-        body: Body,
-        rules: &Rules,
-        sealed: Option<SealedBody>,
-    ) -> ApiResult<Self> {
+    pub(super) async fn read(app: &App, mut parts: Parts, body: Body, rules: &Rules) -> ApiResult<Self> {
         let address = address_of(&parts);
         let mut claim = R::Who::judge_head(app, &parts, address, rules).await?;
         let body = R::Body::receive(body, rules.body_limit).await?;
         // A body may take minutes to come: whoever has been logged out or locked by then does nothing any more.
         if R::Who::has_changed(&claim) {
             claim = R::Who::judge_head(app, &parts, address, rules).await?;
-        }
-        if let Some(sealed) = sealed {
-            sealed.check(body.bytes())?;
         }
         let caller = body.prove(claim)?;
         let path = parts.extract::<RawPathParams>().await.map_err(unreadable_path)?;

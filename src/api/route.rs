@@ -15,7 +15,7 @@ use http::Method;
 use ruma::api::path_builder::PathBuilder as _;
 
 use super::{
-    endpoint::{Answer as _, Availability, Endpoint, Rules},
+    endpoint::{Answer as _, Availability, Endpoint, Forwarding, Rules},
     error::ApiResult,
     extract::Call,
     forward::{self, Routed},
@@ -28,6 +28,8 @@ use crate::{app::App, error::Error};
 #[derive(Default)]
 pub(crate) struct Endpoints {
     router: Router<App>,
+    /// Those of them that other nodes forward to.
+    forwarded: Router<App>,
     #[cfg(test)]
     listed: Vec<ListedEndpoint>,
 }
@@ -50,13 +52,17 @@ impl Endpoints {
             let answer = move |State(app): State<App>, request: http::Request<Body>| async move {
                 serve::<R, F, A>(app, request, rules, handler).await.unwrap_or_else(IntoResponse::into_response)
             };
+            if rules.forwarding != Forwarding::Here {
+                self.forwarded = self.forwarded.route(&path, on(filter(&R::METHOD), answer.clone()));
+            }
             self.router = self.router.route(&path, on(filter(&R::METHOD), answer));
         }
         self
     }
 
-    pub(super) fn into_router(self) -> Router<App> {
-        self.router
+    /// All of them, and those that other nodes forward to.
+    pub(super) fn into_routers(self) -> (Router<App>, Router<App>) {
+        (self.router, self.forwarded)
     }
 }
 
@@ -78,7 +84,7 @@ where
         let (mut parts, body) = request.into_parts();
         match forward::route(&app, &mut parts, body, &rules).await? {
             Routed::Answered(answer) => Ok(Err(answer)),
-            Routed::Here(body, sealed) => Call::<R>::read(&app, parts, body, &rules, sealed).await.map(Ok),
+            Routed::Here(body) => Call::<R>::read(&app, parts, body, &rules).await.map(Ok),
         }
     });
     match read.await? {

@@ -125,7 +125,7 @@ async fn tell(_: App, call: Call<Tell>) -> ApiResult<Json> {
 /// Sends a request to those endpoints.
 async fn send(server: &Server, request: http::request::Builder, body: Body) -> Response {
     let endpoints = Endpoints::default().endpoint::<Upload<Download<Echo>>, _, _>(echo).endpoint(tell);
-    let router = endpoints.into_router().with_state(server.app.clone());
+    let router = endpoints.into_routers().0.with_state(server.app.clone());
     router.oneshot(request.body(body).unwrap()).await.unwrap()
 }
 

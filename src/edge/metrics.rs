@@ -53,6 +53,7 @@ struct Inner {
     waiting_syncs: Gauge,
     nodes: Gauge,
     forwarded: Counter,
+    forwards_given_up: Counter,
     rate_limited: Family<LimitLabel, Counter>,
     failed_logins: Family<ReasonLabel, Counter>,
     /// Empty until [`Metrics::watch`].
@@ -167,6 +168,9 @@ impl Metrics {
         ours.register("nodes", "Living nodes on this database, as this one sees them", nodes.clone());
         let forwarded = Counter::default();
         ours.register("forwarded_requests", "Requests that the room's preferred node answered", forwarded.clone());
+        let forwards_given_up = Counter::default();
+        let help = "Requests that waited for a room's preferred node in vain and were served here";
+        ours.register("forwards_given_up", help, forwards_given_up.clone());
         let rate_limited = Family::default();
         let help = "Requests refused because of a limit in `rate_limits`";
         ours.register("rate_limited_requests", help, rate_limited.clone());
@@ -179,8 +183,18 @@ impl Metrics {
         ours.register("failed_logins", help, failed_logins.clone());
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
-        let inner =
-            Inner { registry, http, log, waiting_syncs, nodes, forwarded, rate_limited, failed_logins, watched };
+        let inner = Inner {
+            registry,
+            http,
+            log,
+            waiting_syncs,
+            nodes,
+            forwarded,
+            forwards_given_up,
+            rate_limited,
+            failed_logins,
+            watched,
+        };
         Self(Arc::new(inner))
     }
 
@@ -201,6 +215,11 @@ impl Metrics {
     /// Counts a request that another node has answered.
     pub fn request_forwarded(&self) {
         self.0.forwarded.inc();
+    }
+
+    /// A request was to be answered by another node, which did not, and is served here.
+    pub fn forward_given_up(&self) {
+        self.0.forwards_given_up.inc();
     }
 
     /// Counts requests that one of the limits has refused; none, so that there is a number from the start. `limit` is

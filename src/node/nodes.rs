@@ -49,6 +49,9 @@ const FRESH: Duration = Duration::from_secs(4);
 const REDIS_LOST: Duration = Duration::from_secs(4);
 /// Who has been silent for so long has no row any more.
 const FORGOTTEN: Duration = Duration::from_mins(1);
+/// Who has not beaten for so long, with two beats missing, gives other nodes no sign of life: what they have forwarded
+/// will not get done.
+const IN_TOUCH: Duration = Duration::from_millis(2_500);
 /// Who has not beaten for so long may be buried soon, and answers nobody until it has beaten again.
 const MEMBER: Duration = Duration::from_secs(30);
 /// From so many milliseconds on the log says that this machine's clock is wrong.
@@ -135,6 +138,12 @@ impl Nodes {
     pub(crate) fn is_member(&self) -> bool {
         let peers = self.0.peers.read();
         self.is_embedded() || (peers.known_to_all && peers.sent.is_some_and(|sent| sent.elapsed() < MEMBER))
+    }
+
+    /// Whether this node gets done what others forward to it, as far as the database is concerned.
+    pub(crate) fn is_in_touch(&self) -> bool {
+        let peers = self.0.peers.read();
+        self.is_embedded() || (peers.known_to_all && peers.sent.is_some_and(|sent| sent.elapsed() < IN_TOUCH))
     }
 
     /// Why load balancers should send nobody here, if they should not.

@@ -1,12 +1,9 @@
-//! How a node knows that a request was forwarded by another one: a seal that only they can make.
+//! How a node knows that a call was forwarded by another one: a seal that only they can make.
 //!
-//! It vouches for the client's address and for the body, and says which node is meant; who the client is, its own token
-//! says.
-//!
-//! It covers method, path and query, the node it is meant for and the time, so a seal that somebody has seen is of no
-//! use for another request, to another node, or half a minute later. Its key is derived from the server's signing key,
-//! which all nodes of a database have. Nodes of the release before are understood, so that a cluster can be upgraded
-//! one node after the other.
+//! The call travels as the bytes that it came in ([`super::ForwardedCall`]), and the seal covers all of them, the
+//! client's address, the node that is meant and the time. So a seal that somebody has seen is of no use for another
+//! call, at another node, or half a minute later. Who the client is, its own token says, which is in the call. The
+//! seal's key is derived from the server's signing key, which all nodes of a database have.
 
 use std::net::IpAddr;
 
@@ -17,15 +14,15 @@ use crate::event::fact::NodeId;
 /// A seal is good for so many milliseconds, by the time that the nodes have agreed on.
 const LIFETIME: i64 = 30_000;
 
-/// What a seal says of the body: that can be looked at before the body is there.
+/// What a seal says of the call: that can be looked at before the call is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BodyDigest([u8; 32]);
+pub(crate) struct CallDigest([u8; 32]);
 
-impl BodyDigest {
+impl CallDigest {
     /// SHA-256 of all of it.
-    pub(crate) fn of(body: &[u8]) -> Self {
+    pub(crate) fn of(call: &[u8]) -> Self {
         let mut bytes = [0; 32];
-        for (byte, known) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, body).as_ref()) {
+        for (byte, known) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, call).as_ref()) {
             *byte = *known;
         }
         Self(bytes)
@@ -38,9 +35,8 @@ pub(crate) struct Seal(hmac::Key);
 /// What a seal says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OpenedSeal {
-    /// The request is meant for this node, and comes from a client at this address with this body. Nodes of the version
-    /// before say nothing of the body.
-    Ours(IpAddr, Option<BodyDigest>),
+    /// This call is meant for this node, and comes from a client at this address.
+    Ours(IpAddr, CallDigest),
     /// It is meant for another node: whoever sent it has the wrong address.
     Misdirected,
 }
@@ -49,39 +45,27 @@ impl Seal {
     /// `secret` is known to every node and to nobody else.
     pub(crate) fn new(secret: &[u8]) -> Self {
         let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Self(hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, b"requests between nodes").as_ref()))
+        Self(hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, b"calls between nodes").as_ref()))
     }
 
-    /// A seal for `call` (method, path and query) to a node, from a client's address. `now` is in milliseconds since
-    /// the Unix epoch.
-    pub(crate) fn close(&self, to: &NodeId, call: &str, address: IpAddr, body: &BodyDigest, now: i64) -> String {
-        let said = format!("{now} {to} {address} {body}", to = to.as_str(), body = hex(&body.0));
-        format!("{said} {}", hex(self.sign(&said, call).as_ref()))
+    /// A seal for a call to a node, from a client's address. `now` is in milliseconds since the Unix epoch.
+    pub(crate) fn close(&self, to: &NodeId, call: &CallDigest, address: IpAddr, now: i64) -> String {
+        let said = format!("{now} {to} {address} {call}", to = to.as_str(), call = hex(&call.0));
+        format!("{said} {}", hex(hmac::sign(&self.0, said.as_bytes()).as_ref()))
     }
 
-    /// None if no node of this database has sealed this call within the last moments.
-    pub(crate) fn open(&self, seal: &str, here: &NodeId, call: &str, now: i64) -> Option<OpenedSeal> {
+    /// None if no node of this database has made it within the last moments.
+    pub(crate) fn open(&self, seal: &str, here: &NodeId, now: i64) -> Option<OpenedSeal> {
         let (said, tag) = seal.rsplit_once(' ')?;
-        hmac::verify(&self.0, &message(said, call), &unhex(tag)?).ok()?;
+        hmac::verify(&self.0, said.as_bytes(), &unhex(tag)?).ok()?;
         let mut words = said.split(' ');
         let (sent, to, address) = (words.next()?.parse::<i64>().ok()?, words.next()?, words.next()?.parse().ok()?);
+        let call = CallDigest(unhex(words.next()?)?.try_into().ok()?);
         if now.saturating_sub(sent).abs() > LIFETIME {
             return None;
         }
-        let body = match words.next() {
-            Some(digest) => Some(BodyDigest(unhex(digest)?.try_into().ok()?)),
-            None => None,
-        };
-        Some(if to == here.as_str() { OpenedSeal::Ours(address, body) } else { OpenedSeal::Misdirected })
+        Some(if to == here.as_str() { OpenedSeal::Ours(address, call) } else { OpenedSeal::Misdirected })
     }
-
-    fn sign(&self, said: &str, call: &str) -> hmac::Tag {
-        hmac::sign(&self.0, &message(said, call))
-    }
-}
-
-fn message(said: &str, call: &str) -> Vec<u8> {
-    format!("{said}\n{call}").into_bytes()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -100,45 +84,32 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    const CALL: &str = "PUT /_matrix/client/v3/rooms/!r/send/m.room.message/1";
-
     #[test]
     fn a_seal_opens_where_it_is_meant_to_and_only_there_and_then() {
         let seal = Seal::new(b"secret");
         let (here, there) = (NodeId::from("here".to_owned()), NodeId::from("there".to_owned()));
         let address: IpAddr = "2001:db8::7".parse().unwrap();
-        let body = BodyDigest::of(b"{}");
-        let closed = seal.close(&here, CALL, address, &body, 1_000_000);
-        let ours = Some(OpenedSeal::Ours(address, Some(body)));
-        let open = |seal: &Seal, text: &str, call: &str, now| seal.open(text, &here, call, now);
-        assert_eq!(open(&seal, &closed, CALL, 1_000_000), ours);
-        assert_eq!(open(&seal, &closed, CALL, 1_000_000 - LIFETIME), ours, "clocks differ");
-        assert_eq!(seal.open(&closed, &there, CALL, 1_000_000), Some(OpenedSeal::Misdirected));
-        assert_eq!(open(&seal, &closed, CALL, 1_000_001 + LIFETIME), None, "it is too old");
-        assert_eq!(open(&seal, &closed, "PUT /elsewhere", 1_000_000), None, "it was made for another call");
-        assert_eq!(open(&Seal::new(b"other"), &closed, CALL, 1_000_000), None, "somebody else made it");
-        let of_body = |body: &[u8]| hex(&BodyDigest::of(body).0);
-        let other_body = closed.replace(&of_body(b"{}"), &of_body(b"{\"a\":1}"));
+        let call = CallDigest::of(b"a call");
+        let closed = seal.close(&here, &call, address, 1_000_000);
+        let ours = Some(OpenedSeal::Ours(address, call));
+        let open = |seal: &Seal, text: &str, now| seal.open(text, &here, now);
+        assert_eq!(open(&seal, &closed, 1_000_000), ours);
+        assert_eq!(open(&seal, &closed, 1_000_000 - LIFETIME), ours, "clocks differ");
+        assert_eq!(seal.open(&closed, &there, 1_000_000), Some(OpenedSeal::Misdirected));
+        assert_eq!(open(&seal, &closed, 1_000_001 + LIFETIME), None, "it is too old");
+        assert_eq!(open(&Seal::new(b"other"), &closed, 1_000_000), None, "somebody else made it");
+        let of_call = |call: &[u8]| hex(&CallDigest::of(call).0);
+        let other_call = closed.replace(&of_call(b"a call"), &of_call(b"another call"));
+        assert_ne!(other_call, closed);
         for forged in [
             "",
             " ",
             "a b c d",
             &closed.replace("db8", "db9"),
-            &other_body,
+            &other_call,
             closed.trim_end_matches(char::is_alphanumeric),
         ] {
-            assert_eq!(open(&seal, forged, CALL, 1_000_000), None, "{forged}");
+            assert_eq!(open(&seal, forged, 1_000_000), None, "{forged}");
         }
-    }
-
-    /// A cluster is upgraded one node after another.
-    #[test]
-    fn a_seal_of_the_version_before_opens_and_says_nothing_of_the_body() {
-        let seal = Seal::new(b"secret");
-        let here = NodeId::from("here".to_owned());
-        let said = "1000000 here 192.0.2.7";
-        let closed = format!("{said} {}", hex(seal.sign(said, CALL).as_ref()));
-        let address: IpAddr = "192.0.2.7".parse().unwrap();
-        assert_eq!(seal.open(&closed, &here, CALL, 1_000_000), Some(OpenedSeal::Ours(address, None)));
     }
 }

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -19,13 +19,15 @@ use tokio::{
     sync::watch,
 };
 
-use crate::world::{Engine, World, escape, http_client, new_postgres_database};
+use crate::world::{Client, Engine, Reply, World, at, escape, http_client, new_postgres_database};
 
 const NEVER: u8 = 0;
 /// The server never gets to see the COMMIT.
 const BEFORE: u8 = 1;
 /// The server commits, and its answer is lost.
 const AFTER: u8 = 2;
+/// The wire falls silent with the COMMIT in hand, which the server gets once it is open again.
+const SILENT: u8 = 3;
 
 /// What a wire lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,11 @@ impl Wire {
                         let is_commit = said.windows(6).any(|window| window == b"COMMIT");
                         match if is_commit { self.cut.swap(NEVER, Ordering::SeqCst) } else { NEVER } {
                             BEFORE => return,
+                            SILENT => {
+                                self.flow.send_replace(Flow::Silent);
+                                flow.wait_for(|flow| *flow != Flow::Silent).await.unwrap();
+                                server.write_all(said).await
+                            }
                             AFTER => {
                                 server.write_all(said).await.unwrap();
                                 assert!(server.read(&mut from_server).await.unwrap() > 0, "the commit is answered");
@@ -115,9 +122,13 @@ impl Wire {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the wire ends with the test")]
 fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task);
+    drop(start(task));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the wire ends with the test")]
+fn start<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,5 +280,168 @@ async fn a_node_that_alone_cannot_hear_redis_stops_being_ready_within_five_secon
         alice.put(&name, json!({ "name": new })).await.ok();
         assert_eq!(there.get(&name).await.ok()["name"], new);
         wire.flow.send_replace(Flow::Open);
+    }
+}
+
+/// Longer than the database takes to end a transaction in which nothing is said, by far, and less than it took where it
+/// did not (28 s and more).
+const STALL: Duration = Duration::from_secs(15);
+
+/// Who holds the log's lock and says nothing, if somebody does.
+async fn find_silent_holder(database: &str) -> Option<i32> {
+    use sqlx::{Connection as _, PgConnection};
+    let holder = "SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.objid = 4720319 AND l.granted
+          AND a.datname = current_database() AND a.state = 'idle in transaction'";
+    let mut connection = PgConnection::connect(database).await.unwrap();
+    let mut holders = Vec::new();
+    for _ in 0..2 {
+        holders.push(sqlx::query_scalar(holder).fetch_optional(&mut connection).await.unwrap());
+        // Whoever is only between two statements goes on meanwhile.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    holders[0].filter(|_| holders[0] == holders[1])
+}
+
+/// Sends until it is acknowledged, and returns the event.
+async fn insist(client: &Client, room: &str, text: &str) -> String {
+    let path = at(room, &format!("/send/m.room.message/{text}"));
+    loop {
+        let reply = client.put(&path, json!({ "msgtype": "m.text", "body": text })).await;
+        if reply.status == 200 {
+            return reply.ok()["event_id"].as_str().unwrap().to_owned();
+        }
+        reply.refused(503, "M_UNKNOWN");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Sends so many messages, and returns them and the longest time from one acknowledgement to the next.
+async fn send_on(client: &Client, room: &str, name: &str, since: Instant) -> (Vec<String>, Duration) {
+    let (mut sent, mut last, mut worst) = (Vec::new(), since, Duration::ZERO);
+    for number in 0..40 {
+        sent.push(insist(client, room, &format!("{name}{number}")).await);
+        worst = worst.max(last.elapsed());
+        last = Instant::now();
+    }
+    (sent, worst)
+}
+
+/// What a node's `/ready` said while `meanwhile` went on.
+async fn readiness<T>(world: &World, node: usize, meanwhile: impl Future<Output = T>) -> (T, Vec<u16>) {
+    let (address, http) = (format!("{}/ready", world.nodes[node].url), http_client(Duration::from_secs(20)));
+    let mut said = Vec::new();
+    let asking = async {
+        loop {
+            let status = http.get(&address).send().await.unwrap().status().as_u16();
+            if said.last() != Some(&status) {
+                said.push(status);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        done = meanwhile => (done, said),
+        () = asking => unreachable!(),
+    }
+}
+
+/// The identifiers of the room's messages, oldest first, as a node tells them.
+async fn messages(client: &Client, room: &str) -> Vec<String> {
+    let page = client.get(&at(room, "/messages?dir=f&limit=1000")).await.ok();
+    let messages = page["chunk"].as_array().unwrap().iter().filter(|event| event["type"] == "m.room.message");
+    messages.map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// It is cut off without a farewell at the worst moment, within a transaction that everybody waits for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_falls_silent_with_the_lock_of_the_log_holds_nobody_up_for_long() {
+    let Some(database) = new_postgres_database().await else {
+        eprintln!("skipped: ./test starts a PostgreSQL for this");
+        return;
+    };
+    let (wire, url) = Wire::to_postgres(&database).await;
+    let mut world = World::on_database(&database).await;
+    world.add_node_on(&database).await;
+    world.add_node_on(&url).await;
+    let alice = world.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let [first, second, silent] = [0, 1, 2].map(|node| alice.clone().at_node(&world, node));
+
+    let mut number = 0;
+    let (doomed, since) = loop {
+        number += 1;
+        wire.cut.store(SILENT, Ordering::SeqCst);
+        let (client, path) = (silent.clone(), at(&room, "/state/org.example.doomed/"));
+        let set = start(async move { client.put(&path, json!({ "number": number })).await });
+        wire.flow.subscribe().wait_for(|flow| *flow == Flow::Silent).await.unwrap();
+        let since = Instant::now();
+        if find_silent_holder(&database).await.is_some() {
+            break (set, since);
+        }
+        // Another transaction of that node was caught.
+        wire.flow.send_replace(Flow::Open);
+        set.await.unwrap();
+        assert!(number < 50, "the state is never caught");
+    };
+    let ((one, first_ready), (two, second_ready)) = tokio::join!(
+        readiness(&world, 0, send_on(&first, &room, "one", since)),
+        readiness(&world, 1, send_on(&second, &room, "two", since)),
+    );
+    for (node, (_, worst), ready) in [(0, &one, first_ready), (1, &two, second_ready)] {
+        eprintln!("node {node} stalled for {worst:?} at most; /ready said {ready:?}");
+        assert!(*worst < STALL, "node {node} stalled for {worst:?}");
+    }
+
+    // It wakes up, with a transaction that is over, and a client that may not even be there any more.
+    wire.flow.send_replace(Flow::Open);
+    let doomed: Reply = doomed.await.unwrap();
+    if doomed.status != 200 {
+        doomed.refused(503, "M_UNKNOWN");
+        let set = first.get(&at(&room, "/state/org.example.doomed/")).await;
+        assert_ne!(set.body["number"], number, "it was refused");
+    }
+    world.until_ready_says(2, 200, Duration::from_secs(30)).await;
+    let last = insist(&silent, &room, "awake").await;
+    let told = messages(&first, &room).await;
+    for (sent, _) in [one, two] {
+        let there: Vec<_> = told.iter().filter(|id| sent.contains(id)).cloned().collect();
+        assert_eq!(there, sent, "what was acknowledged is there once and in order");
+    }
+    assert_eq!((told.len(), told.last()), (81, Some(&last)), "and nothing else");
+    for node in [&second, &silent] {
+        assert_eq!(messages(node, &room).await, told);
+    }
+}
+
+/// It is reached by the other nodes as ever, and does not get done what they forward to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_postgres_gives_up_what_was_forwarded_to_it() {
+    let Some(database) = new_postgres_database().await else {
+        eprintln!("skipped: ./test starts a PostgreSQL for this");
+        return;
+    };
+    let (wire, url) = Wire::to_postgres(&database).await;
+    let mut world = World::on_database(&database).await;
+    world.add_node_on(&url).await;
+    let alice = world.user("alice").await.at_node(&world, 0);
+    let mut rooms = Vec::new();
+    // Some of them are written to by the second node.
+    for _ in 0..8 {
+        rooms.push(alice.create_room(json!({})).await);
+    }
+    wire.flow.send_replace(Flow::Silent);
+    let started = Instant::now();
+    let alice = &alice;
+    let sends = rooms.iter().map(|room| async move { (room, insist(alice, room, "hello").await, started.elapsed()) });
+    let sent = futures_util::future::join_all(sends).await;
+    let worst = sent.iter().map(|(_, _, took)| *took).max().unwrap();
+    eprintln!("the longest send took {worst:?}");
+    assert!(worst < STALL, "a send took {worst:?}");
+    wire.flow.send_replace(Flow::Open);
+    world.until_ready_says(1, 200, Duration::from_secs(30)).await;
+    let there = alice.clone().at_node(&world, 1);
+    for (room, event_id, _) in sent {
+        assert_eq!(messages(&there, room).await, [event_id]);
     }
 }
