@@ -15,6 +15,7 @@ pub(crate) mod extract;
 mod federation;
 pub(crate) mod forward;
 mod front_page;
+mod headers;
 mod health;
 pub(crate) mod in_room;
 pub(crate) mod interactive;
@@ -30,7 +31,7 @@ mod tests;
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use http::{HeaderName, Method, StatusCode, header};
 use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
@@ -51,6 +52,7 @@ pub fn router(app: App) -> Router {
         .fallback(unrecognized)
         .method_not_allowed_fallback(wrong_method)
         .layer(cors())
+        .layer(middleware::from_fn(headers::protect))
         .with_state(app)
 }
 

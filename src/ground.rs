@@ -5,6 +5,7 @@
 pub mod cause;
 pub mod clock;
 pub mod data_folder;
+pub(crate) mod date;
 pub mod position;
 pub mod random;
 pub mod room_version;
