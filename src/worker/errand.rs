@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long to wait after something has failed.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long to wait after the mail server has not taken a mail: it may be away for long.
-const MAIL_PAUSE: Duration = Duration::from_secs(30);
+const MAIL_PAUSE: Duration = Duration::from_secs(10);
 /// How many errands are taken up together.
 const TOGETHER: i64 = 200;
 /// To how many users something is done at once: enough to share commits, few enough to hold nobody else up.

@@ -122,13 +122,12 @@ fn write(server: &ServerName, user_id: &UserId, mail: SecurityMail) -> OutgoingM
         SecurityEvent::AddressAdded => "Another e-mail address was added to the account.",
         SecurityEvent::AddressRemoved => "An e-mail address was removed from the account.",
     };
-    let mut facts = format!("Account: {user_id}\nWhen: {} UTC\n", date::minute(mail.ts));
-    if let Some(address) = mail.address {
-        facts += &format!("From the address: {address}\n");
-    }
-    if let Some(device) = mail.device {
-        facts += &format!("On the device: {device}\n");
-    }
+    let facts = [
+        Some(format!("Account: {user_id}\nWhen: {} UTC\n", date::minute(mail.ts))),
+        mail.address.map(|address| format!("From the address: {address}\n")),
+        mail.device.map(|device| format!("On the device: {device}\n")),
+    ];
+    let facts: String = facts.into_iter().flatten().collect();
     let advice = match mail.event {
         SecurityEvent::PasswordSet => format!(
             "If you have asked them for it, there is nothing to do. If you have not, ask the\noperators of {server} why."
