@@ -159,10 +159,8 @@ on_both! {
         let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
         let identity = IdentityServer::of(&world);
         let levels = |invite: u64| json!({ "invite": invite, "users": { (&*alice.user_id): 100 } });
-        let room = alice.create_room(json!({ "room_version": "11", "preset": "public_chat" })).await;
-        alice.put(&at(&room, "/state/m.room.join_rules"), json!({ "join_rule": "public" })).await.ok();
+        let room = alice.create_room(json!({ "room_version": "11", "invite": [carol.user_id] })).await;
         carol.join(&room).await.ok();
-        alice.put(&at(&room, "/state/m.room.join_rules"), json!({ "join_rule": "invite" })).await.ok();
         invite(&carol, &room, &identity, "bob@example.org").await.ok();
         let offer = offers(&alice, &room).await.remove(0);
         let signed = identity.sign(offer["state_key"].as_str().unwrap(), &carol.user_id, &bob.user_id);
