@@ -5,8 +5,17 @@
 use super::*;
 use crate::api::route::ListedEndpoint;
 
-/// Paths on which neither is refused, because they are about what the caller keeps, or say less than that.
-const ANSWERED: [&str; 0] = [];
+/// Endpoints that refuse neither: they are about what the caller keeps, or say no more than what everybody may know.
+const ANSWERED: [&str; 8] = [
+    "DELETE /org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}",
+    "DELETE /user/{user_id}/rooms/{room_id}/tags/{tag}",
+    "GET /directory/list/room/{room_id}",
+    "GET /user/{user_id}/rooms/{room_id}/account_data/{event_type}",
+    "GET /user/{user_id}/rooms/{room_id}/tags",
+    "POST /rooms/{room_id}/report",
+    "PUT /user/{user_id}/rooms/{room_id}/account_data/{event_type}",
+    "PUT /user/{user_id}/rooms/{room_id}/tags/{tag}",
+];
 
 /// What an endpoint is sent, so that nothing but the room can be wrong with it.
 fn body(path: &str) -> Value {
@@ -114,8 +123,8 @@ async fn a_hidden_room_answers_as_one_that_is_not_there() {
                 let name = endpoint.0.names().pop().unwrap_or_default();
                 if there != gone {
                     faults.push(format!("{name}:\n    {there}\n    {gone}"));
-                } else if there.starts_with("200") != ANSWERED.contains(&name.as_str()) {
-                    faults.push(format!("{name}: is it answered? {there}"));
+                } else if there.starts_with("200") && !ANSWERED.contains(&name.as_str()) {
+                    faults.push(format!("{name}: is answered: {there}"));
                 } else if ["JSON", "PARAM", "UNRECOGNIZED"].iter().any(|code| there.contains(code)) {
                     faults.push(format!("{name}: something else is wrong: {there}"));
                 }
