@@ -17,6 +17,7 @@ pub(crate) mod extract;
 mod federation;
 pub(crate) mod forward;
 mod front_page;
+mod headers;
 mod health;
 pub(crate) mod in_room;
 pub(crate) mod interactive;
@@ -32,7 +33,7 @@ mod tests;
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use http::{HeaderName, Method, StatusCode, header};
 use ruma::api::error::ErrorKind;
 use tower_http::cors::{Any, CorsLayer};
@@ -54,6 +55,7 @@ pub fn router(app: App) -> Router {
         .fallback(|| async { no_such_endpoint() })
         .method_not_allowed_fallback(wrong_method)
         .layer(cors())
+        .layer(middleware::from_fn(headers::protect))
         .with_state(app)
 }
 

@@ -49,8 +49,11 @@ pub use self::{
     secret::{Secret, SecretUrl},
     shown::ValueSources,
     source::environment,
-    url::{DatabaseUrl, HttpUrl, IdentityServerUrl, RedisUrl, TurnUri},
+    url::{BaseUrl, DatabaseUrl, HttpUrl, IdentityServerUrl, RedisUrl, TurnUri},
 };
+
+/// In characters: what is random cannot be found by trying then.
+const MIN_SECRET_LENGTH: usize = 16;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -130,6 +133,8 @@ pub struct RegistrationConfig {
     pub require_email: bool,
     /// Whoever knows it may register accounts, administrators included, whatever `mode` says.
     pub shared_secret: Option<Secret>,
+    /// Whether that may be one that is easily guessed.
+    pub allow_short_shared_secret: bool,
     pub terms: Vec<TermsPolicy>,
 }
 
@@ -305,7 +310,7 @@ pub struct FederationConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct WellKnownConfig {
     /// Where clients find the API, and the base of links in mails. None for `https://` and the server's name.
-    pub client_base_url: Option<HttpUrl>,
+    pub client_base_url: Option<BaseUrl>,
     pub support: SupportConfig,
     pub policy_server: PolicyServer,
 }
@@ -543,6 +548,7 @@ impl Config {
                 "`registration.require_email` is true, but without `mail.host` nobody could confirm an address",
             ));
         }
+        problems.extend(self.short_secrets());
         problems.extend(self.overlapping_listeners());
         if self.listen.is_empty() {
             problems.push(Problem::anywhere(
@@ -551,6 +557,26 @@ impl Config {
             ));
         }
         problems
+    }
+
+    /// Secrets that somebody could find by trying: whoever has one is an administrator here, or relays through the TURN
+    /// server.
+    fn short_secrets(&self) -> Vec<Problem> {
+        let register =
+            self.registration.shared_secret.as_ref().filter(|_| !self.registration.allow_short_shared_secret);
+        let secrets = [
+            ("registration.shared_secret", register, ""),
+            ("turn.shared_secret", self.turn.shared_secret.as_ref(), " and give the TURN server the same"),
+        ];
+        let is_short = |secret: &Secret| secret.expose().chars().count() < MIN_SECRET_LENGTH;
+        let short = secrets.into_iter().filter(|(_, secret, _)| secret.is_some_and(is_short));
+        let problem = |(key, _, also): (&str, _, &str)| {
+            Problem::anywhere(format!(
+                "`{key}` is shorter than {MIN_SECRET_LENGTH} characters and could be guessed: choose a random one, with \
+                 `openssl rand -base64 32` for instance{also}"
+            ))
+        };
+        short.map(problem).collect()
     }
 
     /// Addresses that no two listeners can have, those of `listen` and that of `metrics.listen` together.

@@ -6,6 +6,7 @@ pub mod cause;
 pub mod claim;
 pub mod clock;
 pub mod data_folder;
+pub(crate) mod date;
 pub mod position;
 pub mod random;
 pub mod room_version;

@@ -52,8 +52,9 @@ impl Workers {
             prune: readers.sizes.prune,
         };
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
-        let (accounts, notices) = (readers.accounts.clone(), readers.notices.clone());
-        let errands = Errands::new(db, accounts, aftermath(&rooms), notices, nodes.duty("errands").await?);
+        let accounts = readers.accounts.clone();
+        let senders = (readers.notices.clone(), Some(readers.threepids.clone()));
+        let errands = Errands::new(db, accounts, aftermath(&rooms), senders, nodes.duty("errands").await?);
         tasks.spawn("errands", errands.run(tasks.shutdown().clone()));
         Ok(Self { readers, delayed_events })
     }

@@ -14,8 +14,9 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, LogFormat, MailEncryption,
-    MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri, is_localpart, room_version,
+    BaseUrl, Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, LogFormat,
+    MailEncryption, MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri, is_localpart,
+    room_version,
 };
 
 /// One key of the configuration.
@@ -107,6 +108,12 @@ pub(super) static KEYS: &[ConfigKey] = &[
         kind: ValueKind::Secret,
         expects: "a text",
         parse: parses::<Secret>,
+    },
+    ConfigKey {
+        path: "registration.allow_short_shared_secret",
+        kind: Boolean,
+        expects: "true or false",
+        parse: parses::<bool>,
     },
     ConfigKey {
         path: "registration.terms",
@@ -243,7 +250,7 @@ pub(super) static KEYS: &[ConfigKey] = &[
         path: "well_known.client_base_url",
         kind: Text,
         expects: "a URL such as \"https://matrix.example.org\"",
-        parse: parses::<HttpUrl>,
+        parse: parses::<BaseUrl>,
     },
     ConfigKey {
         path: "well_known.support.page",

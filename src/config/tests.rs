@@ -378,7 +378,7 @@ fn the_configuration_is_shown_with_where_each_value_comes_from() {
 #[test]
 fn every_key_is_shown() {
     let (config, origins) =
-        Config::load_with_origins(None, std::iter::once(("HEARTH_TURN__SHARED_SECRET".to_owned(), "x".to_owned())))
+        Config::load_with_origins(None, std::iter::once(("HEARTH_TURN__SHARED_SECRET".to_owned(), "x".repeat(16))))
             .unwrap();
     let shown = config.to_explained_toml(&origins).unwrap();
     let (as_shown, as_it_is) = (shown.parse().unwrap(), config.to_masked_toml().unwrap().parse().unwrap());
@@ -508,9 +508,41 @@ fn calls_without_delayed_events_are_warned_of() {
 }
 
 #[test]
+fn a_secret_that_could_be_guessed_is_refused() {
+    for (key, more) in [("registration", ""), ("turn", "uris = ['turn:turn.example.org']\n")] {
+        let with = |secret: &str| load(&format!("[{key}]\n{more}shared_secret = '{secret}'"), &[]);
+        let problems = with("hunter2hunter2!").unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let told = &problems[0];
+        for part in [&format!("`{key}.shared_secret`"), "16 characters", "openssl rand"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(!told.contains("hunter2"), "{told}");
+        with("0123456789abcdef").unwrap();
+        // Characters, not bytes.
+        with("ääääääää").unwrap_err();
+    }
+    load("[registration]\nshared_secret = 'complement'\nallow_short_shared_secret = true", &[]).unwrap();
+}
+
+#[test]
+fn clients_are_given_a_url_that_they_can_use() {
+    for (url, told) in [
+        ("matrix.example.org", "no scheme"),
+        ("https://example.org/#/login", "no `?` and no `#`"),
+        ("https://me:hunter2@example.org", "leave them out"),
+    ] {
+        let problems = load(&format!("well_known.client_base_url = '{url}'"), &[]).unwrap_err();
+        assert!(problems[0].contains(told) && problems[0].contains("well_known.client_base_url"), "{problems:?}");
+        assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    }
+    load("well_known.client_base_url = 'https://matrix.example.org/hearth/'", &[]).unwrap();
+}
+
+#[test]
 fn the_effective_configuration_shows_no_secret() {
     let config = load(
-        "[registration]\nmode = 'open'\nshared_secret = 'hunter2'\n[redis]\nurl = 'redis://:hunter2@r'\n\
+        "[registration]\nmode = 'open'\nshared_secret = 'hunter2hunter2hunter2'\n[redis]\nurl = 'redis://:hunter2@r'\n\
          [database]\nurl = 'postgres://me:hunter2@db/h'\n[federation]\nenabled = true",
         &[],
     )

@@ -5,6 +5,7 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
+use reqwest::Url;
 use ruma::ServerName;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -119,6 +120,45 @@ impl TryFrom<String> for HttpUrl {
             return Err(format!("`{url}` names no host"));
         }
         Ok(Self(url.trim_end_matches('/').to_owned()))
+    }
+}
+
+/// The base of URLs that clients make by adding a path, without a trailing slash: nothing may stand behind the path,
+/// and no name and password before the host, which would be published.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BaseUrl(String);
+
+impl BaseUrl {
+    /// With its scheme.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for BaseUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let HttpUrl(base) = HttpUrl::try_from(text)?;
+        let url = Url::parse(&base).map_err(|error| format!("clients can't read it: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("everybody would read the name and password in it: leave them out".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(format!("clients add a path to it, so `{base}` may have no `?` and no `#`"));
+        }
+        // Whatever the parser would read over is not what the operator meant.
+        if base.contains(|character: char| character.is_whitespace() || character == '\\') {
+            return Err("there is a space or a backslash in it".to_owned());
+        }
+        Ok(Self(base))
+    }
+}
+
+impl From<BaseUrl> for String {
+    fn from(url: BaseUrl) -> Self {
+        url.0
     }
 }
 
@@ -238,6 +278,36 @@ mod tests {
         assert_eq!(url.as_str(), "https://matrix.example.org");
         for url in ["", "matrix.example.org", "https://", "http:///x", "ftp://example.org"] {
             assert!(HttpUrl::try_from(url.to_owned()).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn clients_can_add_a_path_to_a_base_url() {
+        for (text, url) in [
+            ("https://matrix.example.org", "https://matrix.example.org"),
+            ("https://example.org:8448/matrix//", "https://example.org:8448/matrix"),
+            ("http://[::1]:8008/", "http://[::1]:8008"),
+        ] {
+            assert_eq!(BaseUrl::try_from(text.to_owned()).unwrap().as_str(), url);
+        }
+        for text in [
+            "",
+            "matrix.example.org",
+            "ftp://example.org",
+            "https://",
+            "https://:8448",
+            "https://example.org:99999",
+            "https://me:hunter2@example.org",
+            "https://me@example.org",
+            "https://example.org?x=1",
+            "https://example.org/#/login",
+            "https://exa mple.org",
+            "https://example.org/a b",
+            "https://example.org\\evil",
+            "https://[::1",
+        ] {
+            let refusal = BaseUrl::try_from(text.to_owned()).unwrap_err();
+            assert!(!refusal.contains("hunter2"), "{refusal}");
         }
     }
 

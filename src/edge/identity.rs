@@ -131,10 +131,7 @@ impl IdentityServers {
         struct Validity {
             valid: bool,
         }
-        // The rest has to begin with a slash, or `https://id.example` would vouch for `https://id.example.net` too.
-        let is_under =
-            |url: &IdentityServerUrl| validity_url.strip_prefix(url.as_str()).is_some_and(|rest| rest.starts_with('/'));
-        let url = self.0.trusted.iter().find(|url| is_under(url)).ok_or_else(|| {
+        let url = self.0.trusted.iter().find(|url| is_own(url, validity_url)).ok_or_else(|| {
             let message = "The invitation was signed with a key of an identity server that this server does not trust";
             Error::refused(ErrorKind::ServerNotTrusted, message)
         })?;
@@ -144,6 +141,14 @@ impl IdentityServers {
         let validity: Validity = server.ask(self.0.http.get(validity_url)).await?;
         Ok(validity.valid)
     }
+}
+
+/// Whether an identity server is asked itself at a URL, by its scheme, host and port, and nothing is asked there but
+/// what is added.
+fn is_own(server: &IdentityServerUrl, validity_url: &str) -> bool {
+    // The rest has to begin with a slash, or `https://id.example` would vouch for `https://id.example.net` too.
+    let rest = validity_url.strip_prefix(server.as_str()).filter(|rest| rest.starts_with('/'));
+    rest.is_some_and(|rest| !rest.contains(['?', '#']))
 }
 
 impl IdentityServer<'_> {
@@ -268,6 +273,9 @@ impl IdentityServer<'_> {
         }
         if stored.public_keys.is_empty() || stored.public_keys.len() > MAX_KEYS {
             return Err(self.makes_no_sense(&"there are no public keys, or too many"));
+        }
+        if !stored.public_keys.iter().all(|key| is_own(self.url, &key.key_validity_url)) {
+            return Err(self.makes_no_sense(&"it has another server say whether its keys are good"));
         }
         let keys = stored.public_keys.iter().flat_map(|key| [&key.public_key, &key.key_validity_url]);
         self.check_texts(keys.chain([&stored.display_name]))?;

@@ -17,6 +17,7 @@ mod failed_login;
 mod guest;
 mod identifier;
 mod last_seen;
+mod last_words;
 mod localpart;
 mod login;
 mod openid;
@@ -53,6 +54,7 @@ use crate::{
 };
 
 pub(crate) use self::{
+    bearer::unknown_access_token,
     caller::{Administrator, Appservice, Caller, Pace, Rank, User, author_of},
     identifier::LoginIdentifier,
     login::LOGIN_TOKEN_LIFETIME,

@@ -12,22 +12,25 @@ mod address;
 mod binding;
 mod mail;
 mod proof;
+mod security_mail;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use ruma::{ClientSecret, OwnedServerName, OwnedUserId, SessionId, UserId, api::error::ErrorKind, thirdparty::Medium};
+use ruma::{
+    ClientSecret, DeviceId, OwnedServerName, OwnedUserId, SessionId, UserId, api::error::ErrorKind, thirdparty::Medium,
+};
 
 use crate::{
     config::Config,
-    db::{Conn, Db},
+    db::{Conn, Db, Tx},
     edge::{identity::IdentityServers, mail::Mailer},
     error::{Error, Result},
     ground::{clock::Clock, random::Random},
     store::{
-        account,
+        account, device,
         threepid::{self as store, Threepid},
     },
 };
@@ -36,8 +39,12 @@ pub(crate) use self::{
     address::{EmailAddress, canonical},
     binding::Credentials,
     proof::{Operation, Proof, check_proof, find_proof, unproved, use_proof},
+    security_mail::{SecurityContext, SecurityEvent, leave_security_mails},
     session::{PendingValidation, SUBMIT_PATH, TokenRequest},
 };
+
+/// A user, and the device on which they do something to their account.
+type Owner<'a> = (&'a UserId, &'a DeviceId);
 
 /// The addresses of this server's users. Cheap to clone.
 #[derive(Clone)]
@@ -92,7 +99,7 @@ impl Threepids {
     ///
     /// `M_THREEPID_IN_USE` where it belongs to another account, `M_THREEPID_AUTH_FAILED` where the proof is not good
     /// any more.
-    pub(crate) async fn add(&self, user_id: &UserId, proof: &Proof) -> Result<()> {
+    pub(crate) async fn add(&self, (user_id, device_id): Owner<'_>, proof: &Proof, from: IpAddr) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
         let account = account::lock(&mut tx, user_id).await?;
         if account.is_none_or(|account| account.deactivated) {
@@ -100,6 +107,9 @@ impl Threepids {
         }
         let proved = use_proof(&mut tx, proof, Operation::AddThreepid, self.now()).await?;
         attach(&mut tx, user_id, &proved).await?;
+        // Who has just read a mail there knows it.
+        let new = Some(&*proved.address);
+        self.report(&mut tx, (user_id, device_id), SecurityEvent::AddressAdded, new, from).await?;
         Ok(tx.commit().await?)
     }
 
@@ -121,13 +131,18 @@ impl Threepids {
     /// forgotten it.
     pub(crate) async fn remove(
         &self,
-        user_id: &UserId,
-        medium: &Medium,
-        address: &str,
+        (user_id, device_id): Owner<'_>,
+        (medium, address): (&Medium, &str),
         id_server: Option<&str>,
+        from: IpAddr,
     ) -> Result<bool> {
         let address = canonical(medium, address)?;
         let mut tx = self.0.db.begin().await?;
+        let owner = store::find_owner(&mut tx, medium.as_str(), &address).await?;
+        if owner.is_some_and(|owner| owner == user_id) {
+            // As long as it is there: whoever loses it is to hear of it too.
+            self.report(&mut tx, (user_id, device_id), SecurityEvent::AddressRemoved, None, from).await?;
+        }
         let removed = store::delete(&mut tx, user_id, medium.as_str(), &address).await?;
         tx.commit().await?;
         // Where it is published is remembered whether or not it was on the account.
@@ -141,6 +156,20 @@ impl Threepids {
             None => bindings,
         };
         Ok(!bindings.is_empty() && self.unbind_all(user_id, bindings).await)
+    }
+
+    /// Leaves word for the owner of an account, at all its addresses but `except`.
+    async fn report(
+        &self,
+        tx: &mut Tx,
+        (user_id, device_id): Owner<'_>,
+        event: SecurityEvent,
+        except: Option<&str>,
+        from: IpAddr,
+    ) -> Result<()> {
+        let device = device::find(tx, user_id, device_id).await?;
+        let context = SecurityContext { now: self.now(), address: Some(from), device: device.as_ref() };
+        leave_security_mails(tx, user_id, event, except, (context, &self.0.random)).await
     }
 
     /// Milliseconds since the Unix epoch.

@@ -6,7 +6,8 @@
 //! even if that node stops. `finalised_ts` is NULL while an event is scheduled.
 
 use ruma::{
-    DeviceId, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId, events::TimelineEventType,
+    DeviceId, EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
+    events::TimelineEventType,
 };
 
 use crate::db::{Conn, DbResult, Row, args, statements};
@@ -49,8 +50,18 @@ statements! {
         WHERE delay_id = $1 AND finalised_ts IS NULL AND NOT sending";
     CANCEL = "UPDATE delayed_events SET finalised_ts = $2
         WHERE delay_id = $1 AND finalised_ts IS NULL AND NOT sending";
+    /// What was sent is so, also if it was cancelled meanwhile.
     FINALISE = "UPDATE delayed_events SET sending = FALSE, finalised_ts = $2, event_id = $3, error = $4
-        WHERE delay_id = $1 AND finalised_ts IS NULL";
+        WHERE delay_id = $1 AND (finalised_ts IS NULL OR (event_id IS NULL AND $3 IS NOT NULL))"
+        | "UPDATE delayed_events SET sending = FALSE, finalised_ts = $2, event_id = $3, error = $4
+        WHERE delay_id = $1 AND (finalised_ts IS NULL OR (event_id IS NULL AND $3::text IS NOT NULL))";
+    LIST_BY_DEVICE = "SELECT delay_id, device_id, type, state_key, content FROM delayed_events
+        WHERE user_id = $1 AND finalised_ts IS NULL ORDER BY delay_id FOR UPDATE";
+    /// Without a delay, it is due at once however often it is restarted. What a node is sending already stays its own.
+    EXPEDITE = "UPDATE delayed_events SET delay_ms = 0, due_ts = CASE WHEN sending THEN due_ts ELSE $2 END
+        WHERE delay_id IN LIST($1) AND finalised_ts IS NULL";
+    CANCEL_ALL = "UPDATE delayed_events SET sending = FALSE, finalised_ts = $3, error = $2
+        WHERE delay_id IN LIST($1) AND finalised_ts IS NULL";
     DELETE_OF_USER = "DELETE FROM delayed_events WHERE user_id = $1";
     DELETE_FINALISED = "DELETE FROM delayed_events WHERE finalised_ts <= $1";
     /// All but the newest $2 of a user.
@@ -86,6 +97,17 @@ pub(crate) struct Finalised {
     pub(crate) event_id: Option<OwnedEventId>,
     /// JSON: the error as a client would have got it.
     pub(crate) error: Option<String>,
+}
+
+/// What is scheduled, as far as it decides what becomes of it when its session ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Scheduled {
+    pub(crate) id: String,
+    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) kind: String,
+    pub(crate) state_key: Option<String>,
+    /// JSON.
+    pub(crate) content: String,
 }
 
 /// The request that scheduled an event.
@@ -208,10 +230,30 @@ pub(crate) async fn cancel(conn: &mut Conn, delay_id: &str, now: i64) -> DbResul
     Ok(conn.execute(&CANCEL, args![delay_id, now]).await? == 1)
 }
 
-/// Writes down how it has ended, unless that has been done.
+/// Writes down how it has ended, unless that has been done. That it was sent counts more than that it was cancelled.
 pub(crate) async fn finalise(conn: &mut Conn, delay_id: &str, finalised: &Finalised) -> DbResult<()> {
     let event_id = finalised.event_id.as_deref().map(EventId::as_str);
     conn.execute(&FINALISE, args![delay_id, finalised.ts, event_id, &finalised.error]).await.map(drop)
+}
+
+/// What a user has scheduled, with the devices that have. Nobody claims, restarts or cancels any of it until the
+/// transaction ends.
+pub(crate) async fn list_by_device(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Scheduled>> {
+    let scheduled = |row: &Row| {
+        let (id, device_id, kind) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Scheduled { id, device_id, kind, state_key: row.get(3)?, content: row.get(4)? })
+    };
+    conn.list(&LIST_BY_DEVICE, args![user_id]).await?.iter().map(scheduled).collect()
+}
+
+/// Has events be due at `now`, for good.
+pub(crate) async fn expedite(conn: &mut Conn, delay_ids: &[&str], now: i64) -> DbResult<()> {
+    conn.execute(&EXPEDITE, args![delay_ids, now]).await.map(drop)
+}
+
+/// Ends events without sending them, also such as a node has meant to send. `error` is JSON and says why.
+pub(crate) async fn cancel_all(conn: &mut Conn, delay_ids: &[&str], error: &str, now: i64) -> DbResult<()> {
+    conn.execute(&CANCEL_ALL, args![delay_ids, error, now]).await.map(drop)
 }
 
 /// Forgets everything of a user's: what is scheduled is never sent.

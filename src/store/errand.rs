@@ -28,6 +28,8 @@ pub(crate) enum ErrandKind {
     Departure,
     /// Having somebody's rooms say what they are called and look like.
     Profile,
+    /// Writing to the owner of an account what has happened to it.
+    Mail,
 }
 
 impl ErrandKind {
@@ -37,6 +39,7 @@ impl ErrandKind {
             Self::Notice => "notice",
             Self::Departure => "departure",
             Self::Profile => "profile",
+            Self::Mail => "mail",
         }
     }
 }
@@ -47,7 +50,7 @@ pub(crate) struct Errand {
     /// One for everybody whom the errand concerns.
     pub(crate) id: String,
     pub(crate) user_id: OwnedUserId,
-    /// The text of a notice. None for the other kinds.
+    /// The text of a notice, or what a mail is about. None for the other kinds.
     pub(crate) body: Option<String>,
 }
 

@@ -1,5 +1,6 @@
-//! `access_tokens`, `refresh_tokens`, `login_tokens`: what lets somebody in. Only hashes are kept, so that
-//! a stolen copy of the database opens no door.
+//! `access_tokens`, `refresh_tokens`, `login_tokens`, `openid_tokens`: what lets somebody in, or proves who they are.
+//! Only hashes are kept, so that a stolen copy of the database opens no door. All end with the session of the device
+//! that has made them.
 //!
 //! A token is found by its SHA-256, in one look by a primary key; no text of one is ever in the database. Statements of
 //! one device are run under the lock of its row ([`super::device::lock`]).
@@ -50,13 +51,21 @@ statements! {
     DELETE_ORPHANED_REFRESH_TOKENS = "DELETE FROM refresh_tokens WHERE user_id = $1 AND NOT EXISTS
         (SELECT 1 FROM devices d WHERE d.user_id = refresh_tokens.user_id AND d.device_id = refresh_tokens.device_id)";
 
-    INSERT_OPENID_TOKEN = "INSERT INTO openid_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
+    INSERT_OPENID_TOKEN = "INSERT INTO openid_tokens (token_hash, user_id, device_id, expires_ts)
+        VALUES ($1, $2, $3, $4)";
     FIND_OPENID_USER = "SELECT t.user_id FROM openid_tokens t JOIN accounts a ON a.user_id = t.user_id
         WHERE t.token_hash = $1 AND t.expires_ts > $2 AND a.locked_ts IS NULL AND a.deactivated_ts IS NULL";
     DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1";
+    DELETE_OPENID_TOKENS_OF_DEVICE = "DELETE FROM openid_tokens WHERE user_id = $1 AND device_id = $2";
+    DELETE_ORPHANED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1 AND NOT EXISTS
+        (SELECT 1 FROM devices d WHERE d.user_id = openid_tokens.user_id AND d.device_id = openid_tokens.device_id)";
     DELETE_EXPIRED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE expires_ts <= $1";
-    INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)";
-    TAKE_LOGIN_TOKEN = "DELETE FROM login_tokens WHERE token_hash = $1 RETURNING user_id, expires_ts";
+    INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, device_id, expires_ts)
+        VALUES ($1, $2, $3, $4)";
+    TAKE_LOGIN_TOKEN = "DELETE FROM login_tokens WHERE token_hash = $1 RETURNING user_id, device_id, expires_ts";
+    DELETE_LOGIN_TOKENS_OF_DEVICE = "DELETE FROM login_tokens WHERE user_id = $1 AND device_id = $2";
+    DELETE_ORPHANED_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1 AND NOT EXISTS
+        (SELECT 1 FROM devices d WHERE d.user_id = login_tokens.user_id AND d.device_id = login_tokens.device_id)";
     DELETE_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = $1";
     DELETE_EXPIRED_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE expires_ts <= $1";
 }
@@ -172,16 +181,30 @@ pub(crate) async fn insert_refresh_token(
     conn.execute(&INSERT_REFRESH_TOKEN, args).await.map(drop)
 }
 
-/// Every token of a device.
-pub(crate) async fn delete_of_device(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<()> {
-    conn.execute(&DELETE_ACCESS_TOKENS, args![user_id, device_id]).await?;
-    conn.execute(&DELETE_REFRESH_TOKENS, args![user_id, device_id]).await.map(drop)
+/// A login token that was just used.
+#[derive(Debug)]
+pub(crate) struct TakenLoginToken {
+    pub(crate) user_id: OwnedUserId,
+    /// Whose session has made it. None for one from before that was written down.
+    pub(crate) device_id: Option<OwnedDeviceId>,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) expires_ts: i64,
 }
 
-/// The tokens of devices that are gone.
+/// Every token of a device, and what its session has made.
+pub(crate) async fn delete_of_device(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<()> {
+    conn.execute(&DELETE_ACCESS_TOKENS, args![user_id, device_id]).await?;
+    conn.execute(&DELETE_REFRESH_TOKENS, args![user_id, device_id]).await?;
+    conn.execute(&DELETE_LOGIN_TOKENS_OF_DEVICE, args![user_id, device_id]).await?;
+    conn.execute(&DELETE_OPENID_TOKENS_OF_DEVICE, args![user_id, device_id]).await.map(drop)
+}
+
+/// The tokens of devices that are gone, and what their sessions have made.
 pub(crate) async fn delete_orphans(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
     conn.execute(&DELETE_ORPHANED_ACCESS_TOKENS, args![user_id]).await?;
-    conn.execute(&DELETE_ORPHANED_REFRESH_TOKENS, args![user_id]).await.map(drop)
+    conn.execute(&DELETE_ORPHANED_REFRESH_TOKENS, args![user_id]).await?;
+    conn.execute(&DELETE_ORPHANED_LOGIN_TOKENS, args![user_id]).await?;
+    conn.execute(&DELETE_ORPHANED_OPENID_TOKENS, args![user_id]).await.map(drop)
 }
 
 /// A refresh token, used or not, as long as it is good.
@@ -225,17 +248,19 @@ pub(crate) async fn insert_login_token(
     conn: &mut Conn,
     token: &TokenHash,
     user_id: &UserId,
+    device_id: &DeviceId,
     expires_ts: i64,
 ) -> DbResult<()> {
-    conn.execute(&INSERT_LOGIN_TOKEN, args![token.bytes(), user_id, expires_ts]).await.map(drop)
+    conn.execute(&INSERT_LOGIN_TOKEN, args![token.bytes(), user_id, device_id, expires_ts]).await.map(drop)
 }
 
-/// Whose login token this was and until when; from now on it is nobody's.
+/// Whose login token this was, from which session, and until when; from now on it is nobody's.
 ///
 /// Deleted by the statement that finds it: of two that show it at once, one gets in.
-pub(crate) async fn take_login_token(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<(OwnedUserId, i64)>> {
-    let row = conn.find(&TAKE_LOGIN_TOKEN, args![token.bytes()]).await?;
-    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+pub(crate) async fn take_login_token(conn: &mut Conn, token: &TokenHash) -> DbResult<Option<TakenLoginToken>> {
+    let Some(row) = conn.find(&TAKE_LOGIN_TOKEN, args![token.bytes()]).await? else { return Ok(None) };
+    let device_id = row.get::<Option<String>>(1)?.map(OwnedDeviceId::from);
+    Ok(Some(TakenLoginToken { user_id: row.get(0)?, device_id, expires_ts: row.get(2)? }))
 }
 
 /// No login token of a user's is good any more.
@@ -253,9 +278,10 @@ pub(crate) async fn insert_openid_token(
     conn: &mut Conn,
     token: &TokenHash,
     user_id: &UserId,
+    device_id: &DeviceId,
     expires_ts: i64,
 ) -> DbResult<()> {
-    conn.execute(&INSERT_OPENID_TOKEN, args![token.bytes(), user_id, expires_ts]).await.map(drop)
+    conn.execute(&INSERT_OPENID_TOKEN, args![token.bytes(), user_id, device_id, expires_ts]).await.map(drop)
 }
 
 /// Whose `OpenID` token this is, if it has not expired and the account is not locked.

@@ -6,7 +6,8 @@
 //! then does the same again, and the event is there once.
 //!
 //! What an event may do is judged twice: when it is scheduled, for an error that the client can show, and when it is
-//! sent, because that alone counts. Lock order: the account, then its events.
+//! sent, because that alone counts. Lock order: the account, then its events. What becomes of the events of a session
+//! that ends is settled where it is ended (`people/account/last_words.rs`).
 //!
 //! <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/4140-delayed-events-futures.md>
 
@@ -35,8 +36,9 @@ use crate::{
         tasks::Tasks,
     },
     node::{Duty, Nodes},
+    people::account::unknown_access_token,
     room::{Rooms, check_transaction_id},
-    store::{account, delayed_event as store},
+    store::{account, delayed_event as store, device},
 };
 
 /// 32 characters of 62 are 190 bits: who knows an identifier may restart, send or cancel what it stands for.
@@ -158,6 +160,10 @@ impl DelayedEvents {
         }
         if let Some(delay_id) = find_scheduled(&mut tx, new).await? {
             return Ok(delay_id);
+        }
+        // What is to end with a session can't begin after it.
+        if device::find(&mut tx, &new.sender, &new.device_id).await?.is_none() {
+            return Err(unknown_access_token());
         }
         let now = self.now();
         let (scheduled, next) = store::count_scheduled(&mut tx, &new.sender).await?;

@@ -1,5 +1,6 @@
 //! Errands: what only a running node can do, because it takes the log, and the operator asks for on the command line;
-//! and what follows in many rooms from a change of an account, should whoever changed it not get to its end.
+//! and what follows in many rooms from a change of an account, should whoever changed it not get to its end; and mails to
+//! an account's owner.
 //!
 //! They are left in the database, in the transaction from which they follow, and the node whose duty it is does them:
 //! for several users at once, for each of them one after the other. Each can be done twice without harm: by two nodes
@@ -21,6 +22,7 @@ use crate::{
     people::{
         account::Accounts,
         notice::{self, Notices},
+        threepid::Threepids,
     },
     store::errand::{self, Errand, ErrandKind},
 };
@@ -29,6 +31,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How long to wait after something has failed.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait after the mail server has not taken a mail: it may be away for long.
+const MAIL_PAUSE: Duration = Duration::from_secs(10);
 /// How many errands are taken up together.
 const TOGETHER: i64 = 200;
 /// To how many users something is done at once: enough to share commits, few enough to hold nobody else up.
@@ -56,6 +60,8 @@ pub(crate) struct Errands {
     aftermath: Aftermath,
     /// None where no server notices are configured; they wait then.
     notices: Option<Notices>,
+    /// By which mails are sent. None in tests that have none.
+    threepids: Option<Threepids>,
     /// For errands of every kind.
     duty: Duty,
 }
@@ -85,8 +91,14 @@ pub(crate) async fn leave_notice(
 }
 
 impl Errands {
-    pub(crate) fn new(db: Db, accounts: Accounts, aftermath: Aftermath, notices: Option<Notices>, duty: Duty) -> Self {
-        Self { db, accounts, aftermath, notices, duty }
+    pub(crate) fn new(
+        db: Db,
+        accounts: Accounts,
+        aftermath: Aftermath,
+        (notices, threepids): (Option<Notices>, Option<Threepids>),
+        duty: Duty,
+    ) -> Self {
+        Self { db, accounts, aftermath, notices, threepids, duty }
     }
 
     /// Does errands until the server stops. What is broken off then is done again after the next start.
@@ -97,6 +109,7 @@ impl Errands {
         let accounts = self.take_up_on(ErrandKind::Account);
         let departures = self.take_up_on(ErrandKind::Departure);
         let profiles = self.take_up_on(ErrandKind::Profile);
+        let mails = self.take_up_on(ErrandKind::Mail);
         let notices = async {
             self.set_sender_profile().await;
             self.take_up_on(ErrandKind::Notice).await;
@@ -105,7 +118,7 @@ impl Errands {
             // A stop comes first: what is under way is dropped at its next await, and done again.
             biased;
             () = shutdown.started() => {}
-            _ = futures_util::future::join4(accounts, departures, profiles, notices) => {}
+            _ = futures_util::future::join5(accounts, departures, profiles, mails, notices) => {}
         }
     }
 
@@ -128,7 +141,7 @@ impl Errands {
                 Ok(false) => LOOK,
                 Err(error) => {
                     tracing::warn!(%error, "errands could not be done; it is tried again");
-                    PAUSE
+                    if kind == ErrandKind::Mail { MAIL_PAUSE } else { PAUSE }
                 }
             };
             tokio::time::sleep(rest).await;
@@ -187,6 +200,10 @@ impl Errands {
     /// Does what the errand is for. To do it again makes no difference.
     async fn carry_out(&self, kind: ErrandKind, errand: &Errand) -> Result<()> {
         match (kind, &self.notices) {
+            (ErrandKind::Mail, _) => match &self.threepids {
+                Some(threepids) => threepids.send_security_mail(errand).await,
+                None => Err(Error::broken("nobody is there to send a mail")),
+            },
             (ErrandKind::Account, _) => Err(Error::broken("this errand is done and ticked off at once")),
             (ErrandKind::Departure, _) => {
                 // First of all, so that nobody comes back who is still remembered.
@@ -242,7 +259,7 @@ mod tests {
         };
         let duty = nodes.duty("errands").await.unwrap();
         let aftermath = Aftermath { leave_rooms, update_profile: Arc::new(|_| Box::pin(ready(Ok(())))) };
-        let errands = Errands::new(db, house.accounts.clone(), aftermath, None, duty);
+        let errands = Errands::new(db, house.accounts.clone(), aftermath, (None, None), duty);
         let left = async |kind, user_id: &UserId| {
             errand::is_left(&mut errands.db.read().await.unwrap(), kind, user_id).await.unwrap()
         };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Client, Reply, escape, next},
+    world::{Client, Reply, at, escape, next},
 };
 
 const PREFIX: &str = "/_matrix/client/unstable/org.matrix.msc4140";
@@ -187,7 +187,7 @@ on_both! {
         alice.put(&longest, body.clone()).await.refused(400, "M_INVALID_PARAM");
         bob.put(&path, body.clone()).await.refused(403, "M_FORBIDDEN");
         let nowhere = own_path("!nowhere:localhost", "m.room.message", "t");
-        alice.put(&nowhere, body.clone()).await.refused(404, "M_NOT_FOUND");
+        alice.put(&nowhere, body.clone()).await.refused(403, "M_FORBIDDEN");
         alice.put(&own_path("nowhere", "m.room.message", "t"), body.clone()).await.refused(400, "M_INVALID_PARAM");
         world.call("PUT", &path, None, Some(body.clone())).await.refused(401, "M_MISSING_TOKEN");
         world.call("PUT", &path, Some("nobodys"), Some(body)).await.refused(401, "M_UNKNOWN_TOKEN");
@@ -547,6 +547,49 @@ on_both! {
         world.clock.advance(Duration::from_secs(6));
         alice.event_of(&control).await;
         assert_eq!(alice.history(&room).await, ["control"]);
+    }
+
+    /// Of a call, whoever is in it hears at once that the session is over; of a message only if it went by itself.
+    async fn a_session_that_ends_says_goodbye_and_nothing_else(world) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let levels = json!({ "events": { MEMBER: 0 } });
+        let preset = json!({ "preset": "public_chat", "power_level_content_override": levels });
+        let room = alice.create_room(preset).await;
+        bob.join(&room).await.ok();
+        for (end, is_thrown_out) in [("logout", false), ("elsewhere", true), ("logout/all", true)] {
+            let session = world.login(&bob).await;
+            let joined = json!({ "application": "m.call", "call_id": "" });
+            session.put(&at(&room, &format!("/state/{MEMBER}/{}", escape(&bob.user_id))), joined).await.ok();
+            let call = state_path(&room, MEMBER, &bob.user_id, 60_000);
+            let goodbye = delay_id(session.put(&call, json!({})).await);
+            // Nobody is to be brought back into a call.
+            let hello = delay_id(session.put(&call, json!({ "application": "m.call", "call_id": "2" })).await);
+            let words = session.say_later(&room, &end.replace('/', "-"), 60_000).await;
+            match end {
+                "elsewhere" => {
+                    let device = session.get("/_matrix/client/v3/account/whoami").await.ok();
+                    let path = format!("/_matrix/client/v3/devices/{}", device["device_id"].as_str().unwrap());
+                    let (owner, auth) = (world.login(&bob).await, json!({ "auth": bob.password() }));
+                    world.call("DELETE", &path, Some(&owner.token), Some(auth)).await.ok();
+                }
+                end => drop(session.post(&format!("/_matrix/client/v3/{end}"), json!({})).await.ok()),
+            }
+            let owner = world.login(&bob).await;
+            // The clock stands still.
+            let event_id = owner.event_of(&goodbye).await;
+            assert_eq!(alice.event(&room, &event_id).await["content"], json!({}), "{end}");
+            let restart = world.call("POST", &format!("{}/restart", one(&goodbye)), None, None).await;
+            restart.refused(404, "M_NOT_FOUND");
+            for message in [&hello, &words] {
+                if is_thrown_out {
+                    assert_eq!(owner.error_of(message).await, "M_UNKNOWN", "{end}");
+                } else {
+                    assert!(owner.is_scheduled(message).await, "{end}");
+                    owner.act(message, "cancel").await.ok();
+                }
+            }
+        }
+        assert_eq!(alice.history(&room).await, [""; 0]);
     }
 
     async fn nothing_is_sent_for_whoever_is_locked_or_suspended_and_they_are_told_which(world) {

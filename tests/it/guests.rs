@@ -202,7 +202,7 @@ on_both! {
         join(&guest, &private).await.refused(403, "M_FORBIDDEN");
         alice.invite(&private, &guest.user_id).await.ok();
         join(&guest, &private).await.ok();
-        join(&guest, "!nowhere:localhost").await.refused(404, "M_NOT_FOUND");
+        join(&guest, "!nowhere:localhost").await.refused(403, "M_FORBIDDEN");
     }
 
     async fn guests_go_when_they_are_no_longer_let_in(world, config => { config.registration.guests = true; }) {

@@ -64,6 +64,8 @@ pub(crate) enum Mood {
     /// Does not stop talking.
     Babbles,
     Says(u16, &'static str),
+    /// Has whoever asks about its keys go there.
+    VouchesAt(String),
 }
 
 static SERVERS: LazyLock<Mutex<BTreeMap<String, IdentityServer>>> = LazyLock::new(Mutex::default);
@@ -107,6 +109,11 @@ impl IdentityServer {
     /// As clients call it.
     pub(crate) fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// As rooms are told it.
+    pub(crate) fn public_key(&self) -> String {
+        STANDARD_NO_PAD.encode(self.0.key.public_key())
     }
 
     pub(crate) fn is(&self, mood: Mood) {
@@ -153,7 +160,7 @@ async fn receive(State(server): State<IdentityServer>, request: Request, next: N
     });
     let mood = server.0.mood.lock().clone();
     match mood {
-        Mood::Well | Mood::Revoked => next.run(Request::from_parts(parts, body.into())).await,
+        Mood::Well | Mood::Revoked | Mood::VouchesAt(_) => next.run(Request::from_parts(parts, body.into())).await,
         Mood::Redirects => {
             let location = format!("http://{}/_matrix/identity/v2/elsewhere", server.name());
             (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response()
@@ -184,8 +191,11 @@ async fn lookup(State(server): State<IdentityServer>, body: Bytes) -> Response {
 async fn store_invite(State(server): State<IdentityServer>, body: Bytes) -> Response {
     assert_eq!(read(&body)["medium"], "email");
     let count = server.0.invites.fetch_add(1, Ordering::Relaxed);
-    let url = format!("http://{}/_matrix/identity/v2/pubkey/isvalid", server.name());
-    let key = STANDARD_NO_PAD.encode(server.0.key.public_key());
+    let url = match &*server.0.mood.lock() {
+        Mood::VouchesAt(url) => url.clone(),
+        _ => format!("http://{}/_matrix/identity/v2/pubkey/isvalid", server.name()),
+    };
+    let key = server.public_key();
     let keys = json!([{ "public_key": key, "key_validity_url": url }]);
     answer(&json!({ "token": format!("token{count}"), "public_keys": keys, "display_name": "b...@e..." }))
 }

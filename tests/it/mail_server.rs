@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use hearth::config::{Config, MailEncryption};
@@ -22,11 +23,15 @@ pub(crate) struct MailServer(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     mails: Mutex<Vec<Mail>>,
+    /// Those that nobody has asked for: what has happened to an account.
+    reports: Mutex<Vec<Mail>>,
+    reported: Notify,
     /// What it answers to a recipient, if it takes none.
     refusal: Mutex<Option<&'static str>>,
     /// Closed, it takes no mail and lets whoever brings one wait.
     gate: RwLock<()>,
     brought: Notify,
+    refused: Notify,
 }
 
 /// A mail as its reader sees it.
@@ -75,6 +80,21 @@ impl MailServer {
         mails.remove(0)
     }
 
+    /// So many mails about what has happened to an account, once they have come, in any order. They come by themselves,
+    /// and after what they are about.
+    pub(crate) async fn take_reports(&self, count: usize) -> Vec<Mail> {
+        let come = async {
+            while self.0.reports.lock().len() < count {
+                self.0.reported.notified().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(90), come).await.expect("nothing is reported");
+        let mut reports = std::mem::take(&mut *self.0.reports.lock());
+        assert_eq!(reports.len(), count, "{reports:?}");
+        reports.sort_by(|one, other| one.to.cmp(&other.to));
+        reports
+    }
+
     /// Refuses every recipient with this reply from now on, or takes them again.
     pub(crate) fn refuse(&self, reply: Option<&'static str>) {
         *self.0.refusal.lock() = reply;
@@ -88,6 +108,11 @@ impl MailServer {
     /// Returns when somebody has brought a mail and waits.
     pub(crate) async fn brought(&self) {
         self.0.brought.notified().await;
+    }
+
+    /// Returns when a recipient has been refused.
+    pub(crate) async fn refused(&self) {
+        self.0.refused.notified().await;
     }
 
     async fn listen(self, listener: TcpListener) {
@@ -108,7 +133,11 @@ impl MailServer {
                 "EHLO" => "250-mail.example.org\r\n250 8BITMIME",
                 "RCPT" => {
                     line.split(['<', '>']).nth(1).unwrap_or_default().clone_into(&mut to);
-                    self.0.refusal.lock().unwrap_or("250 OK")
+                    let refusal = *self.0.refusal.lock();
+                    if refusal.is_some() {
+                        self.0.refused.notify_one();
+                    }
+                    refusal.unwrap_or("250 OK")
                 }
                 "DATA" => {
                     if self.0.gate.try_read().is_err() {
@@ -120,7 +149,13 @@ impl MailServer {
                     while let Some(line) = lines.next_line().await.ok()?.filter(|line| line != ".") {
                         raw.push(line.strip_prefix('.').unwrap_or(&line).to_owned());
                     }
-                    self.0.mails.lock().push(Mail::read(&to, &raw));
+                    let mail = Mail::read(&to, &raw);
+                    if mail.head.contains("Subject: A change to your account") {
+                        self.0.reports.lock().push(mail);
+                        self.0.reported.notify_one();
+                    } else {
+                        self.0.mails.lock().push(mail);
+                    }
                     "250 Taken"
                 }
                 "QUIT" => "221 Bye",

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     on_both,
-    world::{Engine, World, http_client},
+    world::{Engine, World, at, escape, http_client},
 };
 
 on_both! {
@@ -66,6 +66,46 @@ on_both! {
         assert_eq!(reply.status(), 200);
         assert_eq!(reply.headers()["access-control-allow-origin"], "*");
         assert_eq!(reply.headers()["access-control-max-age"], "86400");
+    }
+
+    /// What is the same for everybody may be kept by whoever carries it; what is somebody's own may not.
+    async fn nobody_on_the_way_keeps_what_is_somebodys_own(world, config => {
+        config.well_known.client_base_url = Some("https://matrix.example.org".to_owned().try_into().unwrap());
+    }) {
+        let alice = world.user("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let token = Some(alice.token.as_str());
+        let openid = format!("/_matrix/client/v3/user/{}/openid/request_token", escape(&alice.user_id));
+        let openid = alice.post(&openid, json!({})).await.ok()["access_token"].as_str().unwrap().to_owned();
+        let userinfo = format!("/_matrix/federation/v1/openid/userinfo?access_token={openid}");
+        let login = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": "password of alice" });
+        let state = at(&room, "/state");
+        for (method, path, token, body, status, is_own) in [
+            ("GET", "/_matrix/client/versions", None, None, 200, false),
+            ("GET", "/.well-known/matrix/client", None, None, 200, false),
+            ("GET", "/_matrix/client/v3/login", None, None, 200, false),
+            ("GET", "/_matrix/client/v3/publicRooms", None, None, 200, false),
+            ("GET", "/_matrix/client/versions", token, None, 200, true),
+            ("GET", "/_matrix/client/v3/account/whoami", token, None, 200, true),
+            ("GET", "/_matrix/client/v3/sync", token, None, 200, true),
+            ("GET", state.as_str(), token, None, 200, true),
+            ("GET", userinfo.as_str(), None, None, 200, true),
+            ("POST", "/_matrix/client/v3/login", None, Some(login), 200, true),
+            ("POST", "/_matrix/client/v3/register", None, Some(json!({})), 401, true),
+            ("GET", "/_matrix/client/v3/account/whoami", None, None, 401, true),
+            ("GET", "/_matrix/client/v3/nothing", None, None, 404, true),
+            ("PUT", "/_matrix/client/versions", None, None, 405, true),
+            ("GET", "/", None, None, 200, true),
+        ] {
+            let reply = world.call(method, path, token, body).await;
+            assert_eq!(reply.status, status, "{method} {path}: {}", reply.body);
+            assert_eq!(reply.headers["x-content-type-options"], "nosniff", "{method} {path}");
+            let kept = reply.headers.get("cache-control").map(|value| value.to_str().unwrap());
+            assert_eq!(kept, is_own.then_some("no-store"), "{method} {path}");
+            // Clients in browsers read JSON; pages are read by people alone.
+            let shared = reply.headers.get("access-control-allow-origin").is_some();
+            assert_eq!(shared, path != "/", "{method} {path}");
+        }
     }
 
     async fn failed_logins_and_limits_are_counted(world, config => {

@@ -232,7 +232,7 @@ on_both! {
         bob.join(&club).await.ok();
         bob.join(&old).await.refused(403, "M_FORBIDDEN");
         bob.post(&format!("/_matrix/client/v3/knock/{}", escape(&old)), json!({})).await.refused(403, "M_FORBIDDEN");
-        bob.post("/_matrix/client/v3/knock/!nowhere:localhost", json!({})).await.refused(404, "M_NOT_FOUND");
+        bob.post("/_matrix/client/v3/knock/!nowhere:localhost", json!({})).await.refused(403, "M_FORBIDDEN");
     }
 
     async fn reasons_are_given_along(world) {

@@ -98,6 +98,38 @@ on_both! {
         assert!(sync["rooms"]["leave"].get(&room).is_some(), "{sync}");
     }
 
+    /// What becomes of a room is for its members. Whoever is invited again is invited to what it is by then.
+    async fn an_invitation_shows_the_room_as_it_was(world) {
+        let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
+        let room = alice.create_room(json!({ "preset": "private_chat", "name": "Kitchen", "invite": [bob.user_id] })).await;
+        let set = async |kind: &str, content: Value| {
+            alice.put(&at(&room, &format!("/state/{kind}")), content).await.ok();
+        };
+        set("m.room.join_rules", json!({ "join_rule": "knock" })).await;
+        carol.post(&format!("/_matrix/client/v3/knock/{}", escape(&room)), json!({})).await.ok();
+        set("m.room.name", json!({ "name": "The plot" })).await;
+        set("m.room.topic", json!({ "topic": "Secret" })).await;
+        alice.put(&format!("/_matrix/client/v3/profile/{}/displayname", escape(&alice.user_id)), json!({ "displayname": "Al" })).await.ok();
+        for _ in 0..60 {
+            alice.say(&room, "more than is remembered").await;
+        }
+        let shown = async |user: &Client, list: &str, kind: &str| {
+            let events = user.sync(None).await["rooms"][list][&room][format!("{list}_state")]["events"].clone();
+            let events = events.as_array().unwrap().clone();
+            events.into_iter().find(|event| event["type"] == kind).map(|event| event["content"].clone())
+        };
+        for (user, list) in [(&bob, "invite"), (&carol, "knock")] {
+            assert_eq!(shown(user, list, "m.room.name").await, Some(json!({ "name": "Kitchen" })), "{list}");
+            assert_eq!(shown(user, list, "m.room.topic").await, None, "{list}");
+        }
+        assert_eq!(shown(&bob, "invite", "m.room.join_rules").await, Some(json!({ "join_rule": "invite" })));
+        assert_ne!(shown(&bob, "invite", "m.room.member").await.unwrap()["displayname"], "Al");
+        bob.leave(&room).await.ok();
+        alice.invite(&room, &bob.user_id).await.ok();
+        assert_eq!(shown(&bob, "invite", "m.room.name").await, Some(json!({ "name": "The plot" })));
+        assert_eq!(shown(&bob, "invite", "m.room.topic").await, Some(json!({ "topic": "Secret" })));
+    }
+
     async fn who_leaves_is_told_up_to_there(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -103,7 +103,7 @@ on_both! {
         unsigned["signatures"] = json!({});
         accept(&bob, &room, unsigned).await.refused(403, "M_FORBIDDEN");
         accept(&bob, &room, json!({ "mxid": bob.user_id })).await.refused(400, "M_MISSING_PARAM");
-        accept(&bob, "!unknown:localhost", good.clone()).await.refused(404, "M_NOT_FOUND");
+        accept(&bob, "!unknown:localhost", good.clone()).await.refused(403, "M_FORBIDDEN");
 
         identity.is(Mood::Revoked);
         accept(&bob, &room, good.clone()).await.refused(403, "M_FORBIDDEN");
@@ -121,6 +121,90 @@ on_both! {
         accept(&bob, &room, good).await.refused(403, "M_FORBIDDEN");
     }
 
+    /// Trap: third-party invites: whoever was kicked comes back with the same signature.
+    async fn a_signature_serves_once(world, config => { IdentityServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let identity = IdentityServer::of(&world);
+        let again = async |room: &str, how: &str| match how {
+            "leave" => bob.leave(room).await.ok(),
+            how => alice.post(&at(room, how), json!({ "user_id": bob.user_id })).await.ok(),
+        };
+        for how in ["leave", "/kick"] {
+            let room = alice.create_room(json!({})).await;
+            let offered = async || {
+                invite(&alice, &room, &identity, "bob@example.org").await.ok();
+                let offers = offers(&alice, &room).await;
+                let tokens = offers.iter().map(|offer| offer["state_key"].as_str().unwrap());
+                let newest = tokens.max_by_key(|token| token.trim_start_matches("token").parse::<u64>().unwrap());
+                identity.sign(newest.unwrap(), &alice.user_id, &bob.user_id)
+            };
+            let signed = offered().await;
+            accept(&bob, &room, signed.clone()).await.ok();
+            // The answer was lost.
+            accept(&bob, &room, signed.clone()).await.ok();
+            again(&room, how).await;
+            accept(&bob, &room, signed.clone()).await.refused(403, "M_FORBIDDEN");
+            assert_eq!(membership(&alice, &room, &bob.user_id).await["membership"], "leave");
+            // It is not undone by another invitation, nor by what came of that.
+            alice.invite(&room, &bob.user_id).await.ok();
+            bob.join(&room).await.ok();
+            again(&room, how).await;
+            accept(&bob, &room, signed).await.refused(403, "M_FORBIDDEN");
+            let signed = offered().await;
+            accept(&bob, &room, signed).await.ok();
+        }
+    }
+
+    async fn an_offer_dies_with_the_power_of_who_made_it(world, config => { IdentityServer::start(config); }) {
+        let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
+        let identity = IdentityServer::of(&world);
+        let levels = |invite: u64| json!({ "invite": invite, "users": { (&*alice.user_id): 100 } });
+        let room = alice.create_room(json!({ "room_version": "11", "invite": [carol.user_id] })).await;
+        carol.join(&room).await.ok();
+        invite(&carol, &room, &identity, "bob@example.org").await.ok();
+        let offer = offers(&alice, &room).await.remove(0);
+        let signed = identity.sign(offer["state_key"].as_str().unwrap(), &carol.user_id, &bob.user_id);
+
+        alice.put(&at(&room, "/state/m.room.power_levels"), levels(50)).await.ok();
+        accept(&bob, &room, signed.clone()).await.refused(403, "M_FORBIDDEN");
+        alice.put(&at(&room, "/state/m.room.power_levels"), levels(0)).await.ok();
+        carol.leave(&room).await.ok();
+        accept(&bob, &room, signed.clone()).await.refused(403, "M_FORBIDDEN");
+        assert!(membership(&alice, &room, &bob.user_id).await.get("membership").is_none());
+        alice.invite(&room, &carol.user_id).await.ok();
+        carol.join(&room).await.ok();
+        accept(&bob, &room, signed).await.ok();
+    }
+
+    /// Another server would vouch for a key that has been revoked, and hear of everybody who joins.
+    async fn an_identity_server_vouches_for_its_keys_itself(world, config => { IdentityServer::start(config); }) {
+        let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+        let identity = IdentityServer::of(&world);
+        let room = alice.create_room(json!({})).await;
+        let own = format!("http://{}", identity.name());
+        for url in [
+            "https://elsewhere.example/_matrix/identity/v2/pubkey/isvalid".to_owned(),
+            format!("{own}.example/_matrix/identity/v2/pubkey/isvalid"),
+            format!("https://{}/_matrix/identity/v2/pubkey/isvalid", identity.name()),
+            format!("{own}/_matrix/identity/v2/pubkey/isvalid?public_key=another&"),
+            own.clone(),
+        ] {
+            identity.is(Mood::VouchesAt(url.clone()));
+            invite(&alice, &room, &identity, "bob@example.org").await.refused(502, "M_UNKNOWN");
+            assert_eq!(offers(&alice, &room).await, [Value::Null; 0], "{url}");
+            // As a member writes it who is no identity server.
+            identity.is(Mood::Well);
+            let key = identity.public_key();
+            let offer = json!({ "display_name": "b...", "public_key": key, "key_validity_url": url });
+            let stranger = alice.create_room(json!({})).await;
+            alice.put(&at(&stranger, "/state/m.room.third_party_invite/token"), offer).await.ok();
+            let signed = identity.sign("token", &alice.user_id, &bob.user_id);
+            identity.take_asked();
+            accept(&bob, &stranger, signed).await.refused(400, "M_SERVER_NOT_TRUSTED");
+            assert!(identity.take_asked().is_empty(), "nobody is asked: {url}");
+        }
+    }
+
     /// Nobody has letters written in the name of a room that they can't invite to.
     async fn only_who_may_invite_has_anybody_asked(world, config => { IdentityServer::start(config); }) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
@@ -130,7 +214,7 @@ on_both! {
         invite(&bob, &room, &identity, "eve@example.org").await.refused(403, "M_FORBIDDEN");
         bob.join(&room).await.ok();
         invite(&bob, &room, &identity, "eve@example.org").await.refused(403, "M_FORBIDDEN");
-        invite(&bob, "!unknown:localhost", &identity, "eve@example.org").await.refused(404, "M_NOT_FOUND");
+        invite(&bob, "!unknown:localhost", &identity, "eve@example.org").await.refused(403, "M_FORBIDDEN");
         invite(&alice, &room, &identity, "eve").await.refused(400, "M_INVALID_PARAM");
         let mut elsewhere = invitation(&identity, "eve@example.org");
         elsewhere["id_server"] = json!("id.example.org");

@@ -73,6 +73,7 @@ async fn press(world: &World, mail: &Mail) -> (u16, Option<String>, String) {
     let http = http_client(Duration::from_secs(30));
     let request = http.post(format!("{}{path}", world.url)).body(query.to_owned());
     let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+    assert!(answer.headers().get("access-control-allow-origin").is_none(), "{link}");
     let location = answer.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
     (answer.status().as_u16(), location, answer.text().await.unwrap())
 }
@@ -226,6 +227,65 @@ on_both! {
         world.call("POST", &format!("{ACCOUNT}/password"), None, Some(body)).await.ok();
         world.call("GET", &whoami, Some(&token), None).await.ok();
         login(&world, "alice", "newest password").await.ok();
+    }
+
+    async fn the_owner_of_an_account_hears_by_mail_what_is_done_to_it(world, config => { MailServer::start(config); }) {
+        let (alice, mails) = (world.user("alice").await, MailServer::of(&world));
+        add(&world, &alice, "alice@example.org").await;
+        add(&world, &alice, "second@example.org").await;
+        let report = mails.take_reports(1).await.remove(0);
+        assert!(report.to == "alice@example.org" && report.text.contains("address was added"), "{report:?}");
+
+        let path = format!("{ACCOUNT}/password");
+        let change = async |new: &str, shown: &str| {
+            let body = json!({ "new_password": new, "logout_devices": false });
+            with_auth(&alice, &path, body, password("alice", shown)).await
+        };
+        change("first password", "a guess at it").await.refused(401, "M_FORBIDDEN");
+        change("first password", "password of alice").await.ok();
+        for (report, to) in mails.take_reports(2).await.iter().zip(["alice@example.org", "second@example.org"]) {
+            assert_eq!(report.to, to);
+            for told in ["password was changed", "2026-01-01 00:0", "127.0.0.1", "On the device: ", "@alice:localhost"] {
+                assert!(report.text.contains(told), "{told}: {}", report.text);
+            }
+            assert!(!report.text.contains("first") && report.find_link().is_none(), "{}", report.text);
+        }
+        let proof = Prover::to_reset(&world, "alice@example.org").prove().await;
+        reset(&world, "second password", by_mail(&proof)).await.ok();
+        let report = mails.take_reports(2).await.remove(0);
+        assert!(report.text.contains("password was reset") && !report.text.contains("On the device"), "{report:?}");
+        world.administration().await.reset_password("alice", "third password", false).await.unwrap();
+        let report = mails.take_reports(2).await.remove(0);
+        assert!(report.text.contains("operators") && !report.text.contains("127.0.0.1"), "{report:?}");
+
+        // Who takes the account over and removes the addresses is reported to those.
+        let thief = world.call("POST", LOGIN, None, Some(password("alice", "third password"))).await.ok();
+        let thief = thief["access_token"].as_str();
+        let body = json!({ "new_password": "fourth password", "auth": password("alice", "third password") });
+        let gate = mails.close().await;
+        world.call("POST", &path, thief, Some(body)).await.ok();
+        for address in ["alice@example.org", "second@example.org"] {
+            let body = json!({ "medium": "email", "address": address });
+            world.call("POST", &format!("{ACCOUNT}/3pid/delete"), thief, Some(body)).await.ok();
+        }
+        drop(gate);
+        let reports = mails.take_reports(5).await;
+        let about = |to: &str, what: &str| reports.iter().filter(|mail| mail.to == to && mail.text.contains(what)).count();
+        assert_eq!((about("alice@example.org", "was removed"), about("second@example.org", "was removed")), (1, 2));
+        assert_eq!((about("alice@example.org", "was changed"), about("second@example.org", "was changed")), (1, 1));
+    }
+
+    /// The change does not wait for it, and it is not forgotten.
+    async fn a_mail_server_that_is_away_holds_up_no_password(world, config => { MailServer::start(config); }) {
+        let (alice, mails) = (world.user("alice").await, MailServer::of(&world));
+        add(&world, &alice, "alice@example.org").await;
+        mails.refuse(Some("451 Come back later"));
+        let body = json!({ "new_password": "new password", "logout_devices": false });
+        with_auth(&alice, &format!("{ACCOUNT}/password"), body, alice.password()).await.ok();
+        login(&world, "alice", "new password").await.ok();
+        mails.refused().await;
+        mails.refuse(None);
+        assert!(mails.take_reports(1).await.remove(0).text.contains("was changed"));
     }
 
     /// Trap: whoever read the mailbox for a minute gets no further when the owner has set a new password.
@@ -660,7 +720,15 @@ on_both! {
             let email = format!("alice{number}@example.org");
             let prover = Prover { secret: &secret, ..Prover::to_add(&world, &email) };
             prover.ask_with(json!({ "send_attempt": 1, "next_link": next_link })).await.ok();
-            let (status, location, _) = press(&world, &mails.take_one()).await;
+            let mail = mails.take_one();
+            // The form leads here and, by its answer, there; no page of another origin reads any of it.
+            let page = world.call("GET", &mail.link(), None, None).await;
+            let policy = page.headers["content-security-policy"].to_str().unwrap();
+            let targets = policy.split("form-action ").nth(1).unwrap().split(';').next().unwrap();
+            let origin = next_link.split('/').take(3).collect::<Vec<_>>().join("/");
+            assert_eq!(targets, if sent_on { format!("'self' {origin}") } else { "'self'".to_owned() });
+            assert!(page.headers.get("access-control-allow-origin").is_none());
+            let (status, location, _) = press(&world, &mail).await;
             let expected = if sent_on { (303, Some(next_link)) } else { (200, None) };
             assert_eq!((status, location.as_deref()), expected, "{next_link}");
         }

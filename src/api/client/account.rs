@@ -65,7 +65,7 @@ async fn change_password(
         Err(ApiError::Interactive(_)) if is_changed(&app, &call.request, &caller).await? => {}
         confirmed => confirmed?,
     }
-    app.accounts.change_password(&caller, &request.new_password, request.logout_devices).await?;
+    app.accounts.change_password(&caller, &request.new_password, request.logout_devices, call.address).await?;
     Ok(change_password::v3::Response::new())
 }
 
@@ -100,7 +100,7 @@ async fn reset_password(
     let operation = Operation::ResetPassword.as_str();
     let passed = interactive.complete_for_this(app, operation, &[vec![AuthType::EmailIdentity]], address).await?;
     let proof = passed.proof.ok_or_else(unproved)?;
-    app.accounts.reset_password(&proof, &request.new_password, request.logout_devices).await?;
+    app.accounts.reset_password(&proof, &request.new_password, request.logout_devices, address).await?;
     Ok(change_password::v3::Response::new())
 }
 

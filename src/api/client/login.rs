@@ -152,7 +152,7 @@ async fn create_login_token(
     call: Call<Interactive<get_login_token::v1::Request>>,
 ) -> ApiResult<get_login_token::v1::Response> {
     call.request.confirm_password(&app, "get_login_token", &call.caller, call.address).await?;
-    let token = app.accounts.create_login_token(&call.caller.user_id).await?;
+    let token = app.accounts.create_login_token(&call.caller.user_id, &call.caller.device_id).await?;
     Ok(get_login_token::v1::Response::new(LOGIN_TOKEN_LIFETIME, token))
 }
 

@@ -24,6 +24,6 @@ async fn request_token(app: App, call: Call<Request>) -> ApiResult<Response> {
     if call.request.user_id != call.caller.user_id {
         return Err(Error::forbidden("You can't prove to be somebody else").into());
     }
-    let token = app.accounts.create_openid_token(&call.caller.user_id).await?;
+    let token = app.accounts.create_openid_token(&call.caller.user_id, &call.caller.device_id).await?;
     Ok(Response::new(token, TokenType::Bearer, app.server_name.clone(), OPENID_TOKEN_LIFETIME))
 }

@@ -23,7 +23,7 @@ use crate::{
         extract::Call,
         json::{Json, read},
         own::{Download, Upload, own_request},
-        page::{escape, html},
+        page::{escape, html, html_with_form},
         route::Endpoints,
     },
     app::App,
@@ -67,7 +67,9 @@ async fn page(app: App, call: Call<Download<Confirm>>) -> ApiResult<RawAnswer> {
 async fn show(app: &App, query: &str) -> ApiResult<Response> {
     let submission = Submission::of_form(query)?;
     let pending = app.threepids.find_pending(&submission.sid, &submission.client_secret).await?;
-    Ok(html(StatusCode::OK, "Confirm your address", &form(&pending, &submission)))
+    let onward = pending.next_link.as_deref().and_then(|link| Url::parse(link).ok());
+    let onward = onward.map(|link| link.origin().ascii_serialization());
+    Ok(html_with_form("Confirm your address", &form(&pending, &submission), onward.as_deref()))
 }
 
 async fn submit(app: App, call: Call<Upload<Download<Submit>>>) -> ApiResult<RawAnswer> {
@@ -155,7 +157,8 @@ mod tests {
 
     #[test]
     fn what_a_link_carries_stays_text_in_the_page() {
-        let pending = PendingValidation { operation: Operation::Register, address: "o'hara&co@example.org".to_owned() };
+        let address = "o'hara&co@example.org".to_owned();
+        let pending = PendingValidation { operation: Operation::Register, address, next_link: None };
         let query = "sid=a&client_secret=b%22+onload%3D&token=%3Cscript%3E";
         let page = form(&pending, &Submission::of_form(query).unwrap());
         assert!(page.contains("o&#39;hara&amp;co@example.org"), "{page}");

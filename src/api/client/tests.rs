@@ -1,5 +1,7 @@
 //! Accounts as clients meet them, over HTTP.
 
+mod hidden;
+
 use std::time::Duration;
 
 use axum::{

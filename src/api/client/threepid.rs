@@ -70,7 +70,7 @@ async fn add(app: App, call: Call<Interactive<add_3pid::Request>>) -> ApiResult<
     // Before the password is asked for: nobody shall type it for nothing.
     let proof = app.threepids.find_proof(Operation::AddThreepid, sid, client_secret).await?.ok_or_else(unproved)?;
     call.request.confirm_password(&app, Operation::AddThreepid.as_str(), &call.caller, call.address).await?;
-    match app.threepids.add(user_id, &proof).await {
+    match app.threepids.add((user_id, &call.caller.device_id), &proof, call.address).await {
         // The same request came twice at once.
         Err(_) if app.threepids.has_added(user_id, sid, client_secret).await? => {}
         added => added?,
@@ -111,7 +111,8 @@ async fn unbind(app: App, call: Call<unbind_3pid::Request>) -> ApiResult<unbind_
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3account3piddelete>
 async fn delete(app: App, call: Call<delete_3pid::Request>) -> ApiResult<delete_3pid::Response> {
     let delete_3pid::Request { id_server, medium, address, .. } = &call.request;
-    let all = app.threepids.remove(&call.caller.user_id, medium, address, id_server.as_deref()).await?;
+    let owner = (&*call.caller.user_id, &*call.caller.device_id);
+    let all = app.threepids.remove(owner, (medium, address), id_server.as_deref(), call.address).await?;
     Ok(delete_3pid::Response::new(unbind_result(all)))
 }
 

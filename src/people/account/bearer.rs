@@ -81,7 +81,7 @@ impl Accounts {
 }
 
 /// `M_UNKNOWN_TOKEN` without `soft_logout`: nothing of the device is left to come back to.
-pub(super) fn unknown_access_token() -> Error {
+pub(crate) fn unknown_access_token() -> Error {
     unknown_token(false, "This access token is not known or was logged out: log in again")
 }
 

@@ -10,7 +10,7 @@
 
 use ruma::UserId;
 
-use super::{Accounts, session::end_sessions};
+use super::{Accounts, last_words::End};
 use crate::{
     db::Tx,
     error::Result,
@@ -53,7 +53,7 @@ impl Accounts {
         if !account.deactivated {
             account::deactivate(tx, user_id, self.now()).await?;
         }
-        end_sessions(tx, user_id, DeviceSelection::All).await?;
+        self.end_sessions(tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
         token::delete_openid_tokens(tx, user_id).await?;
         uia::delete_of_user(tx, user_id).await?;
         filter::delete_all(tx, user_id).await?;

@@ -8,24 +8,25 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ruma::{UserId, api::error::ErrorKind};
+use ruma::{DeviceId, UserId, api::error::ErrorKind};
 
 use super::{
     Accounts, LoginIdentifier, User, after,
     bearer::unknown_access_token,
+    last_words::End,
     password::PasswordMatch,
-    session::{NewSession, Session, end_sessions},
+    session::{NewSession, Session, hold_session},
 };
 use crate::{
     db::Tx,
     edge::metrics::LoginFailure,
     error::{Error, Result},
-    people::threepid::{self, Operation, Proof},
+    people::threepid::{self, Operation, Proof, SecurityContext, SecurityEvent, leave_security_mails},
     store::{
         account::{self, Account},
-        device::{self, DeviceSelection},
+        device::{self, Device, DeviceSelection},
         threepid as addresses,
-        token::{self, TokenHash},
+        token::{self, TakenLoginToken, TokenHash},
     },
 };
 
@@ -122,12 +123,13 @@ impl Accounts {
         Ok(matched.is_right() && account.is_some_and(|account| !account.deactivated))
     }
 
-    /// A token with which another device can log in as this user, once and soon.
-    pub(crate) async fn create_login_token(&self, user_id: &UserId) -> Result<String> {
+    /// A token with which another device can log in as this user, once and soon, as long as this session lasts.
+    pub(crate) async fn create_login_token(&self, user_id: &UserId, device_id: &DeviceId) -> Result<String> {
         let (token, hash) = self.new_token("hlt");
         let expires_ts = after(self.now(), LOGIN_TOKEN_LIFETIME);
         let mut tx = self.0.db.begin().await?;
-        token::insert_login_token(&mut tx, &hash, user_id, expires_ts).await?;
+        hold_session(&mut tx, user_id, device_id).await?;
+        token::insert_login_token(&mut tx, &hash, user_id, device_id, expires_ts).await?;
         tx.commit().await?;
         Ok(token)
     }
@@ -140,7 +142,7 @@ impl Accounts {
         let mut tx = self.0.db.begin().await?;
         let taken = token::take_login_token(&mut tx, &TokenHash::of(token)).await?;
         tx.commit().await?;
-        let (user_id, expires_ts) = taken.ok_or_else(|| invalid(None))?;
+        let TakenLoginToken { user_id, device_id: maker, expires_ts } = taken.ok_or_else(|| invalid(None))?;
         let user = Some(user_id.as_str());
         if expires_ts <= self.now() {
             return Err(invalid(user));
@@ -153,6 +155,12 @@ impl Accounts {
         if account.restrictions.locked {
             return Err(self.login_failed(user, address, LoginFailure::Locked));
         }
+        // The session that made it may have been ended since it was taken. Whoever ends one holds the account.
+        if let Some(maker) = maker
+            && device::find(&mut tx, &user_id, &maker).await?.is_none()
+        {
+            return Err(invalid(user));
+        }
         let session = self.open_session(&mut tx, &user_id, new).await?;
         self.commit_changed(tx, &user_id).await?;
         Ok(session)
@@ -160,7 +168,7 @@ impl Accounts {
 
     /// Ends this session; its device is gone.
     pub(crate) async fn logout(&self, user: &User) -> Result<()> {
-        self.delete_devices(&user.user_id, DeviceSelection::These(&[user.device_id.as_str()])).await
+        self.end(&user.user_id, DeviceSelection::These(&[user.device_id.as_str()]), End::ByItself).await
     }
 
     /// Ends every session of the user.
@@ -170,14 +178,25 @@ impl Accounts {
 
     /// Removes devices with their tokens.
     pub(crate) async fn delete_devices(&self, user_id: &UserId, which: DeviceSelection<'_>) -> Result<()> {
+        self.end(user_id, which, End::ThrownOut).await
+    }
+
+    async fn end(&self, user_id: &UserId, which: DeviceSelection<'_>, end: End) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
-        end_sessions(&mut tx, user_id, which).await?;
+        account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
+        self.end_sessions(&mut tx, user_id, which, end).await?;
         self.commit_changed(tx, user_id).await
     }
 
     /// Gives a user another password and, where the client asks for that, ends every session but `keep`'s. Who has been
     /// logged out or locked since they showed the old one changes nothing.
-    pub(crate) async fn change_password(&self, keep: &User, password: &str, logout_devices: bool) -> Result<()> {
+    pub(crate) async fn change_password(
+        &self,
+        keep: &User,
+        password: &str,
+        logout_devices: bool,
+        from: IpAddr,
+    ) -> Result<()> {
         let user_id = &keep.user_id;
         // Before the transaction: no lock is held while it is hashed.
         let hash = self.0.passwords.hash(password).await?;
@@ -188,15 +207,23 @@ impl Accounts {
             return Err(unknown_access_token());
         }
         set_password(&mut tx, &account.user_id, &hash).await?;
+        let device = device::find(&mut tx, user_id, &keep.device_id).await?;
+        self.report(&mut tx, user_id, SecurityEvent::PasswordChanged, (Some(from), device.as_ref())).await?;
         if logout_devices {
-            end_sessions(&mut tx, user_id, DeviceSelection::AllBut(&keep.device_id)).await?;
+            self.end_sessions(&mut tx, user_id, DeviceSelection::AllBut(&keep.device_id), End::ThrownOut).await?;
         }
         self.commit_changed(tx, user_id).await
     }
 
     /// Gives another password to whoever's e-mail address was proved and, where the client asks for that, ends every
     /// session.
-    pub(crate) async fn reset_password(&self, proof: &Proof, password: &str, logout_devices: bool) -> Result<()> {
+    pub(crate) async fn reset_password(
+        &self,
+        proof: &Proof,
+        password: &str,
+        logout_devices: bool,
+        from: IpAddr,
+    ) -> Result<()> {
         let hash = self.0.passwords.hash(password).await?;
         let mut tx = self.0.db.begin().await?;
         let (operation, now) = (Operation::ResetPassword, self.now());
@@ -214,17 +241,34 @@ impl Accounts {
         let owner = addresses::find_owner(&mut tx, &proved.medium, &proved.address).await?;
         owner.filter(|owner| *owner == user_id).ok_or_else(unowned)?;
         set_password(&mut tx, &user_id, &hash).await?;
+        self.report(&mut tx, &user_id, SecurityEvent::PasswordReset, (Some(from), None)).await?;
         if logout_devices {
-            end_sessions(&mut tx, &user_id, DeviceSelection::All).await?;
+            self.end_sessions(&mut tx, &user_id, DeviceSelection::All, End::ThrownOut).await?;
         }
         self.commit_changed(tx, &user_id).await
     }
 }
 
-/// With the old password, the mails go that were to replace it: somebody else may have read one of them. That is so
-/// whether or not other devices stay logged in: those the user can see and end, a mail not.
+impl Accounts {
+    /// Leaves word for the owner of an account that its password is another one, and who has changed it.
+    pub(super) async fn report(
+        &self,
+        tx: &mut Tx,
+        user_id: &UserId,
+        event: SecurityEvent,
+        (address, device): (Option<IpAddr>, Option<&Device>),
+    ) -> Result<()> {
+        let context = SecurityContext { now: self.now(), address, device };
+        leave_security_mails(tx, user_id, event, None, (context, &self.0.random)).await
+    }
+}
+
+/// With the old password go the mails that were to replace it, because somebody else may have read one of them, and the
+/// login tokens, for which it was shown. That is so whether or not other devices stay logged in: those the user can see
+/// and end, a mail or a token not.
 pub(super) async fn set_password(tx: &mut Tx, user_id: &UserId, hash: &str) -> Result<()> {
     account::set_password(tx, user_id, hash).await?;
+    token::delete_login_tokens(tx, user_id).await?;
     Ok(addresses::forget_resets(tx, user_id).await?)
 }
 

@@ -1,14 +1,15 @@
 //! `OpenID` tokens: with one, somebody proves to a third party who they are, which asks this server about it.
 //!
-//! Such a token is good for that one question and gives no access. It is stored as a hash, as all tokens are.
+//! Such a token is good for that one question and gives no access. It is stored as a hash, as all tokens are, and ends
+//! with the session that has asked for it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#openid>
 
 use std::time::Duration;
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 
-use super::{Accounts, after};
+use super::{Accounts, after, session::hold_session};
 use crate::{
     error::Result,
     store::token::{self, TokenHash},
@@ -19,11 +20,12 @@ pub(crate) const OPENID_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 
 impl Accounts {
     /// A token that proves to others who this user is. It opens nothing here.
-    pub(crate) async fn create_openid_token(&self, user_id: &UserId) -> Result<String> {
+    pub(crate) async fn create_openid_token(&self, user_id: &UserId, device_id: &DeviceId) -> Result<String> {
         let (token, hash) = self.new_token("hoi");
         let expires_ts = after(self.now(), OPENID_TOKEN_LIFETIME);
         let mut tx = self.0.db.begin().await?;
-        token::insert_openid_token(&mut tx, &hash, user_id, expires_ts).await?;
+        hold_session(&mut tx, user_id, device_id).await?;
+        token::insert_openid_token(&mut tx, &hash, user_id, device_id, expires_ts).await?;
         tx.commit().await?;
         Ok(token)
     }

@@ -10,14 +10,15 @@ use ruma::{DeviceId, OwnedUserId, UserId};
 
 use super::{
     Accounts, Restriction,
+    last_words::End,
     login::{deactivated, set_password},
     no_such_user,
-    session::end_sessions,
 };
 use crate::{
     db::Tx,
     error::{Error, Result},
     event::fact::AccountChange,
+    people::threepid::SecurityEvent,
     store::{
         account::{self, Account},
         device::DeviceSelection,
@@ -57,8 +58,9 @@ impl Accounts {
         let mut tx = self.0.db.begin().await?;
         users(alive(account::lock(&mut tx, user_id).await?)?, "A guest has no password")?;
         set_password(&mut tx, user_id, &hash).await?;
+        self.report(&mut tx, user_id, SecurityEvent::PasswordSet, (None, None)).await?;
         if !keep_sessions {
-            end_sessions(&mut tx, user_id, DeviceSelection::All).await?;
+            self.end_sessions(&mut tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
         }
         self.leave(&mut tx, ErrandKind::Account, user_id).await?;
         Ok(tx.commit().await?)
@@ -83,12 +85,8 @@ impl Accounts {
         let mut tx = self.0.db.begin().await?;
         account::lock(&mut tx, user_id).await?.ok_or_else(no_such_user)?;
         let these = device_id.map(|device_id| [device_id.as_str()]);
-        let ended = end_sessions(
-            &mut tx,
-            user_id,
-            these.as_ref().map_or(DeviceSelection::All, |ids| DeviceSelection::These(ids)),
-        )
-        .await?;
+        let which = these.as_ref().map_or(DeviceSelection::All, |ids| DeviceSelection::These(ids));
+        let ended = self.end_sessions(&mut tx, user_id, which, End::ThrownOut).await?;
         self.leave(&mut tx, ErrandKind::Account, user_id).await?;
         tx.commit().await?;
         Ok(ended)

@@ -9,7 +9,11 @@ use std::{net::IpAddr, time::Duration};
 
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
-use super::{Accounts, after};
+use super::{
+    Accounts, after,
+    bearer::unknown_access_token,
+    last_words::{End, settle_delayed_events},
+};
 use crate::{
     db::Tx,
     error::Result,
@@ -75,6 +79,25 @@ impl Accounts {
         })
     }
 
+    /// Ends sessions of an account that is locked, and returns how many. With them goes what they have made: tokens, and
+    /// what they were to send later. Where they are not some that were picked, also what could begin new ones without
+    /// the password.
+    pub(super) async fn end_sessions(
+        &self,
+        tx: &mut Tx,
+        user_id: &UserId,
+        which: DeviceSelection<'_>,
+        end: End,
+    ) -> Result<u64> {
+        settle_delayed_events(tx, user_id, which, end, self.now()).await?;
+        let ended = devices::delete(tx, user_id, which).await?;
+        token::delete_orphans(tx, user_id).await?;
+        if !matches!(which, DeviceSelection::These(_)) {
+            token::delete_login_tokens(tx, user_id).await?;
+        }
+        Ok(ended)
+    }
+
     /// The tokens of a device, whose row is locked. They expire only where the client knows how to refresh.
     pub(super) async fn issue_tokens(
         &self,
@@ -104,13 +127,9 @@ impl Accounts {
     }
 }
 
-/// Ends sessions, and returns how many. Where they are not some that were picked, also what could begin new ones
-/// without the password.
-pub(super) async fn end_sessions(tx: &mut Tx, user_id: &UserId, which: DeviceSelection<'_>) -> Result<u64> {
-    let ended = devices::delete(tx, user_id, which).await?;
-    token::delete_orphans(tx, user_id).await?;
-    if !matches!(which, DeviceSelection::These(_)) {
-        token::delete_login_tokens(tx, user_id).await?;
-    }
-    Ok(ended)
+/// Makes sure that a session lasts until the transaction ends, in which something is made that is to end with it.
+///
+/// Where it was ended since its token was looked at, it is refused as a new request would be.
+pub(super) async fn hold_session(tx: &mut Tx, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
+    if devices::lock(tx, user_id, device_id).await? { Ok(()) } else { Err(unknown_access_token()) }
 }

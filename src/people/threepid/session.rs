@@ -70,6 +70,8 @@ pub(crate) struct TokenRequest<'a> {
 pub(crate) struct PendingValidation {
     pub(crate) operation: Operation,
     pub(crate) address: String,
+    /// Where its client wants the user to go on, as far as the operator allows that.
+    pub(crate) next_link: Option<String>,
 }
 
 impl Threepids {
@@ -203,7 +205,7 @@ impl Threepids {
         let session = store::find_session(&mut self.0.db.read().await?, sid, &secret).await?;
         let session = check_open(session, self.now())?;
         let operation = Operation::find(&session.operation).ok_or_else(|| Error::broken("an unknown operation"))?;
-        Ok(PendingValidation { operation, address: session.address })
+        Ok(PendingValidation { operation, address: session.address, next_link: session.next_link })
     }
 
     /// Completes a session, and returns where its client wants the user to go on. Once completed it stays so.

@@ -242,8 +242,8 @@ impl Syncs {
                 }
             }
             MembershipState::Invite if since.is_news() => {
-                // By the room's state now: who invites them need not be who did first.
-                let state = room.state();
+                // As the room was then: what has become of it since is for its members.
+                let state = self.0.rooms.state_at(room, Order::at(membership.position)).await?;
                 let inviter = state.member(&request.client.user_id).map(|pdu| pdu.sender());
                 if self.0.shows_invite(&request.client.user_id, inviter).await? {
                     let mut state = state::stripped(&state, &request.client.user_id);
@@ -252,7 +252,8 @@ impl Syncs {
                 }
             }
             MembershipState::Knock if since.is_news() => {
-                let mut state = state::stripped(&room.state(), &request.client.user_id);
+                let state = self.0.rooms.state_at(room, Order::at(membership.position)).await?;
+                let mut state = state::stripped(&state, &request.client.user_id);
                 self.0.rooms.withhold_state(room_id, &request.client.user_id, &mut state).await?;
                 gathered.knocked.push(StrippedRoom { room_id: room_id.to_owned(), state });
             }

@@ -77,7 +77,7 @@ impl Rooms {
     }
 
     /// The servers that can let somebody into a room; this one first. Those of joined members, at most [`MAX_SERVERS`].
-    /// `M_NOT_FOUND` of a room that is not held here.
+    /// `M_FORBIDDEN` of a room that is not held here.
     pub async fn list_servers(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>> {
         let servers = self.get_held(room_id).await?.view(|view| view.servers().clone());
         let others = servers.into_keys().filter(|server| *server != self.server_name());
@@ -141,9 +141,8 @@ impl Rooms {
         Ok(aliases.into_iter().map(|(alias, _)| alias).collect())
     }
 
-    /// Whether the directory shows a room. `M_NOT_FOUND` of a room that is not held here.
+    /// Whether the directory shows a room. Not one that is not there, which it is not said to be.
     pub async fn is_published(&self, room_id: &RoomId) -> Result<bool> {
-        self.get_held(room_id).await?;
         Ok(store::room::is_published(&mut self.0.db.read().await?, room_id).await?)
     }
 
@@ -156,6 +155,9 @@ impl Rooms {
     /// Shows a room in the directory, or takes it out. Done twice it writes a fact twice, to the same effect.
     pub async fn publish(&self, by: &Author, room_id: &RoomId, listed: bool) -> Result<()> {
         let published = self.append(room_id, |head| {
+            if !by.is_administrator() {
+                check_joined(&head.state, by.user_id())?;
+            }
             if !(by.is_administrator() || may_name(by, head)) {
                 return Err(Error::forbidden(
                     "The directory is for who may send m.room.canonical_alias in the room, and for administrators",

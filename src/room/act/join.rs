@@ -30,6 +30,7 @@ use crate::{
         graph::{
             append::{ATTEMPTS, Plan},
             head::Head,
+            rooms::no_entry,
         },
     },
     store,
@@ -45,7 +46,7 @@ struct Joining<'a> {
 
 impl State {
     /// How one can join. `invite` where there is no rule, or none that can be read.
-    fn join_rule(&self) -> JoinRule {
+    pub(super) fn join_rule(&self) -> JoinRule {
         let content: Option<RoomJoinRulesEventContent> = self.content(&StateEventType::RoomJoinRules);
         content.map_or(JoinRule::Invite, |content| content.join_rule)
     }
@@ -184,6 +185,9 @@ const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 /// The authorization rules decide again on the event itself; here is what they can't know, and messages that say what
 /// to do.
 fn admit(head: &Head, author: &Author, conditions: &Conditions, here: &ServerName) -> Result<Option<OwnedUserId>> {
+    if is_unseen(head, author.user_id(), conditions) {
+        return Err(no_entry());
+    }
     if author.is_guest() && !head.state.admits_guests() {
         let message = "Guests can't join this room: register an account";
         return Err(Error::refused(ErrorKind::GuestAccessForbidden, message));
@@ -212,6 +216,19 @@ fn admit(head: &Head, author: &Author, conditions: &Conditions, here: &ServerNam
         JoinRule::Knock => Err(Error::forbidden("You are not invited to this room: knock to ask for it")),
         _ => Err(Error::forbidden("You are not invited to this room")),
     }
+}
+
+/// Whether somebody who has never had to do with the room knows of it by nothing.
+fn is_unseen(head: &Head, user_id: &UserId, conditions: &Conditions) -> bool {
+    let is_closed = || match head.state.join_rule() {
+        JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_) => false,
+        // Where it can't be told whether they may come in, the specification has a code for that.
+        JoinRule::Restricted(_) => {
+            conditions.any_known && !head.state.allowed_rooms().iter().any(|room| conditions.is_in.contains(room))
+        }
+        _ => true,
+    };
+    head.state.member(user_id).is_none() && is_closed()
 }
 
 /// A user of this server who is in the room and may invite.

@@ -12,7 +12,10 @@ use futures_util::{StreamExt as _, stream};
 use ruma::{
     CanonicalJsonValue, OwnedEventId, RoomId, UserId,
     api::error::ErrorKind,
-    events::{TimelineEventType, room::member::MembershipState},
+    events::{
+        TimelineEventType,
+        room::{join_rules::JoinRule, member::MembershipState},
+    },
 };
 
 use super::member_profile::{MemberProfile, fill_in, member_content};
@@ -23,10 +26,11 @@ use crate::{
         fact::{Fact, Forgotten},
     },
     room::{
-        Author, Rooms,
+        Author, Rooms, State,
         graph::{
             append::{Appended, Plan, Proposal},
             head::Head,
+            rooms::{no_entry, not_in_room},
         },
     },
     store,
@@ -66,7 +70,7 @@ impl Change<'_> {
         match head.state.membership(self.target) {
             MembershipState::Leave => {
                 let left = head.state.member(self.target).map(|left| Plan::done_by(left.event_id()));
-                left.ok_or_else(|| Error::forbidden("You are not in this room"))
+                left.ok_or_else(not_in_room)
             }
             MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
             _ => Ok(self.plan(head)),
@@ -192,8 +196,8 @@ impl Rooms {
         unbanned.await.map(drop)
     }
 
-    /// Asks to be let in. `M_NOT_FOUND` where nobody here could answer, `M_FORBIDDEN` where the join rules know no
-    /// knocking or the user has no need to.
+    /// Asks to be let in. `M_FORBIDDEN` where nobody here could answer, the join rules know no knocking or the user has
+    /// no need to.
     pub async fn knock(&self, room_id: &RoomId, user_id: &UserId, reason: Option<String>) -> Result<()> {
         let content = member_content(&MembershipState::Knock, &MemberProfile::default(), reason);
         self.knock_with(room_id, user_id, content, None).await.map(drop)
@@ -206,7 +210,10 @@ impl Rooms {
         mut content: Content,
         transaction: Option<&Transaction>,
     ) -> Result<OwnedEventId> {
-        self.get_enterable(room_id).await?;
+        let state = self.get_enterable(room_id).await?.state();
+        if state.member(user_id).is_none() && !is_known_to_strangers(&state) {
+            return Err(no_entry());
+        }
         fill_in(&mut content, &self.profile(user_id).await?);
         let change = Change { sender: user_id, target: user_id, content: &content, transaction };
         self.change(room_id, change, |before| match before {
@@ -244,16 +251,14 @@ impl Rooms {
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>
     ///
-    /// `M_UNKNOWN` for who is still in the room or invited, `M_NOT_FOUND` for who never was. Joining again shows it
+    /// `M_UNKNOWN` for who is still in the room or invited, `M_FORBIDDEN` for who never was. Joining again shows it
     /// again.
     pub async fn forget(&self, room_id: &RoomId, user_id: &UserId) -> Result<()> {
         if self.forget_outside(room_id, user_id).await? {
             return Ok(());
         }
         let forgotten = self.append(room_id, |head| match head.state.membership(user_id) {
-            MembershipState::Leave if head.state.member(user_id).is_none() => {
-                Err(Error::not_found("You were never in this room"))
-            }
+            MembershipState::Leave if head.state.member(user_id).is_none() => Err(not_in_room()),
             MembershipState::Leave | MembershipState::Ban => {
                 let (user_id, room_id) = (user_id.to_owned(), room_id.to_owned());
                 Ok(Plan::facts(vec![Fact::Forgotten(Forgotten { user_id, room_id })]))
@@ -301,13 +306,18 @@ impl Rooms {
     ) -> Result<OwnedEventId> {
         let appended = self.append(room_id, |head| {
             if change.sender != change.target && head.state.membership(change.sender) != MembershipState::Join {
-                return Err(Error::forbidden("You are not in this room: join it first"));
+                return Err(not_in_room());
             }
             check(&head.state.membership(change.target))?;
             Ok(change.plan(head))
         });
         event_id(&appended.await?)
     }
+}
+
+/// Whether the rules by which people come in let anybody know of the room. They may then not be let in all the same.
+fn is_known_to_strangers(state: &State) -> bool {
+    matches!(state.join_rule(), JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_))
 }
 
 /// The answer to somebody who would forget a room that they have something to do with.

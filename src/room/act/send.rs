@@ -28,6 +28,7 @@ use crate::{
         graph::{
             append::{Plan, Proposal},
             head::Head,
+            rooms::not_in_room,
         },
     },
     store,
@@ -101,6 +102,8 @@ impl Rooms {
         let sender = author.user_id();
         let mut content = content.clone();
         let target = take_redacts(&mut content)?;
+        // Before the event is looked for, which others may know by its identifier.
+        check_joined(&self.get_held(room_id).await?.state(), sender)?;
         let target = self.get_redactable(room_id, &target).await?;
         let administers_target = author.is_administrator() && target.sender().server_name() == self.server_name();
         let plan = |head: &Head| -> Result<Plan> {
@@ -258,7 +261,7 @@ pub(super) fn check_joined(state: &State, user_id: &UserId) -> Result<()> {
         MembershipState::Join => Ok(()),
         MembershipState::Invite => Err(Error::forbidden("You are only invited to this room: join it first")),
         MembershipState::Ban => Err(Error::forbidden("You are banned from this room")),
-        _ => Err(Error::forbidden("You are not in this room: join it first")),
+        _ => Err(not_in_room()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! Invitations to whoever proves that an address is theirs: how a room offers them, and how one is redeemed.
 //!
 //! What is offered is state of the room, with the keys by which it can be redeemed, so any server in the room can check
-//! who redeems it without asking anybody.
+//! who redeems it without asking anybody. The rules of rooms check the signature and nothing else; this server also
+//! wants an offer to serve each user once, and whoever made it to be in the room still, with the power to invite.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#mroomthird_party_invite>
 //!
 //! Nothing here asks an identity server: who does is `people/third_party_invite.rs`, before and after.
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, SigningKeyId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, SigningKeyId, UserId,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
     serde::Base64,
@@ -23,11 +24,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    event::{Content, Draft, content},
+    event::{Content, Draft, Pdu, content},
     room::{Rooms, State, graph::append::Plan},
+    store,
 };
 
 const KIND: &str = "m.room.third_party_invite";
+/// How often it is looked anew whether an offer was used, where a membership changes all the while.
+const ATTEMPTS: usize = 5;
 
 /// What an identity server gets to know of a room and of who invites to it, for the letter that it writes.
 ///
@@ -156,7 +160,8 @@ impl Rooms {
             #[serde(default)]
             public_keys: Vec<OfferedKey>,
         }
-        let state = self.get_held(room_id).await?.state();
+        // One answer for a room that is not there and for one that offers this to nobody.
+        let state = self.find_held(room_id).await?.ok_or_else(no_such_offer)?.state();
         // An invitation that was taken back has no keys any more.
         let event = state.get(KIND, token(signed)).ok_or_else(no_such_offer)?;
         let offered: Offered = event.content_as().or(Err(no_such_offer()))?;
@@ -168,11 +173,40 @@ impl Rooms {
 
     /// Invites the user whom an identity server has signed for, in the name of who offered the invitation. The
     /// signature must have been checked ([`Self::find_signing_key`]); the authorization rules check it again. Nothing
-    /// happens where the user is in the room or invited already.
+    /// happens where the user is in the room or invited already. `M_FORBIDDEN` where they have used it before, or who
+    /// made it may not invite any more.
     pub async fn redeem(&self, room_id: &RoomId, user_id: &UserId, signed: CanonicalJsonObject) -> Result<()> {
         let profile = self.profile(user_id).await?;
-        let token = token(&signed).to_owned();
-        let signed = CanonicalJsonValue::Object(signed);
+        for _ in 0..ATTEMPTS {
+            let past = self.past_of(room_id, user_id, token(&signed)).await?;
+            match self.redeem_after(room_id, user_id, (&signed, &past), &profile).await {
+                Err(Error::Conflict) => {}
+                redeemed => return redeemed,
+            }
+        }
+        Err(Error::Unavailable("the user's membership of the room is being changed from elsewhere".to_owned()))
+    }
+
+    /// Whether somebody has used an offer before. They may have left or been kicked since, so it is looked for in all
+    /// that they have been in the room.
+    async fn past_of(&self, room_id: &RoomId, user_id: &UserId, token: &str) -> Result<Past> {
+        let trunk = self.get_held(room_id).await?.view(|view| view.trunk);
+        let key = ("m.room.member", user_id.as_str());
+        let held = store::state::versions_of(&mut self.0.db.read().await?, trunk, key).await?;
+        let last = held.last().and_then(|held| held.event.as_ref()).map(|(_, pdu)| pdu.event_id().to_owned());
+        let mut events = held.iter().filter_map(|held| held.event.as_ref());
+        Ok(Past { is_used: events.any(|(_, pdu)| redeems(pdu, token)), last })
+    }
+
+    /// `Error::Conflict` where the user has become something else since their past was looked at.
+    async fn redeem_after(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        (signed, past): (&CanonicalJsonObject, &Past),
+        profile: &MemberProfile,
+    ) -> Result<()> {
+        let (token, signed) = (token(signed).to_owned(), CanonicalJsonValue::Object(signed.clone()));
         let redeemed = self.append(room_id, |head| {
             match head.state.membership(user_id) {
                 // The rules would let this be an invitation again.
@@ -180,11 +214,18 @@ impl Rooms {
                 MembershipState::Ban => return Err(Error::forbidden("You are banned from this room")),
                 _ => {}
             }
+            if head.state.member(user_id).map(|pdu| pdu.event_id()) != past.last.as_deref() {
+                return Err(Error::Conflict);
+            }
+            if past.is_used {
+                return Err(Error::forbidden("You have used this invitation before: ask to be invited again"));
+            }
             let offered = head.state.get(KIND, &token).ok_or_else(no_such_offer)?;
             if offered.sender().server_name() != self.server_name() {
                 let message = "This invitation was made on another server, and this one does not talk to others";
                 return Err(Error::forbidden(message));
             }
+            check_may_invite(&head.state, head.rules, offered.sender())?;
             let shown: Content = offered.content_as().unwrap_or_default();
             let mut invite = content([("signed", signed.clone())]);
             if let Some(name) = shown.get("display_name") {
@@ -192,12 +233,46 @@ impl Rooms {
             }
             let mut content = member_content(&MembershipState::Invite, &MemberProfile::default(), None);
             content.insert("third_party_invite".to_owned(), CanonicalJsonValue::Object(invite));
-            fill_in(&mut content, &profile);
+            fill_in(&mut content, profile);
             let sender = offered.sender().to_owned();
             Ok(Plan::of(Draft::state(sender, TimelineEventType::RoomMember, user_id.as_str(), content)))
         });
         redeemed.await.map(drop)
     }
+}
+
+/// What somebody has been in a room.
+struct Past {
+    /// Whether they were invited by an offer.
+    is_used: bool,
+    /// The event that makes them what they are.
+    last: Option<OwnedEventId>,
+}
+
+/// Whether a membership was given for an offer.
+fn redeems(pdu: &Pdu, token: &str) -> bool {
+    #[derive(Deserialize)]
+    struct RedeemedContent {
+        third_party_invite: RedeemedInvite,
+    }
+    #[derive(Deserialize)]
+    struct RedeemedInvite {
+        signed: RedeemedSignature,
+    }
+    #[derive(Deserialize)]
+    struct RedeemedSignature {
+        token: String,
+    }
+    pdu.content_as::<RedeemedContent>().is_ok_and(|content| content.third_party_invite.signed.token == token)
+}
+
+/// Refuses an offer of somebody who could not make it today.
+fn check_may_invite(state: &State, rules: &RoomVersionRules, sender: &UserId) -> Result<()> {
+    let is_joined = state.membership(sender) == MembershipState::Join;
+    if is_joined && state.power_levels(rules).user_can_invite(sender) {
+        return Ok(());
+    }
+    Err(Error::forbidden("Who made this invitation may not invite to this room any more: ask somebody else to"))
 }
 
 /// Empty where there is none, at which no offer stands.

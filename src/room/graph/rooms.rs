@@ -204,24 +204,33 @@ impl Rooms {
     }
 
     /// A room that users of this server can come into without the help of another server: one of them is in it, or
-    /// nobody at all is any more, so that nothing has happened there that is not known here. `M_NOT_FOUND` otherwise.
+    /// nobody at all is any more, so that nothing has happened there that is not known here. Otherwise [`no_entry`].
     pub async fn get_enterable(&self, room_id: &RoomId) -> Result<Held> {
         match self.find_held(room_id).await? {
-            Some(Held::Left(room)) if !room.is_empty() => Err(Error::not_found(format!(
-                "Nobody of this server is in the room {room_id} any more, and it does not talk to others that are"
-            ))),
+            Some(Held::Left(room)) if !room.is_empty() => Err(no_entry()),
             Some(room) => Ok(room),
-            None => Err(Error::not_found(format!(
-                "This server does not know the room {room_id}, and it does not talk to others that may know it"
-            ))),
+            None => Err(no_entry()),
         }
     }
 
-    /// A room that the caller believes a user of this server to be or have been in. `M_NOT_FOUND` otherwise.
+    /// A room that the caller believes a user of this server to be or have been in. Otherwise [`not_in_room`].
     pub async fn get_held(&self, room_id: &RoomId) -> Result<Held> {
-        let unknown = || Error::not_found(format!("This server does not know the room {room_id}"));
-        self.find_held(room_id).await?.ok_or_else(unknown)
+        self.find_held(room_id).await?.ok_or_else(not_in_room)
     }
+}
+
+/// For who would do something in a room that they are not in. It is the answer for a room that is not there as well: who
+/// has heard of a room's identifier does not learn whether this server has it.
+pub fn not_in_room() -> Error {
+    Error::forbidden("You are not in this room, or there is no such room: join it first")
+}
+
+/// For who would come into a room that is closed to them, and for a room that is not there.
+pub fn no_entry() -> Error {
+    Error::forbidden(
+        "You are not invited to this room and in no other whose members may join it, or this server knows no such \
+         room: ask for an invitation",
+    )
 }
 
 fn unsupported(version: &RoomVersionId) -> Error {

@@ -76,7 +76,7 @@ async fn joining_and_leaving_twice_is_doing_it_once() {
     let members = world.events(&room_id).await.into_iter().filter(|event| event.pdu.state_key() == Some(bob.as_str()));
     assert_eq!(members.count(), 2);
     let nowhere = room_id!("!nowhere:there");
-    assert_eq!(errcode(world.rooms.join(nowhere, &bob, None).await), "M_NOT_FOUND");
+    assert_eq!(errcode(world.rooms.join(nowhere, &bob, None).await), "M_FORBIDDEN");
     world.close().await;
 }
 
@@ -89,7 +89,7 @@ async fn only_a_room_that_was_left_can_be_forgotten() {
         let mut conn = world.db.read().await.unwrap();
         store::membership::find(&mut conn, &bob, &room_id).await.unwrap().unwrap().forgotten
     };
-    assert_eq!(errcode(world.rooms.forget(&room_id, &bob).await), "M_NOT_FOUND");
+    assert_eq!(errcode(world.rooms.forget(&room_id, &bob).await), "M_FORBIDDEN");
     world.rooms.join(&room_id, &bob, None).await.unwrap();
     assert_eq!(errcode(world.rooms.forget(&room_id, &bob).await), "M_UNKNOWN");
     world.rooms.leave(&room_id, &bob, None).await.unwrap();

@@ -85,7 +85,7 @@ async fn what_does_not_belong_in_a_room_is_refused() {
     let world = RoomWorld::new().await;
     let room_id = world.public_room("alice").await;
     let unknown = room_id!("!nowhere:here");
-    assert_eq!(errcode(world.rooms.send(&message(unknown, "alice", "1")).await), "M_NOT_FOUND");
+    assert_eq!(errcode(world.rooms.send(&message(unknown, "alice", "1")).await), "M_FORBIDDEN");
     assert_eq!(errcode(world.rooms.send(&message(&room_id, "mallory", "1")).await), "M_FORBIDDEN");
     assert_eq!(errcode(world.rooms.send(&message(&room_id, "alice", "nul\0")).await), "M_INVALID_PARAM");
     let second = Message { kind: TimelineEventType::RoomCreate, ..message(&room_id, "alice", "2") };

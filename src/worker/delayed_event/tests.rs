@@ -3,12 +3,16 @@ use std::time::Duration;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId, events::TimelineEventType};
 use serde_json::{Value, json};
 
-use super::{Action, DelayedEvent, NewDelayedEvent, TooLong, store};
+use super::{Action, DelayedEvent, Finalised, NewDelayedEvent, TooLong, store};
 use crate::{
     error::Error,
     event::{Content, Transaction},
     room::{Author, Message, NewState},
-    store::{account, event},
+    store::{
+        account,
+        device::{self, DeviceSelection},
+        event,
+    },
     testing::{World, user},
 };
 
@@ -43,6 +47,7 @@ impl World {
     async fn room_with_account(&self, user_id: &UserId) -> OwnedRoomId {
         let mut tx = self.app.db.begin().await.unwrap();
         assert!(account::insert(&mut tx, user_id, None, false, 0).await.unwrap());
+        device::upsert(&mut tx, user_id, "PHONE".into(), None, 0, "127.0.0.1").await.unwrap();
         tx.commit().await.unwrap();
         self.room(&[user_id]).await
     }
@@ -80,6 +85,61 @@ impl World {
     /// How many events the room has.
     async fn count(&self, room_id: &RoomId) -> i64 {
         self.rooms().get(room_id).await.unwrap().view(|view| view.head.head)
+    }
+}
+
+fn goodbye(room_id: &RoomId, sender: &UserId) -> NewDelayedEvent {
+    NewDelayedEvent {
+        kind: "org.matrix.msc3401.call.member".into(),
+        state_key: Some(sender.to_string()),
+        content: content(json!({})),
+        ..message(room_id, sender, "goodbye")
+    }
+}
+
+/// A node has claimed what its session can't say any more. Whether it still sends it or dies, nothing is sent after.
+#[tokio::test]
+async fn a_session_that_is_thrown_out_says_nothing_more_but_goodbye() {
+    for world in World::on_each_engine().await {
+        let alice = user("alice");
+        let room = world.room_with_account(&alice).await;
+        let new = message(&room, &alice, "still here");
+        let (said, claimed) = (world.schedule(&new).await, world.schedule(&message(&room, &alice, "claimed")).await);
+        let sent = world.schedule(&message(&room, &alice, "sent")).await;
+        let goodbye = world.schedule(&goodbye(&room, &alice)).await;
+        for delay_id in [&claimed, &sent] {
+            world.claim(delay_id).await;
+        }
+        let phone = DeviceSelection::These(&["PHONE"]);
+        world.app.accounts.delete_devices(&alice, phone).await.unwrap();
+        // It had left before.
+        let before = Message {
+            room_id: room.clone(),
+            author: Author::User(alice.clone()),
+            kind: new.kind.clone(),
+            content: new.content.clone(),
+            transaction: Transaction::delayed(&sent),
+        };
+        let event_id = world.rooms().send(&before).await.unwrap();
+        let mut tx = world.app.db.begin().await.unwrap();
+        let finalised = Finalised { ts: 1, event_id: Some(event_id.clone()), error: None };
+        store::finalise(&mut tx, &sent, &finalised).await.unwrap();
+        tx.commit().await.unwrap();
+
+        // The clock stands still: it is not its time by which it is sent.
+        assert!(world.event_of(&goodbye).await.is_some());
+        assert_eq!(world.event_of(&sent).await, Some(event_id));
+        world.clock.advance(Duration::from_mins(1));
+        for delay_id in [&said, &claimed] {
+            let ended = world.end_of(delay_id).await.finalised.unwrap();
+            assert_eq!(ended.event_id, None);
+            assert!(ended.error.unwrap().contains("ended from elsewhere"));
+            let late = world.app.delayed_events.act(delay_id, None, Action::Send).await;
+            assert!(matches!(late, Err(Error::Refused { .. })), "{late:?}");
+        }
+        let late = world.app.delayed_events.schedule(&message(&room, &alice, "late")).await;
+        assert!(matches!(late, Err(Error::Refused { .. })), "a session that is over schedules nothing: {late:?}");
+        world.close().await;
     }
 }
 

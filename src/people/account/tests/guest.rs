@@ -68,7 +68,7 @@ async fn account_takeover_by_a_guest_access_token_of_somebody_else() {
         let house = house(&database, RegistrationMode::Open).await;
         let (guest, other) = (guest(&house).await, guest(&house).await);
         let alice = house.register("alice", "secret").await;
-        let openid = house.accounts.create_openid_token(&guest.user_id).await.unwrap();
+        let openid = house.accounts.create_openid_token(&guest.user_id, &guest.device_id).await.unwrap();
         for (of, token) in [
             (&guest, &other.access_token),
             (&guest, &alice.access_token),

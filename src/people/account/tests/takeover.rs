@@ -59,7 +59,7 @@ async fn account_takeover_by_logging_in_with_what_belongs_to_somebody_else() {
         assert!(!confirm("alice", "mallory's").await.unwrap());
         // No kind of token passes for another.
         let pair = house.accounts.login_with_password("alice", "alice's", refreshable("TABLET")).await.unwrap();
-        let login_token = house.accounts.create_login_token(&alice.user_id).await.unwrap();
+        let login_token = house.accounts.create_login_token(&alice.user_id, &alice.device_id).await.unwrap();
         let refresh_token = pair.refresh_token.clone().unwrap();
         for token in [&refresh_token, &login_token, &String::new()] {
             assert!(house.accounts.caller(token, HERE).await.is_err());
@@ -79,20 +79,69 @@ async fn account_takeover_by_a_login_token_that_was_used_or_is_old() {
     for database in testing::databases().await {
         let house = house(&database, RegistrationMode::Open).await;
         let alice = house.register("alice", "secret").await;
-        let token = house.accounts.create_login_token(&alice.user_id).await.unwrap();
+        let token = house.accounts.create_login_token(&alice.user_id, &alice.device_id).await.unwrap();
         let session = house.accounts.login_with_token(&token, on("TABLET")).await.unwrap();
         assert_eq!(session.user_id, alice.user_id);
         assert_eq!(kind(house.accounts.login_with_token(&token, on("X")).await), ErrorKind::Forbidden);
 
-        let token = house.accounts.create_login_token(&alice.user_id).await.unwrap();
+        let token = house.accounts.create_login_token(&alice.user_id, &alice.device_id).await.unwrap();
         house.clock.advance(LOGIN_TOKEN_LIFETIME);
         assert_eq!(kind(house.accounts.login_with_token(&token, on("X")).await), ErrorKind::Forbidden);
 
-        let token = house.accounts.create_login_token(&alice.user_id).await.unwrap();
+        let token = house.accounts.create_login_token(&alice.user_id, &alice.device_id).await.unwrap();
         let caller = house.user(&alice).await;
-        house.accounts.change_password(&caller, "better", true).await.unwrap();
+        house.accounts.change_password(&caller, "better", true, HERE).await.unwrap();
         assert_eq!(kind(house.accounts.login_with_token(&token, on("X")).await), ErrorKind::Forbidden);
         house.accounts.clear_expired().await.unwrap();
+        database.close().await;
+    }
+}
+
+/// What each end of a session leaves of the tokens that it has made, and of those of another session.
+#[tokio::test]
+async fn account_takeover_by_a_token_that_outlives_its_session() {
+    for database in testing::databases().await {
+        let house = house(&database, RegistrationMode::Open).await;
+        let phone = house.register("alice", "secret").await;
+        let alice = &phone.user_id;
+        let login =
+            async |device: &str| house.accounts.login_with_password("alice", "secret", on(device)).await.unwrap();
+        for (end, others_stay) in
+            [("logout", true), ("deletion", true), ("login", true), ("logout of all", false), ("password", false)]
+        {
+            // Again where it was ended with the rest.
+            let (phone, laptop) = (login("PHONE").await, login("LAPTOP").await);
+            let caller = house.user(&laptop).await;
+            let tokens = async |device_id: &ruma::DeviceId| {
+                let login = house.accounts.create_login_token(alice, device_id).await.unwrap();
+                (login, house.accounts.create_openid_token(alice, device_id).await.unwrap())
+            };
+            let (gone, kept) = (tokens(&laptop.device_id).await, tokens(&phone.device_id).await);
+            match end {
+                "logout" => house.accounts.logout(&caller).await.unwrap(),
+                "deletion" => {
+                    let which = device::DeviceSelection::These(&["LAPTOP"]);
+                    house.accounts.delete_devices(alice, which).await.unwrap();
+                }
+                "login" => drop(login("LAPTOP").await),
+                "logout of all" => house.accounts.logout_all(alice).await.unwrap(),
+                _ => house.accounts.change_password(&house.user(&phone).await, "secret", true, HERE).await.unwrap(),
+            }
+            let proves = async |token: &str| house.accounts.find_openid_user(token).await.unwrap().is_some();
+            assert!(!proves(&gone.1).await, "{end}");
+            assert_eq!(kind(house.accounts.login_with_token(&gone.0, on("X")).await), ErrorKind::Forbidden, "{end}");
+            // With the password the login tokens go for which it was shown.
+            assert_eq!(proves(&kept.1).await, others_stay || end == "password", "{end}");
+            assert_eq!(house.accounts.login_with_token(&kept.0, on("X")).await.is_ok(), others_stay, "{end}");
+        }
+        for table in ["login_tokens", "openid_tokens"] {
+            house.accounts.logout_all(alice).await.unwrap();
+            assert_eq!(database.dump(table).await, [""; 0], "{table}");
+        }
+        let late = house.accounts.create_openid_token(alice, &phone.device_id).await;
+        assert!(matches!(kind(late), ErrorKind::UnknownToken(_)), "nothing begins after its session");
+        let late = house.accounts.create_login_token(alice, &phone.device_id).await;
+        assert!(matches!(kind(late), ErrorKind::UnknownToken(_)));
         database.close().await;
     }
 }
@@ -104,13 +153,13 @@ async fn a_changed_password_ends_the_other_sessions_if_asked() {
         let phone = house.register("alice", "old").await;
         let laptop = house.accounts.login_with_password("alice", "old", refreshable("LAPTOP")).await.unwrap();
         let caller = house.user(&phone).await;
-        assert_eq!(kind(house.accounts.change_password(&caller, "", false).await), ErrorKind::WeakPassword);
+        assert_eq!(kind(house.accounts.change_password(&caller, "", false, HERE).await), ErrorKind::WeakPassword);
 
-        house.accounts.change_password(&caller, "new", false).await.unwrap();
+        house.accounts.change_password(&caller, "new", false, HERE).await.unwrap();
         assert!(house.is_in(&phone).await && house.is_in(&laptop).await);
         assert!(house.accounts.login_with_password("alice", "old", on("X")).await.is_err());
 
-        house.accounts.change_password(&caller, "newer", true).await.unwrap();
+        house.accounts.change_password(&caller, "newer", true, HERE).await.unwrap();
         assert!(house.is_in(&phone).await && !house.is_in(&laptop).await);
         assert!(house.accounts.refresh(laptop.refresh_token.as_deref().unwrap()).await.is_err());
         database.close().await;
@@ -123,13 +172,13 @@ async fn a_deactivated_account_is_closed_for_good() {
         let house = house(&database, RegistrationMode::Open).await;
         let alice = house.register("alice", "secret").await;
         let laptop = house.accounts.login_with_password("alice", "secret", refreshable("LAPTOP")).await.unwrap();
-        let login_token = house.accounts.create_login_token(&alice.user_id).await.unwrap();
+        let login_token = house.accounts.create_login_token(&alice.user_id, &alice.device_id).await.unwrap();
         house.accounts.deactivate(&alice.user_id, false).await.unwrap();
 
         assert!(!house.is_in(&alice).await && !house.is_in(&laptop).await);
-        // One that was asked for before, and written down a moment too late.
-        let openid = house.accounts.create_openid_token(&alice.user_id).await.unwrap();
-        assert_eq!(house.accounts.find_openid_user(&openid).await.unwrap(), None);
+        // Asked for before, and a moment too late to be written down.
+        assert!(house.accounts.create_openid_token(&alice.user_id, &alice.device_id).await.is_err());
+        assert!(house.accounts.create_login_token(&alice.user_id, &alice.device_id).await.is_err());
         assert!(house.accounts.refresh(laptop.refresh_token.as_deref().unwrap()).await.is_err());
         assert_eq!(kind(house.accounts.login_with_token(&login_token, on("X")).await), ErrorKind::Forbidden);
         // Only who knows the password is told.

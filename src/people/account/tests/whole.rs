@@ -7,11 +7,13 @@ use crate::{
 };
 
 /// What an act may change, except what it takes before it begins.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "accounts",
     "devices",
     "access_tokens",
     "refresh_tokens",
+    "login_tokens",
+    "openid_tokens",
     "profiles",
     "filters",
     "delayed_events",
@@ -59,11 +61,11 @@ async fn what_changes_an_account_is_in_the_log_or_has_not_happened() {
         let login = async || accounts.login_with_password("alice", "secret", on("LAPTOP")).await;
         is_whole(&house, &database, "a login", login).await;
         let login = async || {
-            let token = accounts.create_login_token(alice).await?;
+            let token = accounts.create_login_token(alice, &phone.device_id).await?;
             accounts.login_with_token(&token, on("TABLET")).await
         };
         is_whole(&house, &database, "a login by token", login).await;
-        let change = async || accounts.change_password(&caller, "better", true).await;
+        let change = async || accounts.change_password(&caller, "better", true, HERE).await;
         is_whole(&house, &database, "a change of the password", change).await;
         database
             .run(
@@ -76,7 +78,7 @@ async fn what_changes_an_account_is_in_the_log_or_has_not_happened() {
             )
             .await;
         let proof: Proof = serde_json::from_str(r#""proof""#).unwrap();
-        let reset = async || accounts.reset_password(&proof, "best", false).await;
+        let reset = async || accounts.reset_password(&proof, "best", false, HERE).await;
         is_whole(&house, &database, "a reset of the password", reset).await;
         let lock = async || accounts.restrict(&admin, alice, Restriction::Suspended, true).await;
         is_whole(&house, &database, "a suspension", lock).await;
