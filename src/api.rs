@@ -62,7 +62,7 @@ pub fn router(app: App) -> Router {
 /// Every endpoint there is.
 ///
 /// They are a value before they become a router, so that tests can walk over what is known of each.
-fn endpoints() -> Endpoints {
+pub(crate) fn endpoints() -> Endpoints {
     front_page::routes(health::routes(federation::routes(client::routes(Endpoints::default()))))
 }
 

@@ -12,6 +12,8 @@ pub mod edge;
 pub mod ephemeral;
 pub mod error;
 pub mod event;
+#[cfg(test)]
+mod fuzz;
 pub mod ground;
 pub mod log;
 pub mod node;

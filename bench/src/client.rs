@@ -139,6 +139,11 @@ impl Client {
         Self { connection: Connection::new(target), authorization: None }
     }
 
+    /// A client that has not logged in, from a chosen local address.
+    pub(crate) fn anonymous_from(target: &Arc<Target>, source: Ipv4Addr) -> Self {
+        Self { connection: Connection::with_source(target, source), authorization: None }
+    }
+
     pub(crate) fn new(target: &Arc<Target>, user: &User) -> Self {
         Self { connection: Connection::new(target), authorization: Some(user.authorization.clone()) }
     }

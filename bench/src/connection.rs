@@ -51,6 +51,13 @@ impl Target {
         self.nodes.iter().all(|node| matches!(node.address.ip(), IpAddr::V4(address) if address.is_loopback()))
     }
 
+    /// A connection on which nobody speaks HTTP yet, and what is to be called the host.
+    pub(crate) async fn dial(&self, source: Option<Ipv4Addr>) -> Result<(TcpStream, String)> {
+        let node = self.next_node().context("there is no server: give a --url")?;
+        let host = node.host.to_str().unwrap_or_default().to_owned();
+        Ok((dial(&node, source).await?, host))
+    }
+
     fn next_node(&self) -> Option<Arc<Node>> {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         self.nodes.get(next.checked_rem(self.nodes.len())?).map(Arc::clone)
@@ -162,7 +169,7 @@ impl Connection {
     }
 }
 
-async fn open(target: &Node, source: Option<Ipv4Addr>) -> Result<Open> {
+async fn dial(target: &Node, source: Option<Ipv4Addr>) -> Result<TcpStream> {
     let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.context("no socket: is `ulimit -n` high enough?")?;
     if let Some(source) = source {
@@ -171,6 +178,11 @@ async fn open(target: &Node, source: Option<Ipv4Addr>) -> Result<Open> {
     let stream =
         socket.connect(target.address).await.with_context(|| format!("cannot connect to {}", target.address))?;
     stream.set_nodelay(true).context("TCP_NODELAY is refused")?;
+    Ok(stream)
+}
+
+async fn open(target: &Node, source: Option<Ipv4Addr>) -> Result<Open> {
+    let stream = dial(target, source).await?;
     let (sender, wire) = http1::handshake(TokioIo::new(stream)).await.context("the HTTP connection does not start")?;
     Ok(Open { sender, wire, finished: false, used: false })
 }

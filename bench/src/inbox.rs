@@ -44,6 +44,11 @@ impl Inbox {
         }
     }
 
+    /// The clock by which deliveries are measured.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Takes a `/sync` answer that has just been read.
     pub(crate) fn take(&self, answer: &[u8]) {
         let now = self.clock.micros();

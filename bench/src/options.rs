@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub(crate) give_up: u64,
 
-    /// Only this scenario (repeatable); all of them by default
+    /// Only this scenario (repeatable); all of them by default, but for `attack`
     #[arg(long = "scenario", value_name = "NAME")]
     chosen: Vec<Scenario>,
 
@@ -95,6 +95,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) poll_users: u32,
 
+    /// Connections of each of the two attackers of `attack`, which wants a server with its default limits
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attack_connections: u32,
+
     /// Date to note in the report
     #[arg(long)]
     pub(crate) date: Option<String>,
@@ -110,7 +114,10 @@ impl Options {
         Scenario::value_variants()
             .iter()
             .copied()
-            .filter(|scenario| self.chosen.is_empty() || self.chosen.contains(scenario))
+            .filter(|scenario| match self.chosen.as_slice() {
+                [] => !scenario.does_harm(),
+                chosen => chosen.contains(scenario),
+            })
             .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What is measured: a name, a line about it, and the file that plays it.
 
 mod accounts;
+mod attack;
 mod busy;
 mod delivery;
 mod listed;
@@ -47,6 +48,7 @@ pub(crate) enum Scenario {
     SearchMessages,
     IdlePolls,
     Memory,
+    Attack,
 }
 
 impl Scenario {
@@ -71,7 +73,13 @@ impl Scenario {
             Self::SearchMessages => "search_messages",
             Self::IdlePolls => "idle_polls",
             Self::Memory => "memory",
+            Self::Attack => "attack",
         }
+    }
+
+    /// Whether it leaves so much behind that it is played only when it is asked for.
+    pub(crate) fn does_harm(self) -> bool {
+        self == Self::Attack
     }
 
     pub(crate) fn about(self) -> &'static str {
@@ -96,6 +104,9 @@ impl Scenario {
                 "searches of --messages messages in 64 rooms by 4 clients, newest first, then by rank"
             }
             Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
+            Self::Attack => {
+                "two people talk while a user and a stranger do harm on --attack-connections each; only when asked for"
+            }
             Self::Memory => "memory and processor time of the idle server, before and after everything",
         }
     }
@@ -121,6 +132,7 @@ impl Scenario {
             Self::SearchUsers => Box::pin(people::search(name, stage)).await,
             Self::SearchMessages => Box::pin(search::messages(name, stage)).await,
             Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
+            Self::Attack => Box::pin(attack::withstand(name, stage)).await,
             Self::Memory => Box::pin(memory::compare(name, stage)).await,
         }
     }

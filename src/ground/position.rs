@@ -232,11 +232,14 @@ impl FromStr for Token {
     type Err = InvalidToken;
 
     fn from_str(token: &str) -> Result<Self, InvalidToken> {
-        parse(token).ok_or_else(|| InvalidToken(token.chars().take(32).collect()))
+        // A number can be written in more than one way, and only one of them was given away.
+        let as_written = parse(token).filter(|read| read.to_string() == token);
+        as_written.ok_or_else(|| InvalidToken(token.chars().take(32).collect()))
     }
 }
 
-/// Reads what [`Token`] is written as, and nothing else: a token that was shortened or joined to another is no place.
+/// Reads what [`Token`] is written as, and hardly anything else: a token that was shortened or joined to another is no
+/// place.
 fn parse(token: &str) -> Option<Token> {
     let (token, catching_up) = token.strip_suffix('~').map_or((token, false), |token| (token, true));
     let place = token.strip_prefix('s')?;
@@ -274,6 +277,9 @@ mod tests {
             "s7_~",
             "s7_aB3",
             "s7_aB3-x9k",
+            "s+7",
+            "s007",
+            "s-0",
             "s7_aB3.x9",
             "s7_é23é",
             "s9223372036854775808",

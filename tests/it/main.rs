@@ -54,6 +54,7 @@ mod restore;
 mod rooms;
 mod rtc;
 mod search;
+mod service;
 mod specification;
 mod start;
 mod sync;

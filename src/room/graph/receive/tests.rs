@@ -2,6 +2,7 @@
 
 mod costly;
 mod early;
+mod hostile;
 
 use std::collections::BTreeMap;
 
