@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Uri, header, uri::PathAndQuery};
 use ruma::{CanonicalJsonObject, RoomVersionId};
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ use crate::{
         position::{PageToken, Token},
         room_version::{STABLE, rules},
     },
-    node::{BodyDigest, OpenedSeal, Seal},
+    node::{CallDigest, ForwardedCall, OpenedSeal, Seal},
     people::filter::StoredFilter,
 };
 
@@ -113,18 +115,36 @@ fn a_seal_opens_as_it_was_closed_and_no_other_opens() {
     let address: IpAddr = "192.0.2.7".parse().unwrap();
     for mut case in cases("seals", 3) {
         let dice = &mut case.dice;
-        let call = mutate::text(dice, "PUT /_matrix/client/v3/rooms/%21r/send/m.room.message/1?ts=7");
-        let body = mutate::bytes(dice, br#"{"body":"hello"}"#.to_vec());
-        let closed = seal.close(&here, &call, address, &BodyDigest::of(&body), now);
-        let ours = Some(OpenedSeal::Ours(address, Some(BodyDigest::of(&body))));
-        assert_eq!(seal.open(&closed, &here, &call, now), ours, "{call:?}");
-        let (other_call, other_seal) = (mutate::text(dice, &call), mutate::text(dice, &closed));
-        if other_call != call {
-            assert_eq!(seal.open(&closed, &here, &other_call, now), None, "{call:?} opens {other_call:?}");
-        }
+        let call = CallDigest::of(&mutate::bytes(dice, br#"{"body":"hello"}"#.to_vec()));
+        let closed = seal.close(&here, &call, address, now);
+        assert_eq!(seal.open(&closed, &here, now), Some(OpenedSeal::Ours(address, call)));
+        let other_seal = mutate::text(dice, &closed);
         // Figures may be written in capitals.
         if !other_seal.eq_ignore_ascii_case(&closed) {
-            assert_eq!(seal.open(&other_seal, &here, &call, now), None, "{closed} as {other_seal}");
+            assert_eq!(seal.open(&other_seal, &here, now), None, "{closed} as {other_seal}");
+        }
+    }
+}
+
+/// Whatever a client has written arrives as it was, and what no node has written is none.
+#[test]
+fn a_forwarded_call_is_unpacked_as_it_was_packed() {
+    for mut case in cases("forwarded calls", 3) {
+        let dice = &mut case.dice;
+        let target = mutate::text(dice, "/_matrix/client/v3/rooms/%21r/send/m.room.message/1?ts=7");
+        let Ok(target) = target.parse::<PathAndQuery>().map(Uri::from) else { continue };
+        let mut headers = HeaderMap::new();
+        if let Ok(token) = HeaderValue::from_bytes(&mutate::bytes(dice, b"Bearer secret".to_vec())) {
+            headers.insert(header::AUTHORIZATION, token);
+        }
+        let body = mutate::bytes(dice, br#"{"body":"hello"}"#.to_vec());
+        let packed = ForwardedCall::pack(&Method::PUT, &target, &headers, &body);
+        let call = ForwardedCall::unpack(packed.clone()).unwrap();
+        assert_eq!(call, ForwardedCall { method: Method::PUT, target, headers, body: body.into() });
+        let other = Bytes::from(mutate::bytes(dice, packed.to_vec()));
+        if let Some(call) = ForwardedCall::unpack(other) {
+            let again = ForwardedCall::pack(&call.method, &call.target, &call.headers, &call.body);
+            assert_eq!(ForwardedCall::unpack(again), Some(call));
         }
     }
 }

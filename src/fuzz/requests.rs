@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     db::{Engine, testing},
-    node::SEAL,
+    node::FORWARDED,
 };
 
 /// After so many requests there is a new room, and after so many a new server, so that what one may have is bounded.
@@ -148,7 +148,7 @@ fn draw(dice: &mut Dice, scene: &Scene, template: &Template, actor: &Actor) -> O
     }
     if dice.one_in(20) {
         request = request
-            .header(SEAL, HeaderValue::from_bytes(mutate::text(dice, "1000 a 192.0.2.7 00 00").as_bytes()).ok()?);
+            .header(FORWARDED, HeaderValue::from_bytes(mutate::text(dice, "1000 a 192.0.2.7 00 00").as_bytes()).ok()?);
     }
     Some((request.body(Body::from(body)).ok()?, said))
 }

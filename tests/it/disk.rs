@@ -38,7 +38,7 @@ impl Alice {
         let login = alice.call("POST", "/_matrix/client/v3/login", Some(login)).await;
         alice.token = login.1["access_token"].as_str().unwrap().to_owned();
         let room = alice.call("POST", "/_matrix/client/v3/createRoom", Some(json!({}))).await;
-        alice.room = room.1["room_id"].as_str().unwrap().to_owned();
+        room.1["room_id"].as_str().unwrap().clone_into(&mut alice.room);
         alice
     }
 

@@ -170,12 +170,12 @@ async fn whoever_goes_on_for_long_is_looked_up_again_once_something_has_changed(
         house.accounts.changed_from_outside(&phone.user_id).await.unwrap();
         assert_eq!(kind(house.accounts.check_still_logged_in(&caller).await), ErrorKind::UserLocked);
         let user = house.user(&phone).await;
-        assert_eq!(kind(house.accounts.change_password(&user, "other", false).await), ErrorKind::UserLocked);
+        assert_eq!(kind(house.accounts.change_password(&user, "other", false, HERE).await), ErrorKind::UserLocked);
         house.accounts.restrict_from_outside(&phone.user_id, Restriction::Locked, false).await.unwrap();
         house.accounts.logout(&user).await.unwrap();
         let gone = house.accounts.check_still_logged_in(&caller).await;
         assert!(matches!(kind(gone), ErrorKind::UnknownToken(_)));
-        let change = house.accounts.change_password(&user, "other", false).await;
+        let change = house.accounts.change_password(&user, "other", false, HERE).await;
         assert!(matches!(kind(change), ErrorKind::UnknownToken(_)), "who was logged out meanwhile changes nothing");
         house.accounts.login_with_password("alice", "secret", on("PHONE")).await.unwrap();
         database.close().await;
