@@ -12,14 +12,17 @@ use axum::{RequestPartsExt as _, body::Body, extract::RawPathParams, response::R
 use http::request::Parts;
 
 use super::{
-    body::BodyStream,
+    body::{BodyLimits, BodyStream},
     delay::asks_for_delay,
     endpoint::{Forwarding, Rules},
     error::{ApiError, ApiResult},
 };
 use crate::{
     app::App,
-    edge::{serve::ClientAddress, telemetry::LoggedCaller},
+    edge::{
+        serve::{ClientAddress, budget::Holder},
+        telemetry::LoggedCaller,
+    },
     node::{BodyDigest, ForwardedRequest, OpenedSeal, Peer, SEAL},
 };
 
@@ -74,7 +77,8 @@ pub(super) async fn route(app: &App, parts: &mut Parts, body: Body, rules: &Rule
         return Ok(Routed::Here(body, None));
     };
     // Read whole before it is sent on, because it may have to be served here after all.
-    let body = BodyStream::new(body, rules.body_limit).collect().await?;
+    let limits = BodyLimits::new(app, parts, rules.body_limit, Holder::at(address_of(parts)));
+    let body = BodyStream::new(body, limits).collect().await?;
     let forwarded = ForwardedRequest {
         seal: app.seal.close(&peer.id, &call, address_of(parts), &BodyDigest::of(&body), now),
         method: &parts.method,

@@ -24,6 +24,8 @@ mod directory;
 mod durable;
 mod erasure;
 mod guests;
+mod holding;
+mod http2;
 mod identity_server;
 mod images;
 mod invite_permission;

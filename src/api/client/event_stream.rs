@@ -89,6 +89,7 @@ async fn wait(
     let mut wake_ups = Box::pin(app.syncs.wake_ups(listener)).await?;
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
+    let mut place = None;
     loop {
         wake_ups.borrow_and_update();
         let heard = Box::pin(app.syncs.read_stream(listener, until)).await?;
@@ -97,10 +98,12 @@ async fn wait(
         }
         until = heard.until;
         // The connection to the database is given back by now, however long this waits.
+        let place = place.get_or_insert_with(|| app.syncs.begin_to_wait(&listener.client));
         let _waiting = app.metrics.waiting_sync();
         tokio::select! {
             rung = wake_ups.changed() => rung.map_err(Error::broken)?,
             () = sleep_until(deadline) => break,
+            () = place.ended() => break,
             () = app.tasks.shutdown().started() => break,
         }
         // Whoever has been logged out in the meantime hears nothing more.
