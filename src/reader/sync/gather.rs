@@ -160,7 +160,6 @@ impl Syncs {
     /// What has happened since `request.since`, which has been checked, up to where this node has read. `turn`:
     /// the watcher's.
     pub(crate) async fn gather(&self, request: &SyncRequest, watcher: &Watcher, turn: Turn) -> Result<Gathered> {
-        let _turn = watcher.turn().await?;
         // Fixed before anything is read: what comes later is for the next sync.
         let until = self.0.rooms.log().tail().reached();
         let mut gathered = Gathered { until, _turn: Some(turn), ..Gathered::default() };
