@@ -11,7 +11,10 @@ use std::{ops::Deref, sync::Arc};
 use crate::{
     config::{Config, discovery::Discovery, turn::Turn},
     db::Db,
-    edge::metrics::Metrics,
+    edge::{
+        metrics::Metrics,
+        serve::{answers::Answers, budget::Budget},
+    },
     ephemeral::{self, Ephemeral},
     error::Result,
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
@@ -32,6 +35,9 @@ pub struct Inner {
     pub(crate) discovery: Discovery,
     /// None where no TURN server is configured.
     pub(crate) turn: Option<Turn>,
+    /// The memory of what is under way between clients and this node.
+    pub(crate) budget: Budget,
+    pub(crate) answers: Answers,
 }
 
 impl Deref for App {
@@ -82,7 +88,11 @@ impl App {
         let readers = Readers::start(ephemeral, caches.readers).await?;
         let workers = Box::pin(Workers::start(readers)).await?;
         let (discovery, turn) = (Discovery::of(&workers.config), Turn::find(&workers.config.turn));
-        Ok(Self(Arc::new(Inner { workers, discovery, turn })))
+        let limits = &workers.config.connections;
+        let budget = Budget::new(limits.held_megabytes, limits.held_megabytes_per_caller, workers.metrics.clone());
+        let answers = Answers::new(budget.clone(), workers.config.patience(), workers.metrics.clone());
+        workers.tasks.spawn("unread answers", answers.clone().give_up_unread(workers.tasks.shutdown().clone()));
+        Ok(Self(Arc::new(Inner { workers, discovery, turn, budget, answers })))
     }
 
     /// Whether anybody has an account yet.

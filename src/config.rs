@@ -68,6 +68,7 @@ pub struct Config {
     /// From which `X-Forwarded-For` is believed. Empty by default: anybody can write that header.
     pub trusted_proxies: Vec<IpBlock>,
     pub tls: TlsConfig,
+    pub connections: ConnectionsConfig,
     pub database: DatabaseConfig,
     pub redis: RedisConfig,
     pub cluster: ClusterConfig,
@@ -96,6 +97,25 @@ pub struct TlsConfig {
     /// The whole chain, the server's own certificate first. Both files or neither.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+}
+
+/// What one caller may hold of the server: connections, and memory by sending and reading slowly.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ConnectionsConfig {
+    /// In all. None for as many as the limit of open files allows. From 1 to 1,000,000.
+    pub max: Option<u32>,
+    /// Of one IPv4 address or one /64 of IPv6; not of this machine, a unix socket or a trusted proxy. From 1 to
+    /// 1,000,000.
+    pub max_per_address: u32,
+    /// Requests at once on one HTTP/2 connection. From 1 to 10,000.
+    pub max_streams: u32,
+    /// Within which 16 KiB of a body have to come, or be read of an answer, or what is left of it. From 1 to 3,600.
+    pub patience_seconds: u64,
+    /// For bodies and answers that are under way, in MiB. From 1 to 1,000,000.
+    pub held_megabytes: u32,
+    pub held_megabytes_per_caller: u32,
+    /// From 1 to 1,000.
+    pub waiting_syncs_per_device: u32,
 }
 
 /// Where everything is kept. Without a URL it is a file in `data_dir`.
@@ -384,6 +404,7 @@ impl Default for Config {
             listen: vec![ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 8008).into())],
             trusted_proxies: Vec::new(),
             tls: TlsConfig::default(),
+            connections: ConnectionsConfig::default(),
             // Statements are short: more connections than the database has processors mostly wait there.
             database: DatabaseConfig { url: None, max_connections: 16 },
             redis: RedisConfig::default(),
@@ -409,6 +430,25 @@ impl Default for Config {
             log: LogConfig { level: "info".to_owned(), format: LogFormat::Human },
             metrics: MetricsConfig::default(),
             timeouts: TimeoutsConfig { shutdown_notice_seconds: 0, shutdown_seconds: 10 },
+        }
+    }
+}
+
+impl Default for ConnectionsConfig {
+    fn default() -> Self {
+        Self {
+            max: None,
+            // An office or a mobile network behind one address; a client has one connection or six.
+            max_per_address: 512,
+            // What RFC 9113 recommends.
+            max_streams: 100,
+            // A phone at the edge of its network is faster than 16 KiB in so long.
+            patience_seconds: 30,
+            held_megabytes: 256,
+            // Several initial syncs of large accounts.
+            held_megabytes_per_caller: 32,
+            // A client waits with one, and with a second for a moment after it has lost the connection of the first.
+            waiting_syncs_per_device: 8,
         }
     }
 }
@@ -446,6 +486,11 @@ impl Config {
     pub fn public_base_url(&self) -> String {
         let configured = self.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned());
         configured.unwrap_or_else(|| format!("https://{}", self.server_name))
+    }
+
+    /// How long a body or an answer may rest while it is under way.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.connections.patience_seconds)
     }
 
     /// How long load balancers are given to notice that this node is about to stop.

@@ -144,7 +144,7 @@ async fn serve_and_log(cli: &Cli, config: Config, restored: bool) -> ExitCode {
     let (database, server_name) = (database::shown(&config), &config.server_name);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(cli), database, %server_name, "starting");
     // Before any connection: each takes a file.
-    serve::raise_open_files();
+    serve::raise_open_files(&config);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -208,7 +208,7 @@ async fn serve(cli: &Cli, config: Config, restored: bool) -> anyhow::Result<()> 
 
     let router = serve::layer(api::router(app.clone()), &metrics, &random);
     // Both at once: metrics are answered for as long as requests are.
-    tokio::join!(listeners.serve(router, &tasks), metrics_listener.serve(metrics.router(), &tasks));
+    tokio::join!(listeners.serve(router, &tasks, &metrics), metrics_listener.serve(metrics.router(), &tasks, &metrics));
 
     // The log's committer ends when nobody can write any more.
     drop(app);

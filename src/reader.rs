@@ -14,7 +14,7 @@ use std::{ops::Deref, sync::Arc};
 use self::{
     directory::Directory,
     search::Searches,
-    sync::{Registry, Sources, Syncs, Watchers, wake_for_presence},
+    sync::{Registry, Sources, Syncs, Waits, Watchers, wake_for_presence},
     unread::Unread,
     user_directory::UserDirectory,
 };
@@ -79,6 +79,7 @@ impl Readers {
         let sources = Sources {
             rooms: rooms.clone(),
             watchers: Watchers::new(db.clone(), tail, caches.watchers),
+            waits: Waits::new(ephemeral.config.connections.waiting_syncs_per_device, ephemeral.metrics.clone()),
             receipts,
             typists: ephemeral.typists.clone(),
             presence: ephemeral.presence.clone(),

@@ -23,13 +23,16 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::{
-    body::BodyStream,
+    body::{BodyLimits, BodyStream},
     error::{ApiError, ApiResult},
     forward::Arrived,
 };
 use crate::{
     app::App,
-    edge::{serve::ClientAddress, telemetry::LoggedCaller},
+    edge::{
+        serve::{ClientAddress, budget::Holder},
+        telemetry::LoggedCaller,
+    },
     node::{CallDigest, FORWARDED, ForwardedAnswer, ForwardedCall, Nodes, OpenedSeal, SIGN, SIGN_OF_LIFE},
 };
 
@@ -73,7 +76,8 @@ async fn serve(
     body: Body,
     digest: &CallDigest,
 ) -> ApiResult<Response> {
-    let call = BodyStream::new(body, LIMIT).collect().await?;
+    let limits = BodyLimits::new(app, parts, LIMIT, Holder::at(address));
+    let call = BodyStream::new(body, limits).collect().await?;
     if *digest != CallDigest::of(&call) {
         return Err(ApiError::Misdirected);
     }

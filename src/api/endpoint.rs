@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 use axum::{body::Body, response::Response};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{Method, request::Parts};
 use ruma::{
     UserId,
@@ -17,7 +17,7 @@ use ruma::{
 };
 
 use super::{
-    body::{BodyStream, WholeBody},
+    body::{BodyLimits, BodyStream, WholeBody},
     error::ApiResult,
     read::read,
 };
@@ -107,31 +107,47 @@ impl<W: KnownByHead> Proves<W> for BodyStream {
 
 /// A way to take the body of a request.
 pub(crate) trait ReceiveBody: Send + Sized {
-    /// `limit`: how many bytes it has at most.
-    fn receive(body: Body, limit: usize) -> impl Future<Output = ApiResult<Self>> + Send;
+    fn receive(body: Body, limits: BodyLimits) -> impl Future<Output = ApiResult<Self>> + Send;
 }
 
 impl ReceiveBody for WholeBody {
-    async fn receive(body: Body, limit: usize) -> ApiResult<Self> {
-        BodyStream::new(body, limit).collect().await.map(Self)
+    async fn receive(body: Body, limits: BodyLimits) -> ApiResult<Self> {
+        BodyStream::new(body, limits).collect().await.map(Self)
     }
 }
 
 impl ReceiveBody for BodyStream {
-    async fn receive(body: Body, limit: usize) -> ApiResult<Self> {
-        Ok(Self::new(body, limit))
+    async fn receive(body: Body, limits: BodyLimits) -> ApiResult<Self> {
+        Ok(Self::new(body, limits))
     }
 }
 
 /// What a handler returns.
 pub(crate) trait Answer {
-    fn write(self) -> ApiResult<Response>;
+    fn write(self) -> ApiResult<http::Response<AnswerBody>>;
+}
+
+/// The body of an answer.
+pub(crate) enum AnswerBody {
+    /// All of it is in memory. It takes room there until it is read, see `edge/serve/answers.rs`.
+    Whole(Bytes),
+    /// It is made while it is read, or very small.
+    Streamed(Body),
+}
+
+impl From<AnswerBody> for Body {
+    fn from(body: AnswerBody) -> Self {
+        match body {
+            AnswerBody::Whole(whole) => whole.into(),
+            AnswerBody::Streamed(body) => body,
+        }
+    }
 }
 
 impl<A: OutgoingResponse> Answer for A {
-    fn write(self) -> ApiResult<Response> {
+    fn write(self) -> ApiResult<http::Response<AnswerBody>> {
         let response = self.try_into_http_response::<BytesMut>().map_err(Error::broken)?;
-        Ok(response.map(|body| Body::from(body.freeze())))
+        Ok(response.map(|body| AnswerBody::Whole(body.freeze())))
     }
 }
 
@@ -139,8 +155,8 @@ impl<A: OutgoingResponse> Answer for A {
 pub(crate) struct RawAnswer(pub(crate) Response);
 
 impl Answer for RawAnswer {
-    fn write(self) -> ApiResult<Response> {
-        Ok(self.0)
+    fn write(self) -> ApiResult<http::Response<AnswerBody>> {
+        Ok(self.0.map(AnswerBody::Streamed))
     }
 }
 

@@ -17,8 +17,12 @@ use ruma::api::{
 
 use crate::{
     db::DbError,
+    edge::serve::budget::Exhausted,
     error::{Error, kind_of},
 };
+
+/// How long somebody is asked to wait who holds too much, in seconds.
+const WAIT_FOR_ROOM: u64 = 5;
 
 /// What an endpoint answers instead of its response.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(crate) enum ApiError {
     /// Another node has forwarded something here that is not meant for this node, or is not of the sort that is
     /// forwarded. Reaches no client: the other node does the work itself.
     Misdirected,
+    /// All callers together hold too much.
+    Full,
     /// A body that ruma has no words for.
     Json(StatusCode, serde_json::Value),
 }
@@ -47,6 +53,17 @@ impl From<Error> for ApiError {
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         Self::Domain(error.into())
+    }
+}
+
+/// Refuses what there is no room for in memory.
+pub(crate) fn no_room(exhausted: Exhausted) -> ApiError {
+    match exhausted {
+        Exhausted::ByCaller => {
+            let message = "You send or read too much at once";
+            Error::wait(message, std::time::Duration::from_secs(WAIT_FOR_ROOM)).into()
+        }
+        Exhausted::ByAll => ApiError::Full,
     }
 }
 
@@ -75,6 +92,13 @@ impl IntoResponse for ApiError {
             }
             Self::Interactive(info) => response(UiaaResponse::AuthResponse(*info)),
             Self::Status(status, kind, message) => matrix(status, kind, message),
+            Self::Full => {
+                let message = "Everybody together sends or reads too much at once";
+                let wait = std::time::Duration::from_secs(WAIT_FOR_ROOM);
+                let mut response = Self::Domain(Error::wait(message, wait)).into_response();
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response
+            }
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST.into_response(),
             Self::Json(status, body) => response(MatrixError::new(status, ErrorBody::Json(body))),
         }

@@ -9,11 +9,12 @@ use axum::{RequestPartsExt as _, body::Body, extract::RawPathParams};
 use http::request::Parts;
 
 use super::{
+    body::BodyLimits,
     endpoint::{Callers, Endpoint, Policy, Proves as _, RateLimit, ReceiveBody as _, Rules},
     error::ApiResult,
     forward::address_of,
 };
-use crate::{app::App, error::Error};
+use crate::{app::App, edge::serve::budget::Holder, error::Error};
 
 /// A call of endpoint `R`, by somebody whom the type names.
 pub(crate) struct Call<R: Policy> {
@@ -28,7 +29,8 @@ impl<R: Endpoint> Call<R> {
     pub(super) async fn read(app: &App, mut parts: Parts, body: Body, rules: &Rules) -> ApiResult<Self> {
         let address = address_of(&parts);
         let mut claim = R::Who::judge_head(app, &parts, address, rules).await?;
-        let body = R::Body::receive(body, rules.body_limit).await?;
+        let limits = BodyLimits::new(app, &parts, rules.body_limit, Holder::at(address));
+        let body = R::Body::receive(body, limits).await?;
         // A body may take minutes to come: whoever has been logged out or locked by then does nothing any more.
         if R::Who::has_changed(&claim) {
             claim = R::Who::judge_head(app, &parts, address, rules).await?;

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use super::{
-    body::BodyStream,
+    body::{BodyLimits, BodyStream},
     delay::asks_for_delay,
     endpoint::{Forwarding, Rules},
     error::{ApiError, ApiResult},
 };
 use crate::{
     app::App,
-    edge::serve::ClientAddress,
+    edge::serve::{ClientAddress, budget::Holder},
     node::{CallDigest, ForwardedAnswer, ForwardedCall, Hearing, Peer, SealedCall},
 };
 
@@ -51,7 +51,8 @@ pub(super) async fn route(app: &App, parts: &mut Parts, body: Body, rules: &Rule
     }
     let Some(peer) = find_peer(app, parts).await else { return Ok(Routed::Here(body)) };
     // Read whole before it is sent on, because it may have to be served here after all.
-    let body = BodyStream::new(body, rules.body_limit).collect().await?;
+    let limits = BodyLimits::new(app, parts, rules.body_limit, Holder::at(address_of(parts)));
+    let body = BodyStream::new(body, limits).collect().await?;
     let Some(_place) = app.forwarder.find_place() else { return Ok(Routed::Here(Body::from(body))) };
     let call = ForwardedCall::pack(&parts.method, &parts.uri, &parts.headers, &body);
     // A refusal is an answer too. None: it is silent, has failed, or is not the node that was meant.

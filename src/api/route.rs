@@ -11,16 +11,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
-use http::Method;
+use http::{Method, Version};
 use ruma::api::path_builder::PathBuilder as _;
 
 use super::{
-    endpoint::{Answer as _, Availability, Endpoint, Forwarding, Rules},
-    error::ApiResult,
+    endpoint::{Answer as _, AnswerBody, Availability, Callers as _, Endpoint, Forwarding, Rules},
+    error::{ApiResult, no_room},
     extract::Call,
     forward::{self, Routed},
 };
-use crate::{app::App, error::Error};
+use crate::{app::App, edge::serve::budget::Holder, error::Error};
 
 /// The endpoints of the server. There is no other way to add one than by the type of its request, which has a policy.
 ///
@@ -79,6 +79,7 @@ where
         let message = "This node has lost touch with the database: try again".to_owned();
         return Err(Error::Unavailable(message).into());
     }
+    let version = request.version();
     // On the heap, so that a call that waits for long does not keep the room that reading it took.
     let read = Box::pin(async {
         let (mut parts, body) = request.into_parts();
@@ -88,9 +89,27 @@ where
         }
     });
     match read.await? {
-        Ok(call) => handler(app, call).await?.write(),
+        Ok(call) => {
+            let reader = match R::Who::account(&call.caller) {
+                Some((user_id, _)) => Holder::User(user_id.to_owned()),
+                None => Holder::at(call.address),
+            };
+            let answer = handler(app.clone(), call).await?.write()?;
+            // Not awaited in between: of answers that there is no room for, no more are in memory than are made at once.
+            admit(&app, answer, version, reader)
+        }
         Err(answer) => Ok(answer),
     }
+}
+
+/// Gives an answer the room that it takes until it is read.
+fn admit(app: &App, answer: http::Response<AnswerBody>, version: Version, reader: Holder) -> ApiResult<Response> {
+    let (parts, body) = answer.into_parts();
+    let body = match body {
+        AnswerBody::Whole(whole) => app.answers.admit(whole, version, || reader).map_err(no_room)?,
+        AnswerBody::Streamed(body) => body,
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 /// An empty state key may be left out, and the slash before it too.

@@ -72,6 +72,48 @@ pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey { path: "tls.certificate", kind: Text, expects: "the path of a PEM file", parse: not_empty },
     ConfigKey { path: "tls.key", kind: Text, expects: "the path of a PEM file", parse: not_empty },
     ConfigKey {
+        path: "connections.max",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000000",
+        parse: between::<1, 1_000_000>,
+    },
+    ConfigKey {
+        path: "connections.max_per_address",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000000",
+        parse: between::<1, 1_000_000>,
+    },
+    ConfigKey {
+        path: "connections.max_streams",
+        kind: Integer,
+        expects: "a whole number from 1 to 10000",
+        parse: between::<1, 10_000>,
+    },
+    ConfigKey {
+        path: "connections.patience_seconds",
+        kind: Integer,
+        expects: "a whole number from 1 to 3600",
+        parse: between::<1, 3_600>,
+    },
+    ConfigKey {
+        path: "connections.held_megabytes",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000000",
+        parse: between::<1, 1_000_000>,
+    },
+    ConfigKey {
+        path: "connections.held_megabytes_per_caller",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000000",
+        parse: between::<1, 1_000_000>,
+    },
+    ConfigKey {
+        path: "connections.waiting_syncs_per_device",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000",
+        parse: between::<1, 1_000>,
+    },
+    ConfigKey {
         path: "database.url",
         kind: ValueKind::Secret,
         expects: "a URL such as \"sqlite:PATH\" or \"postgres://user:password@host/database\"",

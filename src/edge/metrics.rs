@@ -7,6 +7,7 @@
 
 mod process;
 mod resources;
+mod strike;
 
 use std::{
     fmt,
@@ -28,8 +29,15 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use self::resources::{Pool, ProcessResources};
-use self::{process::Process, resources::ResourceCollector};
+use self::{
+    process::Process,
+    resources::ResourceCollector,
+    strike::{LimitLabel, Strikes},
+};
+pub use self::{
+    resources::{Pool, ProcessResources},
+    strike::Strike,
+};
 use crate::edge::telemetry::{known_method, route};
 
 /// Of the answer to `/metrics`.
@@ -51,6 +59,9 @@ struct Inner {
     http: HttpMetrics,
     log: LogMetrics,
     waiting_syncs: Gauge,
+    connections: Gauge,
+    held: Gauge,
+    strikes: Strikes,
     nodes: Gauge,
     forwarded: Counter,
     forwards_given_up: Counter,
@@ -95,11 +106,6 @@ struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
     route: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LimitLabel {
-    limit: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -164,6 +170,7 @@ impl Metrics {
         let log = LogMetrics::register(ours);
         let waiting_syncs = Gauge::default();
         ours.register("waiting_syncs", "Syncs that wait for something new", waiting_syncs.clone());
+        let (connections, held, strikes) = register_callers(ours);
         let nodes = Gauge::default();
         ours.register("nodes", "Living nodes on this database, as this one sees them", nodes.clone());
         let forwarded = Counter::default();
@@ -188,6 +195,9 @@ impl Metrics {
             http,
             log,
             waiting_syncs,
+            connections,
+            held,
+            strikes,
             nodes,
             forwarded,
             forwards_given_up,
@@ -245,6 +255,24 @@ impl Metrics {
         GaugeGuard::in_gauge(&self.0.waiting_syncs)
     }
 
+    /// Counts a connection as open until the result is dropped.
+    #[must_use = "the connection counts as open only as long as this lives"]
+    pub fn open_connection(&self) -> GaugeGuard {
+        GaugeGuard::in_gauge(&self.0.connections)
+    }
+
+    /// Adds to what is held in memory of bodies and answers that are under way; `bytes` below zero for what is not held
+    /// any more.
+    pub fn hold_bytes(&self, bytes: i64) {
+        self.0.held.inc_by(bytes);
+    }
+
+    /// Counts that a limit has struck and, if it is the first time in a minute, logs it. `caller`: whom it struck, as
+    /// far as that may be logged.
+    pub fn limit_struck(&self, strike: Strike, caller: impl fmt::Display) {
+        self.0.strikes.strike(strike, &caller);
+    }
+
     /// All metrics as text, in the format that Prometheus reads. Fails only if a collector does.
     pub fn render(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
@@ -257,6 +285,17 @@ impl Metrics {
     pub fn router(&self) -> Router {
         Router::new().route("/metrics", get(answer)).route("/health", get(|| async { "ok\n" })).with_state(self.clone())
     }
+}
+
+/// What callers hold, and how often that was too much.
+fn register_callers(registry: &mut Registry) -> (Gauge, Gauge, Strikes) {
+    let (connections, held, strikes) = (Gauge::default(), Gauge::default(), Strikes::default());
+    registry.register("connections", "Open connections", connections.clone());
+    let help = "Memory that bodies and answers take which are still under way, beside small ones";
+    registry.register_with_unit("held", help, Unit::Bytes, held.clone());
+    let help = "Connections and requests ended or refused because of a limit in `connections`";
+    registry.register("limits_struck", help, strikes.counts.clone());
+    (connections, held, strikes)
 }
 
 impl HttpMetrics {

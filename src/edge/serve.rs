@@ -6,9 +6,15 @@
 //!
 //! Timeouts bound what a client can hold without saying anything: a connection before its first request, and one
 //! between two of them. How long a request may take is not bounded here, because `/sync` waits; how long its body may
-//! take is `api/body.rs`'s.
+//! take is `api/body.rs`'s. What is written has to be read (`connection.rs`, `answers.rs`), connections are counted
+//! (`admission.rs`), and so is the memory of what is under way (`budget.rs`).
 
+mod admission;
+pub(crate) mod answers;
 mod bind_error;
+mod block;
+pub(crate) mod budget;
+mod connection;
 mod drain;
 mod limit;
 mod panic;
@@ -22,7 +28,6 @@ mod unix;
 mod tests;
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -43,16 +48,18 @@ use tokio::{
     net::{TcpSocket, UnixListener},
 };
 
-pub use self::{
-    bind_error::BindError, limit::raise_open_files, peer::ClientAddress, signal::stop_on_signals, tls::CertificateError,
-};
 use self::{
+    admission::Admission,
+    connection::Guarding,
     peer::{ConnectionPeer, WithClientAddress},
     tls::Certificate,
     unix::SocketFile,
 };
+pub use self::{
+    bind_error::BindError, limit::raise_open_files, peer::ClientAddress, signal::stop_on_signals, tls::CertificateError,
+};
 use crate::{
-    config::{Config, IpBlock, ListenAddress},
+    config::{Config, ConnectionsConfig, IpBlock, ListenAddress},
     edge::{
         metrics::{self, Metrics},
         telemetry,
@@ -73,6 +80,14 @@ const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
 const HEADER_BYTES: u32 = 64 * 1024;
 /// How often HTTP/2 connections are asked whether somebody is still there.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_mins(1);
+/// How much of bodies may be on its way into one HTTP/2 connection, in bytes: as much as one body may have, beyond what
+/// is read from it already.
+const HTTP2_WINDOW: u32 = 256 * 1024;
+/// How much of an answer one stream of HTTP/2 takes before the client reads it, in bytes.
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+/// How many streams a client may have opened and reset before anybody has looked at them. Beyond it the connection is
+/// closed, because nothing but an attack does that.
+const HTTP2_RESET_STREAMS: usize = 20;
 
 /// Bound addresses, ready to be served.
 pub struct Listeners {
@@ -81,7 +96,12 @@ pub struct Listeners {
     /// None unless there is a `tls:` listener.
     certificate: Option<Certificate>,
     trusted: Arc<[IpBlock]>,
+    /// Whose connections are not limited by address.
+    uncounted: Arc<[IpBlock]>,
     grace: Duration,
+    limits: ConnectionsConfig,
+    /// In all.
+    most: usize,
 }
 
 /// An address that is taken, with its actual port.
@@ -105,8 +125,11 @@ impl Listeners {
             }
             _ => None,
         };
-        let trusted = config.trusted_proxies.as_slice().into();
-        Ok(Self { bound, certificate, trusted, grace: config.shutdown_grace() })
+        let trusted: Arc<[IpBlock]> = config.trusted_proxies.as_slice().into();
+        let uncounted = peer::uncounted(&trusted);
+        let limits = config.connections.clone();
+        let most = limit::most_connections(config);
+        Ok(Self { bound, certificate, trusted, uncounted, grace: config.shutdown_grace(), limits, most })
     }
 
     /// Where each listener is reached: `http://127.0.0.1:8008`, `https://…` or `unix:/path`.
@@ -137,12 +160,15 @@ impl Listeners {
     ///
     /// Connections are taken from this call on, also before what it returns is first polled. The future ends with the
     /// last listener. A listener that fails brings the process down ([`Shutdown::fail`]): a node that nobody reaches
-    /// would look alive.
-    pub fn serve(self, router: Router, tasks: &Tasks) -> impl Future<Output = ()> + use<> {
+    /// would look alive. Connections are counted in `metrics`, those of all listeners together.
+    pub fn serve(self, router: Router, tasks: &Tasks, metrics: &Metrics) -> impl Future<Output = ()> + use<> {
         if let Some(certificate) = &self.certificate {
             tasks.spawn("certificate", certificate.clone().keep_fresh(tls::CHECK_INTERVAL, tasks.shutdown().clone()));
         }
-        let connections = Connections { router, trusted: self.trusted };
+        let most_of_address = usize::try_from(self.limits.max_per_address).unwrap_or(usize::MAX);
+        let admission = Admission::new(self.most, most_of_address, metrics.clone());
+        let (trusted, uncounted) = (self.trusted, self.uncounted);
+        let connections = Connections { router, trusted, uncounted, admission, limits: self.limits };
         let shutdown = tasks.shutdown().clone();
         let listeners = self.bound.into_iter().map(|bound| {
             let url = bound.url();
@@ -218,14 +244,17 @@ impl BoundListener {
         ending: ShutdownPlan,
     ) -> BoxFuture<'static, io::Result<()>> {
         let peer = |address: &SocketAddr| ConnectionPeer::Address(address.ip());
+        let patience = Duration::from_secs(connections.limits.patience_seconds);
         match (self, certificate) {
             (Self::Unix(file, listener), _) => {
-                let server = Server::from_listener(listener).acceptor(DefaultAcceptor::new());
+                let acceptor = Guarding::new(DefaultAcceptor::new(), patience);
+                let server = Server::from_listener(listener).acceptor(acceptor);
                 let ending = ShutdownPlan { socket: Some(file), ..ending };
                 serve(server, connections, ending, |_: &unix::Address| ConnectionPeer::SameMachine).boxed()
             }
             (Self::Tls(socket, _), Some(certificate)) => {
-                let acceptor = RustlsAcceptor::new(certificate.tls_config()).acceptor(NoDelayAcceptor::new());
+                let acceptor = Guarding::new(NoDelayAcceptor::new(), patience);
+                let acceptor = RustlsAcceptor::new(certificate.tls_config()).acceptor(acceptor);
                 match tcp::listen(socket) {
                     Ok(listener) => {
                         let server = Server::from_listener(listener).acceptor(acceptor);
@@ -240,7 +269,8 @@ impl BoundListener {
             }
             (Self::Tcp(socket, _), _) => match tcp::listen(socket) {
                 Ok(listener) => {
-                    let server = Server::from_listener(listener).acceptor(NoDelayAcceptor::new());
+                    let acceptor = Guarding::new(NoDelayAcceptor::new(), patience);
+                    let server = Server::from_listener(listener).acceptor(acceptor);
                     serve(server, connections, ending, peer).boxed()
                 }
                 Err(error) => ready(Err(error)).boxed(),
@@ -254,6 +284,9 @@ impl BoundListener {
 struct Connections {
     router: Router,
     trusted: Arc<[IpBlock]>,
+    uncounted: Arc<[IpBlock]>,
+    admission: Arc<Admission>,
+    limits: ConnectionsConfig,
 }
 
 /// When to end, how long to wait then, and what goes first.
@@ -279,12 +312,15 @@ where
     Acc::Service: SendService<Request<hyper::body::Incoming>> + Send,
     Acc::Future: Send,
 {
-    let Connections { router, trusted } = connections;
+    let Connections { router, trusted, uncounted, admission, limits } = connections;
+    // Whoever gets no place has their connection closed.
     let make_service = tower::service_fn(|address: A| {
-        ready(Ok::<_, Infallible>(WithClientAddress::new(router.clone(), peer(&address), trusted.clone())))
+        let peer = peer(&address);
+        let place = admission.admit(peer.counted_by(&uncounted));
+        ready(place.map(|place| WithClientAddress::new(router.clone(), peer, trusted.clone(), place)))
     });
     let handle = Handle::new();
-    let serving = limited(server).handle(handle.clone()).serve(make_service);
+    let serving = limited(server, &limits).handle(handle.clone()).serve(make_service);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => ended,
@@ -296,12 +332,19 @@ where
     }
 }
 
-/// The server with its limits on headers, and on silence.
-fn limited<A: Address + 'static, Acc>(server: Server<A, Acc>) -> Server<A, Acc> {
+/// The server with its limits on headers, on silence, and on what one connection of HTTP/2 carries.
+fn limited<A: Address + 'static, Acc>(server: Server<A, Acc>, limits: &ConnectionsConfig) -> Server<A, Acc> {
     let mut server = server.first_request_timeout(FIRST_REQUEST_TIMEOUT).accept_error_handler(log_refused_connection);
     let http = server.http_builder();
     http.http1().header_read_timeout(NEXT_REQUEST_TIMEOUT).max_buf_size(HEADER_BYTES as usize);
-    http.http2().max_header_list_size(HEADER_BYTES).keep_alive_interval(HTTP2_PING_INTERVAL);
+    http.http2()
+        .max_header_list_size(HEADER_BYTES)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .max_concurrent_streams(limits.max_streams)
+        .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
+        .initial_connection_window_size(HTTP2_WINDOW)
+        .initial_stream_window_size(HTTP2_WINDOW)
+        .max_send_buf_size(HTTP2_SEND_BUFFER);
     server
 }
 

@@ -19,8 +19,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod turns;
 mod unconnected;
 mod v3;
+mod waits;
 mod wanted;
 mod watch;
 
@@ -31,5 +33,6 @@ pub(crate) use self::{
     sources::{Sources, SyncRequest},
     stream::{Listener, StreamPage},
     v3::{StateAfter, SyncWriter},
+    waits::Waits,
     watch::{Registry, Watchers},
 };

@@ -28,6 +28,8 @@ mod durable_acts;
 mod erasure;
 mod forwarding;
 mod guests;
+mod holding;
+mod http2;
 mod identity_server;
 mod images;
 mod invite_permission;

@@ -345,7 +345,7 @@ impl Node {
         let app = App::start(config, db, clock, random.clone(), tasks.clone(), metrics.clone()).await.unwrap();
         let url = listeners.urls().first().unwrap().trim_end_matches('/').to_owned();
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
-        tasks.spawn("listeners", listeners.serve(router, &tasks));
+        tasks.spawn("listeners", listeners.serve(router, &tasks, &metrics));
         Self { url, app, tasks }
     }
 

@@ -93,6 +93,7 @@ async fn wait(
     let mut own = Box::pin(app.syncs.watcher(caller.user_id())).await?.wakes();
     let start = from.unwrap_or_else(|| app.log.tail().reached());
     let mut until = start;
+    let mut place = None;
     loop {
         wake_ups.borrow_and_update();
         own.borrow_and_update();
@@ -104,11 +105,13 @@ async fn wait(
         }
         until = heard.until;
         // The connection to the database is given back by now, however long this waits.
+        let place = place.get_or_insert_with(|| app.syncs.begin_to_wait(&listener.client));
         let _waiting = app.metrics.waiting_sync();
         tokio::select! {
             rung = wake_ups.changed() => rung.map_err(Error::broken)?,
             rung = own.changed() => rung.map_err(Error::broken)?,
             () = sleep_until(deadline) => break,
+            () = place.ended() => break,
             () = app.tasks.shutdown().started() => break,
         }
     }

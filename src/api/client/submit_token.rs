@@ -8,7 +8,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/identity-service-api/#post_matrixidentityv2validateemailsubmittoken>
 
-use axum::response::{IntoResponse as _, Response};
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::Url;
 use ruma::api::{auth_scheme::NoAuthentication, error::ErrorKind};
@@ -78,7 +81,7 @@ async fn submit(app: App, call: Call<Upload<Download<Submit>>>) -> ApiResult<Raw
     if request.is_form {
         return Ok(RawAnswer(submit_form(&app, body).await.unwrap_or_else(failed)));
     }
-    submit_json(&app, body).await?.write().map(RawAnswer)
+    Ok(RawAnswer(submit_json(&app, body).await?.write()?.map(Body::from)))
 }
 
 /// By the button: the answer is for people.

@@ -120,10 +120,12 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();
     let mut seen = asked.since.unwrap_or_default();
+    let mut place = None;
     loop {
         let last = *wakes.borrow_and_update();
         if at_once || last > seen {
-            let gathered = Box::pin(app.syncs.gather(asked, &watcher)).await?;
+            let turn = watcher.turn().await?;
+            let gathered = Box::pin(app.syncs.gather(asked, &watcher, turn)).await?;
             // What woke this user may be the end of their device: what came after it is not for them any more.
             Box::pin(app.accounts.check_still_logged_in(caller)).await?;
             if at_once || !gathered.is_empty() {
@@ -132,10 +134,12 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
             // It was not for them, or is not in their filter.
             seen = gathered.until;
         }
+        let place = place.get_or_insert_with(|| app.syncs.begin_to_wait(&asked.client));
         let _waiting = app.metrics.waiting_sync();
         tokio::select! {
             changed = wakes.changed() => changed.map_err(Error::broken)?,
             () = sleep_until(deadline) => break,
+            () = place.ended() => break,
             () = app.tasks.shutdown().started() => break,
         }
     }

@@ -16,6 +16,7 @@ use axum::{middleware::Next, response::Response};
 use http::{HeaderMap, HeaderName, Request};
 use tower::Service;
 
+use super::admission::Place;
 use crate::{config::IpBlock, edge::telemetry::LoggedCaller};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -42,17 +43,43 @@ pub(super) enum ConnectionPeer {
     SameMachine,
 }
 
+impl ConnectionPeer {
+    /// What its connections are counted by. None where that would count many people as one, as `uncounted` lists them.
+    pub(super) fn counted_by(self, uncounted: &[IpBlock]) -> Option<IpAddr> {
+        match self {
+            Self::SameMachine => None,
+            Self::Address(address) => {
+                let is_many = uncounted.iter().any(|network| network.contains(address));
+                (!is_many).then_some(address.to_canonical())
+            }
+        }
+    }
+}
+
+/// Where many people may come from by one address: trusted proxies, and this machine, on which a proxy may be that
+/// nobody has named.
+pub(super) fn uncounted(trusted: &[IpBlock]) -> Arc<[IpBlock]> {
+    let this_machine = ["127.0.0.0/8", "::1"].into_iter().filter_map(|block| block.parse().ok());
+    trusted.iter().copied().chain(this_machine).collect()
+}
+
 /// Adds [`ClientAddress`] to the requests of one connection. `trusted` is `trusted_proxies` of the configuration.
 #[derive(Clone)]
 pub(super) struct WithClientAddress<S> {
     inner: S,
     peer: ConnectionPeer,
     trusted: Arc<[IpBlock]>,
+    place: Arc<Place>,
 }
 
 impl<S> WithClientAddress<S> {
-    pub(super) fn new(inner: S, peer: ConnectionPeer, trusted: Arc<[IpBlock]>) -> Self {
-        Self { inner, peer, trusted }
+    pub(super) fn new(inner: S, peer: ConnectionPeer, trusted: Arc<[IpBlock]>, place: Place) -> Self {
+        Self { inner, peer, trusted, place: Arc::new(place) }
+    }
+
+    /// The place of the connection, which is free again when neither this nor a clone is left.
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
     }
 }
 
@@ -140,6 +167,18 @@ mod tests {
         assert_eq!(resolve(proxy, &["198.51.100.7:4711"], &["10.0.0.0/8"]), "198.51.100.7");
         assert_eq!(resolve(proxy, &["[2001:db8::7]:4711"], &["10.0.0.0/8"]), "2001:db8::7");
         assert_eq!(resolve(proxy, &["[2001:db8::7]"], &["10.0.0.0/8"]), "2001:db8::7");
+    }
+
+    #[test]
+    fn whoever_carries_many_people_is_not_counted_as_one() {
+        let uncounted = uncounted(&["10.0.0.0/8".parse().unwrap()]);
+        let counted = |peer: ConnectionPeer| peer.counted_by(&uncounted).map(|address| address.to_string());
+        assert_eq!(counted(from("203.0.113.9")), Some("203.0.113.9".to_owned()));
+        assert_eq!(counted(from("::ffff:203.0.113.9")), Some("203.0.113.9".to_owned()));
+        assert_eq!(counted(from("10.1.2.3")), None);
+        assert_eq!(counted(from("127.0.0.1")), None);
+        assert_eq!(counted(from("::1")), None);
+        assert_eq!(counted(ConnectionPeer::SameMachine), None);
     }
 
     #[test]

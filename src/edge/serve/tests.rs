@@ -39,9 +39,10 @@ impl World {
             .route("/stuck", get(std::future::pending::<()>));
         let listeners = Listeners::bind(&config.listen, config).unwrap();
         let urls = listeners.urls();
-        let router = layer(router, &Metrics::new(), &Random::system());
+        let metrics = Metrics::new();
+        let router = layer(router, &metrics, &Random::system());
         let (served, of_server) = (Tasks::new(), tasks.clone());
-        served.spawn("server", listeners.serve(router, &of_server));
+        served.spawn("server", listeners.serve(router, &of_server, &metrics));
         Self { tasks, urls, served }
     }
 
@@ -123,7 +124,7 @@ async fn connections_are_refused_until_there_is_somebody_to_serve_them() {
     let address = listeners.urls()[0].strip_prefix("http://").unwrap().to_owned();
     assert_eq!(TcpStream::connect(&address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     let tasks = Tasks::new();
-    let serving = listeners.serve(Router::new(), &tasks);
+    let serving = listeners.serve(Router::new(), &tasks, &Metrics::new());
     TcpStream::connect(&address).await.unwrap();
     drop(serving);
 }
@@ -148,7 +149,10 @@ async fn tls_takes_a_new_certificate_but_not_a_broken_one() {
     tasks.spawn("certificate", fresh);
     let (listener, address) = tcp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let router = Router::new().route("/", get(|| async { "here" }));
-    let connections = Connections { router, trusted: Arc::new([]) };
+    let admission = Admission::new(100, 100, Metrics::new());
+    let limits = ConnectionsConfig::default();
+    let (trusted, uncounted): (Arc<[IpBlock]>, Arc<[IpBlock]>) = (Arc::new([]), Arc::new([]));
+    let connections = Connections { router, trusted, uncounted, admission, limits };
     let ending = ShutdownPlan { shutdown: tasks.shutdown().clone(), grace: SOON, socket: None };
     let serving = BoundListener::Tls(listener, address).serve(Some(&certificate), connections, ending);
     tasks.spawn("server", async move { serving.await.unwrap() });
@@ -248,6 +252,102 @@ async fn headers_have_an_end() {
     world.stop().await;
 }
 
+/// A server that takes this machine for many: each of its addresses is counted.
+fn start_counting(config: &Config) -> (Tasks, Metrics, SocketAddr) {
+    let (tasks, metrics) = (Tasks::new(), Metrics::new());
+    let mut listeners = Listeners::bind(&config.listen, config).unwrap();
+    listeners.uncounted = Arc::new([]);
+    let address = listeners.urls()[0].strip_prefix("http://").unwrap().parse().unwrap();
+    let read = axum::routing::post(|body: axum::body::Bytes| async move { body.len().to_string() });
+    let router = Router::new().route("/", get(|| async { "here" })).route("/read", read);
+    let router = layer(router, &metrics, &Random::system());
+    tasks.spawn("server", listeners.serve(router, &tasks, &metrics));
+    (tasks, metrics, address)
+}
+
+/// Connects from one of this machine's addresses.
+async fn connect_from(own: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(own.parse().unwrap(), 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Begins a body that never ends.
+async fn begin_a_body(stream: &mut TcpStream) {
+    stream.write_all(b"POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nslow").await.unwrap();
+}
+
+async fn until_metric(metrics: &Metrics, line: &str) {
+    let seen = async {
+        while !metrics.render().unwrap().lines().any(|found| found == line) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let seen = tokio::time::timeout(SOON, seen).await;
+    seen.unwrap_or_else(|_| panic!("{line}\n{}", metrics.render().unwrap()));
+}
+
+/// What comes until the connection ends, whichever way.
+async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut read = Vec::new();
+    drop(stream.read_to_end(&mut read).await);
+    read
+}
+
+/// Trap: some hundred slow bodies from a few addresses shut everybody out.
+#[tokio::test]
+async fn whoever_has_few_connections_gets_in_where_others_have_all() {
+    let mut config = listening_on(&["127.0.0.1:0"]);
+    config.connections.max = Some(6);
+    let (tasks, metrics, address) = start_counting(&config);
+    let mut slow = Vec::new();
+    for count in 1..=6 {
+        let mut stream = connect_from("127.0.0.2", address).await;
+        begin_a_body(&mut stream).await;
+        until_metric(&metrics, &format!("hearth_connections {count}")).await;
+        slow.push(stream);
+    }
+    for _ in 0..3 {
+        let answer = exchange(connect_from("127.0.0.3", address).await, "/", "").await;
+        assert!(answer.ends_with("here"), "{answer}");
+        until_metric(&metrics, "hearth_connections 5").await;
+    }
+    // The first has made room for all three, which came one after the other.
+    assert_eq!(read_to_end(&mut slow[0]).await, b"");
+    until_metric(&metrics, "hearth_limits_struck_total{limit=\"made_room\"} 1").await;
+    slow[1].write_all(&[b'.'; 96]).await.unwrap();
+    let answer = read_answer(&mut slow[1]).await;
+    assert!(answer.ends_with("100"), "{answer}");
+    drop(slow);
+    tasks.shutdown().start("the test has ended");
+    assert!(tasks.join_all(SOON).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections() {
+    let mut config = listening_on(&["127.0.0.1:0"]);
+    config.connections.max_per_address = 2;
+    let (tasks, metrics, address) = start_counting(&config);
+    let mut first = connect_from("127.0.0.2", address).await;
+    begin_a_body(&mut first).await;
+    let second = connect_from("127.0.0.2", address).await;
+    until_metric(&metrics, "hearth_connections 2").await;
+    assert_eq!(read_to_end(&mut connect_from("127.0.0.2", address).await).await, b"", "the third is refused");
+    until_metric(&metrics, "hearth_limits_struck_total{limit=\"connections_of_address\"} 1").await;
+    let answer = exchange(connect_from("127.0.0.3", address).await, "/", "").await;
+    assert!(answer.ends_with("here"), "{answer}");
+    // Who was there before stays, and who leaves makes room.
+    drop(second);
+    until_metric(&metrics, "hearth_connections 1").await;
+    let answer = exchange(connect_from("127.0.0.2", address).await, "/", "").await;
+    assert!(answer.ends_with("here"), "{answer}");
+    first.write_all(&[b'.'; 96]).await.unwrap();
+    assert!(read_answer(&mut first).await.ends_with("100"));
+    drop(first);
+    tasks.shutdown().start("the test has ended");
+    assert!(tasks.join_all(SOON).await.is_empty());
+}
+
 /// Trap: a refusal by the headers alone closed the connection under a body that was still coming.
 #[tokio::test]
 async fn who_is_answered_before_their_body_has_come_can_go_on() {
@@ -264,7 +364,7 @@ async fn who_is_answered_before_their_body_has_come_can_go_on() {
     let listeners = Listeners::bind(&config.listen, &config).unwrap();
     let url = listeners.urls()[0].clone();
     let router = layer(Router::new().route("/", axum::routing::post(refuse)), &Metrics::new(), &Random::system());
-    tasks.spawn("server", listeners.serve(router, &tasks));
+    tasks.spawn("server", listeners.serve(router, &tasks, &Metrics::new()));
 
     let mut stream = connect(&url).await;
     for path in ["/", "/", "/unknown", "/"] {

@@ -7,7 +7,7 @@ use crate::people::account::{Caller, User};
 /// A user, on one of their devices. What a device is sent alone is for no other.
 ///
 /// What both have in common, users and guests, is all that a sync goes by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
     pub(crate) user_id: OwnedUserId,
     pub(crate) device_id: OwnedDeviceId,

@@ -17,6 +17,7 @@ use super::{
     sources::{Sources, SyncRequest},
     state::{self, RoomState},
     timeline::{self, Timeline},
+    turns::Turn,
     watch::{WatchedMembership, Watcher},
 };
 use crate::{
@@ -71,6 +72,8 @@ pub(crate) struct Gathered {
     pub(crate) account_data: Vec<Arc<AccountData>>,
     /// The presence of others, at most one of each.
     pub(crate) presence: Vec<PresenceEvent>,
+    /// The turn in which it was gathered lasts until it is written.
+    pub(crate) _turn: Option<Turn>,
 }
 
 /// What happened in a room that the user is in.
@@ -154,11 +157,12 @@ impl Syncs {
         self.0.watchers.watcher(user_id).await
     }
 
-    /// What has happened since `request.since`, which has been checked, up to where this node has read.
-    pub(crate) async fn gather(&self, request: &SyncRequest, watcher: &Watcher) -> Result<Gathered> {
+    /// What has happened since `request.since`, which has been checked, up to where this node has read. `turn`:
+    /// the watcher's.
+    pub(crate) async fn gather(&self, request: &SyncRequest, watcher: &Watcher, turn: Turn) -> Result<Gathered> {
         // Fixed before anything is read: what comes later is for the next sync.
         let until = self.0.rooms.log().tail().reached();
-        let mut gathered = Gathered { until, ..Gathered::default() };
+        let mut gathered = Gathered { until, _turn: Some(turn), ..Gathered::default() };
         // By the pulses in memory. A room in which nothing has happened costs no more than this look.
         let news = request.since.map_or_else(|| watcher.rooms(), |since| watcher.changed_rooms(since));
         let changed = if request.full_state { watcher.rooms() } else { news.clone() };

@@ -104,7 +104,7 @@ impl Syncs {
             // The messages are not to be applied to the state: it is as it is after them.
             SyncRequest { client, wanted, since: None, begins_anew: false, full_state: false, state_after: true };
         let watcher = self.watcher(&request.client.user_id).await?;
-        let gathered = self.gather(&request, &watcher).await?;
+        let gathered = self.gather(&request, &watcher, watcher.turn().await?).await?;
         let joined = gathered.joined.iter().map(|room| &*room.room_id);
         let others = gathered.left.iter().map(|room| &*room.room_id);
         let invited = gathered.invited.iter().map(|room| &*room.room_id);

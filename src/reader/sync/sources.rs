@@ -2,7 +2,7 @@
 
 use ruma::UserId;
 
-use super::{client::Client, wanted::Wanted, watch::Watchers};
+use super::{client::Client, waits::Waits, wanted::Wanted, watch::Watchers};
 use crate::{
     ephemeral::{presence::PresenceOfUsers, receipt::Receipts, typing::Typists},
     error::Result,
@@ -16,6 +16,7 @@ use crate::{
 pub(crate) struct Sources {
     pub(crate) rooms: Rooms,
     pub(crate) watchers: Watchers,
+    pub(crate) waits: Waits,
     pub(crate) receipts: Receipts,
     pub(crate) typists: Typists,
     pub(crate) presence: PresenceOfUsers,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     Syncs,
     client::Client,
+    waits::Wait,
     watch::{WatchedMembership, Watcher},
 };
 use crate::{
@@ -81,6 +82,11 @@ impl Syncs {
             }
             None => Ok(self.watcher(&listener.client.user_id).await?.wakes()),
         }
+    }
+
+    /// Begins to wait for news as one of so many requests of a device, see [`super::waits`].
+    pub(crate) fn begin_to_wait(&self, client: &Client) -> Wait {
+        self.0.waits.begin(client)
     }
 
     /// What was said after `from`, which has been checked, up to where this node has read.

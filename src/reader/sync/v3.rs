@@ -19,7 +19,7 @@ use ruma::{
     serde::Raw,
 };
 use serde::Serialize;
-use serde_json::{json, value::to_raw_value};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Syncs,
@@ -330,14 +330,21 @@ fn stripped<T>(room: &StrippedRoom) -> Vec<Raw<T>> {
     room.state.iter().map(|pdu| stripped_state(pdu)).collect()
 }
 
-/// Account data as events.
-pub(super) fn account_data<T>(all: &[Arc<AccountData>]) -> Result<Vec<Raw<T>>> {
-    all.iter().map(|data| raw(&json!({ "type": data.kind, "content": &*data.content }))).collect()
+/// Account data as an event.
+#[derive(Serialize)]
+struct AccountDataBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    content: &'a RawValue,
 }
 
-/// JSON of our own as a piece of the response.
-fn raw<T>(value: &serde_json::Value) -> Result<Raw<T>> {
-    to_raw_value(value).map(Raw::from_json).map_err(Error::broken)
+/// Account data as events. Contents may be large and are copied once, without being read.
+pub(super) fn account_data<T>(all: &[Arc<AccountData>]) -> Result<Vec<Raw<T>>> {
+    let event = |data: &Arc<AccountData>| {
+        let body = AccountDataBody { kind: &data.kind, content: &data.content };
+        to_raw_value(&body).map(Raw::from_json).map_err(Error::broken)
+    };
+    all.iter().map(event).collect()
 }
 
 /// Both counts come along wherever heroes may be news.

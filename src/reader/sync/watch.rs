@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::{
     recent_joins::RecentJoins,
+    turns::{Turn, Turns},
     unconnected::{PresenceWakeUps, UnconnectedUsers},
 };
 use crate::{
@@ -101,6 +102,7 @@ pub(crate) struct Watcher {
     outside: RwLock<HashMap<OwnedRoomId, OutsideStanding>>,
     /// The place of the last thing that concerns the user.
     wake: watch::Sender<Position>,
+    turns: Turns,
     /// When a `/sync` last asked, by the end of the log at that time, for dropping the least recent.
     used: AtomicU64,
 }
@@ -189,6 +191,11 @@ impl Watcher {
         {
             standing.forgotten = true;
         }
+    }
+
+    /// Waits for a turn to gather what is new.
+    pub(crate) async fn turn(&self) -> Result<Turn> {
+        self.turns.take().await
     }
 
     /// The place of the last thing that concerns the user, and a notice of every later one.
@@ -335,6 +342,7 @@ impl Index {
             rooms: RwLock::default(),
             outside: RwLock::new(outside.into_iter().collect()),
             wake: watch::Sender::new(position),
+            turns: Turns::default(),
             used: AtomicU64::new(position.0.unsigned_abs()),
         });
         self.users.insert(user_id.to_owned(), Arc::clone(&watcher));

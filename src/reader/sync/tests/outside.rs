@@ -112,7 +112,7 @@ async fn sync_as(
         state_after: state_after.is_some(),
     };
     let watcher = app.syncs.watcher(user_id).await.unwrap();
-    let gathered = app.syncs.gather(&request, &watcher).await.unwrap();
+    let gathered = app.syncs.gather(&request, &watcher, watcher.turn().await.unwrap()).await.unwrap();
     let (until, is_empty) = (gathered.until, gathered.is_empty());
     let tokens = app.syncs.tokens(&gathered).await.unwrap();
     let writer = SyncWriter { client, filter, state_after, begins_anew: false };
