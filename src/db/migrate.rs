@@ -78,6 +78,7 @@ static MIGRATIONS: &[Migration] = migrations![
     24 "0024_outside",
     25 "0025_pruning",
     26 "0026_search_by_order",
+    28 "0028_quotas",
 ];
 
 statements! {

@@ -5,6 +5,7 @@
 //! What is counted where it happens are counters of this file; what can be looked up (memory, files, connections, disk)
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
+mod caches;
 mod process;
 mod resources;
 
@@ -29,8 +30,11 @@ use prometheus_client::{
 };
 
 pub use self::resources::{Pool, ProcessResources};
-use self::{process::Process, resources::ResourceCollector};
-use crate::edge::telemetry::{known_method, route};
+use self::{caches::CacheCollector, process::Process, resources::ResourceCollector};
+use crate::{
+    edge::telemetry::{known_method, route},
+    ground::weighed::Weighed,
+};
 
 /// Of the answer to `/metrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -57,6 +61,8 @@ struct Inner {
     failed_logins: Family<ReasonLabel, Counter>,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
+    /// Empty until [`Metrics::watch_caches`].
+    caches: CacheCollector,
 }
 
 /// Of requests on all listeners but that of the metrics.
@@ -179,8 +185,20 @@ impl Metrics {
         ours.register("failed_logins", help, failed_logins.clone());
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
-        let inner =
-            Inner { registry, http, log, waiting_syncs, nodes, forwarded, rate_limited, failed_logins, watched };
+        let caches = CacheCollector::default();
+        ours.register_collector(Box::new(caches.clone()));
+        let inner = Inner {
+            registry,
+            http,
+            log,
+            waiting_syncs,
+            nodes,
+            forwarded,
+            rate_limited,
+            failed_logins,
+            watched,
+            caches,
+        };
         Self(Arc::new(inner))
     }
 
@@ -218,6 +236,11 @@ impl Metrics {
     /// nothing.
     pub fn watch(&self, resources: ProcessResources) {
         self.0.watched.set(resources);
+    }
+
+    /// Has the metrics include what these caches take from now on. Called once; a second call changes nothing.
+    pub fn watch_caches(&self, caches: Vec<Arc<dyn Weighed>>) {
+        self.0.caches.set(caches);
     }
 
     /// Counts a sync as waiting until the result is dropped.

@@ -19,7 +19,7 @@ use ruma::{OwnedEventId, OwnedRoomId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    judge::{Judged, Judgement, judge},
+    judge::{Judged, Judgement, OverQuota, judge},
     kind::typing::list_begun,
     marks::{Older, READ_AT_START, Recent},
     refresh::Refresher,
@@ -98,6 +98,9 @@ pub enum CommitError {
     /// What the write was to replace has changed: read it again and build on that.
     #[error("somebody else changed it at the same moment")]
     Conflict,
+    /// The user would have more of something than they may.
+    #[error("{message}")]
+    OverQuota { message: String, info_uri: Arc<str> },
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -123,6 +126,7 @@ impl From<CommitError> for crate::error::Error {
             ),
             CommitError::AliasGone => Self::not_found("The alias does not name this room any more"),
             CommitError::Conflict => Self::Conflict,
+            CommitError::OverQuota { message, info_uri } => Self::over_quota(message, &info_uri),
             CommitError::Unavailable(e) if !e.is_unavailable() => Self::broken(e),
             other => Self::Unavailable(other.to_string()),
         }
@@ -288,7 +292,7 @@ impl Committer {
     pub(super) async fn attempt_in(&self, mut tx: Tx, writes: &[Write]) -> DbResult<Attempted> {
         // The rooms' rows first, which a slow writer elsewhere may hold: nobody else is to wait for that behind the
         // log's lock.
-        let Judged { judgements, rooms } = judge(&mut tx, writes).await?;
+        let Judged { judgements, rooms, holdings } = judge(&mut tx, writes).await?;
         store::log::lock(&mut tx).await?;
         // Everybody waits from here on, so that what depends on nobody writing meanwhile is asked at once.
         let (typed_in, typists) = list_begun(writes);
@@ -309,6 +313,9 @@ impl Committer {
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
                 Judgement::AliasGone => Err(CommitError::AliasGone),
                 Judgement::Conflict => Err(CommitError::Conflict),
+                Judgement::OverQuota(OverQuota { message, info_uri }) => {
+                    Err(CommitError::OverQuota { message, info_uri })
+                }
             });
         }
         if accepted.is_empty() {
@@ -319,6 +326,7 @@ impl Committer {
         let batch_id = self.random.token(16);
         let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, joined };
         let news = write(&mut tx, batch).await?;
+        holdings.write(&mut tx).await?;
         self.make_durable(tx, &batch_id).await?;
         Ok((verdicts, Some(Batch { first, last, mark: Mark::of(&batch_id), news })))
     }

@@ -10,6 +10,8 @@
 //! Locks: the rooms' rows are held from here to the end of the transaction, the log's is taken after them. On SQLite
 //! the transaction is alone anyway.
 
+mod holdings;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,6 +19,8 @@ use std::{
 
 use ruma::{OwnedEventId, OwnedRoomId, RoomAliasId, RoomId, UserId};
 
+use self::holdings::Holdings;
+pub(super) use self::holdings::{ChangedHoldings, OverQuota};
 use crate::{
     db::{DbResult, Tx},
     event::{
@@ -41,6 +45,8 @@ pub(super) enum Judgement {
     AliasGone,
     /// What the write replaces has changed since it was built on it.
     Conflict,
+    /// Its user would have more of something than they may.
+    OverQuota(OverQuota),
 }
 
 /// What became of a batch's writes.
@@ -49,6 +55,8 @@ pub(super) struct Judged {
     pub(super) judgements: Vec<Judgement>,
     /// How those touched rooms stand that the database knows.
     pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
+    /// What users have with the writes that were accepted.
+    pub(super) holdings: ChangedHoldings,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -63,6 +71,8 @@ struct Judge<'a> {
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
     /// Where those rows stand that somebody has expectations of. None once the batch has changed them.
     expected: HashMap<Replaced<'a>, Option<Position>>,
+    /// What those have who are held to quotas.
+    holdings: Holdings<'a>,
 }
 
 /// A row that is replaced by a fact.
@@ -134,6 +144,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         annotated: annotated(tx, writes).await?,
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         expected: find_expected(tx, writes).await?,
+        holdings: Holdings::load(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -141,7 +152,12 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         }
     }
     let judgements = writes.iter().map(|write| judge.write(write)).collect();
-    Ok(Judged { judgements, rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect() })
+    let holdings = judge.holdings.into_changed();
+    Ok(Judged {
+        judgements,
+        rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect(),
+        holdings,
+    })
 }
 
 fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
@@ -220,6 +236,10 @@ impl<'a> Judge<'a> {
         }
         if write.events.iter().filter_map(annotation).any(|annotation| self.annotated.contains_key(&annotation)) {
             return Judgement::DuplicateAnnotation;
+        }
+        match self.holdings.addition(write) {
+            Ok(addition) => self.holdings.add(addition),
+            Err(over) => return Judgement::OverQuota(over),
         }
         self.heads.extend(heads);
         for (alias, room) in aliases {

@@ -31,5 +31,5 @@ pub(crate) use self::{
     sources::{Sources, SyncRequest},
     stream::{Listener, StreamPage},
     v3::{StateAfter, SyncWriter},
-    watch::{Registry, Watchers},
+    watch::{Registry, Strangers, Watchers},
 };

@@ -106,10 +106,15 @@ impl Rooms {
         let user_id = joining.author.user_id();
         let room = self.get_enterable(room_id).await?;
         fill_in(&mut content, &self.profile(user_id).await?);
+        let mut brings_settings = true;
         for _ in 0..ATTEMPTS {
-            match self.try_join(&room.state(), room_id, &content, &joining).await {
+            match self.try_join(&room.state(), room_id, &content, &joining, brings_settings).await {
                 // Another device of theirs has changed what they bring along.
                 Err(Error::Conflict) => {}
+                // They have no space for what they would bring along, and come without it.
+                Err(Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. }) if brings_settings => {
+                    brings_settings = false;
+                }
                 joined => return joined,
             }
         }
@@ -124,10 +129,11 @@ impl Rooms {
         room_id: &RoomId,
         content: &Content,
         Joining { author, again, transaction }: &Joining<'_>,
+        brings_settings: bool,
     ) -> Result<OwnedEventId> {
         let user_id = author.user_id();
         let conditions = self.conditions_met(user_id, state).await?;
-        let settings = self.inherited(state, room_id, user_id).await?;
+        let settings = if brings_settings { self.inherited(state, room_id, user_id).await? } else { Vec::new() };
         let appended = self.append(room_id, |head| {
             let current = head.state.member(user_id);
             let mut content = content.clone();
@@ -145,7 +151,8 @@ impl Rooms {
             }
             let plan =
                 Change { sender: user_id, target: user_id, content: &content, transaction: *transaction }.plan(head);
-            Ok(Plan { facts, ..plan })
+            let quota = if facts.is_empty() { None } else { self.0.quotas.account_data(user_id) };
+            Ok(Plan { facts, ..plan }.within(quota))
         });
         event_id(&appended.await?)
     }
