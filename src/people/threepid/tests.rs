@@ -177,7 +177,7 @@ async fn an_account_has_so_many_addresses() {
         config.quotas.addresses = 2;
         let quotas = Quotas::of(&config);
         let (alice, bob) = (ruma::user_id!("@alice:example.org"), ruma::user_id!("@bob:example.org"));
-        let attach = async |user_id: &UserId, address: &str| {
+        let attach = async |user_id: &UserId, address: &str| -> Result<()> {
             let (medium, address) = ("email".to_owned(), address.to_owned());
             let threepid = Threepid { medium, address, validated_ts: 1, added_ts: 1 };
             let mut tx = database.db().begin().await.unwrap();
@@ -186,7 +186,7 @@ async fn an_account_has_so_many_addresses() {
         };
         attach(alice, "1@example.org").await.unwrap();
         attach(alice, "2@example.org").await.unwrap();
-        let refused: Result<()> = attach(alice, "3@example.org").await;
+        let refused = attach(alice, "3@example.org").await;
         assert!(matches!(refused, Err(Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. })), "{refused:?}");
         // Nothing of it is there, what they have can be proved again, and others are not held to what she has.
         attach(bob, "3@example.org").await.unwrap();
