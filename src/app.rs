@@ -6,6 +6,9 @@
 //! Caches are made first and the layers after them, because the log has to know its readers before it reads anything: a
 //! cache that began to follow later would have missed what came before.
 
+#[cfg(test)]
+mod tests;
+
 use std::{ops::Deref, sync::Arc};
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     },
     ephemeral::{self, Ephemeral},
     error::Result,
-    ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
+    ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks, weighed::Weighed},
     log::{Ground, Reader},
     people::{self, People},
     reader::{self, Readers},
@@ -79,6 +82,7 @@ impl App {
         metrics: Metrics,
     ) -> Result<Self> {
         let caches = Caches::new(&config, &sizes);
+        let mut weighed = caches.weighed();
         // From here on the log is followed, by readers that know nothing yet: each reads what it needs when it is
         // asked.
         let ground = Ground::start((config, sizes), db, (clock, random), tasks, metrics, caches.readers()).await?;
@@ -87,6 +91,9 @@ impl App {
         let ephemeral = Ephemeral::start(people, caches.ephemeral).await?;
         let readers = Readers::start(ephemeral, caches.readers).await?;
         let workers = Box::pin(Workers::start(readers)).await?;
+        let tail: Arc<dyn Weighed> = Arc::clone(workers.log.tail()) as _;
+        weighed.extend([tail, workers.filters.cache(), workers.accounts.seen_devices()]);
+        workers.metrics.watch_caches(weighed);
         let (discovery, turn) = (Discovery::of(&workers.config), Turn::find(&workers.config.turn));
         let limits = &workers.config.connections;
         let budget = Budget::new(limits.held_megabytes, limits.held_megabytes_per_caller, workers.metrics.clone());
@@ -113,9 +120,18 @@ impl Caches {
     fn new(config: &Config, sizes: &Sizes) -> Self {
         let bytes = usize::try_from(config.rooms.cache_megabytes).unwrap_or(usize::MAX).saturating_mul(1024 * 1024);
         let rooms = Arc::new(RoomCache::with_limit(bytes));
-        let ephemeral = ephemeral::Caches::default();
+        let ephemeral = ephemeral::Caches::new(&sizes.caches);
         let readers = reader::Caches::new(Arc::clone(&ephemeral.presence), sizes);
         Self { rooms, people: people::Caches::new(sizes), ephemeral, readers }
+    }
+
+    /// Those that tell what they take.
+    fn weighed(&self) -> Vec<Arc<dyn Weighed>> {
+        let mut weighed: Vec<Arc<dyn Weighed>> = vec![Arc::clone(&self.rooms) as _];
+        weighed.extend(self.people.weighed());
+        weighed.extend(self.ephemeral.weighed());
+        weighed.extend(self.readers.weighed());
+        weighed
     }
 
     /// In the order in which they read a batch: lower layers first, so that whoever is woken by a higher one finds what

@@ -77,6 +77,7 @@ pub struct Config {
     pub mail: MailConfig,
     pub identity: IdentityConfig,
     pub rate_limits: RateLimitsConfig,
+    pub quotas: QuotasConfig,
     pub rooms: RoomsConfig,
     pub presence: PresenceConfig,
     pub user_directory: UserDirectoryConfig,
@@ -249,6 +250,37 @@ pub struct RateLimitConfig {
     pub burst: u32,
 }
 
+/// How much of each thing a user may have here. What is there already is never taken away by these, and can always be
+/// replaced by what is no larger, and deleted.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct QuotasConfig {
+    /// Users to whom none of these apply, such as a bridge.
+    pub exempt_users: Vec<OwnedUserId>,
+    /// In MiB, of all rooms together, and how many pieces that may be. From 1 to 1,000, and from 1 to 1,000,000.
+    pub account_data_megabytes: u32,
+    pub account_data_pieces: u32,
+    /// Each from 1 to 1,000,000, here and below.
+    pub tags_per_room: u32,
+    /// Beyond it a new one takes the place of the oldest, as with authentications and tokens.
+    pub filters: u32,
+    pub devices: u32,
+    /// E-mail addresses on an account.
+    pub addresses: u32,
+    /// In KiB of JSON. From 1 to 64, which is the specification's limit.
+    pub profile_kilobytes: u32,
+    pub profile_fields: u32,
+    /// Room aliases that somebody has made and that are there.
+    pub aliases: u32,
+    /// Within 24 hours, upgrades included.
+    pub rooms_per_day: u32,
+    /// Within 24 hours.
+    pub reports_per_day: u32,
+    /// User-interactive authentications that are under way.
+    pub authentications: u32,
+    pub login_tokens: u32,
+    pub openid_tokens: u32,
+}
+
 /// What new rooms are, and how much of the rooms in use is kept at hand.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct RoomsConfig {
@@ -414,6 +446,7 @@ impl Default for Config {
             mail: MailConfig::default(),
             identity: IdentityConfig::default(),
             rate_limits: RateLimitsConfig::default(),
+            quotas: QuotasConfig::default(),
             rooms: RoomsConfig { default_version: RoomVersionId::V12, cache_megabytes: 256 },
             presence: PresenceConfig { enabled: true },
             user_directory: UserDirectoryConfig::default(),
@@ -464,6 +497,34 @@ impl Default for RateLimitsConfig {
             // More than anybody types; clients that send what they queued while they were offline come in bursts.
             message: RateLimitConfig { per_second: 10.0, burst: 50 },
             join: RateLimitConfig { per_second: 1.0, burst: 20 },
+        }
+    }
+}
+
+impl Default for QuotasConfig {
+    fn default() -> Self {
+        Self {
+            exempt_users: Vec::new(),
+            // A list of direct chats with thousands of people takes half a megabyte, and nothing else comes near that.
+            account_data_megabytes: 10,
+            // Bots that look after thousands of rooms keep a piece or two for each.
+            account_data_pieces: 20_000,
+            tags_per_room: 100,
+            // Clients store the same two or three at each start.
+            filters: 250,
+            // Scripts log in each time that they run and forget to log out.
+            devices: 500,
+            addresses: 50,
+            profile_kilobytes: 64,
+            profile_fields: 100,
+            aliases: 2_000,
+            // Whoever moves here from elsewhere makes their rooms in a day.
+            rooms_per_day: 500,
+            reports_per_day: 100,
+            authentications: 50,
+            login_tokens: 20,
+            // Clients ask for one with each call and each widget, and show it at once.
+            openid_tokens: 100,
         }
     }
 }

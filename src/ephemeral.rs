@@ -10,7 +10,12 @@ pub mod typing;
 use std::{ops::Deref, sync::Arc};
 
 use self::{presence::PresenceOfUsers, receipt::Receipts, typing::Typists};
-use crate::{error::Result, log::Reader, people::People};
+use crate::{
+    error::Result,
+    ground::{sizes::CacheSizes, weighed::Weighed},
+    log::Reader,
+    people::People,
+};
 
 /// The modules of this layer at work, on those below.
 pub struct Ephemeral {
@@ -29,7 +34,7 @@ impl Deref for Ephemeral {
 }
 
 /// What this layer keeps in memory and follows the log.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Caches {
     receipts: Arc<receipt::ReceiptCache>,
     typing: Arc<typing::TypingCache>,
@@ -37,6 +42,18 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
+    pub(crate) fn new(sizes: &CacheSizes) -> Self {
+        Self {
+            receipts: Arc::new(receipt::ReceiptCache::new(sizes)),
+            typing: Arc::new(typing::TypingCache::new(sizes)),
+            presence: Arc::new(presence::PresenceCache::new(sizes)),
+        }
+    }
+
+    pub(crate) fn weighed(&self) -> Vec<Arc<dyn Weighed>> {
+        vec![Arc::clone(&self.receipts) as _, Arc::clone(&self.typing) as _, Arc::clone(&self.presence) as _]
+    }
+
     /// Behind those of people and before those of the readers: see [`crate::app`].
     pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
         vec![Arc::clone(&self.receipts) as _, Arc::clone(&self.typing) as _, Arc::clone(&self.presence) as _]

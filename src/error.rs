@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter};
+use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter, UserLimitExceededErrorData};
 
 use crate::{
     db::{DbError, MigrateError},
@@ -86,6 +86,12 @@ impl Error {
         let mut data = LimitExceededErrorData::new();
         data.retry_after = Some(RetryAfter::Delay(Duration::from_secs(seconds)));
         Self::refused(ErrorKind::LimitExceeded(data), format!("{message}: try again in {seconds} s"))
+    }
+
+    /// `M_USER_LIMIT_EXCEEDED`: somebody has as much of something as they may have. Waiting does not help, which is why it
+    /// is no `M_LIMIT_EXCEEDED`. The message says what does; `info_uri` is where they can read or ask about it.
+    pub fn over_quota(message: impl Into<String>, info_uri: &str) -> Self {
+        Self::refused(ErrorKind::UserLimitExceeded(UserLimitExceededErrorData::new(info_uri.to_owned())), message)
     }
 
     /// `errcode` has no name in ruma: it is one of the Identity Service API's.

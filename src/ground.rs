@@ -12,4 +12,5 @@ pub mod random;
 pub mod room_version;
 pub mod sizes;
 pub mod tasks;
+pub mod weighed;
 pub(crate) mod words;

@@ -20,6 +20,7 @@ mod kind;
 mod marks;
 mod own_rows;
 mod prune;
+mod quotas;
 mod refresh;
 mod replay;
 mod stretch;
@@ -31,6 +32,7 @@ mod write;
 pub use self::{
     commit::{CommitError, Committed, Log, Submitted},
     ground::Ground,
+    quotas::{Quotas, WhichQuota},
     tail::{Reader, Tail},
     tokens::Tokens,
 };

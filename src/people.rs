@@ -34,8 +34,8 @@ use crate::{
     config::terms::Terms,
     edge::identity::IdentityServers,
     error::Result,
-    ground::sizes::Sizes,
-    log::{Ground, Reader},
+    ground::{sizes::Sizes, weighed::Weighed},
+    log::{Ground, Quotas, Reader},
     room::Rooms,
 };
 
@@ -77,7 +77,12 @@ pub(crate) struct Caches {
 
 impl Caches {
     pub(crate) fn new(sizes: &Sizes) -> Self {
-        Self { account_data: Arc::new(account_data::AccountDataCache::new(sizes)), bearers: Arc::default() }
+        let account_data = Arc::new(account_data::AccountDataCache::new(sizes));
+        Self { account_data, bearers: Arc::new(TokenCache::new(&sizes.caches)) }
+    }
+
+    pub(crate) fn weighed(&self) -> Vec<Arc<dyn Weighed>> {
+        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _]
     }
 
     pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
@@ -89,7 +94,8 @@ impl People {
     /// Reserves the name of the server's own user, if it has one; everything else begins to work when it is first
     /// asked.
     pub(crate) async fn start(ground: Ground, rooms: Rooms, caches: Caches) -> Result<Self> {
-        let Ground { config, db, log, clock, random, key, metrics, server_name, shared_values, .. } = &ground;
+        let Ground { config, sizes, db, log, clock, random, key, metrics, server_name, shared_values, .. } = &ground;
+        let quotas = Quotas::of(config);
         let terms = Terms::of(&config.registration.terms);
         let identity = IdentityServers::new(&config.identity, server_name.clone(), Arc::clone(key))?;
         // With the log, so that what requests change is known to every node before they are answered.
@@ -101,19 +107,19 @@ impl People {
             caches.bearers,
             Notify::Log(log.clone()),
         )?;
-        let profiles = Profiles::new(db.clone(), clock.clone(), random.clone(), server_name.clone());
+        let profiles = Profiles::new(db.clone(), clock.clone(), random.clone(), server_name.clone(), quotas.clone());
         let (secret, documents) = (key.shared_secret(), terms.clone());
         Ok(Self {
-            account_data: AccountDataOfUsers::new(db.clone(), log.clone(), caches.account_data),
+            account_data: AccountDataOfUsers::new(db.clone(), log.clone(), caches.account_data, quotas.clone()),
             devices: Devices::new(db.clone()),
-            filters: Filters::new(db.clone()),
+            filters: Filters::new(db.clone(), clock.clone(), quotas.clone(), &sizes.caches),
             // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
             notices: Notices::start(&ground, &rooms, &profiles).await?,
             rate_limits: RateLimits::new((&config.rate_limits).into(), shared_values.clone(), metrics.clone()),
-            reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone()),
+            reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone(), quotas.clone()),
             threepids: Threepids::new(db.clone(), clock.clone(), random.clone(), config, identity.clone())?,
             third_party_invites: ThirdPartyInvites::new(rooms.clone(), identity),
-            uia: Uia::new(db.clone(), clock.clone(), random.clone(), accounts.clone(), documents, secret),
+            uia: Uia::new((db.clone(), clock.clone(), random.clone()), accounts.clone(), documents, secret, quotas),
             accounts,
             profiles,
             terms,

@@ -14,14 +14,14 @@ use std::{ops::Deref, sync::Arc};
 use self::{
     directory::Directory,
     search::Searches,
-    sync::{Registry, Sources, Syncs, Waits, Watchers, wake_for_presence},
+    sync::{Registry, Sources, Strangers, Syncs, Waits, Watchers, wake_for_presence},
     unread::Unread,
     user_directory::UserDirectory,
 };
 use crate::{
     ephemeral::{Ephemeral, presence},
     error::Result,
-    ground::sizes::Sizes,
+    ground::{sizes::Sizes, weighed::Weighed},
     log::Reader,
 };
 
@@ -56,8 +56,20 @@ pub(crate) struct Caches {
 
 impl Caches {
     pub(crate) fn new(presence: Arc<presence::PresenceCache>, sizes: &Sizes) -> Self {
-        let unread = Arc::new(unread::UnreadCache::new(sizes.unread));
-        Self { unread, directory: Arc::default(), watchers: Arc::new(Registry::new(presence)) }
+        Self {
+            unread: Arc::new(unread::UnreadCache::new(sizes.unread, sizes.caches.unread)),
+            directory: Arc::new(directory::RoomCardCache::new(&sizes.caches)),
+            watchers: Arc::new(Registry::new(presence, &sizes.caches)),
+        }
+    }
+
+    pub(crate) fn weighed(&self) -> Vec<Arc<dyn Weighed>> {
+        vec![
+            Arc::clone(&self.unread) as _,
+            Arc::clone(&self.directory) as _,
+            Arc::clone(&self.watchers) as _,
+            Arc::new(Strangers(Arc::clone(&self.watchers))) as _,
+        ]
     }
 
     /// To be called after those of the layers below: who is woken finds everything.

@@ -36,6 +36,7 @@ pub(crate) mod state;
 pub(crate) mod threepid;
 pub(crate) mod token;
 pub(crate) mod uia;
+pub(crate) mod usage;
 pub(crate) mod user_directory;
 
 #[cfg(test)]

@@ -17,7 +17,13 @@ use crate::{
     },
     edge::metrics::Metrics,
     event::Draft,
-    ground::{clock::Clock, position::Position, random::Random, sizes::Sizes, tasks::Tasks},
+    ground::{
+        clock::Clock,
+        position::Position,
+        random::Random,
+        sizes::{CacheSizes, Sizes},
+        tasks::Tasks,
+    },
     room::{
         Rooms,
         graph::append::{NewRoomEvents, Plan, Proposal},
@@ -47,6 +53,13 @@ impl World {
     /// On SQLite, with this configuration.
     pub(crate) async fn with(config: Config) -> Self {
         Self::on(sqlite().await, config).await
+    }
+
+    /// On SQLite, with caches that may take so much.
+    pub(crate) async fn with_caches(caches: CacheSizes, config: Config) -> Self {
+        let (database, clock) = (sqlite().await, Clock::manual(1_800_000_000_000));
+        let app = start_with((config, Sizes { caches, ..Sizes::little() }), &database, &clock).await;
+        Self { app, clock, database }
     }
 
     /// One on each engine that is at hand.
@@ -199,8 +212,12 @@ async fn stop(app: App) {
 
 /// With caches so small that tests see them overflow.
 async fn start(config: Config, database: &TestDatabase, clock: &Clock) -> App {
+    start_with((config, Sizes::little()), database, clock).await
+}
+
+async fn start_with(decided: (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
     let db = database.reopen().await;
-    let (decided, drawn) = ((config, Sizes::little()), (clock.clone(), Random::system()));
+    let drawn = (clock.clone(), Random::system());
     Box::pin(App::start_with(decided, db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
 }
 

@@ -144,7 +144,8 @@ fn status_of(kind: &ErrorKind) -> StatusCode {
         | ErrorKind::ThreepidAuthFailed
         | ErrorKind::ThreepidDenied
         | ErrorKind::CannotLeaveServerNoticeRoom
-        | ErrorKind::ResourceLimitExceeded(_) => StatusCode::FORBIDDEN,
+        | ErrorKind::ResourceLimitExceeded(_)
+        | ErrorKind::UserLimitExceeded(_) => StatusCode::FORBIDDEN,
         ErrorKind::UnknownToken(_) | ErrorKind::MissingToken | ErrorKind::UserLocked | ErrorKind::Unauthorized => {
             StatusCode::UNAUTHORIZED
         }

@@ -50,7 +50,8 @@ pub(super) enum ValueKind {
 use ValueKind::{Boolean, Integer, List, Number, Text};
 
 const PER_SECOND: &str = "a number above 0, such as 0.5";
-const BURST: &str = "a whole number from 1 to 1000000";
+const BURST: &str = MILLION;
+const MILLION: &str = "a whole number from 1 to 1000000";
 
 /// In the order of `config.example.toml`, section by section, in which `check-config` prints them.
 pub(super) static KEYS: &[ConfigKey] = &[
@@ -223,6 +224,36 @@ pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey { path: "rate_limits.message.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
     ConfigKey { path: "rate_limits.join.per_second", kind: Number, expects: PER_SECOND, parse: positive },
     ConfigKey { path: "rate_limits.join.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    ConfigKey {
+        path: "quotas.exempt_users",
+        kind: List,
+        expects: "a list of user ids such as \"@bridge:example.org\"",
+        parse: parses::<Vec<OwnedUserId>>,
+    },
+    ConfigKey {
+        path: "quotas.account_data_megabytes",
+        kind: Integer,
+        expects: "a whole number from 1 to 1000",
+        parse: between::<1, 1_000>,
+    },
+    ConfigKey { path: "quotas.account_data_pieces", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.tags_per_room", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.filters", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.devices", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.addresses", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey {
+        path: "quotas.profile_kilobytes",
+        kind: Integer,
+        expects: "a whole number from 1 to 64",
+        parse: between::<1, 64>,
+    },
+    ConfigKey { path: "quotas.profile_fields", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.aliases", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.rooms_per_day", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.reports_per_day", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.authentications", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.login_tokens", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    ConfigKey { path: "quotas.openid_tokens", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
     ConfigKey {
         path: "rooms.default_version",
         kind: Text,

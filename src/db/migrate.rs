@@ -78,6 +78,8 @@ static MIGRATIONS: &[Migration] = migrations![
     24 "0024_outside",
     25 "0025_pruning",
     26 "0026_search_by_order",
+    27 "0027_sessions",
+    28 "0028_quotas",
 ];
 
 statements! {

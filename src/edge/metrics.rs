@@ -5,6 +5,7 @@
 //! What is counted where it happens are counters of this file; what can be looked up (memory, files, connections, disk)
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
+mod caches;
 mod process;
 mod resources;
 mod strike;
@@ -30,6 +31,7 @@ use prometheus_client::{
 };
 
 use self::{
+    caches::CacheCollector,
     process::Process,
     resources::ResourceCollector,
     strike::{LimitLabel, Strikes},
@@ -38,7 +40,10 @@ pub use self::{
     resources::{Pool, ProcessResources},
     strike::Strike,
 };
-use crate::edge::telemetry::{known_method, route};
+use crate::{
+    edge::telemetry::{known_method, route},
+    ground::weighed::Weighed,
+};
 
 /// Of the answer to `/metrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -69,6 +74,8 @@ struct Inner {
     failed_logins: Family<ReasonLabel, Counter>,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
+    /// Empty until [`Metrics::watch_caches`].
+    caches: CacheCollector,
 }
 
 /// Of requests on all listeners but that of the metrics.
@@ -190,6 +197,8 @@ impl Metrics {
         ours.register("failed_logins", help, failed_logins.clone());
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
+        let caches = CacheCollector::default();
+        ours.register_collector(Box::new(caches.clone()));
         let inner = Inner {
             registry,
             http,
@@ -204,6 +213,7 @@ impl Metrics {
             rate_limited,
             failed_logins,
             watched,
+            caches,
         };
         Self(Arc::new(inner))
     }
@@ -247,6 +257,11 @@ impl Metrics {
     /// nothing.
     pub fn watch(&self, resources: ProcessResources) {
         self.0.watched.set(resources);
+    }
+
+    /// Has the metrics include what these caches take from now on. Called once; a second call changes nothing.
+    pub fn watch_caches(&self, caches: Vec<Arc<dyn Weighed>>) {
+        self.0.caches.set(caches);
     }
 
     /// Counts a sync as waiting until the result is dropped.

@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Relation, Standing, Stored,
-        fact::{AccountData, Fact, Receipt, Write},
+        fact::{AccountData, FULLY_READ, Fact, Receipt, Write},
     },
     ground::{clock::Clock, position::Position},
     log::CommitError,
@@ -44,7 +44,6 @@ use crate::{
 const ATTEMPTS: usize = 8;
 /// How many relations are followed to find out whether an event has to do with the root of a thread.
 const HOPS: usize = 3;
-const FULLY_READ: &str = "m.fully_read";
 /// How clients name the main timeline.
 const MAIN: &str = "main";
 
@@ -126,7 +125,7 @@ impl Receipts {
             if facts.is_empty() {
                 return Ok(());
             }
-            match self.0.rooms.log().append(Write { events: Vec::new(), facts }).await {
+            match self.0.rooms.log().append(Write::facts(facts)).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -200,7 +199,7 @@ impl Receipts {
             receipts.sort_unstable_by_key(|(at, _)| *at);
             drop(snapshot);
             self.0.rooms.log().tail().reach(position).await;
-            let remember = |missed: &[_]| self.0.cache.remember(room_id, &receipts, missed);
+            let remember = |missed: &[_]| self.0.cache.remember(room_id, position, &receipts, missed);
             if self.0.rooms.log().tail().catch_up(position, remember).is_some() {
                 return Ok(receipts);
             }

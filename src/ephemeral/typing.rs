@@ -167,7 +167,7 @@ impl Typists {
             let facts = if mine { self.list_news().await } else { Vec::new() };
             let mut pause = None;
             if !facts.is_empty()
-                && let Err(error) = self.0.rooms.log().append(Write { events: Vec::new(), facts }).await
+                && let Err(error) = self.0.rooms.log().append(Write::facts(facts)).await
             {
                 tracing::warn!(%error, "could not write that somebody has stopped typing; trying again");
                 pause = Some(PAUSE);

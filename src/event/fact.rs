@@ -15,6 +15,7 @@ mod listing;
 mod node_id;
 mod outside_membership;
 mod presence;
+mod quota;
 mod receipt;
 mod typing;
 
@@ -25,15 +26,16 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     account_change::AccountChange,
-    account_data::{AccountData, INVITE_PERMISSION, NewAccountData, blocks_invites},
+    account_data::{AccountData, DELETED, FULLY_READ, INVITE_PERMISSION, NewAccountData, blocks_invites},
     expected_account::{CopiedFields, ExpectedAccount},
     forgotten::Forgotten,
-    kind::{Audience, Kind},
+    kind::{Audience, Kind, SMALL},
     late_redaction::LateRedaction,
     listing::{Listing, ListingChange},
     node_id::NodeId,
     outside_membership::{NewOutsideMembership, OutsideEvent, OutsideMembership, OutsideState},
     presence::{ConnectedDevice, Presence},
+    quota::{Bound, WriteQuota},
     receipt::Receipt,
     typing::Typing,
 };
@@ -67,6 +69,8 @@ pub struct Write {
     /// In the order in which they follow each other.
     pub events: Vec<NewEvent>,
     pub facts: Vec<Fact>,
+    /// To which it is held.
+    pub quotas: Vec<WriteQuota>,
 }
 
 /// A room's head after an event: what the next one is built on.
@@ -192,6 +196,15 @@ macro_rules! of_each_kind {
                 }
             }
 
+            /// How many bytes it takes in memory, about.
+            pub fn bytes(&self) -> usize {
+                match self {
+                    Self::Event(logged) => logged.bytes(),
+                    $(Self::$kind(value) => value.bytes(),)*
+                    Self::Superseded => 0,
+                }
+            }
+
             /// What the batch row says of it.
             pub fn entry(&self) -> Option<Entry> {
                 Some(match self {
@@ -215,6 +228,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// How many bytes it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.news.iter().map(|news| size_of::<News>() + news.bytes()).sum::<usize>()
+    }
+
     /// Each entry with its place.
     pub fn entries(&self) -> impl Iterator<Item = (Position, &News)> {
         (self.first.0..).map(Position).zip(&self.news)
@@ -241,12 +259,22 @@ impl RoomHead {
 impl Write {
     /// A write of one event.
     pub fn event(event: NewEvent) -> Self {
-        Self { events: vec![event], facts: Vec::new() }
+        Self { events: vec![event], ..Self::default() }
     }
 
     /// A write of one fact.
     pub fn fact(fact: Fact) -> Self {
-        Self { events: Vec::new(), facts: vec![fact] }
+        Self::facts(vec![fact])
+    }
+
+    /// A write of facts alone.
+    pub fn facts(facts: Vec<Fact>) -> Self {
+        Self { facts, ..Self::default() }
+    }
+
+    /// This write, held to a quota if there is one.
+    pub fn within(self, quota: Option<WriteQuota>) -> Self {
+        Self { quotas: self.quotas.into_iter().chain(quota).collect(), ..self }
     }
 
     /// How many entries this makes in the log.

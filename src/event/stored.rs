@@ -134,6 +134,17 @@ pub struct Logged {
     pub redacted: Option<Arc<Pdu>>,
 }
 
+impl Logged {
+    /// How many bytes it takes in memory, about, with the events that it holds.
+    pub fn bytes(&self) -> usize {
+        let changes =
+            self.changes.iter().map(|change| size_of::<StateChange>() + change.kind.len() + change.state_key.len());
+        let highlights = self.highlights.iter().map(|user_id| 2 * user_id.as_str().len());
+        let others = [&self.redacted, &self.stored.replaces].into_iter().flatten().map(|pdu| pdu.bytes());
+        size_of::<Self>() + self.stored.pdu.bytes() + changes.chain(highlights).chain(others).sum::<usize>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

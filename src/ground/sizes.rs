@@ -13,6 +13,74 @@ pub struct Sizes {
     pub(crate) prune: PruneSizes,
     /// How many earlier lists of ignored users are remembered of one user.
     pub(crate) ignored_lists: usize,
+    pub caches: CacheSizes,
+}
+
+/// How many bytes each cache may take, about, the rooms apart: of those the operator decides
+/// (`rooms.cache_megabytes`). A cache forgets what is beyond it, whoever has filled it.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSizes {
+    /// Account data of the users who are connected.
+    pub account_data: u64,
+    /// Filters that clients name.
+    pub filters: u64,
+    /// Whom access tokens belong to.
+    pub tokens: u64,
+    /// When devices were last seen, until that is written.
+    pub last_seen: u64,
+    /// How rooms look from outside.
+    pub room_cards: u64,
+    pub unread: u64,
+    pub receipts: u64,
+    pub typing: u64,
+    pub presence: u64,
+    /// Which rooms those are in who are connected. Whoever waits for news at this moment is not forgotten.
+    pub connected: u64,
+    /// Which rooms others are in, of whose presence somebody has to hear.
+    pub strangers: u64,
+    /// The newest entries of the log, for readers that load while it moves on.
+    pub log: u64,
+}
+
+const MIB: u64 = 1024 * 1024;
+
+impl CacheSizes {
+    /// What all of them may take.
+    pub fn sum(&self) -> u64 {
+        let Self { account_data, filters, tokens, last_seen, room_cards, unread, .. } = self;
+        let Self { receipts, typing, presence, connected, strangers, log, .. } = self;
+        account_data
+            + filters
+            + tokens
+            + last_seen
+            + room_cards
+            + unread
+            + receipts
+            + typing
+            + presence
+            + connected
+            + strangers
+            + log
+    }
+}
+
+impl Default for CacheSizes {
+    fn default() -> Self {
+        Self {
+            account_data: 40 * MIB,
+            filters: 12 * MIB,
+            tokens: 16 * MIB,
+            last_seen: 4 * MIB,
+            room_cards: 16 * MIB,
+            unread: 24 * MIB,
+            receipts: 16 * MIB,
+            typing: 4 * MIB,
+            presence: 24 * MIB,
+            connected: 60 * MIB,
+            strangers: 16 * MIB,
+            log: 16 * MIB,
+        }
+    }
 }
 
 /// How the log is pruned, in entries.
@@ -75,6 +143,7 @@ impl Default for Sizes {
             search: SearchSizes { window: 200, step: 100, taken: 500, index },
             prune: PruneSizes { kept: 100_000, step: 2_000 },
             ignored_lists: 8,
+            caches: CacheSizes::default(),
         }
     }
 }
@@ -91,6 +160,7 @@ impl Sizes {
             search: SearchSizes { window: 6, step: 2, taken: 3, index },
             prune: Self::default().prune,
             ignored_lists: 2,
+            caches: CacheSizes::default(),
         }
     }
 }

@@ -19,7 +19,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    judge::{Judged, Judgement, judge},
+    judge::{Judged, Judgement, OverQuota, judge},
     kind::typing::list_begun,
     marks::{Older, READ_AT_START, Recent},
     refresh::Refresher,
@@ -102,6 +102,9 @@ pub enum CommitError {
     /// Somebody would come into a room whose account has been ended.
     #[error("the account of {0} has been deactivated")]
     Deactivated(OwnedUserId),
+    /// The user would have more of something than they may.
+    #[error("{message}")]
+    OverQuota { message: String, info_uri: Arc<str> },
     /// Nothing was written, or it is unknown whether it was.
     #[error("the database failed: {0}")]
     Unavailable(Arc<DbError>),
@@ -130,6 +133,7 @@ impl From<CommitError> for crate::error::Error {
             CommitError::Deactivated(user_id) => Self::forbidden(format!(
                 "The account of {user_id} has been deactivated: they can't be in a room any more"
             )),
+            CommitError::OverQuota { message, info_uri } => Self::over_quota(message, &info_uri),
             CommitError::Unavailable(e) if !e.is_unavailable() => Self::broken(e),
             other => Self::Unavailable(other.to_string()),
         }
@@ -312,7 +316,7 @@ impl Committer {
     pub(super) async fn attempt_in(&self, mut tx: Tx, writes: &[Write]) -> DbResult<Attempted> {
         // The rooms' rows first, which a slow writer elsewhere may hold: nobody else is to wait for that behind the
         // log's lock.
-        let Judged { judgements, rooms } = judge(&mut tx, writes).await?;
+        let Judged { judgements, rooms, holdings } = judge(&mut tx, writes).await?;
         store::log::lock(&mut tx).await?;
         // Everybody waits from here on, so that what depends on nobody writing meanwhile is asked at once.
         let (typed_in, typists) = list_begun(writes);
@@ -334,6 +338,9 @@ impl Committer {
                 Judgement::AliasGone => Err(CommitError::AliasGone),
                 Judgement::Conflict => Err(CommitError::Conflict),
                 Judgement::Deactivated(user_id) => Err(CommitError::Deactivated(user_id)),
+                Judgement::OverQuota(OverQuota { message, info_uri }) => {
+                    Err(CommitError::OverQuota { message, info_uri })
+                }
             });
         }
         if accepted.is_empty() {
@@ -344,6 +351,7 @@ impl Committer {
         let batch_id = self.random.token(16);
         let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, joined };
         let news = write(&mut tx, batch).await?;
+        holdings.write(&mut tx).await?;
         self.make_durable(tx, &batch_id).await?;
         Ok((verdicts, Some(Batch { first, last, mark: Mark::of(&batch_id), news })))
     }

@@ -68,7 +68,7 @@ impl Ground {
         let hub = Hub::open(&config, &key, &tasks).map_err(Error::broken)?;
         let shared_values = hub.shared_values().clone();
         let address = config.cluster.advertise.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        let tail = Arc::new(Tail::default());
+        let tail = Arc::new(Tail::new(&sizes.caches));
         tail.follow_with(readers);
         // Its row says at first that nothing has been read, which holds pruning back until the first beat after the
         // log's start.

@@ -13,6 +13,7 @@
 //! the transaction is alone anyway.
 
 mod account;
+mod holdings;
 
 use std::{
     borrow::Cow,
@@ -21,8 +22,11 @@ use std::{
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 
-use self::account::{ExpectedAccounts, Unmet};
-
+use self::{
+    account::{ExpectedAccounts, Unmet},
+    holdings::Holdings,
+};
+pub(super) use self::holdings::{ChangedHoldings, OverQuota};
 use crate::{
     db::{DbResult, Tx},
     event::{
@@ -49,6 +53,8 @@ pub(super) enum Judgement {
     Conflict,
     /// Who would come into a room and has no account any more.
     Deactivated(OwnedUserId),
+    /// Its user would have more of something than they may.
+    OverQuota(OverQuota),
 }
 
 /// What became of a batch's writes.
@@ -57,6 +63,8 @@ pub(super) struct Judged {
     pub(super) judgements: Vec<Judgement>,
     /// How those touched rooms stand that the database knows.
     pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
+    /// What users have with the writes that were accepted.
+    pub(super) holdings: ChangedHoldings,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -73,6 +81,8 @@ struct Judge<'a> {
     expected: HashMap<Replaced<'a>, Option<Position>>,
     /// As they are when the batch is committed.
     accounts: ExpectedAccounts,
+    /// What those have who are held to quotas.
+    holdings: Holdings<'a>,
 }
 
 /// A row that is replaced by a fact.
@@ -145,6 +155,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         expected: find_expected(tx, writes).await?,
         accounts: ExpectedAccounts::read(tx, writes).await?,
+        holdings: Holdings::load(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -152,7 +163,12 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         }
     }
     let judgements = writes.iter().map(|write| judge.write(write)).collect();
-    Ok(Judged { judgements, rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect() })
+    let holdings = judge.holdings.into_changed();
+    Ok(Judged {
+        judgements,
+        rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect(),
+        holdings,
+    })
 }
 
 fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
@@ -236,6 +252,10 @@ impl<'a> Judge<'a> {
             Ok(()) => {}
             Err(Unmet::Deactivated(user_id)) => return Judgement::Deactivated(user_id),
             Err(Unmet::Renamed) => return Judgement::Conflict,
+        }
+        match self.holdings.addition(write) {
+            Ok(addition) => self.holdings.add(addition),
+            Err(over) => return Judgement::OverQuota(over),
         }
         self.heads.extend(heads);
         for (alias, room) in aliases {

@@ -43,7 +43,7 @@ impl Log {
 impl Committer {
     async fn commit_own(&self, tx: Tx, facts: Vec<Fact>) -> WriteVerdict {
         let started = Instant::now();
-        let write = Write { events: Vec::new(), facts };
+        let write = Write::facts(facts);
         let attempted = self.attempt_in(tx, slice::from_ref(&write)).await;
         self.verdicts(attempted, 1, started).pop().unwrap_or(Err(CommitError::Closed))
     }

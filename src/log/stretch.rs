@@ -123,7 +123,7 @@ mod tests {
                 Fact::AccountChange(AccountChange::Erased(bob.clone())),
                 Fact::Listing(ListingChange::Published { room_id: room.clone(), listed: true }),
             ];
-            world.app.log.append(Write { events: Vec::new(), facts }).await.unwrap();
+            world.app.log.append(Write::facts(facts)).await.unwrap();
             let handed = read_all(&world, 1_000).await;
             assert_eq!(handed.last().map(|(at, _)| *at), Some(world.reached()));
 

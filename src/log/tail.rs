@@ -18,7 +18,11 @@ use tokio::sync::{Notify, watch};
 use super::marks::Recent;
 use crate::{
     event::fact::Batch,
-    ground::position::{Mark, Position},
+    ground::{
+        position::{Mark, Position},
+        sizes::CacheSizes,
+        weighed::{CacheWeight, Weighed},
+    },
 };
 
 /// Somebody who follows the log. Called with every batch, in order, from one caller at a time; it must be quick. It
@@ -33,13 +37,16 @@ pub trait Reader: Send + Sync {
     fn wake(&self, _batch: &Batch) {}
 }
 
-/// How many entries are kept for readers that load while the log moves on. A load that takes longer than that many
-/// entries has to begin anew.
+/// How many entries are kept for readers that load while the log moves on, unless they take too many bytes. A load that
+/// takes longer than that many entries has to begin anew.
 const KEPT_ENTRIES: usize = 4_096;
+/// So many are kept whatever they take, or no load would ever end while something large is written.
+const KEPT_BATCHES: usize = 2;
 
 /// The followed end of the log.
-#[derive(Default)]
 pub struct Tail {
+    /// How many bytes the newest entries may take.
+    limit: u64,
     /// In the order in which they are called. A later one may rely on what earlier ones have read of the same batch.
     readers: OnceLock<Vec<Arc<dyn Reader>>>,
     state: RwLock<TailState>,
@@ -57,16 +64,36 @@ struct TailState {
     reached: Position,
     /// The readers have been handed everything after this.
     began: Position,
-    /// The newest batches that were applied, oldest first and without a hole, up to [`KEPT_ENTRIES`] entries in all.
-    recent: VecDeque<Arc<Batch>>,
+    /// The newest batches that were applied, oldest first and without a hole, up to [`KEPT_ENTRIES`] entries in all. Each
+    /// with its bytes.
+    recent: VecDeque<(u64, Arc<Batch>)>,
     recent_entries: usize,
+    recent_bytes: u64,
     /// Batches that came before their turn, by their first place. They are few: the follower reads what is missing at
     /// once.
     early: BTreeMap<Position, Arc<Batch>>,
     marks: Recent,
 }
 
+impl Default for Tail {
+    fn default() -> Self {
+        Self::new(&CacheSizes::default())
+    }
+}
+
+impl Weighed for Tail {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "log", bytes: self.state.read().recent_bytes, limit: self.limit }
+    }
+}
+
 impl Tail {
+    pub(crate) fn new(sizes: &CacheSizes) -> Self {
+        let (readers, state, applying) = (OnceLock::new(), RwLock::default(), Mutex::default());
+        let (reached, gap) = (watch::Sender::default(), Notify::default());
+        Self { limit: sizes.log, readers, state, applying, reached, gap }
+    }
+
     /// Names the readers, once, before anything is written.
     pub fn follow_with(&self, readers: Vec<Arc<dyn Reader>>) {
         let _no_step = self.applying.lock();
@@ -184,11 +211,16 @@ impl Tail {
         let mut state = self.state.write();
         state.reached = batch.last;
         state.marks.push(batch.last, batch.mark);
+        let bytes = u64::try_from(batch.bytes()).unwrap_or(u64::MAX);
         state.recent_entries += batch.news.len();
-        state.recent.push_back(Arc::clone(batch));
-        while state.recent_entries > KEPT_ENTRIES {
-            let Some(oldest) = state.recent.pop_front() else { break };
+        state.recent_bytes += bytes;
+        state.recent.push_back((bytes, Arc::clone(batch)));
+        while state.recent_entries > KEPT_ENTRIES
+            || (state.recent_bytes > self.limit && state.recent.len() > KEPT_BATCHES)
+        {
+            let Some((bytes, oldest)) = state.recent.pop_front() else { break };
             state.recent_entries -= oldest.news.len();
+            state.recent_bytes -= bytes;
         }
     }
 
@@ -200,14 +232,53 @@ impl Tail {
         let _no_step = self.applying.lock();
         let state = self.state.read();
         if position < state.reached {
-            let oldest = state.recent.front().map(|batch| batch.first)?;
+            let oldest = state.recent.front().map(|(_, batch)| batch.first)?;
             // A batch that begins in time is not enough: the one after `position` has to be here as well.
             if oldest > position.next() {
                 return None;
             }
         }
-        let missed: Vec<_> = state.recent.iter().filter(|batch| batch.last > position).cloned().collect();
+        let recent = state.recent.iter().map(|(_, batch)| batch);
+        let missed: Vec<_> = recent.filter(|batch| batch.last > position).cloned().collect();
         drop(state);
         Some(then(&missed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+    use crate::event::fact::{AccountData, News};
+
+    fn batch(at: i64, bytes: usize) -> Arc<Batch> {
+        let content = to_raw_value(&json!({ "text": "x".repeat(bytes) })).unwrap();
+        let data = AccountData {
+            user_id: user_id!("@alice:here").to_owned(),
+            room_id: None,
+            kind: "large".to_owned(),
+            content: content.into(),
+        };
+        let (at, news) = (Position(at), vec![News::AccountData(Arc::new(data))]);
+        Arc::new(Batch { first: at, last: at, mark: Mark::of("batch"), news })
+    }
+
+    #[test]
+    fn large_batches_are_not_kept_by_the_thousand() {
+        let tail = Tail::new(&CacheSizes { log: 100 * 1024, ..CacheSizes::default() });
+        tail.start_at(Position::START, Recent::default());
+        for at in 1..=50 {
+            tail.publish(batch(at, 30_000));
+            assert!(tail.weight().bytes <= tail.weight().limit, "{:?}", tail.weight());
+        }
+        assert_eq!(tail.catch_up(Position(47), <[_]>::len), Some(3));
+        assert_eq!(tail.catch_up(Position(40), <[_]>::len), None, "whoever began so early begins anew");
+        for at in 51..=60 {
+            tail.publish(batch(at, 200_000));
+        }
+        assert_eq!(tail.catch_up(Position(58), <[_]>::len), Some(2), "or nobody could load while this goes on");
+        assert_eq!(tail.catch_up(Position(57), <[_]>::len), None);
     }
 }

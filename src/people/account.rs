@@ -48,6 +48,8 @@ use crate::{
     ground::{
         clock::{Clock, millis},
         random::Random,
+        sizes::CacheSizes,
+        weighed::Weighed,
     },
     log::Log,
     store::{account::Account, errand, registration, token},
@@ -89,7 +91,7 @@ struct Inner {
     settings: AccountSettings,
     passwords: Passwords,
     token_cache: Arc<TokenCache>,
-    last_seen: LastSeen,
+    last_seen: Arc<LastSeen>,
     metrics: Metrics,
     notify: Notify,
 }
@@ -104,7 +106,7 @@ impl Accounts {
         notify: Notify,
     ) -> Result<Self> {
         let passwords = Passwords::new(settings.password_cost, settings.password_min_length, random.clone())?;
-        let last_seen = LastSeen::default();
+        let last_seen = Arc::new(LastSeen::new(&CacheSizes::default()));
         Ok(Self(Arc::new(Inner {
             db,
             clock,
@@ -121,6 +123,11 @@ impl Accounts {
 
     pub(crate) fn registration_mode(&self) -> RegistrationMode {
         self.0.settings.registration
+    }
+
+    /// Which devices were seen and are not written yet, in memory.
+    pub(crate) fn seen_devices(&self) -> Arc<dyn Weighed> {
+        Arc::clone(&self.0.last_seen) as _
     }
 
     /// Refuses a new password that is not good enough, and says what is wanted.

@@ -24,9 +24,9 @@ pub use self::cache::{AccountDataCache, UserData};
 use crate::{
     db::Db,
     error::{Error, Result},
-    event::fact::{AccountData, Fact, INVITE_PERMISSION, Write, blocks_invites},
+    event::fact::{AccountData, DELETED, FULLY_READ, Fact, INVITE_PERMISSION, Write, blocks_invites},
     ground::position::Position,
-    log::{CommitError, Log},
+    log::{CommitError, Log, Quotas},
     store,
 };
 
@@ -45,13 +45,14 @@ struct Inner {
     db: Db,
     log: Log,
     cache: Arc<AccountDataCache>,
+    quotas: Quotas,
 }
 
 /// Whether only the server sets account data of this type.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-12>
 pub fn is_managed_by_server(kind: &str) -> bool {
-    matches!(kind, "m.fully_read" | PUSH_RULES)
+    matches!(kind, FULLY_READ | PUSH_RULES)
 }
 
 /// The push rules of a user: as long as nobody can change them, those that everybody begins with.
@@ -82,8 +83,8 @@ pub fn push_rules_data(user_id: &UserId) -> Result<Arc<AccountData>> {
 
 impl AccountDataOfUsers {
     /// `cache` has to follow the log.
-    pub fn new(db: Db, log: Log, cache: Arc<AccountDataCache>) -> Self {
-        Self(Arc::new(Inner { db, log, cache }))
+    pub fn new(db: Db, log: Log, cache: Arc<AccountDataCache>, quotas: Quotas) -> Self {
+        Self(Arc::new(Inner { db, log, cache, quotas }))
     }
 
     /// One piece, unless it was deleted; global where there is no room.
@@ -98,6 +99,7 @@ impl AccountDataOfUsers {
     }
 
     /// Puts `content` in place of whatever there is. Types that the server manages are the caller's to refuse.
+    /// `M_USER_LIMIT_EXCEEDED` where the user would have more than they may: the log counts it.
     pub async fn set(
         &self,
         user_id: &UserId,
@@ -119,7 +121,10 @@ impl AccountDataOfUsers {
             kind: kind.to_owned(),
             content: content.into(),
         };
-        self.0.log.append(Write::fact(Fact::AccountData(data.into()))).await?;
+        // An empty content is written in one way, by which the database finds what was deleted.
+        let content = if data.is_deleted() { nothing()?.into() } else { data.content };
+        let write = Write::fact(Fact::AccountData(AccountData { content, ..data }.into()));
+        self.0.log.append(write.within(self.0.quotas.account_data(user_id))).await?;
         Ok(())
     }
 
@@ -131,8 +136,7 @@ impl AccountDataOfUsers {
         if self.find(user_id, room_id, kind).await?.is_none() {
             return Ok(());
         }
-        let nothing = to_raw_value(&json!({})).map_err(Error::broken)?;
-        self.set(user_id, room_id, kind, nothing).await
+        self.set(user_id, room_id, kind, nothing()?).await
     }
 
     /// Sets what `change` makes of the content as it is; again if another device was faster. Nothing is set where
@@ -154,7 +158,8 @@ impl AccountDataOfUsers {
                 content: content.into(),
             };
             let expected = found.map_or(Position::START, |(at, _)| at);
-            match self.0.log.append(Write::fact(Fact::AccountData(data.replacing(expected)))).await {
+            let write = Write::fact(Fact::AccountData(data.replacing(expected)));
+            match self.0.log.append(write.within(self.0.quotas.account_data(user_id))).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -199,4 +204,9 @@ impl AccountDataOfUsers {
             }
         }
     }
+}
+
+/// What is left of a piece that was deleted.
+fn nothing() -> Result<Box<RawValue>> {
+    RawValue::from_string(DELETED.to_owned()).map_err(Error::broken)
 }

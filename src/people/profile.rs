@@ -18,6 +18,7 @@ use crate::{
     db::{Conn, Db, Tx},
     error::{Error, Result},
     ground::{clock::Clock, random::Random},
+    log::Quotas,
     store::{
         account,
         errand::{self, Errand, ErrandKind},
@@ -46,6 +47,7 @@ pub(crate) struct Profiles {
     clock: Clock,
     random: Random,
     server_name: OwnedServerName,
+    quotas: Quotas,
 }
 
 /// What a change of a profile leads to.
@@ -61,8 +63,8 @@ pub(crate) enum Changed {
 }
 
 impl Profiles {
-    pub(crate) fn new(db: Db, clock: Clock, random: Random, server_name: OwnedServerName) -> Self {
-        Self { db, clock, random, server_name }
+    pub(crate) fn new(db: Db, clock: Clock, random: Random, server_name: OwnedServerName, quotas: Quotas) -> Self {
+        Self { db, clock, random, server_name, quotas }
     }
 
     /// Everything in a user's profile.
@@ -89,7 +91,7 @@ impl Profiles {
     /// deactivated meanwhile.
     pub(crate) async fn change(&self, user_id: &UserId, field: &str, value: Option<&Value>) -> Result<Changed> {
         let mut tx = self.db.begin().await?;
-        let changes = change_within(&mut tx, user_id, field, value).await?;
+        let changes = change_within(&mut tx, &self.quotas, user_id, field, value).await?;
         if !is_name_or_picture(field) {
             tx.commit().await?;
             return Ok(if changes { Changed::InProfile } else { Changed::Nothing });
@@ -115,7 +117,7 @@ impl Profiles {
         value: Option<&Value>,
     ) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        change_within(&mut tx, user_id, field, value).await?;
+        change_within(&mut tx, &self.quotas, user_id, field, value).await?;
         commit_between_batches(tx).await
     }
 
@@ -140,7 +142,13 @@ fn is_name_or_picture(field: &str) -> bool {
 }
 
 /// Sets a field or removes it, and returns whether that changes anything. An empty name or picture is none.
-async fn change_within(tx: &mut Tx, user_id: &UserId, field: &str, value: Option<&Value>) -> Result<bool> {
+async fn change_within(
+    tx: &mut Tx,
+    quotas: &Quotas,
+    user_id: &UserId,
+    field: &str,
+    value: Option<&Value>,
+) -> Result<bool> {
     check_field(field)?;
     // Locked, so that two fields set at once don't outgrow the limit together, and that a guest who becomes a user
     // meanwhile is in the directory as they are.
@@ -151,7 +159,7 @@ async fn change_within(tx: &mut Tx, user_id: &UserId, field: &str, value: Option
     }
     let value = value.filter(|value| !(is_name_or_picture(field) && value.as_str() == Some("")));
     let changes = match value {
-        Some(value) => set(tx, user_id, field, &value.to_string()).await?,
+        Some(value) => set(tx, quotas, user_id, field, &value.to_string()).await?,
         None => profile::delete(tx, user_id, field).await?,
     };
     if changes {
@@ -161,17 +169,27 @@ async fn change_within(tx: &mut Tx, user_id: &UserId, field: &str, value: Option
 }
 
 /// Sets a field, and returns whether it was another before.
-async fn set(tx: &mut Tx, user_id: &UserId, field: &str, json: &str) -> Result<bool> {
+async fn set(tx: &mut Tx, quotas: &Quotas, user_id: &UserId, field: &str, json: &str) -> Result<bool> {
     // All of it, since its size is what is limited.
     let fields = profile::list(tx, user_id).await?;
     if fields.iter().any(|(key, old)| key == field && old == json) {
         return Ok(false);
     }
-    let others = fields.iter().filter(|(key, _)| key != field);
-    let size = others.map(|(key, json)| size_of_field(key, json)).sum::<usize>() + size_of_field(field, json);
-    if size > MAX_PROFILE_BYTES {
-        let message = format!("With this the profile would be larger than {MAX_PROFILE_BYTES} bytes");
+    let size = |fields: &[(String, String)]| fields.iter().map(|(key, json)| size_of_field(key, json)).sum::<usize>();
+    let old = fields.iter().find(|(key, _)| key == field);
+    let freed = old.map_or(0, |(key, json)| size_of_field(key, json));
+    let after = size(&fields) - freed + size_of_field(field, json);
+    let kilobytes = quotas.find(user_id, |quotas| quotas.profile_kilobytes).and_then(|kib| usize::try_from(kib).ok());
+    let most = kilobytes.map_or(MAX_PROFILE_BYTES, |kib| MAX_PROFILE_BYTES.min(kib * 1024));
+    // Where the operator has lowered it meanwhile, a profile may be made smaller step by step.
+    if after > most && after > size(&fields) {
+        let message = format!("With this the profile would be larger than {most} bytes");
         return Err(Error::refused(ErrorKind::ProfileTooLarge, message));
+    }
+    if old.is_none() {
+        let has = i64::try_from(fields.len()).unwrap_or(i64::MAX);
+        let message = |most| format!("Your profile has {most} fields, as many as it may: remove one first");
+        quotas.check(user_id, |quotas| quotas.profile_fields, has, message)?;
     }
     profile::upsert(tx, user_id, field, json).await?;
     Ok(true)
@@ -237,7 +255,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::db::testing;
+    use crate::{config::Config, db::testing};
 
     #[test]
     fn field_names_follow_the_grammar() {
@@ -257,8 +275,9 @@ mod tests {
     #[tokio::test]
     async fn a_profile_keeps_what_it_is_told_up_to_its_size() {
         for database in testing::databases().await {
-            let here = server_name!("example.org").to_owned();
-            let profiles = Profiles::new(database.db().clone(), Clock::manual(0), Random::system(), here);
+            let (db, here) = (database.db().clone(), server_name!("example.org").to_owned());
+            let quotas = Quotas::of(&Config::default());
+            let profiles = Profiles::new(db, Clock::manual(0), Random::system(), here, quotas);
             let alice = user_id!("@alice:example.org");
             let mut tx = database.db().begin().await.unwrap();
             account::insert(&mut tx, alice, None, false, 0).await.unwrap();

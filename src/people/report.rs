@@ -13,8 +13,9 @@ use crate::{
     db::Db,
     error::{Error, Result},
     ground::{clock::Clock, random::Random},
+    log::Quotas,
     room::Rooms,
-    store,
+    store::{self, usage::DAY},
 };
 
 /// The longest reason, in bytes.
@@ -27,6 +28,7 @@ pub(crate) struct Reports {
     rooms: Rooms,
     clock: Clock,
     random: Random,
+    quotas: Quotas,
 }
 
 /// What somebody reports.
@@ -53,8 +55,8 @@ pub struct Report {
 }
 
 impl Reports {
-    pub(crate) fn new(db: Db, rooms: Rooms, clock: Clock, random: Random) -> Self {
-        Self { db, rooms, clock, random }
+    pub(crate) fn new(db: Db, rooms: Rooms, clock: Clock, random: Random, quotas: Quotas) -> Self {
+        Self { db, rooms, clock, random, quotas }
     }
 
     /// Keeps a report.
@@ -94,6 +96,12 @@ impl Reports {
             received_ts: i64::from(self.clock.now().get()),
         };
         let mut tx = self.db.begin().await?;
+        // Locked, so that two at once don't outgrow the quota together.
+        store::account::lock(&mut tx, reporter).await?;
+        let has = store::report::count(&mut tx, reporter, report.received_ts - DAY).await?;
+        let message =
+            |most| format!("You have reported {most} things within a day, as many as you may: wait until tomorrow");
+        self.quotas.check(reporter, |quotas| quotas.reports_per_day, has, message)?;
         store::report::insert(&mut tx, &report).await?;
         tx.commit().await?;
         tracing::info!(%reporter, "something was reported: hearth admin list-reports shows it");

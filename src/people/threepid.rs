@@ -29,6 +29,7 @@ use crate::{
     edge::{identity::IdentityServers, mail::Mailer},
     error::{Error, Result},
     ground::{clock::Clock, random::Random},
+    log::Quotas,
     store::{
         account, device,
         threepid::{self as store, Threepid},
@@ -62,6 +63,7 @@ struct Inner {
     /// None where no mail server is configured.
     mailer: Option<Mailer>,
     identity: IdentityServers,
+    quotas: Quotas,
 }
 
 impl Threepids {
@@ -82,6 +84,7 @@ impl Threepids {
             next_link_hosts: config.mail.next_link_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             mailer: mailer.map_err(Error::broken)?,
             identity,
+            quotas: Quotas::of(config),
         })))
     }
 
@@ -106,7 +109,7 @@ impl Threepids {
             return Err(deactivated());
         }
         let proved = use_proof(&mut tx, proof, Operation::AddThreepid, self.now()).await?;
-        attach(&mut tx, user_id, &proved).await?;
+        attach(&mut tx, &self.0.quotas, user_id, &proved).await?;
         // Who has just read a mail there knows it.
         let new = Some(&*proved.address);
         self.report(&mut tx, (user_id, device_id), SecurityEvent::AddressAdded, new, from).await?;
@@ -178,9 +181,14 @@ impl Threepids {
     }
 }
 
-/// Gives an address to a user. One that they have already is proved again.
-pub(crate) async fn attach(conn: &mut Conn, user_id: &UserId, threepid: &Threepid) -> Result<()> {
-    if store::insert(conn, user_id, threepid).await? || store::set_validated_again(conn, user_id, threepid).await? {
+/// Gives an address to a user, whose account is locked. One that they have already is proved again.
+pub(crate) async fn attach(conn: &mut Conn, quotas: &Quotas, user_id: &UserId, threepid: &Threepid) -> Result<()> {
+    if store::insert(conn, user_id, threepid).await? {
+        let others = store::count(conn, user_id).await? - 1;
+        let message = |most| format!("You have {most} addresses, as many as you may: remove one first");
+        return quotas.check(user_id, |quotas| quotas.addresses, others, message);
+    }
+    if store::set_validated_again(conn, user_id, threepid).await? {
         return Ok(());
     }
     Err(Error::refused(ErrorKind::ThreepidInUse, "This address belongs to another account on this server"))

@@ -39,11 +39,15 @@ use crate::{
         clock::{Clock, millis},
         random::Random,
     },
+    log::Quotas,
     people::{
         account::{Accounts, LoginIdentifier},
         threepid::{self, Operation, Proof},
     },
-    store::uia::{self, LIFETIME, UiaSession},
+    store::{
+        account,
+        uia::{self, LIFETIME, UiaSession},
+    },
 };
 
 /// In characters.
@@ -59,6 +63,7 @@ pub(crate) struct Uia {
     terms: Terms,
     /// All nodes of a database have the same.
     key: hmac::Key,
+    quotas: Quotas,
 }
 
 /// What has to be confirmed, and how.
@@ -139,10 +144,16 @@ type StageError = StandardErrorBody;
 
 impl Uia {
     /// `secret` is known to every node and to nobody else.
-    pub(crate) fn new(db: Db, clock: Clock, random: Random, accounts: Accounts, terms: Terms, secret: &[u8]) -> Self {
+    pub(crate) fn new(
+        (db, clock, random): (Db, Clock, Random),
+        accounts: Accounts,
+        terms: Terms,
+        secret: &[u8],
+        quotas: Quotas,
+    ) -> Self {
         let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, b"requests to be confirmed").as_ref());
-        Self { db, clock, random, accounts, terms, key }
+        Self { db, clock, random, accounts, terms, key, quotas }
     }
 
     /// Judges what a client sent as `auth`. Without a session it is judged all the same: many clients send the
@@ -356,7 +367,15 @@ impl Uia {
 
     async fn insert(&self, session: &UiaSession) -> Result<()> {
         let mut tx = self.db.begin().await?;
+        if let Some(user_id) = &session.user_id {
+            account::lock(&mut tx, user_id).await?;
+        }
         uia::insert(&mut tx, session, self.clock.now().get().into()).await?;
+        if let Some(user_id) = &session.user_id
+            && let Some(most) = self.quotas.find(user_id, |quotas| quotas.authentications)
+        {
+            uia::delete_surplus(&mut tx, user_id, &session.id, most.into()).await?;
+        }
         Ok(tx.commit().await?)
     }
 

@@ -34,5 +34,5 @@ pub(crate) use self::{
     stream::{Listener, StreamPage},
     v3::{StateAfter, SyncWriter},
     waits::Waits,
-    watch::{Registry, Watchers},
+    watch::{Registry, Strangers, Watchers},
 };

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::{Author, Message, NewRoom, Preset, RoomCache, Rooms, graph::lanes::Lanes};
 use crate::{
+    config::Config,
     db::{
         Db,
         testing::{TestDatabase, databases},
@@ -15,7 +16,7 @@ use crate::{
     edge::{hub::Hub, metrics::Metrics},
     event::{Content, SigningKey, Transaction},
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
-    log::{Log, Reader, Tail},
+    log::{Log, Quotas, Reader, Tail},
 };
 
 /// A server's rooms. Its name is `here`. Its clock stands still until a test moves it, and its random numbers are the
@@ -119,7 +120,9 @@ async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64, active: RoomCach
     let log = log.await.unwrap();
     let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
     let sizes = Sizes::little();
-    Rooms::new((db.clone(), log), (clock.clone(), random), here, Arc::new(key), active, sizes.state_difference)
+    let cached = (active, sizes.state_difference);
+    let quotas = Quotas::of(&Config::default());
+    Rooms::new((db.clone(), log), (clock.clone(), random), here, Arc::new(key), cached, quotas)
 }
 
 /// Somebody on this server.

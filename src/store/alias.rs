@@ -14,6 +14,7 @@ statements! {
     DELETE_ALIAS = "DELETE FROM aliases WHERE alias = $1";
     FIND_ALIAS = "SELECT room_id, creator FROM aliases WHERE alias = $1";
     LIST_NAMED = "SELECT alias, room_id FROM aliases WHERE alias IN LIST($1)";
+    COUNT_ALIASES_MADE = "SELECT COUNT(*) FROM aliases WHERE creator = $1";
     LIST_ALIASES = "SELECT alias, creator FROM aliases WHERE room_id = $1 ORDER BY alias";
 }
 
@@ -48,4 +49,9 @@ pub(crate) async fn list_named(
 pub(crate) async fn list(conn: &mut Conn, room_id: &RoomId) -> DbResult<Vec<(OwnedRoomAliasId, OwnedUserId)>> {
     let rows = conn.list(&LIST_ALIASES, args![room_id]).await?;
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// How many aliases there are that a user has made.
+pub(crate) async fn count_made(conn: &mut Conn, creator: &UserId) -> DbResult<i64> {
+    conn.find(&COUNT_ALIASES_MADE, args![creator]).await?.map_or(Ok(0), |row| row.get(0))
 }

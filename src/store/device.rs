@@ -17,6 +17,7 @@ statements! {
         WHERE user_id = $1 AND device_id = $2";
     LIST_DEVICES = "SELECT device_id, display_name, last_seen_ts, last_seen_ip FROM devices
         WHERE user_id = $1 ORDER BY created_ts, device_id";
+    COUNT_DEVICES = "SELECT COUNT(*) FROM devices WHERE user_id = $1";
     RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
     DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2)";
     DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2";
@@ -79,6 +80,11 @@ pub(crate) async fn find(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId
 /// All devices of a user, oldest first.
 pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Device>> {
     conn.list(&LIST_DEVICES, args![user_id]).await?.iter().map(device).collect()
+}
+
+/// How many devices a user has. Counted with the account locked, it stays true.
+pub(crate) async fn count(conn: &mut Conn, user_id: &UserId) -> DbResult<i64> {
+    conn.find(&COUNT_DEVICES, args![user_id]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 /// Gives a device another name, or says false where there is no such device.

@@ -10,6 +10,7 @@ use crate::db::{Conn, DbResult, Row, args, statements};
 statements! {
     INSERT_REPORT = "INSERT INTO reports (report_id, reporter, room_id, event_id, user_id, reason, received_ts)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    COUNT_REPORTS = "SELECT COUNT(*) FROM reports WHERE reporter = $1 AND received_ts > $2";
     LIST_REPORTS = "SELECT report_id, reporter, room_id, event_id, user_id, reason, received_ts FROM reports
         ORDER BY received_ts DESC, report_id LIMIT $1";
 }
@@ -36,6 +37,11 @@ pub(crate) async fn insert(conn: &mut Conn, report: &ReportRow) -> DbResult<()> 
     let event_id = event_id.as_deref().map(EventId::as_str);
     let user_id = user_id.as_deref().map(UserId::as_str);
     conn.execute(&INSERT_REPORT, args![id, reporter, room_id, event_id, user_id, reason, *received_ts]).await.map(drop)
+}
+
+/// How many things a user has reported after `since`, which is in milliseconds since the Unix epoch.
+pub(crate) async fn count(conn: &mut Conn, reporter: &UserId, since: i64) -> DbResult<i64> {
+    conn.find(&COUNT_REPORTS, args![reporter, since]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 /// The newest reports, newest first.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     account, account_data, alias, attention, cursor, delayed_event, device, ephemeral, erasure, errand, event, filter,
     history, log, membership, moment, node, outside_membership, profile, redaction, registration, relation, report,
-    room, search, server, signing_key, state, threepid, token, uia, user_directory,
+    room, search, server, signing_key, state, threepid, token, uia, usage, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -44,6 +44,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     threepid::STATEMENTS,
     token::STATEMENTS,
     uia::STATEMENTS,
+    usage::STATEMENTS,
     user_directory::STATEMENTS,
 ];
 
@@ -61,6 +62,7 @@ const INSERTS: &[&[&Insert]] = &[
     room::INSERTS,
     search::INSERTS,
     state::INSERTS,
+    usage::INSERTS,
     user_directory::INSERTS,
 ];
 

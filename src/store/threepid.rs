@@ -14,6 +14,7 @@ use crate::db::{Conn, DbResult, Engine, Row, Tx, args, statements};
 statements! {
     LIST_THREEPIDS = "SELECT medium, address, validated_ts, added_ts FROM threepids WHERE user_id = $1
         ORDER BY added_ts, medium, address";
+    COUNT_THREEPIDS = "SELECT COUNT(*) FROM threepids WHERE user_id = $1";
     FIND_THREEPID_OWNER = "SELECT user_id FROM threepids WHERE medium = $1 AND address = $2";
     INSERT_THREEPID = "INSERT INTO threepids (medium, address, user_id, validated_ts, added_ts)
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (medium, address) DO NOTHING";
@@ -136,6 +137,11 @@ pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Thre
         Ok(Threepid { medium: row.get(0)?, address: row.get(1)?, validated_ts: row.get(2)?, added_ts: row.get(3)? })
     };
     conn.list(&LIST_THREEPIDS, args![user_id]).await?.iter().map(threepid).collect()
+}
+
+/// How many addresses a user has.
+pub(crate) async fn count(conn: &mut Conn, user_id: &UserId) -> DbResult<i64> {
+    conn.find(&COUNT_THREEPIDS, args![user_id]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 /// Whose address this is.

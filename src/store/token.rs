@@ -59,6 +59,13 @@ statements! {
     DELETE_OPENID_TOKENS_OF_DEVICE = "DELETE FROM openid_tokens WHERE user_id = $1 AND device_id = $2";
     DELETE_ORPHANED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1 AND NOT EXISTS
         (SELECT 1 FROM devices d WHERE d.user_id = openid_tokens.user_id AND d.device_id = openid_tokens.device_id)";
+    /// All but one ($2) and the newest $3 others of a user.
+    DELETE_SURPLUS_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE token_hash IN (
+        SELECT token_hash FROM openid_tokens WHERE user_id = $1 AND token_hash <> $2
+        ORDER BY expires_ts DESC, token_hash LIMIT 1000000 OFFSET $3)";
+    DELETE_SURPLUS_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE token_hash IN (
+        SELECT token_hash FROM login_tokens WHERE user_id = $1 AND token_hash <> $2
+        ORDER BY expires_ts DESC, token_hash LIMIT 1000000 OFFSET $3)";
     DELETE_EXPIRED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE expires_ts <= $1";
     INSERT_LOGIN_TOKEN = "INSERT INTO login_tokens (token_hash, user_id, device_id, expires_ts)
         VALUES ($1, $2, $3, $4)";
@@ -252,6 +259,26 @@ pub(crate) async fn insert_login_token(
     expires_ts: i64,
 ) -> DbResult<()> {
     conn.execute(&INSERT_LOGIN_TOKEN, args![token.bytes(), user_id, device_id, expires_ts]).await.map(drop)
+}
+
+/// Only so many of a user's login tokens go on being good: the newest, with the one that was just made.
+pub(crate) async fn delete_surplus_login_tokens(
+    conn: &mut Conn,
+    user_id: &UserId,
+    made: &TokenHash,
+    kept: i64,
+) -> DbResult<()> {
+    conn.execute(&DELETE_SURPLUS_LOGIN_TOKENS, args![user_id, made.bytes(), kept - 1]).await.map(drop)
+}
+
+/// Only so many of a user's `OpenID` tokens go on being good: the newest, with the one that was just made.
+pub(crate) async fn delete_surplus_openid_tokens(
+    conn: &mut Conn,
+    user_id: &UserId,
+    made: &TokenHash,
+    kept: i64,
+) -> DbResult<()> {
+    conn.execute(&DELETE_SURPLUS_OPENID_TOKENS, args![user_id, made.bytes(), kept - 1]).await.map(drop)
 }
 
 /// Whose login token this was, from which session, and until when; from now on it is nobody's.

@@ -25,6 +25,10 @@ statements! {
         WHERE session_id = $1 AND operation = $2 AND created_ts > $3 AND outcome IS NOT NULL FOR UPDATE";
     SET_ANSWERED = "UPDATE uia_sessions SET token_hash = $2 WHERE session_id = $1";
     SET_RECEIVED = "UPDATE uia_sessions SET token_hash = NULL WHERE token_hash = $1";
+    /// All but one ($2) and the newest $3 others of a user.
+    DELETE_SURPLUS_UIA_SESSIONS = "DELETE FROM uia_sessions WHERE session_id IN (
+        SELECT session_id FROM uia_sessions WHERE user_id = $1 AND session_id <> $2
+        ORDER BY created_ts DESC, session_id LIMIT 1000000 OFFSET $3)";
     DELETE_UIA_SESSIONS_OF_USER = "DELETE FROM uia_sessions WHERE user_id = $1";
     DELETE_EXPIRED_UIA_SESSIONS = "DELETE FROM uia_sessions WHERE created_ts <= $1";
 }
@@ -118,6 +122,11 @@ pub(crate) async fn set_answered(conn: &mut Conn, session_id: &str, token: &Toke
 /// An access token is used that somebody was answered with: the answer has arrived.
 pub(crate) async fn set_received(conn: &mut Conn, token: &TokenHash) -> DbResult<()> {
     conn.execute(&SET_RECEIVED, args![token.bytes()]).await.map(drop)
+}
+
+/// Only so many sessions of a user go on: the newest, with the one that was just opened.
+pub(crate) async fn delete_surplus(conn: &mut Conn, user_id: &UserId, opened: &str, kept: i64) -> DbResult<()> {
+    conn.execute(&DELETE_SURPLUS_UIA_SESSIONS, args![user_id, opened, kept - 1]).await.map(drop)
 }
 
 /// Ends every session of a user's who was logged in when it began.

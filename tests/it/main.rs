@@ -47,6 +47,7 @@ mod presence;
 mod program;
 mod proxy;
 mod push_rules;
+mod quota;
 mod reading;
 mod receipt;
 mod redaction;

@@ -77,6 +77,8 @@ statements! {
     INSERT_PLACED = "INSERT INTO events (position, room_order, event_id, room_id, sender, standing, notifies, json)
         VALUES ($1, $2, $3, '!room:example.org', '@alice:example.org', $4, FALSE, '{}')";
     SET_CURSOR = "UPDATE cursors SET position = $2, epoch = 3 WHERE name = $1";
+    INSERT_DATA = "INSERT INTO account_data (user_id, room_id, type, content, position) VALUES ($1, $2, $3, $4, $5)";
+    LIST_USAGE = "SELECT user_id, pieces, deleted, bytes FROM account_data_usage ORDER BY user_id";
     LIST_WAITING = "SELECT event_key FROM history_to_index ORDER BY event_key";
 }
 
@@ -492,6 +494,29 @@ async fn nodes_of_before_can_not_write_events_without_an_order() {
         // Nothing else runs on a SQLite database while a release upgrades it.
         assert_eq!(written.is_err(), tx.engine() == Engine::Postgres, "{written:?}");
         drop(tx);
+        database.close().await;
+    }
+}
+
+/// What users have kept so far counts from now on.
+#[tokio::test]
+async fn account_data_is_counted_as_it_is() {
+    let fill = async |tx: &mut Tx| {
+        let pieces = [
+            ("@alice:example.org", "", "kind", r#"{"a":"ä"}"#),
+            ("@alice:example.org", "!room:example.org", "kind", r#"{"a":1}"#),
+            ("@alice:example.org", "!room:example.org", "gone", "{}"),
+            ("@alice:example.org", "!room:example.org", "m.fully_read", r#"{"event_id":"$1"}"#),
+            ("@bob:example.org", "!room:example.org", "m.fully_read", r#"{"event_id":"$1"}"#),
+        ];
+        for ((user_id, room_id, kind, content), position) in pieces.into_iter().zip(1_i64..) {
+            tx.execute(&INSERT_DATA, args![user_id, room_id, kind, content, position]).await.unwrap();
+        }
+    };
+    for database in upgraded_from_before("0028_quotas", fill).await {
+        let usage: Vec<(String, i64, i64, i64)> =
+            list(database.db(), &LIST_USAGE, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).await;
+        assert_eq!(usage, [("@alice:example.org".to_owned(), 2, 1, 4 + 10 + 4 + 7)]);
         database.close().await;
     }
 }

@@ -14,20 +14,31 @@ use ruma::{OwnedUserId, UserId, presence::PresenceState};
 
 use super::timing::{ACTIVE, millis_between};
 use crate::{
-    event::fact::{Batch, News, Presence},
-    ground::position::Position,
+    event::fact::{Batch, Kind as _, News, Presence},
+    ground::{
+        position::Position,
+        sizes::CacheSizes,
+        weighed::{CacheWeight, Weighed},
+    },
     log::Reader,
 };
 
-/// How many users are remembered before those who are offline are forgotten.
-const KEPT_USERS: usize = 50_000;
+/// What one user takes beside their presence, in bytes.
+const USER_BYTES: usize = 256;
 
 /// The presence that this node remembers. It follows the log.
-#[derive(Default)]
-pub struct PresenceCache(RwLock<CachedPresence>);
+pub struct PresenceCache {
+    cached: RwLock<CachedPresence>,
+    limit: u64,
+}
 
 #[derive(Default)]
 struct CachedPresence {
+    /// What the users take, in bytes. Beyond the limit those who are offline are forgotten.
+    bytes: u64,
+    limit: u64,
+    /// At how many bytes to look for somebody to forget: the limit, or more where nearly all were online.
+    alarm: u64,
     /// With the place at which it is news to clients.
     users: HashMap<OwnedUserId, (Position, Arc<Presence>)>,
     /// Whoever has changed, by the place at which that is news.
@@ -52,13 +63,50 @@ impl CachedPresence {
             self.by_position.remove(known);
         }
         self.by_position.insert(place, Arc::clone(presence));
-        self.users.insert(presence.user_id.clone(), (place, Arc::clone(presence)));
-        // Those who are online are never forgotten: that would read as if they were offline.
-        if self.users.len() > KEPT_USERS {
-            self.users.retain(|_, (_, presence)| presence.state != PresenceState::Offline);
-            self.by_position.retain(|_, presence| presence.state != PresenceState::Offline);
-            self.forgotten = at;
+        self.insert(place, presence);
+        self.keep_few(None);
+    }
+
+    fn insert(&mut self, place: Position, presence: &Arc<Presence>) {
+        self.bytes += bytes_of(presence);
+        if let Some((_, old)) = self.users.insert(presence.user_id.clone(), (place, Arc::clone(presence))) {
+            self.bytes -= bytes_of(&old);
         }
+    }
+
+    /// Forgets those who are offline, but this user, where all take too much. Those who are online are never forgotten:
+    /// that would read as if they were offline.
+    fn keep_few(&mut self, kept: Option<&UserId>) {
+        if self.bytes <= self.alarm {
+            return;
+        }
+        let stays = |presence: &Presence| {
+            presence.state != PresenceState::Offline || kept.is_some_and(|kept| presence.user_id == kept)
+        };
+        self.users.retain(|_, (_, presence)| stays(presence));
+        let mut forgotten = self.forgotten;
+        self.by_position.retain(|at, presence| {
+            let stays = stays(presence);
+            forgotten = if stays { forgotten } else { forgotten.max(*at) };
+            stays
+        });
+        self.forgotten = forgotten;
+        self.bytes = self.users.values().map(|(_, presence)| bytes_of(presence)).sum();
+        self.alarm = self.limit.max(self.bytes + self.bytes / 16);
+    }
+
+    fn new(limit: u64) -> Self {
+        Self { limit, alarm: limit, ..Self::default() }
+    }
+}
+
+fn bytes_of(presence: &Presence) -> u64 {
+    (USER_BYTES + presence.user_id.as_str().len() + presence.bytes()) as u64
+}
+
+impl Weighed for PresenceCache {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "presence", bytes: self.cached.read().bytes, limit: self.limit }
     }
 }
 
@@ -74,16 +122,20 @@ impl Reader for PresenceCache {
     fn read(&self, batch: &Batch) {
         for (at, news) in batch.entries() {
             if let News::Presence(presence) = news {
-                self.0.write().apply(at, presence);
+                self.cached.write().apply(at, presence);
             }
         }
     }
 }
 
 impl PresenceCache {
+    pub(crate) fn new(sizes: &CacheSizes) -> Self {
+        Self { cached: RwLock::new(CachedPresence::new(sizes.presence)), limit: sizes.presence }
+    }
+
     /// Takes those who were not offline at `position`, as the database had it, and what has happened since.
     pub(super) fn load(&self, position: Position, present: Vec<(Position, Presence)>, missed: &[Arc<Batch>]) {
-        let mut cached = CachedPresence::default();
+        let mut cached = CachedPresence::new(self.limit);
         for (at, presence) in present {
             cached.apply(at, &Arc::new(presence));
         }
@@ -94,30 +146,33 @@ impl PresenceCache {
                 cached.apply(at, presence);
             }
         }
-        *self.0.write() = cached;
+        *self.cached.write() = cached;
     }
 
     /// A user's presence. None for somebody who is offline, unless that is remembered.
     pub(super) fn find(&self, user_id: &UserId) -> Option<Arc<Presence>> {
-        self.0.read().users.get(user_id).map(|(_, presence)| Arc::clone(presence))
+        self.cached.read().users.get(user_id).map(|(_, presence)| Arc::clone(presence))
     }
 
     /// Takes what the database has of somebody who is not remembered, because they were offline all the time.
     pub(super) fn remember(&self, at: Position, presence: &Arc<Presence>) {
-        let mut cached = self.0.write();
+        let mut cached = self.cached.write();
         // A newer one may have come from the log meanwhile.
-        cached.users.entry(presence.user_id.clone()).or_insert_with(|| (at, Arc::clone(presence)));
+        if !cached.users.contains_key(&presence.user_id) {
+            cached.insert(at, presence);
+            cached.keep_few(Some(&presence.user_id));
+        }
     }
 
     /// Whether the presence that was written at a place is sent to clients, as far as that is remembered.
     pub(crate) fn is_news(&self, at: Position) -> bool {
-        let cached = self.0.read();
+        let cached = self.cached.read();
         at <= cached.forgotten || cached.by_position.contains_key(&at)
     }
 
     /// Those who are not offline.
     pub(super) fn list_present(&self) -> Vec<Arc<Presence>> {
-        let cached = self.0.read();
+        let cached = self.cached.read();
         let all = cached.users.values().map(|(_, presence)| presence);
         all.filter(|presence| presence.state != PresenceState::Offline).cloned().collect()
     }
@@ -131,7 +186,7 @@ impl PresenceCache {
         began: Position,
         concerns: impl Fn(&UserId) -> bool,
     ) -> Option<Vec<Arc<Presence>>> {
-        let cached = self.0.read();
+        let cached = self.cached.read();
         let first = after == Position::START;
         // From the start of the log, those who are not offline are all there is to say, and they are all here.
         if !first && after < began.max(cached.forgotten) {

@@ -151,7 +151,7 @@ impl PresenceOfUsers {
     async fn write(&self, presence: Vec<Presence>) {
         for chunk in presence.chunks(CHUNK) {
             let facts = chunk.iter().cloned().map(Fact::Presence).collect();
-            if let Err(error) = self.0.log.append(Write { events: Vec::new(), facts }).await {
+            if let Err(error) = self.0.log.append(Write::facts(facts)).await {
                 tracing::warn!(%error, "could not write who is online; trying again");
                 // The others would fail, too.
                 return;

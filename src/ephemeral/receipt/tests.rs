@@ -196,7 +196,7 @@ async fn a_room_with_more_receipts_than_are_remembered_shows_them_all() {
             ts: world.clock.now(),
         })
     });
-    let write = crate::event::fact::Write { events: Vec::new(), facts: facts.collect() };
+    let write = crate::event::fact::Write::facts(facts.collect());
     let last = world.rooms().log().append(write).await.unwrap().last;
     assert_eq!(world.receipts(&room, &alice).await.len(), 600);
     assert_eq!(world.app.receipts.since(&room, Position(last.0 - 10), last, &alice).await.unwrap().len(), 10);

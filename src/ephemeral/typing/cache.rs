@@ -16,18 +16,23 @@ use crate::{
         Logged,
         fact::{Batch, News, Typing},
     },
-    ground::position::Position,
+    ground::{
+        position::Position,
+        sizes::CacheSizes,
+        weighed::{CacheWeight, Weighed},
+    },
     log::Reader,
     store::membership::MembershipRow,
 };
 
-/// How many rooms are remembered.
-const KEPT_ROOMS: usize = 20_000;
+/// What a room takes beside its identifier and its typists, and one of these beside their name, in bytes.
+const ROOM_BYTES: usize = 256;
+const TYPIST_BYTES: usize = 64;
 
 /// Who is typing where. It follows the log.
-#[derive(Default)]
 pub struct TypingCache {
     cached: RwLock<CachedTypists>,
+    limit: u64,
     /// Rung when somebody begins to type.
     begun: Notify,
 }
@@ -35,6 +40,11 @@ pub struct TypingCache {
 #[derive(Default)]
 struct CachedTypists {
     rooms: HashMap<OwnedRoomId, RoomTypists>,
+    /// What they take, in bytes.
+    bytes: u64,
+    limit: u64,
+    /// At how many bytes to look for rooms to forget: the limit, or more where somebody typed in nearly all.
+    alarm: u64,
     /// Everything up to here was part of what was read from the database.
     loaded: Position,
     /// Where a room is not here, nobody has typed in it after this, as long as this node has followed the log.
@@ -59,7 +69,23 @@ pub(super) enum TypingSince {
     Unknown,
 }
 
+impl Weighed for TypingCache {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "typing", bytes: self.cached.read().bytes, limit: self.limit }
+    }
+}
+
+/// What a room takes in which nobody types, in bytes.
+fn bytes_of(room_id: &RoomId) -> u64 {
+    (ROOM_BYTES + room_id.as_str().len()) as u64
+}
+
 impl RoomTypists {
+    /// What they take, in bytes.
+    fn bytes(&self) -> u64 {
+        self.typists.keys().map(|user_id| (TYPIST_BYTES + user_id.as_str().len()) as u64).sum()
+    }
+
     fn apply(&mut self, at: Position, typing: &Typing) {
         let changed = match typing.until {
             // Somebody who goes on typing is no news.
@@ -79,9 +105,16 @@ impl CachedTypists {
             return;
         }
         match self.rooms.get_mut(&typing.room_id) {
-            Some(in_room) => in_room.apply(at, typing),
+            Some(in_room) => {
+                let before = in_room.bytes();
+                in_room.apply(at, typing);
+                self.bytes = self.bytes + in_room.bytes() - before;
+            }
             None if typing.until.is_some() => {
-                self.rooms.entry(typing.room_id.clone()).or_default().apply(at, typing);
+                let mut in_room = RoomTypists::default();
+                in_room.apply(at, typing);
+                self.bytes += bytes_of(&typing.room_id) + in_room.bytes();
+                self.rooms.insert(typing.room_id.clone(), in_room);
                 self.keep_few(at);
             }
             // A room in which nobody types need not be remembered for somebody who stops.
@@ -109,12 +142,18 @@ impl CachedTypists {
         }
     }
 
-    /// Forgets rooms where there are too many. Those in which somebody types stay, however many they are.
+    /// Forgets rooms where they take too much. Those in which somebody types stay: nobody goes on doing so for long.
     fn keep_few(&mut self, at: Position) {
-        if self.rooms.len() > KEPT_ROOMS {
+        if self.bytes > self.alarm {
             self.rooms.retain(|_, in_room| !in_room.typists.is_empty());
+            self.bytes = self.rooms.iter().map(|(room_id, in_room)| bytes_of(room_id) + in_room.bytes()).sum();
             self.blank_after = at;
+            self.alarm = self.limit.max(self.bytes + self.bytes / 16);
         }
+    }
+
+    fn new(limit: u64) -> Self {
+        Self { limit, alarm: limit, ..Self::default() }
     }
 }
 
@@ -139,10 +178,16 @@ impl Reader for TypingCache {
 }
 
 impl TypingCache {
+    pub(in crate::ephemeral) fn new(sizes: &CacheSizes) -> Self {
+        let cached = RwLock::new(CachedTypists::new(sizes.typing));
+        Self { cached, limit: sizes.typing, begun: Notify::default() }
+    }
+
     /// Takes those who were typing at `position`, as the database had it, and what has happened since.
     pub(super) fn load(&self, position: Position, typists: &[(Position, Typing)], missed: &[std::sync::Arc<Batch>]) {
         // What is forgotten stays forgotten, also where this replaces it.
-        let mut cached = CachedTypists { blank_after: self.cached.read().blank_after, ..CachedTypists::default() };
+        let blank_after = self.cached.read().blank_after;
+        let mut cached = CachedTypists { blank_after, ..CachedTypists::new(self.limit) };
         for (at, typing) in typists {
             cached.apply(*at, typing);
         }

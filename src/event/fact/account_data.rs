@@ -8,7 +8,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::kind::{Audience, Kind};
+use super::kind::{Audience, Kind, SMALL};
 use crate::ground::position::Position;
 
 /// One piece of it: what a user has set of one type, globally or for one room.
@@ -22,6 +22,12 @@ pub struct AccountData {
     /// A JSON object, as the client sent it.
     pub content: Arc<RawValue>,
 }
+
+/// Set by reading a room: <https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers>
+pub const FULLY_READ: &str = "m.fully_read";
+
+/// What is left of a piece that was deleted.
+pub const DELETED: &str = "{}";
 
 /// Account data on its way into the log.
 #[derive(Clone, Debug)]
@@ -43,6 +49,18 @@ impl AccountData {
     /// Refused unless what it replaces still stands at `expected`: [`Position::START`] for nothing.
     pub fn replacing(self, expected: Position) -> NewAccountData {
         NewAccountData { data: self, replaces: Some(expected) }
+    }
+
+    /// Whether it counts as something that its owner keeps. Fully read markers do not: there is one for each room, and it
+    /// is set by reading.
+    pub fn is_counted(&self) -> bool {
+        self.kind != FULLY_READ
+    }
+
+    /// What it takes of its owner's quota, in bytes. 0 for what was deleted.
+    pub fn counted_bytes(&self) -> i64 {
+        let bytes = if self.content.get() == DELETED { 0 } else { self.content.get().len() + self.kind.len() };
+        i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
     /// Whether it was deleted: a content with nothing in it is left of that.
@@ -72,6 +90,10 @@ impl Kind for AccountData {
 
     fn audience(&self) -> Audience<'_> {
         Audience::User(&self.user_id)
+    }
+
+    fn bytes(&self) -> usize {
+        SMALL + self.kind.len() + self.content.get().len()
     }
 }
 

@@ -22,7 +22,15 @@ pub trait Kind: Sized {
 
     /// Who waits for it.
     fn audience(&self) -> Audience<'_>;
+
+    /// How many bytes it takes in memory, about. What is given here is for kinds that hold a few identifiers.
+    fn bytes(&self) -> usize {
+        SMALL
+    }
 }
+
+/// What a fact takes in memory that holds a few identifiers, in bytes.
+pub const SMALL: usize = 400;
 
 /// Which of the connected users are woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

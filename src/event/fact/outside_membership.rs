@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::AnyStrippedStateEvent, serde::Raw};
 
-use super::kind::{Audience, Kind};
+use super::kind::{Audience, Kind, SMALL};
 use crate::{event::Pdu, ground::position::Position};
 
 /// What a user is in a room of which this server holds no history.
@@ -77,6 +77,11 @@ impl Kind for OutsideMembership {
 
     fn audience(&self) -> Audience<'_> {
         Audience::User(&self.user_id)
+    }
+
+    fn bytes(&self) -> usize {
+        let stripped = self.stripped_state.iter().map(|event| 2 * SMALL + event.json().get().len());
+        SMALL + stripped.sum::<usize>() + self.event.as_ref().map_or(0, |event| event.pdu.bytes())
     }
 }
 

@@ -8,7 +8,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, RoomId, prese
 use serde::{Deserialize, Serialize};
 
 use super::{
-    kind::{Audience, Kind},
+    kind::{Audience, Kind, SMALL},
     node_id::NodeId,
 };
 
@@ -55,5 +55,11 @@ impl Kind for Presence {
     /// Those who share a room with the user may be very many: they are found and woken a few at a time.
     fn audience(&self) -> Audience<'_> {
         Audience::Nobody
+    }
+
+    fn bytes(&self) -> usize {
+        let devices =
+            self.devices.iter().map(|(id, device)| SMALL / 2 + id.as_str().len() + device.node.as_str().len());
+        SMALL + self.status_msg.as_ref().map_or(0, String::len) + devices.sum::<usize>()
     }
 }

@@ -17,24 +17,47 @@ use serde_json::json;
 
 use crate::{
     db::{Db, DbResult},
+    ground::{
+        sizes::CacheSizes,
+        weighed::{CacheWeight, Weighed},
+    },
     store::device,
 };
 
 /// A device is written at most once in so many milliseconds.
 const INTERVAL: i64 = 60 * 1000;
 
-/// More than this many devices don't wait to be written: the rest is noted with their next request.
-const MAX_PENDING: usize = 20_000;
+/// What a device takes beside its names, in bytes.
+const DEVICE_BYTES: usize = 128;
 
 /// So many devices go into one statement.
 const BATCH: usize = 500;
 
 /// What has not been written yet: of each device when and from where it was last seen, in milliseconds since the Unix
 /// epoch.
+pub(super) struct LastSeen {
+    pending: Mutex<SeenDevices>,
+    /// More than this does not wait to be written: the rest is noted with their next request.
+    limit: u64,
+}
+
 #[derive(Default)]
-pub(super) struct LastSeen(Mutex<HashMap<(OwnedUserId, OwnedDeviceId), (i64, IpAddr)>>);
+struct SeenDevices {
+    devices: HashMap<(OwnedUserId, OwnedDeviceId), (i64, IpAddr)>,
+    bytes: u64,
+}
+
+impl Weighed for LastSeen {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "last_seen", bytes: self.pending.lock().bytes, limit: self.limit }
+    }
+}
 
 impl LastSeen {
+    pub(super) fn new(sizes: &CacheSizes) -> Self {
+        Self { pending: Mutex::default(), limit: sizes.last_seen }
+    }
+
     /// Notes that a device was here, for [`LastSeen::flush`] to write. `noted_ts`: when that was last done with its
     /// token.
     pub(super) fn note(
@@ -48,15 +71,17 @@ impl LastSeen {
             return;
         }
         noted_ts.store(now, Ordering::Relaxed);
-        let mut pending = self.0.lock();
-        if pending.len() < MAX_PENDING {
-            pending.insert((user_id.to_owned(), device_id.to_owned()), (now, address));
+        let mut pending = self.pending.lock();
+        if pending.bytes < self.limit
+            && pending.devices.insert((user_id.to_owned(), device_id.to_owned()), (now, address)).is_none()
+        {
+            pending.bytes += (DEVICE_BYTES + user_id.as_str().len() + device_id.as_str().len()) as u64;
         }
     }
 
     /// Writes which devices were seen since the last time.
     pub(super) async fn flush(&self, db: &Db) -> DbResult<()> {
-        let seen = std::mem::take(&mut *self.0.lock());
+        let seen = std::mem::take(&mut *self.pending.lock()).devices;
         let seen: Vec<_> = seen
             .iter()
             .map(|((user_id, device_id), (ts, ip))| {

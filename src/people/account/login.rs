@@ -128,8 +128,12 @@ impl Accounts {
         let (token, hash) = self.new_token("hlt");
         let expires_ts = after(self.now(), LOGIN_TOKEN_LIFETIME);
         let mut tx = self.0.db.begin().await?;
+        account::lock(&mut tx, user_id).await?;
         hold_session(&mut tx, user_id, device_id).await?;
         token::insert_login_token(&mut tx, &hash, user_id, device_id, expires_ts).await?;
+        if let Some(most) = self.0.settings.quotas.find(user_id, |quotas| quotas.login_tokens) {
+            token::delete_surplus_login_tokens(&mut tx, user_id, &hash, most.into()).await?;
+        }
         tx.commit().await?;
         Ok(token)
     }

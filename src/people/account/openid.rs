@@ -12,7 +12,10 @@ use ruma::{DeviceId, OwnedUserId, UserId};
 use super::{Accounts, after, session::hold_session};
 use crate::{
     error::Result,
-    store::token::{self, TokenHash},
+    store::{
+        account,
+        token::{self, TokenHash},
+    },
 };
 
 /// How long such a token proves anything.
@@ -24,8 +27,12 @@ impl Accounts {
         let (token, hash) = self.new_token("hoi");
         let expires_ts = after(self.now(), OPENID_TOKEN_LIFETIME);
         let mut tx = self.0.db.begin().await?;
+        account::lock(&mut tx, user_id).await?;
         hold_session(&mut tx, user_id, device_id).await?;
         token::insert_openid_token(&mut tx, &hash, user_id, device_id, expires_ts).await?;
+        if let Some(most) = self.0.settings.quotas.find(user_id, |quotas| quotas.openid_tokens) {
+            token::delete_surplus_openid_tokens(&mut tx, user_id, &hash, most.into()).await?;
+        }
         tx.commit().await?;
         Ok(token)
     }

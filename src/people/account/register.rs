@@ -121,7 +121,7 @@ impl Accounts {
         }
         if let Some(proof) = new.proof {
             let proved = threepid::use_proof(tx, proof, Operation::Register, self.now()).await?;
-            threepid::attach(tx, &new.user_id, &proved).await?;
+            threepid::attach(tx, &self.0.settings.quotas, &new.user_id, &proved).await?;
         }
         let session = match new.session {
             Some(session) => Some(self.open_session(tx, &new.user_id, session).await?),

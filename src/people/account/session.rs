@@ -59,13 +59,17 @@ pub(super) struct IssuedTokens {
 
 impl Accounts {
     /// Opens a session within a transaction that holds the account. A device that is there already is reused,
-    /// and the tokens that it had are gone.
+    /// and the tokens that it had are gone. `M_USER_LIMIT_EXCEEDED` for one more than the user may have.
     pub(super) async fn open_session(&self, tx: &mut Tx, user_id: &UserId, new: NewSession) -> Result<Session> {
         let device_id = match new.device_id.filter(|device_id| !device_id.as_str().is_empty()) {
             Some(device_id) => device::check_device_id(device_id)?,
             None => self.0.random.token(DEVICE_ID_LENGTH).to_ascii_uppercase().into(),
         };
         let display_name = new.display_name.as_deref().map(device::shorten_display_name);
+        if devices::find(tx, user_id, &device_id).await?.is_none() {
+            let has = devices::count(tx, user_id).await?;
+            self.0.settings.quotas.check(user_id, |quotas| quotas.devices, has, too_many_devices)?;
+        }
         let ip = new.address.to_string();
         devices::upsert(tx, user_id, &device_id, display_name.as_deref(), self.now(), &ip).await?;
         token::delete_of_device(tx, user_id, &device_id).await?;
@@ -132,4 +136,10 @@ impl Accounts {
 /// Where it was ended since its token was looked at, it is refused as a new request would be.
 pub(super) async fn hold_session(tx: &mut Tx, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
     if devices::lock(tx, user_id, device_id).await? { Ok(()) } else { Err(unknown_access_token()) }
+}
+
+fn too_many_devices(most: u32) -> String {
+    format!(
+        "This account has {most} devices, as many as it may: log one of them out, or log in with the `device_id` of one"
+    )
 }

@@ -8,6 +8,7 @@ use super::password::PasswordCost;
 use crate::{
     config::{Config, RegistrationMode},
     error::{Error, Result},
+    log::Quotas,
 };
 
 /// How long an access token lasts whose client knows how to refresh it.
@@ -26,6 +27,8 @@ pub(crate) struct AccountSettings {
     pub(crate) password_cost: PasswordCost,
     /// How many characters a password has at least.
     pub(crate) password_min_length: usize,
+    /// How many devices, addresses and tokens somebody may have.
+    pub(crate) quotas: Quotas,
 }
 
 impl AccountSettings {
@@ -37,6 +40,7 @@ impl AccountSettings {
             access_token_lifetime: ACCESS_TOKEN_LIFETIME,
             password_cost: PasswordCost::default(),
             password_min_length: usize::try_from(config.passwords.min_length).map_err(Error::broken)?,
+            quotas: Quotas::of(config),
         })
     }
 }

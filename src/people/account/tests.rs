@@ -11,11 +11,12 @@ use ruma::{OwnedUserId, api::error::ErrorKind, device_id, server_name, user_id};
 
 use super::*;
 use crate::{
+    config::Config,
     db::testing::{self, TestDatabase},
     edge::hub::Hub,
     event::fact::{AccountChange, Batch, News},
     ground::tasks::Tasks,
-    log::{Reader, Tail},
+    log::{Quotas, Reader, Tail},
     people::account::password::PasswordCost,
     store::device,
 };
@@ -56,6 +57,7 @@ pub(crate) async fn house(database: &TestDatabase, registration: RegistrationMod
         access_token_lifetime: Duration::from_mins(1),
         password_cost: PasswordCost { memory_kib: 8, passes: 1 },
         password_min_length: 1,
+        quotas: Quotas::of(&Config::default()),
     };
     let (db, here, random) = (database.db(), server_name!("example.org").to_owned(), Random::system());
     let (tail, tasks, metrics) = (Arc::new(Tail::default()), Tasks::new(), Metrics::new());

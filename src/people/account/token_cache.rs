@@ -15,18 +15,24 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedUserId, UserId};
 
 use super::caller::{Caller, ChangedFlag, Guest, Pace, Rank, User};
 use crate::{
     event::fact::{Batch, News},
+    ground::{
+        sizes::CacheSizes,
+        weighed::{self, CacheWeight, Weighed},
+    },
     log::Reader,
     store::token::{self, TokenHash},
 };
 
-/// How many tokens are kept. One takes some hundred bytes.
-const CAPACITY: usize = 50_000;
+/// About how many tokens are kept, and what one takes beside the names of its user and device, in bytes.
+const CAPACITY: usize = 40_000;
+const TOKEN_BYTES: u64 = 320;
+const SHARDS: usize = 16;
 
 /// After so many milliseconds a token is looked up again: the worst that a lost wake-up can do.
 const MAX_AGE: i64 = 5 * 60 * 1000;
@@ -43,8 +49,29 @@ pub(super) struct CachedCaller {
 
 /// The tokens that were used lately, as they stood in the database.
 pub(crate) struct TokenCache {
-    tokens: Cache<TokenHash, Arc<CachedCaller>>,
+    tokens: Cache<TokenHash, Arc<CachedCaller>, ByBytes>,
+    limit: u64,
     users: Mutex<ForgottenFlags>,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<TokenHash, Arc<CachedCaller>> for ByBytes {
+    fn weight(&self, _: &TokenHash, cached: &Arc<CachedCaller>) -> u64 {
+        let (user_id, device_id) = match &cached.caller {
+            Caller::Guest(guest) => (&guest.user_id, &guest.device_id),
+            Caller::User(user) => (&user.user_id, &user.device_id),
+        };
+        // The user's name is also that of their flag.
+        TOKEN_BYTES + (2 * user_id.as_str().len() + device_id.as_str().len()) as u64
+    }
+}
+
+impl Weighed for TokenCache {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "tokens", bytes: self.tokens.weight(), limit: self.limit }
+    }
 }
 
 #[derive(Default)]
@@ -56,11 +83,16 @@ struct ForgottenFlags {
 
 impl Default for TokenCache {
     fn default() -> Self {
-        Self { tokens: Cache::new(CAPACITY), users: Mutex::default() }
+        Self::new(&CacheSizes::default())
     }
 }
 
 impl TokenCache {
+    pub(in crate::people) fn new(sizes: &CacheSizes) -> Self {
+        let (limit, users) = (sizes.tokens, Mutex::default());
+        Self { tokens: weighed::by_bytes(CAPACITY, limit, SHARDS, ByBytes), limit, users }
+    }
+
     /// Who holds a token, unless they were forgotten or this was read too long ago. `now` is in milliseconds.
     pub(super) fn find(&self, token: &TokenHash, now: i64) -> Option<Arc<CachedCaller>> {
         let bearer = self.tokens.get(token)?;

@@ -15,22 +15,28 @@ use serde_json::value::RawValue;
 
 use crate::{
     event::fact::{AccountData, Batch, News},
-    ground::{position::Position, sizes::Sizes},
+    ground::{
+        position::Position,
+        sizes::Sizes,
+        weighed::{self, CacheWeight, Weighed},
+    },
     log::Reader,
 };
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#mignored_user_list>
 pub(super) const IGNORED_USER_LIST: &str = "m.ignored_user_list";
-/// How many bytes of account data are remembered, about.
-const KEPT_BYTES: u64 = 48 * 1024 * 1024;
 /// How many users that is, if they have as much as most have.
 const KEPT_USERS: usize = 4_096;
-/// What one piece takes beside its content.
+/// What one piece takes beside its content, in bytes, and what somebody on a list of ignored users does.
 const PIECE_BYTES: u64 = 400;
+const LISTED_BYTES: u64 = 64;
+/// Few, so that each has room for a user who keeps as much as the quotas allow.
+const SHARDS: usize = 1;
 
 /// The account data that this node remembers. It follows the log.
 pub struct AccountDataCache {
     users: Cache<OwnedUserId, Arc<UserData>, ByBytes>,
+    limit: u64,
     /// How many earlier lists of ignored users are remembered of one user.
     ignored_lists: usize,
 }
@@ -81,9 +87,17 @@ impl Reader for AccountDataCache {
     }
 }
 
+impl Weighed for AccountDataCache {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "account_data", bytes: self.users.weight(), limit: self.limit }
+    }
+}
+
 impl AccountDataCache {
     pub(in crate::people) fn new(sizes: &Sizes) -> Self {
-        Self { users: Cache::with_weighter(KEPT_USERS, KEPT_BYTES, ByBytes), ignored_lists: sizes.ignored_lists }
+        let limit = sizes.caches.account_data;
+        let users = weighed::by_bytes(KEPT_USERS, limit, SHARDS, ByBytes);
+        Self { users, limit, ignored_lists: sizes.ignored_lists }
     }
 
     /// All of a user's account data, as of the node's log. None where it has to be read first.
@@ -131,7 +145,7 @@ impl UserData {
             ignored_before: VecDeque::new(),
             ignored_lists,
             ignored_since: Position::START,
-            bytes: 0,
+            bytes: list_weight(&HashSet::new()),
             position: Position::START,
         }
     }
@@ -146,7 +160,7 @@ impl UserData {
         self.position = at;
         if data.room_id.is_none() && data.kind == IGNORED_USER_LIST {
             let before = std::mem::replace(&mut self.ignored, Arc::new(ignored_users(data)));
-            self.bytes += list_weight(&before);
+            self.bytes += list_weight(&self.ignored);
             self.ignored_before.push_back((at, before));
             if self.ignored_before.len() > self.ignored_lists
                 && let Some(replaced) = self.forget_list()
@@ -212,11 +226,12 @@ impl UserData {
 
 /// In bytes, about, as is all that is weighed here.
 fn weight(data: &AccountData) -> u64 {
-    PIECE_BYTES + data.content.get().len() as u64
+    let room = data.room_id.as_ref().map_or(0, |room_id| room_id.as_str().len());
+    PIECE_BYTES + (data.content.get().len() + 2 * data.kind.len() + 2 * room) as u64
 }
 
 fn list_weight(ignored: &HashSet<OwnedUserId>) -> u64 {
-    ignored.iter().map(|user_id| user_id.as_str().len() as u64).sum::<u64>() + PIECE_BYTES
+    ignored.iter().map(|user_id| user_id.as_str().len() as u64 + LISTED_BYTES).sum::<u64>() + PIECE_BYTES
 }
 
 /// The users whom a list of ignored ones ignores. Clients may write anything there: what is no user identifier ignores
@@ -234,4 +249,48 @@ pub(super) fn listed_users(content: &RawValue) -> impl Iterator<Item = OwnedUser
     let content: Option<IgnoredUserList> = serde_json::from_str(content.get()).ok();
     let listed = content.into_iter().flat_map(|content| content.ignored_users);
     listed.filter_map(|(user, _)| OwnedUserId::try_from(user).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+    use crate::ground::position::Mark;
+
+    fn data(user_id: &UserId, kind: &str, bytes: usize) -> Arc<AccountData> {
+        let content = to_raw_value(&json!({ "text": "x".repeat(bytes) })).unwrap().into();
+        Arc::new(AccountData { user_id: user_id.to_owned(), room_id: None, kind: kind.to_owned(), content })
+    }
+
+    fn batch(at: i64, data: &Arc<AccountData>) -> Batch {
+        let at = Position(at);
+        Batch { first: at, last: at, mark: Mark::of("batch"), news: vec![News::AccountData(Arc::clone(data))] }
+    }
+
+    /// Neither many users nor one who keeps ever more take more than the budget, and what is too large to be remembered
+    /// is not remembered as it was before.
+    #[test]
+    fn the_budget_holds_however_it_is_filled() {
+        let mut sizes = Sizes::default();
+        sizes.caches.account_data = 256 * 1024;
+        let cache = AccountDataCache::new(&sizes);
+        for n in 0..40 {
+            let user_id = OwnedUserId::try_from(format!("@{n}:here")).unwrap();
+            cache.remember(&user_id, Position(1), &[(Position(1), data(&user_id, "large", 20_000))], &[]);
+            assert!(cache.weight().bytes <= cache.weight().limit);
+        }
+        assert!(cache.weight().bytes > 100_000, "it is used");
+        let alice = user_id!("@alice:here");
+        cache.remember(alice, Position(1), &[], &[]);
+        for at in 2..40 {
+            cache.read(&batch(at, &data(alice, &format!("kind {at}"), 20_000)));
+            assert!(cache.weight().bytes <= cache.weight().limit);
+            if let Some(known) = cache.find(alice) {
+                assert!(known.get(None, &format!("kind {at}")).is_some(), "what is remembered is up to date");
+            }
+        }
+        assert!(cache.find(alice).is_none(), "all of it does not fit");
+    }
 }

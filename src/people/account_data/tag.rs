@@ -41,16 +41,21 @@ impl AccountDataOfUsers {
             return Err(Error::invalid_param("The order of a tag is a number between 0 and 1"));
         }
         let info = serde_json::to_value(info).map_err(Error::broken)?;
+        let has = |tags: &Object| i64::try_from(tags.len()).unwrap_or(i64::MAX);
+        let message = |most| format!("You have {most} tags on this room, as many as you may: remove one first");
         self.change_tags(user_id, room_id, |tags| {
+            if !tags.contains_key(name) {
+                self.0.quotas.check(user_id, |quotas| quotas.tags_per_room, has(tags), message)?;
+            }
             let old = tags.insert(name.to_owned(), info.clone());
-            old.as_ref() != Some(&info)
+            Ok(old.as_ref() != Some(&info))
         })
         .await
     }
 
     /// Takes a tag off a room.
     pub async fn remove_tag(&self, user_id: &UserId, room_id: &RoomId, name: &str) -> Result<()> {
-        self.change_tags(user_id, room_id, |tags| tags.remove(name).is_some()).await
+        self.change_tags(user_id, room_id, |tags| Ok(tags.remove(name).is_some())).await
     }
 
     /// `change` returns whether it has changed anything.
@@ -58,12 +63,12 @@ impl AccountDataOfUsers {
         &self,
         user_id: &UserId,
         room_id: &RoomId,
-        change: impl Fn(&mut Object) -> bool,
+        change: impl Fn(&mut Object) -> Result<bool>,
     ) -> Result<()> {
         self.change(user_id, Some(room_id), TAG, |content| {
             let mut content = object(content);
             let mut tags = tags_in(&content);
-            if !change(&mut tags) {
+            if !change(&mut tags)? {
                 return Ok(None);
             }
             content.insert("tags".to_owned(), Value::Object(tags));

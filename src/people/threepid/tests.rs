@@ -169,3 +169,28 @@ async fn what_is_published_while_an_account_is_deactivated_is_withdrawn_again() 
         database.close().await;
     }
 }
+
+#[tokio::test]
+async fn an_account_has_so_many_addresses() {
+    for database in testing::databases().await {
+        let mut config = Config::default();
+        config.quotas.addresses = 2;
+        let quotas = Quotas::of(&config);
+        let (alice, bob) = (ruma::user_id!("@alice:example.org"), ruma::user_id!("@bob:example.org"));
+        let attach = async |user_id: &UserId, address: &str| -> Result<()> {
+            let (medium, address) = ("email".to_owned(), address.to_owned());
+            let threepid = Threepid { medium, address, validated_ts: 1, added_ts: 1 };
+            let mut tx = database.db().begin().await.unwrap();
+            attach(&mut tx, &quotas, user_id, &threepid).await?;
+            Ok(tx.commit().await?)
+        };
+        attach(alice, "1@example.org").await.unwrap();
+        attach(alice, "2@example.org").await.unwrap();
+        let refused = attach(alice, "3@example.org").await;
+        assert!(matches!(refused, Err(Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. })), "{refused:?}");
+        // Nothing of it is there, what they have can be proved again, and others are not held to what she has.
+        attach(bob, "3@example.org").await.unwrap();
+        attach(alice, "2@example.org").await.unwrap();
+        database.close().await;
+    }
+}

@@ -10,7 +10,7 @@ use ruma::{
 
 use super::*;
 use crate::{
-    config::RegistrationMode,
+    config::{Config, RegistrationMode},
     db::testing,
     people::account::tests::{HERE, House, house},
 };
@@ -23,7 +23,8 @@ fn uia(house: &House, db: &Db) -> Uia {
 
 fn uia_with(house: &House, db: &Db, secret: &[u8]) -> Uia {
     let (clock, accounts) = (house.clock.clone(), house.accounts.clone());
-    Uia::new(db.clone(), clock, Random::system(), accounts, Terms::default(), secret)
+    let quotas = Quotas::of(&Config::default());
+    Uia::new((db.clone(), clock, Random::system()), accounts, Terms::default(), secret, quotas)
 }
 
 fn demand<'a>(operation: &'static str, user_id: &'a OwnedUserId, params: &'a str) -> Demand<'a> {

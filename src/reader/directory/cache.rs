@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedRoomId, RoomId};
 
 use super::card::{KINDS, RoomCard};
@@ -14,20 +14,41 @@ use crate::{
         Logged,
         fact::{Batch, News},
     },
-    ground::position::Position,
+    ground::{
+        position::Position,
+        sizes::CacheSizes,
+        weighed::{self, CacheWeight, Weighed},
+    },
     log::Reader,
 };
 
-/// How many cards are remembered.
-const KEPT: usize = 20_000;
+/// About how many cards are remembered.
+const KEPT: usize = 10_000;
+const SHARDS: usize = 2;
 /// How many changes are remembered while cards are read. Beyond it everything is forgotten.
 const KEPT_CHANGES: usize = 100_000;
 
 /// The cards that this node remembers.
 pub(crate) struct RoomCardCache {
     /// By room. Only touched under the lock of `state`, or to look one up.
-    cards: Cache<OwnedRoomId, Arc<RoomCard>>,
+    cards: Cache<OwnedRoomId, Arc<RoomCard>, ByBytes>,
+    limit: u64,
     state: Mutex<CachedCards>,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<OwnedRoomId, Arc<RoomCard>> for ByBytes {
+    fn weight(&self, _: &OwnedRoomId, card: &Arc<RoomCard>) -> u64 {
+        card.bytes() as u64
+    }
+}
+
+impl Weighed for RoomCardCache {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "room_cards", bytes: self.cards.weight(), limit: self.limit }
+    }
 }
 
 #[derive(Default)]
@@ -40,12 +61,6 @@ struct CachedCards {
     published: Option<Arc<Vec<OwnedRoomId>>>,
     /// Where the directory last came to show a room, or to hide one.
     listing_changed: Position,
-}
-
-impl Default for RoomCardCache {
-    fn default() -> Self {
-        Self { cards: Cache::new(KEPT), state: Mutex::default() }
-    }
 }
 
 impl Reader for RoomCardCache {
@@ -75,6 +90,11 @@ fn concerns_card(logged: &Logged) -> bool {
 }
 
 impl RoomCardCache {
+    pub(in crate::reader) fn new(sizes: &CacheSizes) -> Self {
+        let (limit, state) = (sizes.room_cards, Mutex::default());
+        Self { cards: weighed::by_bytes(KEPT, limit, SHARDS, ByBytes), limit, state }
+    }
+
     fn note_change(&self, room_id: &RoomId, at: Position) {
         let mut state = self.state.lock();
         if state.changed.len() >= KEPT_CHANGES {

@@ -35,6 +35,10 @@ pub(super) const KINDS: [&str; 10] = [
     "m.space.child",
 ];
 
+/// What a card takes beside its texts and children, and a text beside itself, in bytes.
+const CARD_BYTES: usize = 1_024;
+const PIECE_BYTES: usize = 64;
+
 /// What is shown of a room.
 #[derive(Debug)]
 pub(crate) struct RoomCard {
@@ -153,6 +157,16 @@ impl RoomCard {
 
     pub(crate) fn room_id(&self) -> &RoomId {
         &self.summary.room_id
+    }
+
+    /// How many bytes it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let RoomSummary { room_id, name, topic, avatar_url, join_rule, allowed_room_ids, .. } = &self.summary;
+        let texts = [name.as_deref(), topic.as_deref(), avatar_url.as_ref().map(|url| url.as_str())];
+        let texts = texts.into_iter().flatten().chain([join_rule.as_str(), &self.words, room_id.as_str()]);
+        let allowed = allowed_room_ids.iter().flatten().map(|room_id| PIECE_BYTES + room_id.as_str().len());
+        let children = self.children.iter().map(|child| child.bytes());
+        CARD_BYTES + texts.map(str::len).chain(allowed).chain(children).sum::<usize>()
     }
 
     pub(crate) fn joined(&self) -> UInt {

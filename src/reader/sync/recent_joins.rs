@@ -10,6 +10,8 @@ use crate::{
 
 /// How many who have joined a room are remembered.
 const KEPT_NEWCOMERS: usize = 200;
+/// What one of them takes beside their name.
+const JOIN_BYTES: usize = 48;
 
 /// Those who have joined a room lately.
 pub(super) struct RecentJoins {
@@ -35,6 +37,11 @@ impl RecentJoins {
         {
             self.after = oldest;
         }
+    }
+
+    /// How many bytes they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.joins.iter().map(|(_, user_id)| JOIN_BYTES + user_id.as_str().len()).sum()
     }
 
     /// Who has joined after a place. None if that is not remembered.

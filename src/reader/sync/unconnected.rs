@@ -6,19 +6,39 @@ use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedUserId, UserId, events::room::member::MembershipState};
 use tokio::sync::Notify;
 
-use crate::{ground::position::Position, store::membership::MembershipRow};
+use crate::{
+    ground::{position::Position, weighed::CacheWeight},
+    store::membership::MembershipRow,
+};
 
-/// How many memberships of strangers are remembered.
-const KEPT_MEMBERSHIPS: usize = 500_000;
+/// What a user or a room takes beside its name, in bytes.
+const PIECE_BYTES: usize = 64;
 
 /// The rooms that users are in who are not connected to this node.
-#[derive(Default)]
 pub(super) struct UnconnectedUsers {
     rooms: HashMap<OwnedUserId, HashSet<OwnedRoomId>>,
-    memberships: usize,
+    /// What they take. Beyond the limit all are forgotten.
+    bytes: u64,
+    limit: u64,
+}
+
+fn piece(name: &str) -> u64 {
+    (PIECE_BYTES + name.len()) as u64
+}
+
+fn bytes_of(user_id: &UserId, rooms: &HashSet<OwnedRoomId>) -> u64 {
+    piece(user_id.as_str()) + rooms.iter().map(|room_id| piece(room_id.as_str())).sum::<u64>()
 }
 
 impl UnconnectedUsers {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { rooms: HashMap::new(), bytes: 0, limit }
+    }
+
+    pub(super) fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "strangers", bytes: self.bytes, limit: self.limit }
+    }
+
     /// The rooms that a user is in, if they are remembered.
     pub(super) fn rooms(&self, user_id: &UserId) -> Option<&HashSet<OwnedRoomId>> {
         self.rooms.get(user_id)
@@ -26,19 +46,19 @@ impl UnconnectedUsers {
 
     /// Remembers where somebody is. All others are forgotten where that has become too much.
     pub(super) fn add(&mut self, user_id: OwnedUserId, rooms: HashSet<OwnedRoomId>) {
-        if self.memberships > KEPT_MEMBERSHIPS {
-            *self = Self::default();
+        let bytes = bytes_of(&user_id, &rooms);
+        if self.bytes + bytes > self.limit {
+            *self = Self::new(self.limit);
         }
-        self.memberships += rooms.len();
-        if let Some(old) = self.rooms.insert(user_id, rooms) {
-            self.memberships = self.memberships.saturating_sub(old.len());
-        }
+        self.remove(&user_id);
+        self.bytes += bytes;
+        self.rooms.insert(user_id, rooms);
     }
 
     /// Forgets somebody, who is connected now.
     pub(super) fn remove(&mut self, user_id: &UserId) {
         if let Some(old) = self.rooms.remove(user_id) {
-            self.memberships = self.memberships.saturating_sub(old.len());
+            self.bytes -= bytes_of(user_id, &old);
         }
     }
 
@@ -46,9 +66,11 @@ impl UnconnectedUsers {
     pub(super) fn follow(&mut self, row: &MembershipRow<'_>) {
         let Some(rooms) = self.rooms.get_mut(row.user_id) else { return };
         if row.state != MembershipState::Join {
-            self.memberships = self.memberships.saturating_sub(usize::from(rooms.remove(row.room_id)));
+            if rooms.remove(row.room_id) {
+                self.bytes -= piece(row.room_id.as_str());
+            }
         } else if rooms.insert(row.room_id.to_owned()) {
-            self.memberships += 1;
+            self.bytes += piece(row.room_id.as_str());
         }
     }
 }

@@ -36,13 +36,19 @@ use crate::{
         Logged,
         fact::{Audience, Batch, News, OutsideMembership, OutsideState},
     },
-    ground::position::Position,
+    ground::{
+        position::Position,
+        sizes::CacheSizes,
+        weighed::{CacheWeight, Weighed},
+    },
     log::{Reader, Tail},
     store::{self, membership::RoomMembership, outside_membership::OutsideStanding},
 };
 
-/// How many users are remembered; beyond it those that are not waiting are dropped.
-const KEPT_USERS: usize = 50_000;
+/// What a user, a membership and a room take beside their names, in bytes.
+const USER_BYTES: usize = 512;
+const MEMBERSHIP_BYTES: usize = 192;
+const ROOM_BYTES: usize = 384;
 /// How many who have joined rooms are looked up at once: where there are more, it is as well to go through all members.
 const MOST_NEWCOMERS: i64 = 2_000;
 
@@ -61,8 +67,13 @@ pub(crate) struct Registry {
     pub(super) errands: PresenceWakeUps,
 }
 
-#[derive(Default)]
 pub(super) struct Index {
+    /// What the connected and their rooms take, in bytes.
+    bytes: u64,
+    /// Beyond this those who are not waiting are dropped.
+    limit: u64,
+    /// At how many bytes to look for somebody to drop: the limit, or more where nearly all were waiting.
+    alarm: u64,
     /// Whoever has asked since the node was started, or since they were dropped.
     pub(super) users: HashMap<OwnedUserId, Arc<Watcher>>,
     /// The rooms that these are or were in.
@@ -127,6 +138,13 @@ impl WatchedRoom {
 }
 
 impl Watcher {
+    /// How many bytes the user takes with their memberships.
+    fn bytes(&self) -> u64 {
+        let (rooms, outside) = (self.rooms.read(), self.outside.read());
+        let memberships = rooms.keys().chain(outside.keys()).map(|room_id| membership_bytes(room_id));
+        user_bytes(&self.user_id) + memberships.sum::<u64>()
+    }
+
     /// Every room that the user is or was in.
     pub(crate) fn rooms(&self) -> Vec<(OwnedRoomId, WatchedMembership)> {
         self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
@@ -213,6 +231,14 @@ impl Watcher {
             later
         });
     }
+}
+
+fn user_bytes(user_id: &UserId) -> u64 {
+    (USER_BYTES + 2 * user_id.as_str().len()) as u64
+}
+
+fn membership_bytes(room_id: &RoomId) -> u64 {
+    (MEMBERSHIP_BYTES + room_id.as_str().len()) as u64
 }
 
 /// Whether what came of a room from outside is what the user is now, beside what the room's own history says of them.
@@ -334,7 +360,7 @@ impl Index {
         if let Some(known) = self.users.get(user_id) {
             return Arc::clone(known);
         }
-        if self.users.len() >= KEPT_USERS {
+        if self.bytes > self.alarm {
             self.drop_idle();
         }
         let watcher = Arc::new(Watcher {
@@ -345,6 +371,7 @@ impl Index {
             turns: Turns::default(),
             used: AtomicU64::new(position.0.unsigned_abs()),
         });
+        self.bytes += watcher.bytes();
         self.users.insert(user_id.to_owned(), Arc::clone(&watcher));
         self.strangers.remove(user_id);
         for row in memberships {
@@ -363,7 +390,11 @@ impl Index {
         now: Position,
     ) {
         let pulse = || Arc::new(Pulse(AtomicI64::new(now.0)));
-        let room = self.rooms.entry(room_id.to_owned()).or_insert_with(|| WatchedRoom::new(pulse()));
+        let bytes = &mut self.bytes;
+        let room = self.rooms.entry(room_id.to_owned()).or_insert_with(|| {
+            *bytes += (ROOM_BYTES + room_id.as_str().len()) as u64;
+            WatchedRoom::new(pulse())
+        });
         let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
         let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
         match (watches, watching) {
@@ -376,10 +407,12 @@ impl Index {
         let same = rooms.get(room_id).filter(|before| before.state == membership);
         let entered = same.map_or(position, |before| before.entered);
         let membership = WatchedMembership { state: membership, position, entered, forgotten, pulse };
-        rooms.insert(room_id.to_owned(), membership);
+        if rooms.insert(room_id.to_owned(), membership).is_none() {
+            self.bytes += membership_bytes(room_id);
+        }
     }
 
-    /// Drops the tenth of the users who asked longest ago and are not waiting now.
+    /// Drops those who asked longest ago and are not waiting now, until a tenth of the limit is free.
     fn drop_idle(&mut self) {
         let mut idle: Vec<(u64, OwnedUserId)> = self
             .users
@@ -388,8 +421,12 @@ impl Index {
             .map(|(user_id, watcher)| (watcher.used.load(Ordering::Relaxed), user_id.clone()))
             .collect();
         idle.sort();
-        for (_, user_id) in idle.into_iter().take(KEPT_USERS / 10) {
-            self.users.remove(&user_id);
+        for (_, user_id) in idle {
+            if self.bytes <= self.limit - self.limit / 10 {
+                break;
+            }
+            let dropped = self.users.remove(&user_id).map_or(0, |watcher| watcher.bytes());
+            self.bytes = self.bytes.saturating_sub(dropped);
         }
         let users = &self.users;
         self.rooms.retain(|_, room| {
@@ -403,6 +440,47 @@ impl Index {
                 self.rooms.entry(room_id.clone()).or_insert_with(|| WatchedRoom::new(pulse()));
             }
         }
+        self.weigh();
+    }
+
+    /// Weighs everything anew, and looks again only when there is more to drop.
+    fn weigh(&mut self) {
+        let rooms = self
+            .rooms
+            .iter()
+            .map(|(room_id, room)| (ROOM_BYTES + room_id.as_str().len() + room.newcomers.bytes()) as u64);
+        self.bytes = rooms.chain(self.users.values().map(|watcher| watcher.bytes())).sum();
+        self.alarm = self.limit.max(self.bytes + self.bytes / 16);
+    }
+
+    /// Of nobody yet.
+    fn new(sizes: &CacheSizes) -> Self {
+        Self {
+            bytes: 0,
+            limit: sizes.connected,
+            alarm: sizes.connected,
+            users: HashMap::new(),
+            rooms: HashMap::new(),
+            strangers: UnconnectedUsers::new(sizes.strangers),
+            onlookers: HashMap::new(),
+        }
+    }
+}
+
+/// The connected, of whom the registry keeps what it knows.
+impl Weighed for Registry {
+    fn weight(&self) -> CacheWeight {
+        let index = self.index.read();
+        CacheWeight { name: "connected", bytes: index.bytes, limit: index.limit }
+    }
+}
+
+/// Those beside them who are not connected.
+pub(crate) struct Strangers(pub(crate) Arc<Registry>);
+
+impl Weighed for Strangers {
+    fn weight(&self) -> CacheWeight {
+        self.0.index.read().strangers.weight()
     }
 }
 
@@ -489,8 +567,8 @@ impl Index {
 
 impl Registry {
     /// `presence` has to follow the log before this does.
-    pub(crate) fn new(presence: Arc<presence::PresenceCache>) -> Self {
-        Self { index: RwLock::default(), presence, errands: PresenceWakeUps::default() }
+    pub(crate) fn new(presence: Arc<presence::PresenceCache>, sizes: &CacheSizes) -> Self {
+        Self { index: RwLock::new(Index::new(sizes)), presence, errands: PresenceWakeUps::default() }
     }
 
     /// Something has happened in a room.

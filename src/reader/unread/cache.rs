@@ -12,7 +12,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -23,26 +23,38 @@ use super::tally::{Counts, Tally, ThreadId, UserEvent};
 use crate::{
     event::{
         Logged, Pdu, Standing,
-        fact::{Batch, News},
+        fact::{Batch, News, Receipt},
     },
-    ground::{position::Position, sizes::UnreadSizes},
+    ground::{
+        position::Position,
+        sizes::UnreadSizes,
+        weighed::{CacheWeight, Weighed},
+    },
     log::Reader,
 };
 
-/// How many rooms are remembered. Beyond that those without tallies go, and all where that does not help enough.
-const KEPT_ROOMS: usize = 20_000;
-/// How many tallies are kept, in all rooms together. Beyond that all go: who asks again is counted in the database
-/// again.
-const KEPT_TALLIES: usize = 100_000;
+/// What a room takes beside what is in it, an event beside its texts, and a place in a list, in bytes.
+const ROOM_BYTES: u64 = 512;
+const EVENT_BYTES: usize = 256;
+const PLACE_BYTES: usize = 64;
+/// What each on a list of ignored users takes.
+const LISTED_BYTES: usize = 64;
 
 /// The counts that this node keeps up to date. It follows the log.
 pub struct UnreadCache {
     sizes: UnreadSizes,
     /// By room. The outer lock is held for a look, the inner while a tally catches up.
     cached: RwLock<HashMap<OwnedRoomId, Arc<Mutex<RoomUnread>>>>,
-    /// How many tallies have been kept since all were last dropped. Those that went one by one are not taken off, so it
-    /// may be too high.
-    tallies: AtomicUsize,
+    /// What all rooms take, in bytes. Beyond `limit` those without tallies go, and all where that does not help enough:
+    /// who asks again is counted in the database again.
+    bytes: Arc<AtomicU64>,
+    limit: u64,
+}
+
+impl Weighed for UnreadCache {
+    fn weight(&self) -> CacheWeight {
+        CacheWeight { name: "unread", bytes: self.bytes.load(Ordering::Relaxed), limit: self.limit }
+    }
 }
 
 /// One room.
@@ -56,8 +68,20 @@ struct RoomUnread {
     head: i64,
     /// Where the room's newest stretch began, if that is known.
     milestone: Option<Position>,
-    /// Of those who have asked.
-    tallies: HashMap<OwnedUserId, Tally>,
+    /// Of those who have asked, with what they take.
+    tallies: HashMap<OwnedUserId, (Tally, u64)>,
+    happened_bytes: u64,
+    tally_bytes: u64,
+    /// What of this room is part of the cache's sum.
+    counted: u64,
+    sum: Arc<AtomicU64>,
+}
+
+/// A room that is forgotten takes nothing, once the last who was looking at it is done.
+impl Drop for RoomUnread {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.counted, Ordering::Relaxed);
+    }
 }
 
 /// What a tally has to take note of.
@@ -66,6 +90,17 @@ enum UnreadChange {
     Said(Arc<RoomEvent>),
     /// Nothing is known any more of what was redacted, if it is too old.
     Redacted(OwnedEventId, Option<Arc<RoomEvent>>),
+}
+
+impl UnreadChange {
+    /// What it takes, in bytes. An event that was redacted has been weighed when it was said.
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Said(room_event) => room_event.bytes(),
+            Self::Redacted(event_id, _) => event_id.as_str().len(),
+        };
+        (PLACE_BYTES + bytes) as u64
+    }
 }
 
 /// Whom an event highlights, beside its sender.
@@ -128,6 +163,16 @@ impl RoomEvent {
         }
     }
 
+    /// What it takes, in bytes.
+    fn bytes(&self) -> usize {
+        let highlighted = match &self.highlights {
+            Highlighted::Everybody => 0,
+            Highlighted::Users(users) => users.iter().map(|user_id| PLACE_BYTES + user_id.as_str().len()).sum(),
+        };
+        let thread = self.thread.as_ref().map_or(0, |root| root.as_str().len());
+        EVENT_BYTES + self.event_id.as_str().len() + self.sender.as_str().len() + thread + highlighted
+    }
+
     /// Whether it is nothing but a sign that its sender has read.
     fn is_quiet(&self) -> bool {
         !self.notifies && self.highlights.is_nobody()
@@ -150,9 +195,60 @@ impl RoomEvent {
 
 impl RoomUnread {
     /// Of a room with `head` events up to `after`.
-    fn new(sizes: UnreadSizes, after: Position, head: i64) -> Self {
+    fn new(sizes: UnreadSizes, after: Position, head: i64, sum: Arc<AtomicU64>) -> Self {
         let milestone = (head == 0).then_some(Position::START);
-        Self { sizes, after, happened: VecDeque::new(), head, milestone, tallies: HashMap::new() }
+        let (happened, tallies) = (VecDeque::new(), HashMap::new());
+        let (happened_bytes, tally_bytes, counted) = (0, 0, 0);
+        Self { sizes, after, happened, head, milestone, tallies, happened_bytes, tally_bytes, counted, sum }
+    }
+
+    /// Has the cache's sum say what this room takes now.
+    fn weigh(&mut self) {
+        let bytes = ROOM_BYTES + self.happened_bytes + self.tally_bytes;
+        // Added before it is taken away, so that the sum never falls below zero.
+        self.sum.fetch_add(bytes, Ordering::Relaxed);
+        self.sum.fetch_sub(std::mem::replace(&mut self.counted, bytes), Ordering::Relaxed);
+    }
+
+    fn push(&mut self, at: Position, change: UnreadChange) {
+        self.happened_bytes += change.bytes();
+        self.happened.push_back((at, change));
+    }
+
+    fn pop(&mut self) -> Option<Position> {
+        let (at, change) = self.happened.pop_front()?;
+        self.happened_bytes -= change.bytes();
+        Some(at)
+    }
+
+    fn keep_tally(&mut self, user_id: OwnedUserId, tally: Tally) {
+        // One list is shared by the tallies of all rooms, until the user has another.
+        let ignored = tally.ignored();
+        let list = ignored.len() * LISTED_BYTES / Arc::strong_count(ignored).max(1);
+        let bytes = (user_id.as_str().len() + tally.bytes() + list) as u64;
+        self.tally_bytes += bytes;
+        if let Some((_, before)) = self.tallies.insert(user_id, (tally, bytes)) {
+            self.tally_bytes -= before;
+        }
+    }
+
+    fn take_tally(&mut self, user_id: &UserId) -> Option<Tally> {
+        let (tally, bytes) = self.tallies.remove(user_id)?;
+        self.tally_bytes -= bytes;
+        Some(tally)
+    }
+
+    fn drop_tallies(&mut self) {
+        self.tallies.clear();
+        self.tally_bytes = 0;
+    }
+
+    /// A user has read in this room.
+    fn note_receipt(&mut self, receipt: &Receipt) {
+        if let Some(mut tally) = self.take_tally(&receipt.user_id) {
+            tally.receipt(receipt);
+            self.keep_tally(receipt.user_id.clone(), tally);
+        }
     }
 
     /// Takes the next entry of the log.
@@ -163,13 +259,10 @@ impl RoomUnread {
         match news {
             News::Event(logged) if logged.stored.standing == Standing::Accepted => self.read_event(at, logged),
             News::LateRedaction(late) => self.note_redaction(at, late.redacted.event_id()),
-            News::Receipt(receipt) => {
-                if let Some(tally) = self.tallies.get_mut(&receipt.user_id) {
-                    tally.receipt(receipt);
-                }
-            }
+            News::Receipt(receipt) => self.note_receipt(receipt),
             _ => {}
         }
+        self.weigh();
     }
 
     /// One event more. Every so many the counts reach less far back.
@@ -177,8 +270,8 @@ impl RoomUnread {
         self.head += 1;
         if self.head % self.sizes.stretch == 0 {
             match self.milestone.replace(at) {
-                Some(out_of_reach) => self.tallies.values_mut().for_each(|tally| tally.read_all(out_of_reach)),
-                None => self.tallies.clear(),
+                Some(out_of_reach) => self.tallies.values_mut().for_each(|(tally, _)| tally.read_all(out_of_reach)),
+                None => self.drop_tallies(),
             }
         }
     }
@@ -188,20 +281,20 @@ impl RoomUnread {
         for change in logged.changes.iter().filter(|change| change.kind == "m.room.member") {
             // Only what comes after the newest join counts.
             if let Ok(user_id) = <&UserId>::try_from(change.state_key.as_str()) {
-                self.tallies.remove(user_id);
+                self.take_tally(user_id);
             }
         }
         let room_event = RoomEvent::new(logged);
         if room_event.is_quiet() {
             self.note_quiet(room_event);
         } else {
-            self.happened.push_back((at, UnreadChange::Said(Arc::new(room_event))));
+            self.push(at, UnreadChange::Said(Arc::new(room_event)));
         }
         if let Some(redacted) = &logged.redacted {
             self.note_redaction(at, redacted.event_id());
         }
         while self.happened.len() > self.sizes.remembered {
-            let Some((oldest, _)) = self.happened.pop_front() else { break };
+            let Some(oldest) = self.pop() else { break };
             self.after = oldest;
         }
     }
@@ -216,10 +309,11 @@ impl RoomUnread {
             && before.sender == room_event.sender
             && before.thread == room_event.thread
         {
+            self.happened_bytes = self.happened_bytes + room_event.bytes() as u64 - before.bytes() as u64;
             *at = room_event.position;
             *before = Arc::new(room_event);
         } else {
-            self.happened.push_back((room_event.position, UnreadChange::Said(Arc::new(room_event))));
+            self.push(room_event.position, UnreadChange::Said(Arc::new(room_event)));
         }
     }
 
@@ -236,7 +330,7 @@ impl RoomUnread {
         }
         // Where everything is remembered, what is not here was quiet.
         if found.is_some() || self.after > Position::START {
-            self.happened.push_back((at, UnreadChange::Redacted(target.to_owned(), found)));
+            self.push(at, UnreadChange::Redacted(target.to_owned(), found));
         }
     }
 
@@ -282,12 +376,13 @@ impl Reader for UnreadCache {
                 (Some(in_room), _) => in_room,
                 // Of a new room everything is known from the beginning.
                 (None, News::Event(logged)) if begins_room(logged) => {
-                    self.insert(room_id, RoomUnread::new(self.sizes, Position::START, 0))
+                    self.insert(room_id, self.new_room(Position::START, 0))
                 }
                 _ => continue,
             };
             in_room.lock().read(at, news);
         }
+        self.make_space();
     }
 }
 
@@ -298,8 +393,12 @@ fn begins_room(logged: &Logged) -> bool {
 }
 
 impl UnreadCache {
-    pub(crate) fn new(sizes: UnreadSizes) -> Self {
-        Self { sizes, cached: RwLock::default(), tallies: AtomicUsize::default() }
+    pub(crate) fn new(sizes: UnreadSizes, limit: u64) -> Self {
+        Self { sizes, cached: RwLock::default(), bytes: Arc::default(), limit }
+    }
+
+    fn new_room(&self, after: Position, head: i64) -> RoomUnread {
+        RoomUnread::new(self.sizes, after, head, Arc::clone(&self.bytes))
     }
 
     /// How many of a room's first events no longer count when it has `head` events.
@@ -310,14 +409,20 @@ impl UnreadCache {
     /// Keeps a room, unless it is there by now.
     fn insert(&self, room_id: &RoomId, in_room: RoomUnread) -> Arc<Mutex<RoomUnread>> {
         let mut cached = self.cached.write();
-        // A room without tallies is one that nobody has asked for lately.
-        if cached.len() >= KEPT_ROOMS {
-            cached.retain(|_, in_room| !in_room.lock().tallies.is_empty());
-            if cached.len() >= KEPT_ROOMS / 2 {
-                cached.clear();
-            }
-        }
         Arc::clone(cached.entry(room_id.to_owned()).or_insert_with(|| Arc::new(Mutex::new(in_room))))
+    }
+
+    /// Forgets rooms where all together take too much. Called with no room's lock held.
+    fn make_space(&self) {
+        if self.bytes.load(Ordering::Relaxed) <= self.limit {
+            return;
+        }
+        let mut cached = self.cached.write();
+        // A room without tallies is one that nobody has asked for lately.
+        cached.retain(|_, in_room| !in_room.lock().tallies.is_empty());
+        if self.bytes.load(Ordering::Relaxed) > self.limit / 2 {
+            cached.clear();
+        }
     }
 
     /// The counts of a user who ignores these others, if they are known here.
@@ -330,10 +435,16 @@ impl UnreadCache {
         let in_room = self.cached.read().get(room_id).cloned()?;
         let mut in_room = in_room.lock();
         // Taken out while it is worked on: where that fails it is gone, and is counted again.
-        let mut tally = in_room.tallies.remove(user_id).filter(|tally| tally.is_without(ignored))?;
-        let counts = in_room.counts(user_id, &mut tally).ok()?;
-        in_room.tallies.insert(user_id.to_owned(), tally);
-        Some(counts)
+        let tally = in_room.take_tally(user_id).filter(|tally| tally.is_without(ignored));
+        let counted = tally.and_then(|mut tally| Some((in_room.counts(user_id, &mut tally).ok()?, tally)));
+        let counts = counted.map(|(counts, tally)| {
+            in_room.keep_tally(user_id.to_owned(), tally);
+            counts
+        });
+        in_room.weigh();
+        drop(in_room);
+        self.make_space();
+        counts
     }
 
     /// Whether everything that was ever said in a room is remembered and counts: then a tally can begin at the user's
@@ -348,21 +459,17 @@ impl UnreadCache {
     /// Takes a tally that is true at its place, at which the room has `head` events, and what has happened since then
     /// as far as it is not known here. Called while the log stands still.
     pub(super) fn keep(&self, user_id: &UserId, room_id: &RoomId, tally: Tally, head: i64, missed: &[Arc<Batch>]) {
-        if self.tallies.fetch_add(1, Ordering::Relaxed) >= KEPT_TALLIES {
-            self.tallies.store(1, Ordering::Relaxed);
-            for in_room in self.cached.read().values() {
-                in_room.lock().tallies.clear();
-            }
-        }
+        self.make_space();
         let known = self.cached.read().get(room_id).cloned();
         let is_new = known.is_none();
-        let in_room = known.unwrap_or_else(|| self.insert(room_id, RoomUnread::new(self.sizes, tally.counted, head)));
+        let in_room = known.unwrap_or_else(|| self.insert(room_id, self.new_room(tally.counted, head)));
         let mut in_room = in_room.lock();
         if self.beyond_reach(in_room.head) != self.beyond_reach(head) {
             // It reaches too far back by now, and is counted again.
             return;
         }
-        in_room.tallies.insert(user_id.to_owned(), tally);
+        in_room.keep_tally(user_id.to_owned(), tally);
+        in_room.weigh();
         for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
             if news.room_id() != Some(room_id) {
                 continue;
@@ -380,18 +487,15 @@ impl RoomUnread {
     /// What has happened is known here, but not yet to a tally that has just come.
     fn read_for(&mut self, user_id: &UserId, news: &News) {
         match news {
-            News::Receipt(receipt) if receipt.user_id == user_id => {
-                if let Some(tally) = self.tallies.get_mut(user_id) {
-                    tally.receipt(receipt);
-                }
-            }
+            News::Receipt(receipt) if receipt.user_id == user_id => self.note_receipt(receipt),
             News::Event(logged) => {
                 let mut changes = logged.changes.iter();
                 if changes.any(|change| change.kind == "m.room.member" && change.state_key == user_id.as_str()) {
-                    self.tallies.remove(user_id);
+                    self.take_tally(user_id);
                 }
             }
             _ => {}
         }
+        self.weigh();
     }
 }

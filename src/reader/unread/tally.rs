@@ -14,6 +14,10 @@ use crate::{
     store::attention::{UnreadRange, UnreadRow},
 };
 
+/// What a tally takes beside its threads, and one of these beside its name, in bytes.
+const TALLY_BYTES: usize = 192;
+const THREAD_BYTES: usize = 128;
+
 /// How many events are unread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -123,6 +127,13 @@ impl Tally {
     /// Of a user who joined at `joined` and ignores these, with nothing counted yet.
     pub(super) fn new(joined: Position, ignored: Arc<HashSet<OwnedUserId>>) -> Self {
         Self { counted: joined, ignored, read: joined, slots: BTreeMap::new() }
+    }
+
+    /// How many bytes it takes, about, without the list of whom the user ignores.
+    pub(super) fn bytes(&self) -> usize {
+        let slots =
+            self.slots.keys().map(|thread| THREAD_BYTES + thread.as_ref().map_or(0, |root| root.as_str().len()));
+        TALLY_BYTES + slots.sum::<usize>()
     }
 
     /// Whose words do not count.

@@ -98,7 +98,8 @@ impl Rooms {
                 alias: alias.to_owned(),
                 room_id: room_id.to_owned(),
                 creator: by.user_id().to_owned(),
-            })]))
+            })])
+            .within(self.0.quotas.aliases(by.user_id())))
         });
         added.await.map(drop)
     }

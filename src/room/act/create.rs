@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Content, Draft, content,
-        fact::{Fact, ListingChange},
+        fact::{Fact, ListingChange, WriteQuota},
     },
     ground::room_version,
     room::{
@@ -79,7 +79,7 @@ impl Rooms {
     pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
         self.check_first_invited(&mut room).await?;
         for _ in 0..ATTEMPTS {
-            match self.create_with(room.clone(), |_| Ok(Vec::new()), no_offers).await {
+            match self.create_with(self.quotas_of(&room), room.clone(), |_| Ok(Vec::new()), no_offers).await {
                 // The creator has got another name at the same moment.
                 Err(Error::Conflict) => {}
                 created => return created,
@@ -104,7 +104,14 @@ impl Rooms {
                 Err(error) => Box::pin(ready(Err(error))),
             }
         };
-        self.create_with(room, |_| Ok(Vec::new()), offers).await
+        self.create_with(self.quotas_of(&room), room, |_| Ok(Vec::new()), offers).await
+    }
+
+    /// What somebody is held to who makes a room.
+    fn quotas_of(&self, room: &NewRoom) -> Vec<WriteQuota> {
+        let (quotas, creator) = (&self.0.quotas, &room.creator);
+        let alias = room.alias.as_ref().and_then(|_| quotas.aliases(creator));
+        quotas.rooms(creator, self.now().get().into()).into_iter().chain(alias).collect()
     }
 
     /// Each is invited once, and the creator not at all.
@@ -114,10 +121,11 @@ impl Rooms {
         self.check_invited(&room.invite).await
     }
 
-    /// Makes a room, the server's own included, whoever is invited, with facts that hold if and only if it is there.
-    /// `offers` gets what there is to know of the room, or why its creator can't invite to it.
+    /// Makes a room, the server's own included, whoever is invited, with facts that hold if and only if it is there. It
+    /// is held to `quotas`. `offers` gets what there is to know of the room, or why its creator can't invite to it.
     pub(super) async fn create_with<'a>(
         &self,
+        quotas: Vec<WriteQuota>,
         room: NewRoom,
         more_facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
         offers: impl FnOnce(Result<Invitation>) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
@@ -153,7 +161,9 @@ impl Rooms {
             let drafts = move |offers: Vec<Offer>| offers.iter().map(|offer| offer.draft(&host).into()).collect();
             Box::pin(async move { offers.await.map(drafts) }) as BoxFuture<'a, _>
         };
-        self.create_room_with(NewRoomEvents { version, proposals }, facts, more).await.map_err(invalid_room_state)
+        self.create_room_with((NewRoomEvents { version, proposals }, quotas), facts, more)
+            .await
+            .map_err(invalid_room_state)
     }
 }
 

@@ -106,12 +106,17 @@ impl Rooms {
     async fn join_with(&self, room_id: &RoomId, content: Content, joining: Joining<'_>) -> Result<OwnedEventId> {
         let user_id = joining.author.user_id();
         let room = self.get_enterable(room_id).await?;
+        let mut brings_settings = true;
         for _ in 0..ATTEMPTS {
             let mut content = content.clone();
             let copied = fill_in(&mut content, &self.profile(user_id).await?);
-            match self.try_join(&room.state(), room_id, (&content, &copied), &joining).await {
+            match self.try_join(&room.state(), room_id, (&content, &copied), &joining, brings_settings).await {
                 // Another device of theirs has changed what they bring along, or what they are called.
                 Err(Error::Conflict) => {}
+                // They have no space for what they would bring along, and come without it.
+                Err(Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. }) if brings_settings => {
+                    brings_settings = false;
+                }
                 joined => return joined,
             }
         }
@@ -126,10 +131,11 @@ impl Rooms {
         room_id: &RoomId,
         (content, copied): (&Content, &CopiedFields),
         Joining { author, again, transaction }: &Joining<'_>,
+        brings_settings: bool,
     ) -> Result<OwnedEventId> {
         let user_id = author.user_id();
         let conditions = self.conditions_met(user_id, state).await?;
-        let settings = self.inherited(state, room_id, user_id).await?;
+        let settings = if brings_settings { self.inherited(state, room_id, user_id).await? } else { Vec::new() };
         let appended = self.append(room_id, |head| {
             let current = head.state.member(user_id);
             let mut content = content.clone();
@@ -150,7 +156,8 @@ impl Rooms {
             for proposal in &mut plan.proposals {
                 proposal.copied.clone_from(copied);
             }
-            Ok(Plan { facts, ..plan })
+            let quota = if facts.is_empty() { None } else { self.0.quotas.account_data(user_id) };
+            Ok(Plan { facts, ..plan }.within(quota))
         });
         event_id(&appended.await?)
     }

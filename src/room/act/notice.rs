@@ -147,7 +147,7 @@ impl Rooms {
             };
             Ok(vec![Fact::AccountData(whose.replacing(Position::START)), Fact::AccountData(tag.into())])
         };
-        self.create_with(new, facts, no_offers).await
+        self.create_with(Vec::new(), new, facts, no_offers).await
     }
 
     /// In the plan and not before it: the user may join at this moment.

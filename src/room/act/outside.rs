@@ -128,7 +128,7 @@ impl Rooms {
                 Fact::OutsideMembership(ended(room_id, user_id, ending).replacing(*at))
             };
             let facts: Vec<Fact> = rooms.iter().map(over).collect();
-            if facts.is_empty() || self.append_unless_overtaken(Write { events: Vec::new(), facts }).await? {
+            if facts.is_empty() || self.append_unless_overtaken(Write::facts(facts)).await? {
                 return Ok(());
             }
         }

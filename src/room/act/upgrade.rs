@@ -32,7 +32,7 @@ use super::{
     create::{FirstEvents, InitialState},
     member_profile::MemberProfile,
     power::{find_map, read_levels, set_level, with_integers},
-    predecessor::successor_in,
+    predecessor::{RoomSettings, successor_in},
     preset::TOMBSTONE,
     send::check_joined,
     successor::Succession,
@@ -93,8 +93,16 @@ impl Rooms {
         let new_rules = room_version::rules(&upgrade.version).ok_or_else(|| unsupported(&upgrade.version))?;
         // A tombstone that was looked into and names no successor of this room: it does not count the next time.
         let mut void = None;
+        let mut brings_settings = true;
         for _ in 0..ATTEMPTS {
-            let tombstone = match self.replace(upgrade, new_rules, void.as_deref()).await {
+            let attempt = self.replace(upgrade, new_rules, void.as_deref(), brings_settings);
+            let tombstone = match attempt.await {
+                // Whoever upgrades has no space for what they would take along, and goes without it. If it is rooms that
+                // they may not make more of, the next attempt fails as well.
+                Err(Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. }) if brings_settings => {
+                    brings_settings = false;
+                    continue;
+                }
                 // An alias has been taken from the room at the same moment.
                 Err(Error::Refused { kind: ErrorKind::NotFound, .. })
                     if self.find_held(&upgrade.room_id).await?.is_some() =>
@@ -126,9 +134,14 @@ impl Rooms {
         upgrade: &Upgrade,
         new_rules: &RoomVersionRules,
         void: Option<&EventId>,
+        brings_settings: bool,
     ) -> Result<Result<OwnedRoomId, OwnedEventId>> {
         let profile = self.profile(&upgrade.by).await?;
-        let settings = self.settings_in(&upgrade.by, &upgrade.room_id).await?;
+        let settings = if brings_settings {
+            self.settings_in(&upgrade.by, &upgrade.room_id).await?
+        } else {
+            RoomSettings::default()
+        };
         let mut conn = self.0.db.read().await?;
         let aliases = store::alias::list(&mut conn, &upgrade.room_id).await?;
         let published = store::room::is_published(&mut conn, &upgrade.room_id).await?;
@@ -149,10 +162,13 @@ impl Rooms {
             let proposals = upgrade.first_events(head, new_rules, &profile, &nonce)?;
             let (state, old_rules) = (head.state.clone(), head.rules);
             let (aliases, settings) = (&aliases, &settings);
+            let made = self.0.quotas.rooms(&upgrade.by, self.now().get().into());
+            let kept = self.0.quotas.account_data(&upgrade.by);
             let then = move |new: &RoomId| {
                 let mut facts = moved(&upgrade.room_id, new, aliases, published);
                 facts.extend(settings.carried_to(new));
-                Plan { proposals: upgrade.last_events(&state, old_rules, new), facts, done_by: None }
+                let proposals = upgrade.last_events(&state, old_rules, new);
+                Plan { proposals, facts, ..Plan::default() }.within(made).within(kept)
             };
             Ok(Ok((NewRoomEvents { version: upgrade.version.clone(), proposals }, then)))
         })

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Draft, DraftError, GraphPlace, Pdu, Standing, StateChange, Transaction,
-        fact::{CopiedFields, ExpectedAccount, Fact, NewEvent, RoomHead, Write},
+        fact::{CopiedFields, ExpectedAccount, Fact, NewEvent, RoomHead, Write, WriteQuota},
     },
     ground::room_version,
     log::{CommitError, Submitted},
@@ -55,6 +55,8 @@ pub struct Plan {
     pub proposals: Vec<Proposal>,
     /// Facts that hold if and only if the events do.
     pub facts: Vec<Fact>,
+    /// To which all of it is held.
+    pub quotas: Vec<WriteQuota>,
     /// The event that has already done what is wanted. Nothing is written then.
     pub done_by: Option<OwnedEventId>,
 }
@@ -94,6 +96,11 @@ impl Plan {
     /// No event, only facts.
     pub fn facts(facts: Vec<Fact>) -> Self {
         Self { facts, ..Self::default() }
+    }
+
+    /// This plan, held to a quota if there is one.
+    pub fn within(self, quota: Option<WriteQuota>) -> Self {
+        Self { quotas: self.quotas.into_iter().chain(quota).collect(), ..self }
     }
 
     /// What is wanted is so already, by this event. The head is confirmed to be the current one before that is
@@ -164,14 +171,14 @@ impl Rooms {
     #[cfg(test)]
     pub(crate) async fn create_room(&self, founding: NewRoomEvents) -> Result<OwnedRoomId> {
         let nothing = |_: &RoomId, _: &State| Box::pin(std::future::ready(Ok(Vec::new()))) as BoxFuture<'static, _>;
-        self.create_room_with(founding, |_| Ok(Vec::new()), nothing).await
+        self.create_room_with((founding, Vec::new()), |_| Ok(Vec::new()), nothing).await
     }
 
     /// Founds a room and returns its identifier: with facts that hold if and only if it is there, and with events that
     /// can only be thought of once it has an identifier and a state. If either fails, there is no room.
     pub(in crate::room) async fn create_room_with<'a>(
         &self,
-        founding: NewRoomEvents,
+        (founding, quotas): (NewRoomEvents, Vec<WriteQuota>),
         facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
         more: impl FnOnce(&RoomId, &State) -> BoxFuture<'a, Result<Vec<Proposal>>>,
     ) -> Result<OwnedRoomId> {
@@ -181,6 +188,7 @@ impl Rooms {
         let (further, _) = self.build(&mut head, Some(&room_id), Plan { proposals, ..Plan::default() })?;
         write.events.extend(further.events);
         write.facts.extend(facts(&room_id)?);
+        write.quotas.extend(quotas);
         self.0.log.append(write).await?;
         Ok(room_id)
     }
@@ -206,6 +214,7 @@ impl Rooms {
             let (in_old, pdus_in_old) = self.build(head, Some(old), then(&room_id))?;
             write.events.extend(in_old.events);
             write.facts.extend(in_old.facts);
+            write.quotas.extend(in_old.quotas);
             pdus.extend(pdus_in_old);
             Ok(Ok((write, pdus)))
         });
@@ -333,7 +342,8 @@ impl Rooms {
     /// Builds a plan's events on `head`, each on the one before. After an error `head` is of no use. Nothing is read or
     /// awaited. The head is changed step by step, hence of no use when only half is built.
     fn build(&self, head: &mut Head, room_id: Option<&RoomId>, plan: Plan) -> Result<Built> {
-        let mut write = Write { events: Vec::with_capacity(plan.proposals.len()), facts: plan.facts };
+        let events = Vec::with_capacity(plan.proposals.len());
+        let mut write = Write { events, facts: plan.facts, quotas: plan.quotas };
         let mut pdus = Vec::with_capacity(plan.proposals.len());
         for proposal in plan.proposals {
             let room_id = room_id.or_else(|| pdus.first().map(|first: &Arc<Pdu>| first.room_id()));

@@ -25,7 +25,10 @@ use crate::{
         Pdu,
         fact::{AccountChange, Batch, News, RoomHead},
     },
-    ground::position::{Order, Position},
+    ground::{
+        position::{Order, Position},
+        weighed::{CacheWeight, Weighed},
+    },
     log::Reader,
     store::room::Lineage,
 };
@@ -90,6 +93,13 @@ impl Reader for RoomCache {
             self.weigh(&room, bytes);
         }
         self.make_space();
+    }
+}
+
+impl Weighed for RoomCache {
+    fn weight(&self) -> CacheWeight {
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        CacheWeight { name: "rooms", bytes: bytes(self.bytes()), limit: bytes(self.limit) }
     }
 }
 

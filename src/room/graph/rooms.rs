@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     event::{SigningKey, fact::News},
     ground::{clock::Clock, random::Random},
-    log::{Ground, Log},
+    log::{Ground, Log, Quotas},
     store,
 };
 
@@ -48,6 +48,8 @@ pub(in crate::room) struct Inner {
     pub(super) lanes: Lanes,
     /// By how many keys a state may differ from one that is stored.
     pub(in crate::room) state_difference: usize,
+    /// How many rooms and aliases somebody may make.
+    pub(in crate::room) quotas: Quotas,
     /// The server's own user, once it is known that it has one.
     pub(in crate::room) voice: OnceLock<OwnedUserId>,
 }
@@ -72,11 +74,23 @@ impl Rooms {
         (clock, random): (Clock, Random),
         server_name: OwnedServerName,
         key: Arc<SigningKey>,
-        active: Arc<RoomCache>,
-        state_difference: usize,
+        (active, state_difference): (Arc<RoomCache>, usize),
+        quotas: Quotas,
     ) -> Self {
         let (lanes, voice) = (Lanes::default(), OnceLock::new());
-        Self(Arc::new(Inner { db, log, clock, random, server_name, key, active, lanes, state_difference, voice }))
+        Self(Arc::new(Inner {
+            db,
+            log,
+            clock,
+            random,
+            server_name,
+            key,
+            active,
+            lanes,
+            state_difference,
+            quotas,
+            voice,
+        }))
     }
 
     /// These rooms, whose states are resolved on other lanes.
@@ -89,9 +103,10 @@ impl Rooms {
     /// `active` has to follow the log. Erasures that are already in the log are read here; later ones come through
     /// `active`. One that is read both ways counts once.
     pub(crate) async fn start(ground: &Ground, active: Arc<RoomCache>) -> Result<Self> {
-        let Ground { db, log, clock, random, server_name, key, sizes, .. } = ground;
+        let Ground { config, db, log, clock, random, server_name, key, sizes, .. } = ground;
         let (stored, drawn) = ((db.clone(), log.clone()), (clock.clone(), random.clone()));
-        let rooms = Self::new(stored, drawn, server_name.clone(), Arc::clone(key), active, sizes.state_difference);
+        let cached = (active, sizes.state_difference);
+        let rooms = Self::new(stored, drawn, server_name.clone(), Arc::clone(key), cached, Quotas::of(config));
         for (user_id, at) in store::erasure::list(&mut db.read().await?).await? {
             rooms.0.active.erasures.note(&user_id, at);
         }

@@ -71,7 +71,7 @@ impl Rooms {
         let facts: Vec<Fact> =
             users.into_iter().map(|user_id| Fact::AccountChange(AccountChange::Erased(user_id))).collect();
         if !facts.is_empty() {
-            self.0.log.append(Write { events: Vec::new(), facts }).await?;
+            self.0.log.append(Write::facts(facts)).await?;
         }
         Ok(())
     }

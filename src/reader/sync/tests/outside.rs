@@ -407,7 +407,7 @@ async fn once_this_server_takes_part_in_a_room_its_history_says_who_is_invited()
         let state = rooms.get_held(&room_id).await.unwrap().state();
         assert!(state.get(&StateEventType::RoomMember.to_string(), carol.as_str()).is_none());
         let facts = rooms.end_all_outside(&room_id, &state).await.unwrap();
-        world.app.log.append(Write { events: Vec::new(), facts }).await.unwrap();
+        world.app.log.append(Write::facts(facts)).await.unwrap();
         assert_eq!(sync(&world.app, &bob, Some(before)).await.0, json!({}), "he is invited by the room itself");
         let (told, _) = sync(&world.app, &carol, Some(before)).await;
         assert!(told["leave"][room_id.as_str()].is_object(), "{told}");
