@@ -39,6 +39,7 @@ mod presence;
 mod program;
 mod proxy;
 mod push_rules;
+mod rate_limits;
 mod reading;
 mod receipt;
 mod redaction;

@@ -130,6 +130,11 @@ impl Watcher {
         self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
     }
 
+    /// How many rooms the user is or was in.
+    pub(crate) fn count_rooms(&self) -> usize {
+        self.rooms.read().len()
+    }
+
     /// The user's membership of one room.
     pub(crate) fn membership(&self, room_id: &RoomId) -> Option<WatchedMembership> {
         self.rooms.read().get(room_id).cloned()
