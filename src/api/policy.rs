@@ -42,7 +42,7 @@ const REPORT: u32 = 5;
 const MAILED: &str = "`login` of the address, for a mail";
 const PROFILE: &str = "`profile` of the account: 1, and for the name and the avatar 1 for each room that the user is in, \
                        for other fields 1 for each KiB";
-const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, and it costs nothing but itself";
+const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
 const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
 const NOBODY: &str = "nobody can call it";
@@ -98,7 +98,6 @@ policies! {
         // These are no calls of a client's, or prove in the body who sends them.
         federation::OpenIdUserInfo => always, per_address(Limit::Lookup);
         front_page::FrontPage => always, per_address(Limit::Lookup);
-        // Whatever else comes from where they are, load balancers must get their answer.
         health::Alive => always, unlimited(FOR_LOAD_BALANCERS);
         health::Ready => always, unlimited(FOR_LOAD_BALANCERS);
         shared_secret::CreateNonce => per_address(Limit::Lookup);
@@ -152,7 +151,7 @@ policies! {
             => per_account(Limit::Message), costs_for_each(16 * KIB), forwarded(Forwarding::ToRoomUnlessDelayed);
         // While it waits for news it needs no look at the end of the log: see `auth.rs`.
         sync::sync_events::v3::Request => waits, counted_by_handler(
-            "1 `read` of the account; where rooms are sent whole, `sync`: 10 and 1 for each room");
+            "1 `read` of the account and 1 for each room; where rooms are sent whole, `sync`: 10 and 1 for each room");
     }
 
     Users {

@@ -171,6 +171,16 @@ impl RateLimits {
         self.take(limit, &[charge]).await
     }
 
+    /// Counts what somebody was let do and what has turned out to cost more. They have it, so it is owed, whatever is
+    /// left.
+    pub(crate) async fn owe(&self, limit: Limit, cost: u32, user_id: &UserId, pace: Pace) -> Result<()> {
+        if cost == 0 || pace == Pace::Unlimited || self.exempt_users.contains(user_id) {
+            return Ok(());
+        }
+        let charge = self.charge(limit, 1, cost, format_args!("{user_id}"));
+        self.take(limit, &[Charge { is_done: true, ..charge }]).await
+    }
+
     /// Counts an act by whoever is at this address, and against the networks around it.
     pub(crate) async fn check_address(&self, limit: Limit, cost: u32, address: IpAddr) -> Result<()> {
         let networks = Network::all_of(address).into_iter();
@@ -189,7 +199,7 @@ impl RateLimits {
     /// What an act takes out of one bucket, which has `room` times as much room as others of its limit.
     fn charge(&self, limit: Limit, room: u32, cost: u32, of: Arguments<'_>) -> Charge {
         let name = format!("{}:{of}", limit.name());
-        Charge { name, rate: limit.rate(&self.config).times(room), cost: cost.max(1) }
+        Charge { name, rate: limit.rate(&self.config).times(room), cost: cost.max(1), is_done: false }
     }
 
     /// Takes out of all of these buckets or of none: the shared ones where Redis answers, else this node's.

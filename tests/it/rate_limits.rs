@@ -193,6 +193,26 @@ on_both! {
         }
     }
 
+    async fn a_sync_after_a_long_time_costs_as_many_rooms_as_it_brings_news_of(world, config => {
+        limit(config);
+        config.rate_limits.read = slow(8);
+    }) {
+        let alice = world.user("alice").await;
+        let mut rooms = Vec::new();
+        for _ in 0..4 {
+            rooms.push(alice.create_room(json!({})).await);
+        }
+        let since = next(&alice.sync(None).await);
+        for room in &rooms {
+            alice.say(room, "news").await;
+        }
+        let caught_up = next(&alice.sync(Some(&since)).await);
+        // Three are left of eight.
+        let sync = alice.sync(Some(&since)).await;
+        assert_eq!(sync["rooms"]["join"].as_object().unwrap().len(), 4);
+        wait(&alice.get(&format!("/_matrix/client/v3/sync?since={caught_up}&timeout=0")).await);
+    }
+
     async fn strangers_are_limited_by_their_address_and_users_are_not(world, config => {
         limit(config);
         config.rate_limits.lookup = slow(4);

@@ -93,7 +93,8 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
         // It may have asked to wait for news, for which no node looks up whether it knows the newest.
         Box::pin(app.catch_up()).await?;
     }
-    if since.is_none() || request.full_state {
+    let sends_whole = since.is_none() || request.full_state;
+    if sends_whole {
         Box::pin(count_whole(&app, user_id, caller.pace())).await?;
     } else {
         Box::pin(app.rate_limits.check(Limit::Read, 1, user_id, caller.pace())).await?;
@@ -113,6 +114,11 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
     let waits = asked.since.is_some() && !asked.full_state && !patience.is_zero();
     let patience = if token.is_some_and(|token| token.catching_up) { Duration::ZERO } else { patience };
     let gathered = wait(&app, &asked, patience).await?;
+    if !sends_whole {
+        // Whoever was away for long gets as much as at the beginning.
+        let rooms = u32::try_from(gathered.joined.len()).unwrap_or(u32::MAX);
+        Box::pin(app.rate_limits.owe(Limit::Read, rooms, user_id, caller.pace())).await?;
+    }
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
     let tokens = Box::pin(app.syncs.tokens(&gathered)).await?;
@@ -120,9 +126,9 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
     Ok(Json::of(&writer.response(gathered, &tokens, next, app.clock.now())?).map_err(Error::broken)?)
 }
 
-/// Counts a sync that sends rooms whole, by how many there are.
+/// Counts a sync that sends rooms whole, by how many the user is in.
 pub(super) async fn count_whole(app: &App, user_id: &UserId, pace: Pace) -> ApiResult<()> {
-    let rooms = app.syncs.watcher(user_id).await?.count_rooms();
+    let rooms = app.syncs.watcher(user_id).await?.count_joined_rooms();
     let cost = u32::try_from(rooms).unwrap_or(u32::MAX).saturating_add(WHOLE_SYNC);
     Ok(app.rate_limits.check(Limit::Sync, cost, user_id, pace).await?)
 }

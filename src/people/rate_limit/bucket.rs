@@ -48,7 +48,7 @@ impl Rate {
     }
 
     /// How much a bucket may lack for an act to be let through: all but one unit.
-    pub(super) fn allowance(self) -> Duration {
+    fn allowance(self) -> Duration {
         self.interval().saturating_mul(self.burst.saturating_sub(1))
     }
 
@@ -71,6 +71,15 @@ pub(super) struct Charge {
     pub(super) rate: Rate,
     /// In units, one at least.
     pub(super) cost: u32,
+    /// Whether it has happened already, so that nobody can be refused any more.
+    pub(super) is_done: bool,
+}
+
+impl Charge {
+    /// How much the bucket may lack beforehand.
+    pub(super) fn allowance(&self) -> Duration {
+        if self.is_done { self.rate.ceiling() } else { self.rate.allowance() }
+    }
 }
 
 /// Buckets that are not full, by the hash of their names.
@@ -104,7 +113,7 @@ impl Buckets {
                 (charge, key, lacks)
             })
             .collect();
-        let waits = lacking.iter().map(|(charge, _, lacks)| lacks.saturating_sub(charge.rate.allowance()));
+        let waits = lacking.iter().map(|(charge, _, lacks)| lacks.saturating_sub(charge.allowance()));
         let wait = waits.max().unwrap_or_default();
         if !wait.is_zero() {
             return Err(wait);
@@ -149,7 +158,7 @@ mod tests {
     use super::*;
 
     fn charge(name: &str, cost: u32) -> Charge {
-        Charge { name: name.to_owned(), rate: Rate { per_second: 0.5, burst: 4 }, cost }
+        Charge { name: name.to_owned(), rate: Rate { per_second: 0.5, burst: 4 }, cost, is_done: false }
     }
 
     #[test]
@@ -181,6 +190,16 @@ mod tests {
             buckets.take(&[charge("house", 1), charge("street", 1)], now).unwrap_err();
         }
         assert_eq!(buckets.take(&[charge("house", 4)], now), Ok(()));
+    }
+
+    #[test]
+    fn what_is_done_is_owed_however_little_is_left() {
+        let (buckets, now) = (Buckets::default(), Instant::now());
+        let done = Charge { is_done: true, ..charge("alice", 3) };
+        for _ in 0..3 {
+            buckets.take(std::slice::from_ref(&done), now).unwrap();
+        }
+        assert_eq!(buckets.take(&[charge("alice", 1)], now), Err(Duration::from_secs(12)));
     }
 
     #[test]

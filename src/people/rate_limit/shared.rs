@@ -50,8 +50,8 @@ pub(super) async fn take(shared_values: &SharedValues, charges: &[Charge]) -> Op
     for charge in charges {
         commands.arg(key_of(shared_values, charge));
     }
-    for Charge { rate, cost, .. } in charges {
-        for time in [rate.allowance(), rate.price(*cost), rate.ceiling()] {
+    for charge in charges {
+        for time in [charge.allowance(), charge.rate.price(charge.cost), charge.rate.ceiling()] {
             commands.arg(micros(time));
         }
     }

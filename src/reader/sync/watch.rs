@@ -130,9 +130,9 @@ impl Watcher {
         self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
     }
 
-    /// How many rooms the user is or was in.
-    pub(crate) fn count_rooms(&self) -> usize {
-        self.rooms.read().len()
+    /// How many rooms the user is in.
+    pub(crate) fn count_joined_rooms(&self) -> usize {
+        self.rooms.read().values().filter(|membership| membership.state == MembershipState::Join).count()
     }
 
     /// The user's membership of one room.
