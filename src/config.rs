@@ -236,12 +236,27 @@ pub struct RateLimitsConfig {
     /// address alone.
     pub login: RateLimitConfig,
     pub registration: RateLimitConfig,
-    /// For a user, as joining is.
+    /// For a user, as everything below is.
     pub message: RateLimitConfig,
     pub join: RateLimitConfig,
+    pub membership: RateLimitConfig,
+    /// In events that new rooms begin with.
+    pub create_room: RateLimitConfig,
+    /// In rooms that hear of it, and KiB of what no room hears of.
+    pub profile: RateLimitConfig,
+    /// In KiB.
+    pub account_data: RateLimitConfig,
+    /// Receipts, typing and presence.
+    pub ephemeral: RateLimitConfig,
+    pub read: RateLimitConfig,
+    /// In rooms that are sent whole.
+    pub sync: RateLimitConfig,
+    pub search: RateLimitConfig,
+    /// For the address of whoever is not logged in.
+    pub lookup: RateLimitConfig,
 }
 
-/// A bucket of `burst` acts that refills by `per_second` a second.
+/// A bucket of `burst` units that refills by `per_second` a second. What costs more is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct RateLimitConfig {
     /// Above 0.
@@ -497,6 +512,21 @@ impl Default for RateLimitsConfig {
             // More than anybody types; clients that send what they queued while they were offline come in bursts.
             message: RateLimitConfig { per_second: 10.0, burst: 50 },
             join: RateLimitConfig { per_second: 1.0, burst: 20 },
+            // Leaving a space with all of its rooms, or inviting a department.
+            membership: RateLimitConfig { per_second: 5.0, burst: 100 },
+            // A room begins with about eight events: so many rooms of a community at once, and one every two seconds.
+            create_room: RateLimitConfig { per_second: 5.0, burst: 200 },
+            // A new name and a new picture for somebody who is in 250 rooms.
+            profile: RateLimitConfig { per_second: 5.0, burst: 500 },
+            account_data: RateLimitConfig { per_second: 20.0, burst: 1_000 },
+            // Marking everything as read in a client that does so room by room.
+            ephemeral: RateLimitConfig { per_second: 20.0, burst: 500 },
+            // A client asks for about a hundred things at its first start, and a user may have several.
+            read: RateLimitConfig { per_second: 100.0, burst: 1_000 },
+            sync: RateLimitConfig { per_second: 20.0, burst: 2_000 },
+            // Clients search for people while a name is typed.
+            search: RateLimitConfig { per_second: 5.0, burst: 50 },
+            lookup: RateLimitConfig { per_second: 20.0, burst: 200 },
         }
     }
 }

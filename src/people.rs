@@ -115,7 +115,7 @@ impl People {
             filters: Filters::new(db.clone(), clock.clone(), quotas.clone(), &sizes.caches),
             // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
             notices: Notices::start(&ground, &rooms, &profiles).await?,
-            rate_limits: RateLimits::new((&config.rate_limits).into(), shared_values.clone(), metrics.clone()),
+            rate_limits: RateLimits::new(&config.rate_limits, shared_values.clone(), metrics.clone()),
             reports: Reports::new(db.clone(), rooms.clone(), clock.clone(), random.clone(), quotas.clone()),
             threepids: Threepids::new(db.clone(), clock.clone(), random.clone(), config, identity.clone())?,
             third_party_invites: ThirdPartyInvites::new(rooms.clone(), identity),

@@ -22,10 +22,13 @@ use crate::{
     app::App,
     edge::telemetry::LoggedCaller,
     error::Error,
-    people::account::{Administrator, Appservice, Caller, Pace, User},
+    people::{
+        account::{Administrator, Appservice, Caller, Pace, User},
+        rate_limit::Limit,
+    },
 };
 
-/// Whoever comes. A token is not looked at.
+/// Whoever comes. A token that is sent along is looked at only to know whose look-ups are counted.
 pub(crate) struct Anybody;
 
 /// Users who have registered.
@@ -137,11 +140,24 @@ impl App {
         if !waits {
             self.catch_up().await?;
         }
-        let caller = self.accounts.caller(&token, address).await?;
+        let caller = match self.accounts.caller(&token, address).await {
+            Ok(caller) => caller,
+            Err(unknown) if is_guess(&unknown) => {
+                self.rate_limits.check_address(Limit::Lookup, 1, address).await?;
+                return Err(unknown.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
         if let Some(logged_caller) = parts.extensions.get::<LoggedCaller>() {
             logged_caller.set_user(caller.user_id());
         }
         Ok(caller)
+    }
+
+    /// Who sends a request for which no token is needed, if they send one along that was used here lately. Nothing is
+    /// looked up for it: strangers can send any.
+    pub(super) fn remember_caller(&self, parts: &Parts) -> Option<Caller> {
+        self.accounts.find_remembered(&find_token(parts).ok()??)
     }
 
     /// Makes sure that this node knows what its caller knows: another node may have answered them a moment ago.
@@ -153,6 +169,12 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Whether a token is one that nobody has, which anybody could send. Those that have only expired are renewed.
+fn is_guess(error: &Error) -> bool {
+    let Error::Refused { kind: ErrorKind::UnknownToken(data), .. } = error else { return false };
+    !data.soft_logout
 }
 
 /// Whether these are the parameters of a `/sync` that goes on from a token and does not want an answer at once.

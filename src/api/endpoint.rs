@@ -108,17 +108,28 @@ impl<W: KnownByHead> Proves<W> for BodyStream {
 /// A way to take the body of a request.
 pub(crate) trait ReceiveBody: Send + Sized {
     fn receive(body: Body, limits: BodyLimits) -> impl Future<Output = ApiResult<Self>> + Send;
+
+    /// What of it is here already.
+    fn bytes(&self) -> Option<&[u8]>;
 }
 
 impl ReceiveBody for WholeBody {
     async fn receive(body: Body, limits: BodyLimits) -> ApiResult<Self> {
         BodyStream::new(body, limits).collect().await.map(Self)
     }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        Some(&self.0)
+    }
 }
 
 impl ReceiveBody for BodyStream {
     async fn receive(body: Body, limits: BodyLimits) -> ApiResult<Self> {
         Ok(Self::new(body, limits))
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        None
     }
 }
 
@@ -168,6 +179,8 @@ pub(crate) struct Rules {
     /// How long a body may be, in bytes.
     pub(crate) body_limit: usize,
     pub(crate) rate_limit: RateLimit,
+    /// Where it is not the handler that counts.
+    pub(crate) cost: Cost,
     pub(crate) freshness: Freshness,
     pub(crate) availability: Availability,
 }
@@ -196,17 +209,43 @@ pub(crate) enum Forwarding {
     ToRoomUnlessDelayed,
 }
 
-/// How often an endpoint may be called.
+/// Out of which bucket a call is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RateLimit {
-    /// As often as one likes.
-    Unlimited,
-    /// Each call counts for the account that calls.
+    /// Nobody has decided yet, which a test does not let pass.
+    Undecided,
+    /// As often as one likes, and why that does no harm.
+    Unlimited(&'static str),
+    /// That of the account that calls.
     PerAccount(Limit),
-    /// Each call counts for the address that it comes from.
+    /// That of the address that the call comes from.
     PerAddress(Limit),
-    /// What a call costs depends on what it asks for: the handler counts.
-    InHandler,
+    /// Anybody may look it up: an account pays as for reading, a stranger by their address.
+    Lookup,
+    /// What a call costs depends on what it asks for, so the handler counts; and what it counts, for the reader of
+    /// `docs/operating.md`.
+    InHandler(&'static str),
+}
+
+/// What a call costs, in the units of its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cost {
+    Units(u32),
+    /// One unit, and one for each time that the body has so many bytes.
+    ForEach(usize),
+}
+
+impl Cost {
+    /// Of a call with a body of so many bytes.
+    pub(super) fn of(self, body: usize) -> u32 {
+        match self {
+            Self::Units(units) => units,
+            Self::ForEach(bytes) => {
+                let further = body.checked_div(bytes).unwrap_or_default();
+                u32::try_from(further).unwrap_or(u32::MAX).saturating_add(1)
+            }
+        }
+    }
 }
 
 /// Whether a node looks up that it knows what its callers know, before it answers.
@@ -225,14 +264,15 @@ pub(crate) enum Availability {
 }
 
 impl Rules {
-    /// Those of an endpoint of which nothing else is said: whoever is suspended may read.
+    /// Those of an endpoint of which nothing else is said: whoever is suspended may read, and a GET counts as one read.
     pub(crate) fn of(method: &Method) -> Self {
         let reads = [Method::GET, Method::HEAD].contains(method);
         Self {
             open_to: if reads { OpenTo::Suspended } else { OpenTo::Unrestricted },
             forwarding: Forwarding::Here,
             body_limit: BODY_LIMIT,
-            rate_limit: RateLimit::Unlimited,
+            rate_limit: if reads { RateLimit::PerAccount(Limit::Read) } else { RateLimit::Undecided },
+            cost: Cost::Units(1),
             freshness: Freshness::Newest,
             availability: Availability::Member,
         }
@@ -265,8 +305,26 @@ impl Rules {
         Self { rate_limit: RateLimit::PerAddress(limit), ..self }
     }
 
-    pub(crate) fn counted_by_handler(self) -> Self {
-        Self { rate_limit: RateLimit::InHandler, ..self }
+    pub(crate) fn lookup(self) -> Self {
+        Self { rate_limit: RateLimit::Lookup, ..self }
+    }
+
+    pub(crate) fn counted_by_handler(self, what: &'static str) -> Self {
+        Self { rate_limit: RateLimit::InHandler(what), ..self }
+    }
+
+    pub(crate) fn unlimited(self, reason: &'static str) -> Self {
+        Self { rate_limit: RateLimit::Unlimited(reason), ..self }
+    }
+
+    /// As much as so many ordinary calls.
+    pub(crate) fn costs(self, units: u32) -> Self {
+        Self { cost: Cost::Units(units), ..self }
+    }
+
+    /// As much as one ordinary call, and as one more for each time that the body has so many bytes.
+    pub(crate) fn costs_for_each(self, bytes: usize) -> Self {
+        Self { cost: Cost::ForEach(bytes), ..self }
     }
 
     /// Where clients wait for news.

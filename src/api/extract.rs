@@ -1,7 +1,8 @@
 //! From an HTTP request to a call of an endpoint, by somebody who may call it.
 //!
 //! The order matters for strangers: nobody who may not call an endpoint learns from it whether a body is well formed,
-//! and nobody makes the server read a body for which they have no token. Rate limits count what is well formed.
+//! and nobody makes the server read a body for which they have no token. Rate limits come before what is asked for is
+//! read, because that costs something too.
 
 use std::net::IpAddr;
 
@@ -14,7 +15,7 @@ use super::{
     error::ApiResult,
     forward::address_of,
 };
-use crate::{app::App, edge::serve::budget::Holder, error::Error};
+use crate::{app::App, edge::serve::budget::Holder, error::Error, people::rate_limit::Limit};
 
 /// A call of endpoint `R`, by somebody whom the type names.
 pub(crate) struct Call<R: Policy> {
@@ -36,21 +37,36 @@ impl<R: Endpoint> Call<R> {
             claim = R::Who::judge_head(app, &parts, address, rules).await?;
         }
         let caller = body.prove(claim)?;
+        let size = body.bytes().map_or(0, <[u8]>::len);
+        count::<R>(app, &parts, &caller, address, (rules.rate_limit, rules.cost.of(size))).await?;
         let path = parts.extract::<RawPathParams>().await.map_err(unreadable_path)?;
         let path: Vec<&str> = path.iter().map(|(_, value)| value).collect();
         let request = R::read(&parts, &path, body)?;
-        match rules.rate_limit {
-            // Who has no account is counted by the handler, if at all.
-            RateLimit::PerAccount(limit) => {
-                if let Some((user_id, pace)) = R::Who::account(&caller) {
-                    app.rate_limits.check(limit, user_id, pace).await?;
-                }
-            }
-            RateLimit::PerAddress(limit) => app.rate_limits.check_address(limit, address).await?,
-            RateLimit::Unlimited | RateLimit::InHandler => {}
-        }
         Ok(Self { request, caller, address })
     }
+}
+
+/// Has a call paid for, by whoever its endpoint says.
+async fn count<R: Policy>(
+    app: &App,
+    parts: &Parts,
+    caller: &<R::Who as Callers>::Caller,
+    address: IpAddr,
+    (limit, cost): (RateLimit, u32),
+) -> ApiResult<()> {
+    let limits = &app.rate_limits;
+    match (limit, R::Who::account(caller)) {
+        (RateLimit::PerAccount(limit), Some((user_id, pace))) => limits.check(limit, cost, user_id, pace).await?,
+        (RateLimit::PerAddress(limit), _) => limits.check_address(limit, cost, address).await?,
+        (RateLimit::Lookup, Some((user_id, pace))) => limits.check(Limit::Read, cost, user_id, pace).await?,
+        (RateLimit::Lookup, None) => match app.remember_caller(parts) {
+            Some(caller) => limits.check(Limit::Read, cost, caller.user_id(), caller.pace()).await?,
+            None => limits.check_address(Limit::Lookup, cost, address).await?,
+        },
+        // A test sees to it that whatever counts for an account has one.
+        (RateLimit::PerAccount(_) | RateLimit::Unlimited(_) | RateLimit::InHandler(_) | RateLimit::Undecided, _) => {}
+    }
+    Ok(())
 }
 
 fn unreadable_path(error: impl std::fmt::Display) -> Error {

@@ -28,7 +28,6 @@ use crate::{
     app::App,
     people::{
         account::User,
-        rate_limit::Limit,
         uia::{Demand, Flow, Passed, Verdict},
     },
 };
@@ -88,7 +87,7 @@ impl<R> Interactive<R> {
 
     /// Lets a user of this server go on who gives their password again.
     ///
-    /// Each password that is shown counts as a login attempt of the account; asking for the flows alone does not.
+    /// Each password that is shown counts as a guess of the device; asking for the flows alone does not.
     /// `operation` keeps a session that was begun at one endpoint from being completed at another.
     pub(crate) async fn confirm_password(
         &self,
@@ -98,7 +97,7 @@ impl<R> Interactive<R> {
         address: IpAddr,
     ) -> ApiResult<()> {
         if let Some(AuthData::Password(_)) = self.auth {
-            app.rate_limits.check(Limit::Login, &user.user_id, user.pace).await?;
+            app.rate_limits.check_confirmation(&user.user_id, &user.device_id).await?;
         }
         let (user_id, flows) = (Some(&*user.user_id), [vec![AuthType::Password]]);
         let demand = Demand { user_id, params: &self.params, ..Demand::new(operation, &flows, address) };

@@ -1,6 +1,7 @@
 //! Every endpoint, sorted by who may call it, and the rules for it: to which accounts it is open, on which node it is
-//! served, how long its body may be and how often it may be called. An endpoint that does not stand here does not
-//! compile.
+//! served, how long its body may be and what a call costs of which rate limit. An endpoint that does not stand here does
+//! not compile, and one that is neither limited nor says why not fails a test. `docs/operating.md` has the costs as a
+//! table, which a test compares with this one.
 //!
 //! Whoever adds one decides. Open to suspended accounts is what only reads (every GET), what others don't see, what
 //! ends something, and what keeps a device and its keys in order; to locked ones, logging out. Open to guests is what
@@ -31,6 +32,21 @@ use crate::people::rate_limit::Limit;
 /// In bytes.
 const KIB: usize = 1024;
 
+/// What a page of a list costs of `read`, or of `lookup`.
+const LIST: u32 = 5;
+/// What a whole room costs of `read`, or a walk through many.
+const WHOLE_ROOM: u32 = 10;
+/// What a report costs of `message`: each is for a person to read.
+const REPORT: u32 = 5;
+
+const MAILED: &str = "`login` of the address, for a mail";
+const PROFILE: &str = "`profile` of the account: 1, and for the name and the avatar 1 for each room that the user is in, \
+                       for other fields 1 for each KiB";
+const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
+const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
+const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
+const NOBODY: &str = "nobody can call it";
+
 /// Gives requests their policies. An endpoint without further rules has those of [`Rules::of`].
 ///
 /// A request stands under one kind of caller alone: twice would be two implementations of one trait.
@@ -47,164 +63,182 @@ macro_rules! policies {
 }
 
 // What is not said is as in `Rules::of`: closed to suspended accounts unless it is a GET, served where it arrives, a
-// body of 256 KiB, no rate limit.
+// body of 256 KiB, and for a GET one unit of its account's `read`. A limit is spent by the unit unless a cost is said.
 policies! {
     Anybody {
         // For whom these count depends on a stage, or on the address that a body names.
-        account::check_registration_token_validity::v1::Request => counted_by_handler;
-        account::get_username_availability::v3::Request => counted_by_handler;
-        account::register::v3::Request => counted_by_handler;
-        account::request_3pid_management_token_via_email::v3::Request => counted_by_handler;
-        account::request_3pid_management_token_via_msisdn::v3::Request;
-        account::request_password_change_token_via_email::v3::Request => counted_by_handler;
-        account::request_password_change_token_via_msisdn::v3::Request;
-        account::request_registration_token_via_email::v3::Request => counted_by_handler;
-        account::request_registration_token_via_msisdn::v3::Request;
-        alias::get_alias::v3::Request;
-        directory::get_public_rooms::v3::Request;
-        directory::get_room_visibility::v3::Request;
-        discovery::discover_homeserver::Request;
-        discovery::discover_policy_server::Request;
-        discovery::discover_support::Request;
-        profile::get_profile::v3::Request;
-        profile::get_profile_field::v3::Request;
-        session::get_login_types::v3::Request;
+        account::check_registration_token_validity::v1::Request
+            => counted_by_handler("`registration` of the address: a guess at a token");
+        account::get_username_availability::v3::Request
+            => counted_by_handler("`challenge` of the address");
+        account::register::v3::Request
+            => counted_by_handler("`registration` of the address, or `challenge` to ask for the flows");
+        account::request_3pid_management_token_via_email::v3::Request
+            => counted_by_handler(MAILED);
+        account::request_3pid_management_token_via_msisdn::v3::Request => lookup;
+        account::request_password_change_token_via_email::v3::Request
+            => counted_by_handler(MAILED);
+        account::request_password_change_token_via_msisdn::v3::Request => lookup;
+        account::request_registration_token_via_email::v3::Request
+            => counted_by_handler(MAILED);
+        account::request_registration_token_via_msisdn::v3::Request => lookup;
+        alias::get_alias::v3::Request => lookup;
+        directory::get_public_rooms::v3::Request => lookup, costs(LIST);
+        directory::get_room_visibility::v3::Request => lookup;
+        discovery::discover_homeserver::Request => lookup;
+        discovery::discover_policy_server::Request => lookup;
+        discovery::discover_support::Request => lookup;
+        profile::get_profile::v3::Request => lookup;
+        profile::get_profile_field::v3::Request => lookup;
+        session::get_login_types::v3::Request => lookup;
         // The name counts too, but it is in the body: the handler sees to that.
         session::login::v3::Request => per_address(Limit::Login);
-        session::refresh_token::v3::Request;
+        session::refresh_token::v3::Request
+            => counted_by_handler("10 `lookup` of the account whose token it is, else 1 of the address");
         // These are no calls of a client's, or prove in the body who sends them.
-        federation::OpenIdUserInfo => always;
-        front_page::FrontPage => always;
-        health::Alive => always;
-        health::Ready => always;
-        shared_secret::CreateNonce;
-        shared_secret::Register => body(16 * KIB);
-        submit_token::Confirm;
-        submit_token::Submit => body(16 * KIB);
+        federation::OpenIdUserInfo => always, per_address(Limit::Lookup);
+        front_page::FrontPage => always, per_address(Limit::Lookup);
+        health::Alive => always, unlimited(FOR_LOAD_BALANCERS);
+        health::Ready => always, unlimited(FOR_LOAD_BALANCERS);
+        shared_secret::CreateNonce => per_address(Limit::Lookup);
+        shared_secret::Register => body(16 * KIB), per_address(Limit::Lookup);
+        submit_token::Confirm => per_address(Limit::Lookup);
+        submit_token::Submit => body(16 * KIB), per_address(Limit::Lookup);
     }
 
     AnonymousOr<UsersAndGuests> {
-        discovery::get_supported_versions::Request;
-        room::get_summary::v1::Request;
+        discovery::get_supported_versions::Request => lookup;
+        room::get_summary::v1::Request => lookup, costs(2);
     }
 
     AnonymousOr<Users> {
         // Without a token it is a reset by e-mail; with one, the old password is shown.
-        account::change_password::v3::Request => suspended, counted_by_handler;
+        account::change_password::v3::Request
+            => suspended, counted_by_handler("`message` of the account and `login` of the device for each password; \
+               without a token `challenge` of the address");
         // The service that watches over a call has no token.
-        delayed_events::update_delayed_event::unstable_v2::Request => counted_by_handler;
+        delayed_events::update_delayed_event::unstable_v2::Request
+            => counted_by_handler("`message` of the account whose event it is, else of the address");
     }
 
     UsersAndGuests {
         account::whoami::v3::Request;
-        context::get_context::v3::Request;
+        context::get_context::v3::Request => costs(LIST);
         device::get_device::v3::Request;
         device::get_devices::v3::Request;
-        device::update_device::v3::Request;
-        membership::get_member_events::v3::Request;
+        device::update_device::v3::Request => per_account(Limit::Message);
+        membership::get_member_events::v3::Request => costs(LIST);
         // Suspended accounts may join the room in which the server speaks to them: `suspension.rs` sees to that.
         membership::join_room_by_id::v3::Request => suspended, per_account(Limit::Join);
         // Not in the specification's list, but it is the way that clients join by.
         membership::join_room_by_id_or_alias::v3::Request => suspended, per_account(Limit::Join);
-        membership::leave_room::v3::Request => suspended;
-        message::get_message_events::v3::Request;
+        membership::leave_room::v3::Request => suspended, per_account(Limit::Membership);
+        message::get_message_events::v3::Request => costs(LIST);
         // Suspended accounts may send redactions of what they said themselves: `suspension.rs` sees to that.
         message::send_message_event::v3::Request
-            => suspended, per_account(Limit::Message), forwarded(Forwarding::ToRoomUnlessDelayed);
+            => suspended, per_account(Limit::Message), costs_for_each(16 * KIB),
+               forwarded(Forwarding::ToRoomUnlessDelayed);
         // Guests look at one room with it.
         peeking::listen_to_new_events::v3::Request;
-        peeking::get_current_state::v3::Request;
+        peeking::get_current_state::v3::Request => costs(WHOLE_ROOM);
         // Guests set their display name. A whole profile may have 64 KiB; what surrounds it may be as long again.
-        profile::set_profile_field::v3::Request => body(128 * KIB);
+        profile::set_profile_field::v3::Request => body(128 * KIB), counted_by_handler(PROFILE);
         room::get_room_event::v3::Request;
         state::get_state_event_for_key::v3::Request;
-        state::get_state_events::v3::Request;
+        state::get_state_events::v3::Request => costs(LIST);
         // Closed to suspended accounts: state is what the room is to everybody in it.
         state::send_state_event::v3::Request
-            => per_account(Limit::Message);
+            => per_account(Limit::Message), costs_for_each(16 * KIB);
         // While it waits for news it needs no look at the end of the log: see `auth.rs`.
-        sync::sync_events::v3::Request => waits;
+        sync::sync_events::v3::Request => waits, counted_by_handler(
+            "1 `read` of the account and 1 for each room; where rooms are sent whole, `sync`: 10 and 1 for each room");
     }
 
     Users {
-        account::add_3pid::v3::Request;
+        account::add_3pid::v3::Request => per_account(Limit::Message);
         account::bind_3pid::v3::Request => per_account(Limit::Message);
         // Suspended accounts can end themselves.
-        account::deactivate::v3::Request => suspended;
+        account::deactivate::v3::Request => suspended, per_account(Limit::Message);
         account::delete_3pid::v3::Request => per_account(Limit::Message);
         account::get_3pids::v3::Request;
         account::request_openid_token::v3::Request => per_account(Limit::Message);
         account::unbind_3pid::v3::Request => per_account(Limit::Message);
         // Account data is seen by its owner alone.
-        account_data::DeleteGlobal => suspended;
-        account_data::DeleteOfRoom => suspended;
+        account_data::DeleteGlobal => suspended, per_account(Limit::AccountData);
+        account_data::DeleteOfRoom => suspended, per_account(Limit::AccountData);
         admin::get_user_info::v3::Request;
-        alias::create_alias::v3::Request;
-        alias::delete_alias::v3::Request;
+        alias::create_alias::v3::Request => per_account(Limit::Message);
+        alias::delete_alias::v3::Request => per_account(Limit::Message);
         backup::get_backup_info::v3::Request;
         backup::get_latest_backup_info::v3::Request;
         config::get_global_account_data::v3::Request;
         config::get_room_account_data::v3::Request;
-        config::set_global_account_data::v3::Request => suspended;
-        config::set_room_account_data::v3::Request => suspended;
+        config::set_global_account_data::v3::Request
+            => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
+        config::set_room_account_data::v3::Request
+            => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
         delayed_events::get_all_delayed_events::unstable::Request;
         delayed_events::get_delayed_event::unstable::Request;
         // Scheduling counts as sending does.
         delayed_events::send_delayed_event::unstable::Request => per_account(Limit::Message);
         delayed_events::update_delayed_event::unstable_v1::Request => per_account(Limit::Message);
         // A lost device must be locked out, whatever else its owner may do.
-        device::delete_device::v3::Request => suspended;
-        device::delete_devices::v3::Request => suspended;
+        device::delete_device::v3::Request => suspended, per_account(Limit::Message);
+        device::delete_devices::v3::Request => suspended, per_account(Limit::Message);
         // A POST, but it only reads.
-        directory::get_public_rooms_filtered::v3::Request => suspended;
-        directory::set_room_visibility::v3::Request;
+        directory::get_public_rooms_filtered::v3::Request
+            => suspended, per_account(Limit::Read), costs(LIST);
+        directory::set_room_visibility::v3::Request => per_account(Limit::Message);
         discovery::get_capabilities::v3::Request;
         event_stream::FindEvent;
-        filters::create_filter::v3::Request => suspended, body(64 * KIB);
+        filters::create_filter::v3::Request
+            => suspended, body(64 * KIB), per_account(Limit::AccountData), costs_for_each(KIB);
         filters::get_filter::v3::Request;
-        initial_sync::InitialSync;
-        knock::knock_room::v3::Request => per_account(Limit::Message);
-        membership::ban_user::v3::Request;
-        membership::forget_room::v3::Request => suspended;
-        membership::get_mutual_rooms::v1::Request;
-        membership::invite_user::v3::Request => per_account(Limit::Message);
-        membership::joined_members::v3::Request;
+        initial_sync::InitialSync => counted_by_handler("`sync` of the account: 10 and 1 for each room");
+        knock::knock_room::v3::Request => per_account(Limit::Membership);
+        membership::ban_user::v3::Request => per_account(Limit::Membership);
+        membership::forget_room::v3::Request => suspended, per_account(Limit::Membership);
+        membership::get_mutual_rooms::v1::Request => costs(LIST);
+        membership::invite_user::v3::Request => per_account(Limit::Membership);
+        membership::joined_members::v3::Request => costs(LIST);
         membership::joined_rooms::v3::Request;
-        membership::kick_user::v3::Request;
-        membership::unban_user::v3::Request;
+        membership::kick_user::v3::Request => per_account(Limit::Membership);
+        membership::unban_user::v3::Request => per_account(Limit::Membership);
         presence::get_presence::v3::Request;
-        presence::set_presence::v3::Request;
-        profile::delete_profile_field::v3::Request;
+        presence::set_presence::v3::Request => per_account(Limit::Ephemeral);
+        profile::delete_profile_field::v3::Request => counted_by_handler(PROFILE);
         push::get_pushers::v3::Request;
         push::get_pushrule::v3::Request;
         push::get_pushrule_actions::v3::Request;
         push::get_pushrule_enabled::v3::Request;
         push::get_pushrules_all::v3::Request;
         push::get_pushrules_global_scope::v3::Request;
-        read_marker::set_read_marker::v3::Request => suspended;
-        receipt::create_receipt::v3::Request => suspended;
+        read_marker::set_read_marker::v3::Request => suspended, per_account(Limit::Ephemeral);
+        receipt::create_receipt::v3::Request => suspended, per_account(Limit::Ephemeral);
         redact::redact_event::v3::Request
             => suspended, per_account(Limit::Message), forwarded(Forwarding::ToRoom);
-        relations::get_relating_events::v1::Request;
-        relations::get_relating_events_with_rel_type::v1::Request;
-        relations::get_relating_events_with_rel_type_and_event_type::v1::Request;
+        relations::get_relating_events::v1::Request => costs(LIST);
+        relations::get_relating_events_with_rel_type::v1::Request => costs(LIST);
+        relations::get_relating_events_with_rel_type_and_event_type::v1::Request => costs(LIST);
         // Reports are for the operator, to whom suspended users may turn.
-        reporting::report_user::v3::Request => suspended, per_account(Limit::Message);
+        reporting::report_user::v3::Request => suspended, per_account(Limit::Message), costs(REPORT);
         room::aliases::v3::Request;
-        room::create_room::v3::Request => per_account(Limit::Message);
-        room::get_event_by_timestamp::v1::Request;
-        room::report_content::v3::Request => suspended, per_account(Limit::Message);
-        room::report_room::v3::Request => suspended, per_account(Limit::Message);
-        room::upgrade_room::v3::Request;
+        room::create_room::v3::Request => counted_by_handler(
+            "`create_room` of the account: 8 and 1 for each event of `initial_state` and each invitation");
+        room::get_event_by_timestamp::v1::Request => costs(LIST);
+        room::report_content::v3::Request => suspended, per_account(Limit::Message), costs(REPORT);
+        room::report_room::v3::Request => suspended, per_account(Limit::Message), costs(REPORT);
+        // What it takes along of the old room: its settings, its bans, the spaces that name it.
+        room::upgrade_room::v3::Request => per_account(Limit::CreateRoom), costs(50);
         rtc::transports::v1::Request;
-        search::search_events::v3::Request => suspended, per_account(Limit::Message);
-        session::get_login_token::v1::Request => suspended;
+        search::search_events::v3::Request => suspended, per_account(Limit::Search), costs(2);
+        session::get_login_token::v1::Request => suspended, per_account(Limit::Message);
         // A locked client can end its session, and nothing else.
-        session::logout::v3::Request => locked;
-        session::logout_all::v3::Request => locked;
-        space::get_hierarchy::v1::Request;
-        tag::create_tag::v3::Request => suspended;
-        tag::delete_tag::v3::Request => suspended;
+        session::logout::v3::Request => locked, unlimited(ENDS_ITSELF);
+        session::logout_all::v3::Request => locked, unlimited(ENDS_ITSELF);
+        space::get_hierarchy::v1::Request => costs(WHOLE_ROOM);
+        tag::create_tag::v3::Request => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
+        tag::delete_tag::v3::Request => suspended, per_account(Limit::AccountData);
         tag::get_tags::v3::Request;
         thirdparty::get_location_for_protocol::v3::Request;
         thirdparty::get_location_for_room_alias::v3::Request;
@@ -212,40 +246,45 @@ policies! {
         thirdparty::get_protocols::v3::Request;
         thirdparty::get_user_for_protocol::v3::Request;
         thirdparty::get_user_for_user_id::v3::Request;
-        threads::get_threads::v1::Request;
+        threads::get_threads::v1::Request => costs(LIST);
         threepid::AddContact => per_account(Limit::Message);
-        typing::create_typing_event::v3::Request;
+        typing::create_typing_event::v3::Request => per_account(Limit::Ephemeral);
         // A POST, but it only reads.
-        user_directory::search_users::v3::Request => suspended, per_account(Limit::Message);
+        user_directory::search_users::v3::Request => suspended, per_account(Limit::Search);
         voip::get_turn_server_info::v3::Request;
     }
 
     Administrators {
         admin::is_user_locked::v1::Request;
         admin::is_user_suspended::v1::Request;
-        admin::lock_user::v1::Request;
-        admin::suspend_user::v1::Request;
-        server_notice::Post;
-        server_notice::Put;
+        admin::lock_user::v1::Request => unlimited(ADMINISTRATION);
+        admin::suspend_user::v1::Request => unlimited(ADMINISTRATION);
+        server_notice::Post => unlimited(ADMINISTRATION);
+        server_notice::Put => unlimited(ADMINISTRATION);
     }
 
     Appservices {
         // Nobody can call these as yet: see `auth.rs`.
-        appservices::request_ping::v1::Request;
-        appservices::set_room_visibility::v3::Request;
+        appservices::request_ping::v1::Request => unlimited(NOBODY);
+        appservices::set_room_visibility::v3::Request => unlimited(NOBODY);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use http::Method;
 
-    use crate::api::{
-        endpoint::{Availability, Forwarding, OpenTo, RateLimit},
-        endpoints,
-        route::ListedEndpoint,
+    use super::KIB;
+    use crate::{
+        api::{
+            endpoint::{Availability, Cost, Forwarding, OpenTo, RateLimit, Rules},
+            endpoints,
+            route::ListedEndpoint,
+        },
+        config::RateLimitsConfig,
+        people::rate_limit::{Limit, Rate},
     };
 
     fn is_open_to_guests(endpoint: &ListedEndpoint) -> bool {
@@ -337,16 +376,81 @@ mod tests {
             for path in &endpoint.paths {
                 assert!(routed.insert((endpoint.method.to_string(), path.clone())), "{names:?} is routed twice");
             }
-            let knows_account = !["Anybody", "Appservices"].contains(&endpoint.who);
-            if let RateLimit::PerAccount(_) = endpoint.rules.rate_limit {
-                assert!(knows_account, "{names:?} can't count for an account");
-            }
             if endpoint.method == Method::GET {
                 assert_ne!(endpoint.rules.open_to, OpenTo::Unrestricted, "{names:?} only reads");
             }
             if endpoint.rules.availability == Availability::Always {
                 assert_eq!(endpoint.who, "Anybody", "{names:?} would be answered from what is outdated");
             }
+        }
+    }
+
+    #[test]
+    fn every_endpoint_is_limited_or_says_why_not() {
+        for endpoint in endpoints().list() {
+            let names = endpoint.names();
+            match endpoint.rules.rate_limit {
+                RateLimit::Undecided => panic!("{names:?} is neither limited nor says why not: decide in policy.rs"),
+                RateLimit::Unlimited(text) | RateLimit::InHandler(text) => {
+                    assert!(text.split(' ').count() > 3, "{names:?}: {text:?} says nothing");
+                    assert_eq!(endpoint.rules.cost, Cost::Units(1), "{names:?} has a cost that nobody counts");
+                }
+                // Strangers would not be counted.
+                RateLimit::PerAccount(_) => {
+                    let always = ["Users", "UsersAndGuests", "Administrators"];
+                    assert!(always.contains(&endpoint.who), "{names:?} can't count for an account");
+                }
+                RateLimit::PerAddress(_) => assert_eq!(endpoint.who, "Anybody", "{names:?} knows who calls"),
+                RateLimit::Lookup => {
+                    let strangers = endpoint.who == "Anybody" || endpoint.who.ends_with('>');
+                    assert!(strangers, "{names:?} is closed to strangers");
+                }
+            }
+        }
+    }
+
+    /// A line of the table in `docs/operating.md` that says what calls cost.
+    fn documented(rules: Rules) -> String {
+        let spent = match rules.rate_limit {
+            RateLimit::PerAccount(limit) => format!("`{}` of the account", limit.name()),
+            RateLimit::PerAddress(limit) => format!("`{}` of the address", limit.name()),
+            RateLimit::Lookup => "`read` of the account, or `lookup` of a stranger's address".to_owned(),
+            RateLimit::InHandler(what) => return what.to_owned(),
+            RateLimit::Unlimited(reason) => return format!("nothing: {reason}"),
+            RateLimit::Undecided => "undecided".to_owned(),
+        };
+        match rules.cost {
+            Cost::Units(units) => format!("{units} {spent}"),
+            Cost::ForEach(bytes) => format!("1 {spent}, and 1 for each {} KiB", bytes / KIB),
+        }
+    }
+
+    fn read_operating() -> String {
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap()
+    }
+
+    #[test]
+    fn operators_read_what_each_call_costs() {
+        let mut table: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for endpoint in endpoints().list() {
+            let name = endpoint.names().pop().unwrap();
+            table.entry(documented(endpoint.rules)).or_default().insert(format!("`{name}`"));
+        }
+        let lines = table.into_iter().map(|(cost, names)| {
+            let names: Vec<String> = names.into_iter().collect();
+            format!("| {cost} | {} |\n", names.join(", "))
+        });
+        let table = format!("| a call costs | endpoints |\n|---|---|\n{}\n", lines.collect::<String>());
+        assert!(read_operating().contains(&table), "docs/operating.md is to have this table:\n\n{table}");
+    }
+
+    #[test]
+    fn operators_read_what_is_allowed() {
+        let (operating, limits) = (read_operating(), RateLimitsConfig::default());
+        for limit in Limit::ALL {
+            let Rate { per_second, burst } = limit.rate(&limits);
+            let expected = format!("| `{}` | {per_second} | {burst} | ", limit.name());
+            assert!(operating.contains(&expected), "docs/operating.md is to have a line that begins {expected:?}");
         }
     }
 }

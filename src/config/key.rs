@@ -49,9 +49,15 @@ pub(super) enum ValueKind {
 
 use ValueKind::{Boolean, Integer, List, Number, Text};
 
-const PER_SECOND: &str = "a number above 0, such as 0.5";
-const BURST: &str = MILLION;
 const MILLION: &str = "a whole number from 1 to 1000000";
+
+const fn per_second(path: &'static str) -> ConfigKey {
+    ConfigKey { path, kind: Number, expects: "a number above 0, such as 0.5", parse: positive }
+}
+
+const fn burst(path: &'static str) -> ConfigKey {
+    ConfigKey { path, kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> }
+}
 
 /// In the order of `config.example.toml`, section by section, in which `check-config` prints them.
 pub(super) static KEYS: &[ConfigKey] = &[
@@ -216,14 +222,32 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "a list of user ids such as \"@bot:example.org\"",
         parse: parses::<Vec<OwnedUserId>>,
     },
-    ConfigKey { path: "rate_limits.login.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    ConfigKey { path: "rate_limits.login.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "rate_limits.registration.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    ConfigKey { path: "rate_limits.registration.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "rate_limits.message.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    ConfigKey { path: "rate_limits.message.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "rate_limits.join.per_second", kind: Number, expects: PER_SECOND, parse: positive },
-    ConfigKey { path: "rate_limits.join.burst", kind: Integer, expects: BURST, parse: between::<1, 1_000_000> },
+    per_second("rate_limits.login.per_second"),
+    burst("rate_limits.login.burst"),
+    per_second("rate_limits.registration.per_second"),
+    burst("rate_limits.registration.burst"),
+    per_second("rate_limits.message.per_second"),
+    burst("rate_limits.message.burst"),
+    per_second("rate_limits.join.per_second"),
+    burst("rate_limits.join.burst"),
+    per_second("rate_limits.membership.per_second"),
+    burst("rate_limits.membership.burst"),
+    per_second("rate_limits.create_room.per_second"),
+    burst("rate_limits.create_room.burst"),
+    per_second("rate_limits.profile.per_second"),
+    burst("rate_limits.profile.burst"),
+    per_second("rate_limits.account_data.per_second"),
+    burst("rate_limits.account_data.burst"),
+    per_second("rate_limits.ephemeral.per_second"),
+    burst("rate_limits.ephemeral.burst"),
+    per_second("rate_limits.read.per_second"),
+    burst("rate_limits.read.burst"),
+    per_second("rate_limits.sync.per_second"),
+    burst("rate_limits.sync.burst"),
+    per_second("rate_limits.search.per_second"),
+    burst("rate_limits.search.burst"),
+    per_second("rate_limits.lookup.per_second"),
+    burst("rate_limits.lookup.burst"),
     ConfigKey {
         path: "quotas.exempt_users",
         kind: List,

@@ -1,43 +1,43 @@
-//! Rate limits: how often the same user or address may do the same thing.
+//! Rate limits: how much the same user, device or address may have done.
 //!
-//! A bucket for each of them: shared by all nodes where there is a Redis, else in the memory of this node. When Redis
-//! fails, each node counts by itself: N nodes then allow up to N times as much, which still bounds abuse.
+//! A bucket for each of them (`bucket.rs`): shared by all nodes where there is a Redis, else in the memory of this node.
+//! When Redis fails, each node counts by itself: N nodes then allow up to N times as much, which still bounds abuse.
 //!
-//! An act is counted before it is done and whether or not it succeeds. Whoever has to wait is answered with 429 and for
-//! how many whole seconds. Buckets in memory are lost at a restart, which lets through one burst more.
+//! An act is counted before it is done, by what it costs, and whether or not it succeeds. Whoever has to wait is answered
+//! with 429 and for how many whole seconds. Buckets in memory are lost at a restart, which lets through one burst more.
+//!
+//! Which endpoint takes how much of what is said in `api/policy.rs`, and for operators in `docs/operating.md`.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#rate-limiting>
 
+mod bucket;
+mod guess;
+mod network;
 mod shared;
 
 use std::{
     collections::HashSet,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    fmt::Arguments,
+    net::IpAddr,
+    time::{Duration, Instant},
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, MonotonicClock},
-    middleware::NoOpMiddleware,
-    state::keyed::HashMapStateStore,
-};
-use ruma::{OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 
+pub(crate) use self::{
+    bucket::Rate,
+    guess::{Guess, GuessedName},
+};
+use self::{
+    bucket::{Buckets, Charge},
+    network::Network,
+};
 use crate::{
-    config::{self, RateLimitConfig},
+    config::{RateLimitConfig, RateLimitsConfig},
     edge::{hub::SharedValues, metrics::Metrics},
     error::{Error, Result},
-    people::{account::Pace, threepid::EmailAddress},
+    people::account::Pace,
 };
-
-/// Every so many acts the buckets that are full again are thrown away.
-const PRUNE_EVERY: u32 = 4096;
-
-/// The lowest rate is one of these.
-const SLOWEST: Duration = Duration::from_hours(24);
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +52,82 @@ pub(crate) enum Limit {
     Message,
     /// Joining a room.
     Join,
+    /// Changing a membership by anything but joining: one's own or somebody else's.
+    Membership,
+    /// The events that new rooms begin with.
+    CreateRoom,
+    /// The rooms that hear of a new name or avatar.
+    Profile,
+    /// What users keep for themselves, in KiB.
+    AccountData,
+    /// Receipts, typing and presence.
+    Ephemeral,
+    /// Reading anything.
+    Read,
+    /// The rooms that a client gets whole.
+    Sync,
+    /// Searching for people and messages.
+    Search,
+    /// What strangers look up.
+    Lookup,
 }
 
 impl Limit {
-    /// As the metrics call it.
-    fn name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Login,
+        Self::Registration,
+        Self::Challenge,
+        Self::Message,
+        Self::Join,
+        Self::Membership,
+        Self::CreateRoom,
+        Self::Profile,
+        Self::AccountData,
+        Self::Ephemeral,
+        Self::Read,
+        Self::Sync,
+        Self::Search,
+        Self::Lookup,
+    ];
+
+    /// As the metrics and the configuration call it. `challenge` has no key of its own.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
             Self::Registration => "registration",
             Self::Challenge => "challenge",
             Self::Message => "message",
             Self::Join => "join",
+            Self::Membership => "membership",
+            Self::CreateRoom => "create_room",
+            Self::Profile => "profile",
+            Self::AccountData => "account_data",
+            Self::Ephemeral => "ephemeral",
+            Self::Read => "read",
+            Self::Sync => "sync",
+            Self::Search => "search",
+            Self::Lookup => "lookup",
+        }
+    }
+
+    /// What the operator allows.
+    pub(crate) fn rate(self, limits: &RateLimitsConfig) -> Rate {
+        let rate = |limit: RateLimitConfig| Rate { per_second: limit.per_second, burst: limit.burst };
+        match self {
+            Self::Login => rate(limits.login),
+            Self::Registration => rate(limits.registration),
+            Self::Challenge => rate(limits.registration).times(CHALLENGES_PER_REGISTRATION),
+            Self::Message => rate(limits.message),
+            Self::Join => rate(limits.join),
+            Self::Membership => rate(limits.membership),
+            Self::CreateRoom => rate(limits.create_room),
+            Self::Profile => rate(limits.profile),
+            Self::AccountData => rate(limits.account_data),
+            Self::Ephemeral => rate(limits.ephemeral),
+            Self::Read => rate(limits.read),
+            Self::Sync => rate(limits.sync),
+            Self::Search => rate(limits.search),
+            Self::Lookup => rate(limits.lookup),
         }
     }
 }
@@ -70,203 +135,95 @@ impl Limit {
 /// Clients ask once or twice before they register, and again for each name that is taken.
 const CHALLENGES_PER_REGISTRATION: u32 = 4;
 
-/// A bucket of `burst` acts that refills by `per_second` a second.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
-    /// How many are made good in a second; it may be less than one.
-    pub(crate) per_second: f64,
-    /// How many may be done at once.
-    pub(crate) burst: u32,
-}
-
-impl Rate {
-    /// The time that one act takes to be made good. Rates that make no sense are brought to the nearest that does: one
-    /// a day at least, a billion a second at most.
-    fn interval(self) -> Duration {
-        let interval = Duration::try_from_secs_f64(self.per_second.recip()).unwrap_or(SLOWEST);
-        interval.clamp(Duration::from_nanos(1), SLOWEST)
-    }
-
-    /// So many times as fast, and as many at once.
-    fn times(self, factor: u32) -> Self {
-        Self { per_second: self.per_second * f64::from(factor), burst: self.burst.saturating_mul(factor) }
-    }
-}
-
-/// What the operator allows.
-#[derive(Clone, Debug)]
-pub(crate) struct RateLimitSettings {
-    /// Whether anything is limited at all.
-    pub(crate) enabled: bool,
-    /// Who is never made to wait by what counts for their user ID.
-    pub(crate) exempt_users: HashSet<OwnedUserId>,
-    pub(crate) login: Rate,
-    pub(crate) registration: Rate,
-    pub(crate) message: Rate,
-    pub(crate) join: Rate,
-}
-
-impl From<&config::RateLimitsConfig> for RateLimitSettings {
-    fn from(limits: &config::RateLimitsConfig) -> Self {
-        let rate = |limit: RateLimitConfig| Rate { per_second: limit.per_second, burst: limit.burst };
-        Self {
-            enabled: limits.enabled,
-            exempt_users: limits.exempt_users.iter().cloned().collect(),
-            login: rate(limits.login),
-            registration: rate(limits.registration),
-            message: rate(limits.message),
-            join: rate(limits.join),
-        }
-    }
-}
-
-/// The buckets of every limit. The clock is a parameter, so that tests need not wait.
-pub(crate) struct RateLimits<C: Clock = MonotonicClock> {
-    enabled: bool,
+/// The buckets of every limit.
+pub(crate) struct RateLimits {
+    config: RateLimitsConfig,
     exempt_users: HashSet<OwnedUserId>,
     shared_values: SharedValues,
     metrics: Metrics,
-    login: Buckets<C>,
-    registration: Buckets<C>,
-    challenge: Buckets<C>,
-    message: Buckets<C>,
-    join: Buckets<C>,
-}
-
-/// Whose bucket it is.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum BucketKey {
-    Address(IpAddr),
-    User(OwnedUserId),
-    /// In the spelling in which it is kept. It has an `@` within, where a user ID begins with one.
-    Email(String),
-}
-
-impl std::fmt::Display for BucketKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::User(user_id) => user_id.fmt(f),
-            Self::Email(email) => email.fmt(f),
-        }
-    }
+    buckets: Buckets,
 }
 
 impl RateLimits {
-    pub(crate) fn new(settings: RateLimitSettings, shared_values: SharedValues, metrics: Metrics) -> Self {
-        Self::with_clock(settings, shared_values, metrics, &MonotonicClock)
-    }
-}
-
-impl<C: Clock + Clone> RateLimits<C> {
-    fn with_clock(settings: RateLimitSettings, shared_values: SharedValues, metrics: Metrics, clock: &C) -> Self {
-        let buckets = |rate| Buckets::new(rate, clock.clone());
+    pub(crate) fn new(config: &RateLimitsConfig, shared_values: SharedValues, metrics: Metrics) -> Self {
         // So that each is in the metrics from the start, with zero.
-        for limit in [Limit::Login, Limit::Registration, Limit::Challenge, Limit::Message, Limit::Join] {
+        for limit in Limit::ALL {
             metrics.rate_limited(limit.name(), 0);
         }
-        Self {
-            enabled: settings.enabled,
-            exempt_users: settings.exempt_users,
-            shared_values,
-            metrics,
-            login: buckets(settings.login),
-            registration: buckets(settings.registration),
-            challenge: buckets(settings.registration.times(CHALLENGES_PER_REGISTRATION)),
-            message: buckets(settings.message),
-            join: buckets(settings.join),
-        }
+        let exempt_users = config.exempt_users.iter().cloned().collect();
+        Self { config: config.clone(), exempt_users, shared_values, metrics, buckets: Buckets::default() }
     }
 
-    /// Counts an act by somebody who is logged in.
-    pub(crate) async fn check(&self, limit: Limit, user_id: &UserId, pace: Pace) -> Result<()> {
+    /// Counts an act by somebody who is logged in. `cost`: in the limit's units.
+    pub(crate) async fn check(&self, limit: Limit, cost: u32, user_id: &UserId, pace: Pace) -> Result<()> {
         match pace {
-            Pace::Limited => self.check_user(limit, user_id).await,
+            Pace::Limited => self.check_user(limit, cost, user_id).await,
             Pace::Unlimited => Ok(()),
         }
     }
 
     /// Counts an act in a user's name, theirs or not.
-    pub(crate) async fn check_user(&self, limit: Limit, user_id: &UserId) -> Result<()> {
-        if !self.enabled || self.exempt_users.contains(user_id) {
+    pub(crate) async fn check_user(&self, limit: Limit, cost: u32, user_id: &UserId) -> Result<()> {
+        if self.exempt_users.contains(user_id) {
             return Ok(());
         }
-        self.check_key(limit, &BucketKey::User(user_id.to_owned())).await
+        let charge = self.charge(limit, 1, cost, format_args!("{user_id}"));
+        self.take(limit, &[charge]).await
     }
 
-    /// Counts an act in the name of whoever has an e-mail address, apart from their user ID and whether or not there is
-    /// anybody: who is made to wait learns nothing from it.
-    pub(crate) async fn check_email(&self, limit: Limit, email: &EmailAddress) -> Result<()> {
-        if !self.enabled {
+    /// Counts what somebody was let do and what has turned out to cost more. They have it, so it is owed, whatever is
+    /// left.
+    pub(crate) async fn owe(&self, limit: Limit, cost: u32, user_id: &UserId, pace: Pace) -> Result<()> {
+        if cost == 0 || pace == Pace::Unlimited || self.exempt_users.contains(user_id) {
             return Ok(());
         }
-        self.check_key(limit, &BucketKey::Email(email.as_str().to_owned())).await
+        let charge = self.charge(limit, 1, cost, format_args!("{user_id}"));
+        self.take(limit, &[Charge { is_done: true, ..charge }]).await
     }
 
-    /// Counts an act by whoever is at this address. An IPv6 network counts as one: it belongs to one customer.
-    pub(crate) async fn check_address(&self, limit: Limit, address: IpAddr) -> Result<()> {
-        if !self.enabled {
+    /// Counts an act by whoever is at this address, and against the networks around it.
+    pub(crate) async fn check_address(&self, limit: Limit, cost: u32, address: IpAddr) -> Result<()> {
+        let networks = Network::all_of(address).into_iter();
+        let charges: Vec<_> =
+            networks.map(|(network, room)| self.charge(limit, room, cost, format_args!("{network}"))).collect();
+        self.take(limit, &charges).await
+    }
+
+    /// Counts a guess at the password of somebody who is logged in, for the device that guesses: who has stolen one of
+    /// them does not keep the owner from locking it out by another. Nobody is exempt, since it may not be the owner.
+    pub(crate) async fn check_confirmation(&self, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
+        let charge = self.charge(Limit::Login, 1, 1, format_args!("{user_id} {device_id}"));
+        self.take(Limit::Login, &[charge]).await
+    }
+
+    /// What an act takes out of one bucket, which has `room` times as much room as others of its limit.
+    fn charge(&self, limit: Limit, room: u32, cost: u32, of: Arguments<'_>) -> Charge {
+        let name = format!("{}:{of}", limit.name());
+        Charge { name, rate: limit.rate(&self.config).times(room), cost: cost.max(1), is_done: false }
+    }
+
+    /// Takes out of all of these buckets or of none: the shared ones where Redis answers, else this node's.
+    async fn take(&self, limit: Limit, charges: &[Charge]) -> Result<()> {
+        if !self.config.enabled {
             return Ok(());
         }
-        let network = match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            address @ IpAddr::V4(_) => address,
+        let taken = match shared::take(&self.shared_values, charges).await {
+            Some(taken) => taken,
+            None => self.buckets.take(charges, Instant::now()),
         };
-        self.check_key(limit, &BucketKey::Address(network)).await
+        taken.map_err(too_fast).inspect_err(|_| self.metrics.rate_limited(limit.name(), 1))
     }
 
-    /// Counts an act in one bucket: the shared one where Redis answers, else this node's.
-    async fn check_key(&self, limit: Limit, key: &BucketKey) -> Result<()> {
-        let buckets = self.buckets(limit);
-        let Rate { burst, .. } = buckets.rate;
-        // By this name every node knows the bucket.
-        let name = format!("{limit:?}:{key}");
-        let checked = match shared::check(&self.shared_values, &name, buckets.rate.interval(), burst).await {
-            Some(checked) => checked.map_err(too_fast),
-            None => buckets.check(key),
-        };
-        checked.inspect_err(|_| self.metrics.rate_limited(limit.name(), 1))
-    }
-
-    fn buckets(&self, limit: Limit) -> &Buckets<C> {
-        match limit {
-            Limit::Login => &self.login,
-            Limit::Registration => &self.registration,
-            Limit::Challenge => &self.challenge,
-            Limit::Message => &self.message,
-            Limit::Join => &self.join,
+    /// Puts back what was taken, where it turns out that nothing is to be counted.
+    async fn put_back(&self, charges: &[Charge]) {
+        if !self.config.enabled {
+            return;
+        }
+        for charge in charges {
+            shared::put_back(&self.shared_values, charge).await;
+            self.buckets.put_back(charge);
         }
     }
-}
-
-/// The buckets of one limit, in the memory of this node.
-struct Buckets<C: Clock> {
-    rate: Rate,
-    limiter: RateLimiter<BucketKey, HashMapStateStore<BucketKey>, C, NoOpMiddleware<C::Instant>>,
-    /// For [`PRUNE_EVERY`].
-    checks: AtomicU32,
-}
-
-impl<C: Clock> Buckets<C> {
-    fn new(rate: Rate, clock: C) -> Self {
-        let limiter = RateLimiter::hashmap_with_clock(quota(rate), clock);
-        Self { rate, limiter, checks: AtomicU32::new(0) }
-    }
-
-    /// Counts an act, or says how long to wait.
-    fn check(&self, key: &BucketKey) -> Result<()> {
-        if self.checks.fetch_add(1, Ordering::Relaxed) % PRUNE_EVERY == PRUNE_EVERY - 1 {
-            self.limiter.retain_recent();
-        }
-        self.limiter.check_key(key).map_err(|until| too_fast(until.wait_time_from(self.limiter.clock().now())))
-    }
-}
-
-/// At least one act is let through, whatever the configuration says.
-fn quota(rate: Rate) -> Quota {
-    let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(rate.interval());
-    quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
 }
 
 /// 429 with `Retry-After`.
@@ -276,75 +233,72 @@ fn too_fast(wait: Duration) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use governor::clock::FakeRelativeClock;
     use ruma::{
         api::error::{ErrorKind, RetryAfter},
-        user_id,
+        device_id, user_id,
     };
 
     use super::*;
 
-    fn limits(enabled: bool) -> (RateLimits<FakeRelativeClock>, FakeRelativeClock) {
-        let rate = Rate { per_second: 0.5, burst: 2 };
-        let settings = RateLimitSettings {
+    fn limits(enabled: bool) -> RateLimits {
+        let rate = RateLimitConfig { per_second: 0.001, burst: 2 };
+        let config = RateLimitsConfig {
             enabled,
-            exempt_users: HashSet::from([user_id!("@bot:example.org").to_owned()]),
-            login: rate,
+            exempt_users: vec![user_id!("@bot:example.org").to_owned()],
+            // So slow that in a provider's network, too, nothing is made good while the test runs.
+            login: RateLimitConfig { per_second: 0.000_02, burst: 2 },
             registration: rate,
             message: rate,
             join: rate,
+            ..RateLimitsConfig::default()
         };
-        let clock = FakeRelativeClock::default();
-        (RateLimits::with_clock(settings, SharedValues::none(), Metrics::new(), &clock), clock)
+        RateLimits::new(&config, SharedValues::none(), Metrics::new())
     }
 
     #[tokio::test]
-    async fn a_bucket_empties_and_fills_again() {
-        let (limits, clock) = limits(true);
+    async fn whoever_has_to_wait_learns_how_long() {
+        let limits = limits(true);
         let alice = user_id!("@alice:example.org");
-        limits.check(Limit::Message, alice, Pace::Limited).await.unwrap();
-        limits.check(Limit::Message, alice, Pace::Limited).await.unwrap();
+        limits.check(Limit::Message, 1, alice, Pace::Limited).await.unwrap();
+        limits.check(Limit::Message, 2, alice, Pace::Limited).await.unwrap();
         let Err(Error::Refused { kind: ErrorKind::LimitExceeded(data), .. }) =
-            limits.check(Limit::Message, alice, Pace::Limited).await
+            limits.check(Limit::Message, 1, alice, Pace::Limited).await
         else {
-            panic!("three of two were allowed")
+            panic!("more than two were allowed")
         };
-        assert_eq!(data.retry_after, Some(RetryAfter::Delay(Duration::from_secs(2))));
+        let Some(RetryAfter::Delay(wait)) = data.retry_after else { panic!("{data:?}") };
+        // One is owed and one is needed, at a thousand seconds each.
+        assert!(wait > Duration::from_secs(1_000) && wait <= Duration::from_secs(2_000), "{wait:?}");
 
-        limits.check(Limit::Join, alice, Pace::Limited).await.unwrap();
-        limits.check(Limit::Message, user_id!("@bob:example.org"), Pace::Limited).await.unwrap();
-
-        clock.advance(Duration::from_secs(2));
-        limits.check(Limit::Message, alice, Pace::Limited).await.unwrap();
-        assert!(limits.check(Limit::Message, alice, Pace::Limited).await.is_err());
+        limits.check(Limit::Join, 1, alice, Pace::Limited).await.unwrap();
+        limits.check(Limit::Message, 1, user_id!("@bob:example.org"), Pace::Limited).await.unwrap();
         let metrics = limits.metrics.render().unwrap();
-        assert!(metrics.contains("hearth_rate_limited_requests_total{limit=\"message\"} 2\n"), "{metrics}");
+        assert!(metrics.contains("hearth_rate_limited_requests_total{limit=\"message\"} 1\n"), "{metrics}");
     }
 
     #[tokio::test]
-    async fn an_ipv6_network_counts_as_one_address() {
-        let (limits, _) = limits(true);
-        let check = async |address: &str| limits.check_address(Limit::Login, address.parse().unwrap()).await;
+    async fn an_ipv6_network_counts_as_one_address_and_so_do_those_around_it_with_more_room() {
+        let limits = limits(true);
+        let check = async |address: &str| limits.check_address(Limit::Login, 1, address.parse().unwrap()).await;
         check("2001:db8::1").await.unwrap();
         check("2001:db8::2:0:0:1").await.unwrap();
-        assert!(check("2001:db8::3").await.is_err());
-        check("2001:db8:0:1::1").await.unwrap();
-
+        check("2001:db8::3").await.unwrap_err();
         check("192.0.2.1").await.unwrap();
         check("::ffff:192.0.2.1").await.unwrap();
-        assert!(check("192.0.2.1").await.is_err());
+        check("192.0.2.1").await.unwrap_err();
         check("192.0.2.2").await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_email_address_counts_apart_from_whoever_has_it() {
-        let (limits, _) = limits(true);
-        let check = async |email: &str| limits.check_email(Limit::Login, &EmailAddress::parse(email).unwrap()).await;
-        check("alice@example.org").await.unwrap();
-        check("Alice@Example.org").await.unwrap();
-        assert!(check("alice@example.org").await.is_err());
-        check("bob@example.org").await.unwrap();
-        limits.check_user(Limit::Login, user_id!("@alice:example.org")).await.unwrap();
+        // Two of the 32 that a network of 48 bits has are spent.
+        for house in 1..=30 {
+            check(&format!("2001:db8:0:{house:x}::1")).await.unwrap();
+        }
+        check("2001:db8:0:ffff::1").await.unwrap_err();
+        check("2001:db8:1::1").await.unwrap();
+        // Of the provider's 512, 33.
+        for street in 2..=480 {
+            check(&format!("2001:db8:{street:x}::1")).await.unwrap();
+        }
+        check("2001:db8:ffff::1").await.unwrap_err();
+        check("2001:db9::1").await.unwrap();
     }
 
     #[tokio::test]
@@ -352,34 +306,23 @@ mod tests {
         let bot = user_id!("@bot:example.org");
         let bridge = user_id!("@bridge:example.org");
         let alice = user_id!("@alice:example.org");
-        let (limits_on, _) = limits(true);
-        let (limits_off, _) = limits(false);
+        let (limits_on, limits_off) = (limits(true), limits(false));
         for _ in 0..10 {
-            limits_on.check(Limit::Message, bot, Pace::Limited).await.unwrap();
-            limits_on.check(Limit::Message, bridge, Pace::Unlimited).await.unwrap();
-            limits_off.check(Limit::Message, alice, Pace::Limited).await.unwrap();
-            limits_off.check_address(Limit::Login, "192.0.2.1".parse().unwrap()).await.unwrap();
+            limits_on.check(Limit::Message, 1, bot, Pace::Limited).await.unwrap();
+            limits_on.check(Limit::Message, 1, bridge, Pace::Unlimited).await.unwrap();
+            limits_off.check(Limit::Message, 1, alice, Pace::Limited).await.unwrap();
+            limits_off.check_address(Limit::Login, 1, "192.0.2.1".parse().unwrap()).await.unwrap();
         }
     }
 
     #[tokio::test]
-    async fn buckets_of_the_past_take_no_memory() {
-        let (limits, clock) = limits(true);
-        for number in 0..PRUNE_EVERY {
-            limits.check_address(Limit::Login, IpAddr::V4(number.into())).await.unwrap();
+    async fn one_device_that_guesses_does_not_stop_another() {
+        let limits = limits(true);
+        let bot = user_id!("@bot:example.org");
+        for _ in 0..2 {
+            limits.check_confirmation(bot, device_id!("STOLEN")).await.unwrap();
         }
-        clock.advance(Duration::from_mins(1));
-        for _ in 0..PRUNE_EVERY {
-            // Whether it was allowed doesn't matter here.
-            limits.check_address(Limit::Login, IpAddr::V4(0.into())).await.unwrap_or_default();
-        }
-        assert_eq!(limits.login.limiter.len(), 1);
-    }
-
-    #[test]
-    fn nonsense_in_the_configuration_is_brought_to_sense() {
-        for per_second in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-30, 1e30] {
-            let _quota: Quota = quota(Rate { per_second, burst: 0 });
-        }
+        limits.check_confirmation(bot, device_id!("STOLEN")).await.unwrap_err();
+        limits.check_confirmation(bot, device_id!("OWN")).await.unwrap();
     }
 }

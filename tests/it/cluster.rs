@@ -244,15 +244,37 @@ async fn limits_hold_for_all_nodes_together() {
     let room = alice.create_room(json!({})).await;
     let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message", escape(&room));
     let body = json!({ "msgtype": "m.text", "body": "quick" });
-    // The room itself was one act.
-    for number in 0..3 {
+    for number in 0..4 {
         alice.put(&format!("{path}/{number}"), body.clone()).await.ok();
     }
-    for number in 3..6 {
+    for number in 4..7 {
         let refused = alice.put(&format!("{path}/{number}"), body.clone()).await;
         refused.refused(429, "M_LIMIT_EXCEEDED");
         let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((900..=1_000).contains(&wait), "a thousand seconds for one act: {wait}");
+    }
+}
+
+/// What one node let through beyond what there was is owed on all of them, and none of them forgets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owed_is_owed_on_every_node() {
+    let limits = |config: &mut hearth::config::Config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.account_data = RateLimitConfig { per_second: 0.01, burst: 10 };
+    };
+    let Some(world) = cluster(limits).await else { return };
+    let alice = world.user("alice").await;
+    let path = format!("/_matrix/client/v3/user/{}/account_data/org.example", escape(&alice.user_id));
+    let put = async |node: usize, bytes: usize| {
+        alice.clone().at_node(&world, node).put(&path, json!({ "text": "x".repeat(bytes) })).await
+    };
+    put(0, 30_000).await.ok();
+    for node in 0..3 {
+        let refused = put(node, 1).await;
+        refused.refused(429, "M_LIMIT_EXCEEDED");
+        let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        // Twenty are owed and one is needed, each a hundred seconds.
+        assert!((1_500..=2_100).contains(&wait), "{wait}");
     }
 }
 

@@ -48,6 +48,7 @@ mod program;
 mod proxy;
 mod push_rules;
 mod quota;
+mod rate_limits;
 mod reading;
 mod receipt;
 mod redaction;

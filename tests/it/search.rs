@@ -335,7 +335,8 @@ on_both! {
 
     async fn searches_are_limited(world, config => {
         config.rate_limits.enabled = true;
-        config.rate_limits.message = RateLimitConfig { per_second: 0.001, burst: 4 };
+        // Each costs two.
+        config.rate_limits.search = RateLimitConfig { per_second: 0.001, burst: 8 };
     }) {
         let alice = world.user("alice").await;
         let criteria = json!({ "search_term": "anything" });

@@ -15,7 +15,7 @@ use ruma::{
     },
 };
 
-use super::threepid::unbind_result;
+use super::{login::count_guess, threepid::unbind_result};
 use crate::{
     api::{
         auth::required,
@@ -29,7 +29,7 @@ use crate::{
     people::{
         account::{Caller, LoginIdentifier, User},
         rate_limit::Limit,
-        threepid::{EmailAddress, Operation, unproved},
+        threepid::{Operation, unproved},
     },
     worker::errand::DEPARTURE,
 };
@@ -59,6 +59,7 @@ async fn change_password(
         return reset_password(&app, &call.request, call.address).await;
     }
     let caller = required(call.caller)?;
+    app.rate_limits.check(Limit::Message, 1, &caller.user_id, caller.pace).await?;
     app.accounts.check_password(&request.new_password)?;
     match call.request.confirm_password(&app, "change_password", &caller, call.address).await {
         // The password is what it is to be: the answer was lost, and whoever knows it shows by that who they are.
@@ -75,7 +76,7 @@ async fn is_changed(app: &App, asked: &Interactive<change_password::v3::Request>
     let new_password = &asked.request.new_password;
     match &asked.auth {
         Some(AuthData::Password(shown)) if shown.password != *new_password => {
-            app.rate_limits.check(Limit::Login, &user.user_id, user.pace).await?;
+            app.rate_limits.check_confirmation(&user.user_id, &user.device_id).await?;
             Ok(app.accounts.has_password(LoginIdentifier::User(user.user_id.as_str()), new_password).await?)
         }
         _ => Ok(false),
@@ -89,11 +90,11 @@ async fn reset_password(
     address: IpAddr,
 ) -> ApiResult<change_password::v3::Response> {
     // Clients ask again and again whether the link in the mail has been followed.
-    app.rate_limits.check_address(Limit::Challenge, address).await?;
+    app.rate_limits.check_address(Limit::Challenge, 1, address).await?;
     let request = &interactive.request;
     app.accounts.check_password(&request.new_password)?;
     if let Some(AuthData::EmailIdentity(given)) = &interactive.auth
-        && is_reset(app, &given.thirdparty_id_creds, &request.new_password).await?
+        && is_reset(app, &given.thirdparty_id_creds, &request.new_password, address).await?
     {
         return Ok(change_password::v3::Response::new());
     }
@@ -105,11 +106,16 @@ async fn reset_password(
 }
 
 /// Whether the password was reset already, with this proof and to this password: the answer was lost.
-async fn is_reset(app: &App, proof: &ThirdpartyIdCredentials, new_password: &str) -> ApiResult<bool> {
+async fn is_reset(app: &App, proof: &ThirdpartyIdCredentials, new_password: &str, address: IpAddr) -> ApiResult<bool> {
     let shown = app.threepids.find_shown(Operation::ResetPassword, &proof.sid, &proof.client_secret).await?;
-    let Some(address) = shown else { return Ok(false) };
-    app.rate_limits.check_email(Limit::Login, &EmailAddress::parse(&address)?).await?;
-    Ok(app.accounts.has_password(LoginIdentifier::Email(&address), new_password).await?)
+    let Some(email) = shown else { return Ok(false) };
+    let name = LoginIdentifier::Email(&email);
+    let guess = count_guess(app, name, address).await?;
+    let is_theirs = app.accounts.has_password(name, new_password).await?;
+    if is_theirs {
+        app.rate_limits.was_right(guess).await;
+    }
+    Ok(is_theirs)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>

@@ -23,8 +23,12 @@ use crate::{
     error::{Error, Result},
     event::Content,
     ground::room_version,
+    people::rate_limit::Limit,
     room::{InitialState, NewRoom, Preset},
 };
+
+/// About so many events a room begins with that the client asks nothing for.
+const FIRST_EVENTS: u32 = 8;
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints.endpoint::<Request, _, _>(create_room)
@@ -34,6 +38,10 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
 /// is made whole or not at all.
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
     let mut request = call.request;
+    let further: usize =
+        [request.initial_state.len(), request.invite.len(), request.invite_3pid.len()].into_iter().sum();
+    let events = u32::try_from(further).unwrap_or(u32::MAX).saturating_add(FIRST_EVENTS);
+    app.rate_limits.check(Limit::CreateRoom, events, &call.caller.user_id, call.caller.pace).await?;
     let invites = std::mem::take(&mut request.invite_3pid);
     let room = new_room(call.caller.user_id, request, &app.config.rooms.default_version, &app.server_name)?;
     Ok(Response::new(app.third_party_invites.create_room(room, &invites).await?))

@@ -148,7 +148,7 @@ async fn act(app: App, call: Call<Act>) -> ApiResult<Json> {
         Error::refused(ErrorKind::Unrecognized, message)
     })?;
     match &call.caller {
-        Some(user) => app.rate_limits.check(Limit::Message, &user.user_id, user.pace).await?,
+        Some(user) => app.rate_limits.check(Limit::Message, 1, &user.user_id, user.pace).await?,
         None => check_stranger(&app, delay_id, call.address).await?,
     }
     let owner = call.caller.as_ref().map(|caller| &*caller.user_id);
@@ -160,9 +160,9 @@ async fn act(app: App, call: Call<Act>) -> ApiResult<Json> {
 /// Only guesses count for the address.
 async fn check_stranger(app: &App, delay_id: &str, address: IpAddr) -> Result<()> {
     match app.delayed_events.find(delay_id, None).await {
-        Ok(event) => app.rate_limits.check_user(Limit::Message, &event.user_id).await,
+        Ok(event) => app.rate_limits.check_user(Limit::Message, 1, &event.user_id).await,
         Err(error) => {
-            app.rate_limits.check_address(Limit::Message, address).await?;
+            app.rate_limits.check_address(Limit::Message, 1, address).await?;
             Err(error)
         }
     }

@@ -10,6 +10,7 @@ use ruma::{
 };
 use serde::Deserialize;
 
+use super::sync::count_whole;
 use crate::{
     api::{
         error::ApiResult,
@@ -30,6 +31,7 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
 /// Every room of the user's with its last messages. It counts as a sign that the user is there, as `/sync` does.
 async fn all(app: App, call: Call<InitialSync>) -> ApiResult<Json> {
     let Call { request, caller, .. } = call;
+    count_whole(&app, &caller.user_id, caller.pace).await?;
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &PresenceState::Online);
     let limit = request.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let initial = app.syncs.initial((&caller).into(), limit, request.archived);

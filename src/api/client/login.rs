@@ -1,9 +1,12 @@
 //! Logging in and out, and refreshing.
 //!
-//! Attempts are counted by the address that they come from (`policy.rs`) and by the name that they are for, so neither
-//! one address for many accounts nor many addresses for one get far.
+//! Attempts are counted by the address that they come from (`policy.rs`) and by the name that they are for
+//! (`people/rate_limit/guess.rs`), so neither one address for many accounts nor many addresses for one get far, and no
+//! stranger keeps an account's owner out.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#login>
+
+use std::net::IpAddr;
 
 use ruma::{
     api::{
@@ -32,10 +35,13 @@ use crate::{
     error::{Error, Result},
     people::{
         account::{LOGIN_TOKEN_LIFETIME, LoginIdentifier, NewSession, Session},
-        rate_limit::Limit,
+        rate_limit::{Guess, GuessedName, Limit},
         threepid::EmailAddress,
     },
 };
+
+/// What a refresh costs of an account's `lookup`: it writes, and clients do it every few minutes.
+const REFRESH: u32 = 10;
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints
@@ -94,8 +100,10 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
         LoginInfo::Password(password) => {
             let name = name_of(&password)?;
             // Before the password is verified, which costs far more than to count.
-            check_name(&app, name).await?;
-            app.accounts.login_with_password(name, &password.password, new).await?
+            let guess = count_guess(&app, name, call.address).await?;
+            let session = app.accounts.login_with_password(name, &password.password, new).await?;
+            app.rate_limits.was_right(guess).await;
+            session
         }
         LoginInfo::Token(token) => app.accounts.login_with_token(&token.token, new).await?,
         LoginInfo::ApplicationService(_) => {
@@ -115,19 +123,16 @@ async fn login(app: App, call: Call<Login>) -> ApiResult<login::v3::Response> {
     Ok(response)
 }
 
-/// Counts an attempt in somebody's name, whether there is an account with it or not.
-async fn check_name(app: &App, name: LoginIdentifier<'_>) -> Result<()> {
-    match name {
-        LoginIdentifier::User(name) => match app.accounts.meant(name) {
-            Some(user_id) => app.rate_limits.check_user(Limit::Login, &user_id).await,
-            None => Ok(()),
-        },
-        LoginIdentifier::Email(email) => match EmailAddress::parse(email) {
-            Ok(email) => app.rate_limits.check_email(Limit::Login, &email).await,
-            // Nobody has what is no address.
-            Err(_) => Ok(()),
-        },
-    }
+/// Counts a guess at somebody's password, whether there is an account with their name or not.
+pub(super) async fn count_guess(app: &App, name: LoginIdentifier<'_>, address: IpAddr) -> Result<Guess> {
+    let guessed = match name {
+        LoginIdentifier::User(name) => app.accounts.meant(name).map(GuessedName::User),
+        LoginIdentifier::Email(email) => EmailAddress::parse(email).ok().map(GuessedName::Email),
+    };
+    // Nobody has what is no name.
+    let Some(guessed) = guessed else { return Ok(Guess::default()) };
+    let seen_at = app.accounts.list_seen_addresses(name).await?;
+    app.rate_limits.check_guess(&guessed, address, &seen_at).await
 }
 
 /// Whom the client names, today's way or that of old.
@@ -160,6 +165,10 @@ async fn create_login_token(
 ///
 /// The old refresh token is good until the new access token is used, so that a lost answer locks nobody out.
 async fn refresh(app: App, call: Call<refresh_token::v3::Request>) -> ApiResult<refresh_token::v3::Response> {
+    match app.accounts.find_refreshing(&call.request.refresh_token).await? {
+        Some(user_id) => app.rate_limits.check_user(Limit::Lookup, REFRESH, &user_id).await?,
+        None => app.rate_limits.check_address(Limit::Lookup, 1, call.address).await?,
+    }
     let Session { access_token, refresh_token, expires_in, .. } =
         app.accounts.refresh(&call.request.refresh_token).await?;
     let mut response = refresh_token::v3::Response::new(access_token);

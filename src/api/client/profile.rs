@@ -25,7 +25,7 @@ use crate::{
     api::{error::ApiResult, extract::Call, own::metadata_of, read::named, route::Endpoints},
     app::App,
     error::Error,
-    people::profile::Changed,
+    people::{account::Pace, profile::Changed, rate_limit::Limit},
 };
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
@@ -100,6 +100,7 @@ async fn set_field(app: App, call: Call<SetField>) -> ApiResult<set_profile_fiel
     }
     let set_profile_field::v3::Request { user_id, value, .. } = &request.map_err(|error| named(&error))?;
     check_own(user_id, call.caller.user_id())?;
+    count(&app, (user_id, call.caller.pace()), &field, value.value().to_string().len()).await?;
     let changed = app.profiles.change(user_id, field.as_str(), Some(&value.value())).await?;
     propagate(&app, changed).await?;
     Ok(set_profile_field::v3::Response::new())
@@ -112,9 +113,27 @@ async fn delete_field(
 ) -> ApiResult<delete_profile_field::v3::Response> {
     let delete_profile_field::v3::Request { user_id, field, .. } = &call.request;
     check_own(user_id, &call.caller.user_id)?;
+    count(&app, (user_id, call.caller.pace), field, 0).await?;
     let changed = app.profiles.change(user_id, field.as_str(), None).await?;
     propagate(&app, changed).await?;
     Ok(delete_profile_field::v3::Response::new())
+}
+
+/// Counts a change by the rooms that hear of it, or by its size (in bytes) where none does.
+async fn count(
+    app: &App,
+    (user_id, pace): (&UserId, Pace),
+    field: &ProfileFieldName,
+    size: usize,
+) -> Result<(), Error> {
+    let reaches = match field {
+        ProfileFieldName::DisplayName | ProfileFieldName::AvatarUrl => {
+            app.rooms.list_joined_rooms(user_id).await?.len()
+        }
+        _ => size / 1024,
+    };
+    let cost = u32::try_from(reaches).unwrap_or(u32::MAX).saturating_add(1);
+    app.rate_limits.check(Limit::Profile, cost, user_id, pace).await
 }
 
 fn check_own(user_id: &UserId, caller: &UserId) -> Result<(), Error> {

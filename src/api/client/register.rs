@@ -26,6 +26,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::login::count_guess;
 use crate::{
     api::{
         error::ApiResult,
@@ -39,8 +40,11 @@ use crate::{
     config::{RegistrationMode, terms::Terms},
     error::Error,
     people::{
-        account::{Confirmation, NewSession, Registration, RegistrationRequest, Repetition, RequestedDevice, Session},
-        rate_limit::Limit,
+        account::{
+            Confirmation, LoginIdentifier, NewSession, Registration, RegistrationRequest, Repetition, RequestedDevice,
+            Session,
+        },
+        rate_limit::{Guess, Limit},
         threepid::Operation,
         uia::Flow,
     },
@@ -62,7 +66,7 @@ async fn register(app: App, call: Call<AsJson<Register>>) -> ApiResult<Json> {
     app.accounts.check_registration_enabled()?;
     // Asking for the flows is allowed more often than trying to complete one.
     let limit = if interactive.auth.is_some() { Limit::Registration } else { Limit::Challenge };
-    app.rate_limits.check_address(limit, call.address).await?;
+    app.rate_limits.check_address(limit, 1, call.address).await?;
     // Before the request is judged: the name that it asks for is in use by then, by the account that it made.
     if let Some(answer) = answer_again(&app, &interactive, call.address).await? {
         return Ok(answer);
@@ -149,9 +153,10 @@ async fn answer_again(app: &App, interactive: &Interactive<RegisterBody>, addres
     let Some(user_id) = app.accounts.find_registered(session_id).await? else { return Ok(None) };
     let body = &interactive.request;
     // Whoever guesses at the session of a stranger guesses at their password here.
-    if body.password.is_some() {
-        app.rate_limits.check_user(Limit::Login, &user_id).await?;
-    }
+    let guess = match &body.password {
+        Some(_) => count_guess(app, LoginIdentifier::User(user_id.as_str()), address).await?,
+        None => Guess::default(),
+    };
     let again = Repetition {
         session_id,
         username: body.username.as_deref(),
@@ -161,13 +166,16 @@ async fn answer_again(app: &App, interactive: &Interactive<RegisterBody>, addres
         address,
     };
     let made = app.accounts.register_again(&again).await?;
+    if made.is_some() {
+        app.rate_limits.was_right(guess).await;
+    }
     Ok(made.map(|(user_id, session)| Json::from(Value::from(answer(&user_id, session)))))
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#guest-access>
 async fn register_guest(app: &App, guest: GuestBody, address: IpAddr) -> ApiResult<Json> {
     app.accounts.check_guests_welcome()?;
-    app.rate_limits.check_address(Limit::Registration, address).await?;
+    app.rate_limits.check_address(Limit::Registration, 1, address).await?;
     let session =
         NewSession { device_id: None, display_name: guest.initial_device_display_name, refreshable: false, address };
     let session = app.accounts.register_guest(session).await?;
@@ -269,7 +277,7 @@ async fn available(
     call: Call<get_username_availability::v3::Request>,
 ) -> ApiResult<get_username_availability::v3::Response> {
     app.accounts.check_registration_enabled()?;
-    app.rate_limits.check_address(Limit::Challenge, call.address).await?;
+    app.rate_limits.check_address(Limit::Challenge, 1, call.address).await?;
     app.accounts.check_username(&call.request.username).await?;
     Ok(get_username_availability::v3::Response::new(true))
 }
@@ -282,7 +290,7 @@ async fn token_validity(
     call: Call<check_registration_token_validity::v1::Request>,
 ) -> ApiResult<check_registration_token_validity::v1::Response> {
     app.accounts.check_registration_enabled()?;
-    app.rate_limits.check_address(Limit::Registration, call.address).await?;
+    app.rate_limits.check_address(Limit::Registration, 1, call.address).await?;
     let valid = app.accounts.is_registration_token_usable(&call.request.token).await?;
     Ok(check_registration_token_validity::v1::Response::new(valid))
 }

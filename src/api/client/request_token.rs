@@ -76,7 +76,7 @@ async fn register(app: App, call: Call<to_register::Request>) -> ApiResult<to_re
 ///
 /// Counted as a login attempt, since a mail to a stranger costs more than a message does.
 async fn send(app: &App, address: IpAddr, request: &TokenRequest<'_>) -> ApiResult<OwnedSessionId> {
-    app.rate_limits.check_address(Limit::Login, address).await?;
+    app.rate_limits.check_address(Limit::Login, 1, address).await?;
     let sid = app.threepids.request_token(request).await?;
     Ok(OwnedSessionId::try_from(sid).map_err(Error::broken)?)
 }

@@ -52,7 +52,7 @@ async fn nonce(app: App, _: Call<CreateNonce>) -> ApiResult<Json> {
     Ok(Json::from(json!({ "nonce": app.accounts.create_nonce().await? })))
 }
 
-/// There is no rate limit: scripts make many accounts, and each guess at the secret takes a nonce.
+/// Scripts make many accounts, so it counts as no more than a look-up; each guess at the secret takes a nonce, too.
 async fn register(app: App, call: Call<Upload<Register>>) -> ApiResult<Json> {
     let address = call.address;
     // The body is not checked to be JSON before, so that its errors are those that scripts know.

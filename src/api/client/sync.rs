@@ -14,6 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ruma::{
+    UserId,
     api::{client::sync::sync_events::v3, error::DeserializationError},
     presence::PresenceState,
 };
@@ -31,12 +32,19 @@ use crate::{
     app::App,
     error::Error,
     ground::position::Token,
-    people::{account::Caller, filter::StoredFilter},
+    people::{
+        account::{Caller, Pace},
+        filter::StoredFilter,
+        rate_limit::Limit,
+    },
     reader::sync::{self, StateAfter, SyncWriter},
 };
 
 /// A client may wait no longer than this, so that a connection that died without a word is noticed.
 pub(super) const MAX_PATIENCE: Duration = Duration::from_mins(2);
+
+/// What a sync that sends rooms whole costs beside the rooms, in units of one room.
+const WHOLE_SYNC: u32 = 10;
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints.endpoint::<AsJson<WithExtra<v3::Request, SyncQuery>>, _, _>(sync)
@@ -89,6 +97,12 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
         // It may have asked to wait for news, for which no node looks up whether it knows the newest.
         Box::pin(app.catch_up()).await?;
     }
+    let sends_whole = since.is_none() || request.full_state;
+    if sends_whole {
+        Box::pin(count_whole(&app, user_id, caller.pace())).await?;
+    } else {
+        Box::pin(app.rate_limits.check(Limit::Read, 1, user_id, caller.pace())).await?;
+    }
     let _connected = app.presence.seen(user_id, device_id, &request.set_presence);
     let client = sync::Client::from(&caller);
     let asked = sync::SyncRequest {
@@ -104,11 +118,23 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
     let waits = asked.since.is_some() && !asked.full_state && !patience.is_zero();
     let patience = if token.is_some_and(|token| token.catching_up) { Duration::ZERO } else { patience };
     let gathered = wait(&app, &caller, &asked, patience).await?;
+    if !sends_whole {
+        // Whoever was away for long gets as much as at the beginning.
+        let rooms = u32::try_from(gathered.joined.len()).unwrap_or(u32::MAX);
+        Box::pin(app.rate_limits.owe(Limit::Read, rooms, user_id, caller.pace())).await?;
+    }
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
     let tokens = Box::pin(app.syncs.tokens(&gathered)).await?;
     let next = Token { catching_up, ..tokens.of(gathered.until) };
     Ok(Json::of(&writer.response(gathered, &tokens, next, app.clock.now())?).map_err(Error::broken)?)
+}
+
+/// Counts a sync that sends rooms whole, by how many the user is in.
+pub(super) async fn count_whole(app: &App, user_id: &UserId, pace: Pace) -> ApiResult<()> {
+    let rooms = app.syncs.watcher(user_id).await?.count_joined_rooms();
+    let cost = u32::try_from(rooms).unwrap_or(u32::MAX).saturating_add(WHOLE_SYNC);
+    Ok(app.rate_limits.check(Limit::Sync, cost, user_id, pace).await?)
 }
 
 /// Gathers as soon as something concerns the user; when time is up, the answer is empty.

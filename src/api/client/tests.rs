@@ -13,9 +13,12 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
-    api::{endpoint::OpenTo, endpoints},
+    api::{
+        endpoint::{OpenTo, RateLimit},
+        endpoints,
+    },
     app::App,
-    config::{Config, RateLimitConfig, RegistrationMode},
+    config::{Config, RateLimitConfig, RateLimitsConfig, RegistrationMode},
     db::testing::{self, TestDatabase},
     edge::metrics::Metrics,
     ground::{clock::Clock, random::Random, tasks::Tasks},
@@ -34,12 +37,19 @@ struct Answer {
 
 impl Server {
     pub(crate) async fn start(database: &TestDatabase, registration: RegistrationMode, rate_limited: bool) -> Self {
+        Self::start_with(database, |config| {
+            config.registration.mode = registration;
+            config.rate_limits.enabled = rate_limited;
+            config.rate_limits.login = RateLimitConfig { per_second: 0.01, burst: 2 };
+        })
+        .await
+    }
+
+    async fn start_with(database: &TestDatabase, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config { server_name: "example.org".try_into().unwrap(), ..Config::default() };
-        config.registration.mode = registration;
         config.registration.shared_secret = Some("open sesame".to_owned().try_into().unwrap());
         config.passwords.min_length = 1;
-        config.rate_limits.enabled = rate_limited;
-        config.rate_limits.login = RateLimitConfig { per_second: 0.01, burst: 2 };
+        configure(&mut config);
         let (db, clock, random) = (database.db().clone(), Clock::system(), Random::system());
         let app = App::start(config, db, clock, random, Tasks::new(), Metrics::new()).await.unwrap();
         Self { router: crate::api::router(app.clone()), app }
@@ -373,6 +383,66 @@ async fn too_many_attempts_have_to_wait() {
         let seconds: u64 = limited.headers[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
         assert!((1..=100).contains(&seconds));
         assert_eq!(limited.body["retry_after_ms"], json!(seconds * 1000));
+        server.stop().await;
+        database.close().await;
+    }
+}
+
+/// A server on which everything may be done once.
+async fn server_that_allows_little(database: &TestDatabase) -> Server {
+    Server::start_with(database, |config| {
+        config.registration.mode = RegistrationMode::Open;
+        let once = RateLimitConfig { per_second: 0.000_02, burst: 1 };
+        config.rate_limits = RateLimitsConfig {
+            enabled: true,
+            exempt_users: Vec::new(),
+            login: once,
+            registration: once,
+            message: once,
+            join: once,
+            membership: once,
+            create_room: once,
+            profile: once,
+            account_data: once,
+            ephemeral: once,
+            read: once,
+            sync: once,
+            search: once,
+            lookup: once,
+        };
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_limited_endpoint_is_refused_to_whoever_has_spent_what_it_costs() {
+    for database in testing::databases().await {
+        let server = server_that_allows_little(&database).await;
+        let alice = server.register("alice").await;
+        server.get("/_matrix/client/v3/account/whoami", &alice).await.ok();
+        let (endpoints, mut limited) = (endpoints(), 0);
+        for endpoint in endpoints.list().iter().filter(|endpoint| endpoint.who != "Administrators") {
+            // Those that are for anybody are paid for by a stranger, too.
+            let tokens: &[Option<&str>] = match endpoint.rules.rate_limit {
+                RateLimit::PerAccount(_) => &[Some(&alice)],
+                RateLimit::PerAddress(_) => &[None],
+                RateLimit::Lookup => &[Some(&alice), None],
+                RateLimit::InHandler(_) | RateLimit::Unlimited(_) | RateLimit::Undecided => continue,
+            };
+            limited += 1;
+            let path = filled(endpoint.paths.last().unwrap());
+            for token in tokens {
+                let send = async || server.send(endpoint.method.clone(), &path, *token, "{}").await;
+                let _first = send().await;
+                let answer = send().await;
+                answer.refused(429, "M_LIMIT_EXCEEDED");
+                let seconds: u64 = answer.headers[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+                assert_eq!(answer.body["retry_after_ms"], json!(seconds * 1_000), "{path}");
+            }
+        }
+        assert!(limited > 90, "{limited}");
+        assert_eq!(server.get("/health", "").await.status, 200);
+        server.post("/_matrix/client/v3/logout", Some(&alice), json!({})).await.ok();
         server.stop().await;
         database.close().await;
     }

@@ -39,6 +39,14 @@ impl Accounts {
         Ok(bearer.caller.clone())
     }
 
+    /// Who holds this access token, as far as this node has looked it up lately: only to know whose acts are counted.
+    pub(crate) fn find_remembered(&self, token: &str) -> Option<Caller> {
+        let now = self.now();
+        let bearer = self.0.token_cache.find(&TokenHash::of(token), now)?;
+        let expired = bearer.expires_ts.is_some_and(|expires_ts| expires_ts <= now);
+        (!expired).then(|| bearer.caller.clone())
+    }
+
     /// Looks the token up in the database. The epoch is taken before that, so that what changes meanwhile is not
     /// remembered as it was.
     async fn read_bearer(&self, token: TokenHash, now: i64) -> Result<Arc<CachedCaller>> {

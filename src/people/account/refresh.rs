@@ -7,7 +7,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens>
 
-use ruma::{DeviceId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 
 use super::{
     Accounts,
@@ -23,6 +23,12 @@ use crate::{
 };
 
 impl Accounts {
+    /// Whose refresh token this is, if it is anybody's.
+    pub(crate) async fn find_refreshing(&self, refresh_token: &str) -> Result<Option<OwnedUserId>> {
+        let known = token::find_refresh_token(&mut self.0.db.read().await?, &TokenHash::of(refresh_token)).await?;
+        Ok(known.map(|known| known.user_id))
+    }
+
     /// Exchanges a refresh token for a new pair. The access token that it replaces lives on until it expires.
     pub(crate) async fn refresh(&self, refresh_token: &str) -> Result<Session> {
         let hash = TokenHash::of(refresh_token);

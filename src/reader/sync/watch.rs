@@ -150,6 +150,11 @@ impl Watcher {
         self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
     }
 
+    /// How many rooms the user is in.
+    pub(crate) fn count_joined_rooms(&self) -> usize {
+        self.rooms.read().values().filter(|membership| membership.state == MembershipState::Join).count()
+    }
+
     /// The user's membership of one room.
     pub(crate) fn membership(&self, room_id: &RoomId) -> Option<WatchedMembership> {
         self.rooms.read().get(room_id).cloned()
