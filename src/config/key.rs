@@ -17,6 +17,7 @@ use super::{
     BaseUrl, Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, LogFormat,
     MailEncryption, MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri, is_localpart,
     room_version,
+    secret::mask_user_info,
 };
 
 /// One key of the configuration.
@@ -435,7 +436,8 @@ impl ConfigKey {
     fn describe(&self, value: &Value) -> String {
         match value {
             Value::String(_) if self.kind == ValueKind::Secret => "a text".to_owned(),
-            Value::String(text) => format!("the text \"{text}\""),
+            // A URL that should have none may have a password.
+            Value::String(text) => format!("the text \"{}\"", mask_user_info(text)),
             Value::Integer(_) | Value::Float(_) if self.kind == ValueKind::Secret => "a number".to_owned(),
             Value::Integer(number) => format!("the number {number}"),
             Value::Float(number) => format!("the number {number}"),

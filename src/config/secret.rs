@@ -77,8 +77,8 @@ impl SecretUrl {
     }
 }
 
-/// The user stays readable: which account is refused is what an operator has to know.
-fn mask_user_info(base: &str) -> String {
+/// Hides the password in a URL. The user stays readable: which account is refused is what an operator has to know.
+pub(super) fn mask_user_info(base: &str) -> String {
     let Some((scheme, rest)) = base.split_once("://") else { return base.to_owned() };
     let Some((user_info, host)) = rest.rsplit_once('@') else { return base.to_owned() };
     match user_info.split_once(':') {

@@ -100,7 +100,7 @@ async fn every_connection_ends_and_the_next_one_is_served() {
     let starting = App::start(config, db, Clock::system(), random.clone(), tasks.clone(), metrics.clone());
     let app = Box::pin(starting).await.unwrap();
     let router = serve::layer(api::router(app.clone()), &metrics, &random);
-    tasks.spawn("listeners", listeners.serve(router, &tasks));
+    tasks.spawn("listeners", listeners.serve(router, &tasks, &metrics));
     for mut case in cases {
         let sent = draw(&mut case.dice);
         let heard = exchange(&address, &sent).await;

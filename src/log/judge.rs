@@ -22,11 +22,11 @@ use std::{
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 
+pub(super) use self::holdings::{ChangedHoldings, OverQuota};
 use self::{
     account::{ExpectedAccounts, Unmet},
     holdings::Holdings,
 };
-pub(super) use self::holdings::{ChangedHoldings, OverQuota};
 use crate::{
     db::{DbResult, Tx},
     event::{

@@ -196,7 +196,7 @@ mod tests {
 
         for (at, id) in [(1, "first1"), (2, "first2")] {
             append(first.db(), at, id).await;
-            append(other.db(), at, "other").await;
+            append(other.db(), at, &format!("other{at}")).await;
         }
         append(older.db(), 1, "first1").await;
         assert_eq!(note.note(first.db(), None).await.unwrap(), Some(Position(2)));

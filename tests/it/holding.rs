@@ -46,7 +46,7 @@ async fn until(world: &World, what: impl Fn(&World) -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+    let seen = tokio::time::timeout(Duration::from_mins(1), seen).await;
     seen.unwrap_or_else(|_| panic!("it does not come to that:\n{}", world.metrics()));
 }
 

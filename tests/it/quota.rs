@@ -69,7 +69,7 @@ on_both! {
         // Of the room and global together.
         let path = |n: usize| {
             let kind = format!("org.example.{n}");
-            if n % 2 == 0 { alice.data(&kind) } else { alice.data_of_room(&room, &kind) }
+            if n.is_multiple_of(2) { alice.data(&kind) } else { alice.data_of_room(&room, &kind) }
         };
         let paths: Vec<String> = (0..12).map(path).collect();
         let replies = join_all(paths.iter().map(|path| alice.put(path, json!({ "n": 1 })))).await;
@@ -288,7 +288,7 @@ on_both! {
         bob.create_room(json!({})).await;
         alice.say(room, "goes on").await;
 
-        world.clock.advance(DAY - Duration::from_secs(1));
+        world.clock.advance(Duration::from_secs(24 * 3_600 - 1));
         over_quota(&alice.post(&create, json!({})).await);
         world.clock.advance(Duration::from_secs(1));
         alice.post(&upgrade, json!({ "new_version": "11" })).await.ok();
