@@ -71,7 +71,7 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(Serve { restored }) => {
             let config = load()?;
             telemetry::init(&config.log)?;
-            Ok(serve_and_log(cli, config, restored).await)
+            Ok(Box::pin(serve_and_log(cli, config, restored)).await)
         }
         Command::CheckConfig(check_config) => {
             let (config, origins) = Config::load_with_origins(cli.config.as_deref(), config::environment())?;

@@ -16,8 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     BaseUrl, Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, LogFormat,
     MailEncryption, MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri, is_localpart,
-    room_version,
-    secret::mask_user_info,
+    room_version, secret::mask_user_info,
 };
 
 /// One key of the configuration.
