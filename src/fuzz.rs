@@ -2,8 +2,8 @@
 //! what was sent allows, and what was read and written again is read as the same.
 //!
 //! Each target is a test of its own, a loop for a part of `HEARTH_FUZZ_SECONDS` (60 for all together). What it tries
-//! follows from `HEARTH_FUZZ_SEED`, which is drawn by lot unless it is set; a failure prints it, with how to go the same
-//! way again. Work is bounded by what can be counted (bytes of an answer, pieces of a text, how often a request had to be
+//! follows from `HEARTH_FUZZ_SEED`; a failure prints it, with how to go the same way again. Without one every run goes the
+//! same way, so that no change fails by what another has made; whoever gives the time to look for longer has it drawn. Work is bounded by what can be counted (bytes of an answer, pieces of a text, how often a request had to be
 //! looked after), never by a clock, so that a slow machine finds nothing that is not there.
 //!
 //! `./test --fuzz 3600` looks for an hour.
@@ -25,6 +25,8 @@ use crate::ground::random::Random;
 
 /// Of all targets together, where nothing else is said.
 const SECONDS: f64 = 60.0;
+/// What is tried where neither a time nor a seed is said.
+const SEED: u64 = 1;
 
 /// The cases of one target, until its time is over. There is at least one.
 pub(crate) struct Cases {
@@ -44,8 +46,9 @@ pub(crate) struct Case {
 
 /// `percent` is the target's share of the time. Targets run beside each other where there are processors for it.
 pub(crate) fn cases(target: &'static str, percent: u32) -> Cases {
-    let seconds = setting("HEARTH_FUZZ_SECONDS").unwrap_or(SECONDS);
-    let seed = setting("HEARTH_FUZZ_SEED").unwrap_or_else(|| u64::from_le_bytes(Random::system().bytes()));
+    let wanted = setting("HEARTH_FUZZ_SECONDS");
+    let drawn = || if wanted.is_some() { u64::from_le_bytes(Random::system().bytes()) } else { SEED };
+    let (seconds, seed) = (wanted.unwrap_or(SECONDS), setting("HEARTH_FUZZ_SEED").unwrap_or_else(drawn));
     let length = Duration::from_secs_f64(seconds * f64::from(percent) / 100.0);
     eprintln!("fuzz {target}: HEARTH_FUZZ_SEED={seed} for {length:.1?}");
     Cases { target, seed, end: Instant::now() + length, next: 0 }

@@ -200,15 +200,19 @@ async fn serve(cli: &Cli, config: Config, restored: bool) -> anyhow::Result<()> 
         }
         return ended;
     };
-    for url in listeners.urls() {
-        tracing::info!("listening on {url}");
-    }
-    welcome(cli, &app, &listeners.urls()).await?;
     held.follow(&db, &tasks);
 
+    let urls = listeners.urls();
     let router = serve::layer(api::router(app.clone()), &metrics, &random);
+    let serving = listeners.serve(router, &tasks, &metrics);
+    let serving_metrics = metrics_listener.serve(metrics.router(), &tasks, &metrics);
+    // Once it is true: whoever waits for this line may call at once.
+    for url in &urls {
+        tracing::info!("listening on {url}");
+    }
+    welcome(cli, &app, &urls).await?;
     // Both at once: metrics are answered for as long as requests are.
-    tokio::join!(listeners.serve(router, &tasks, &metrics), metrics_listener.serve(metrics.router(), &tasks, &metrics));
+    tokio::join!(serving, serving_metrics);
 
     // The log's committer ends when nobody can write any more.
     drop(app);

@@ -49,7 +49,7 @@ impl ForwardedCall {
         let method = Method::from_bytes(&parts.take()?).ok()?;
         let target = parse_target(parts.take()?).ok()?;
         let body = parts.take()?;
-        Some(Self { method, target, headers: parts.headers()?, body })
+        Some(Self { method, target, headers: parts.headers(&SENT_ON)?, body })
     }
 }
 
@@ -63,7 +63,7 @@ impl ForwardedAnswer {
         let mut parts = Parts(packed);
         let status = StatusCode::from_bytes(&parts.take()?).ok()?;
         let body = parts.take()?;
-        Some(Self { status, headers: parts.headers()?, body })
+        Some(Self { status, headers: parts.headers(&SENT_BACK)?, body })
     }
 }
 
@@ -101,12 +101,12 @@ impl Parts {
         Some(part)
     }
 
-    /// The headers, behind which nothing may follow.
-    fn headers(mut self) -> Option<HeaderMap> {
+    /// The headers, of which there are no others than these, and behind which nothing may follow.
+    fn headers(mut self, names: &[HeaderName]) -> Option<HeaderMap> {
         let count: usize = std::str::from_utf8(&self.take()?).ok()?.parse().ok()?;
         let mut headers = HeaderMap::new();
         for _ in 0..count {
-            let name = HeaderName::from_bytes(&self.take()?).ok()?;
+            let name = HeaderName::from_bytes(&self.take()?).ok().filter(|name| names.contains(name))?;
             headers.try_append(name, HeaderValue::from_maybe_shared(self.take()?).ok()?).ok()?;
         }
         self.0.is_empty().then_some(headers)

@@ -31,7 +31,7 @@ use crate::{
     ground::{clock::Clock, random::Random},
     log::Quotas,
     store::{
-        account, device,
+        account,
         threepid::{self as store, Threepid},
     },
 };
@@ -159,20 +159,6 @@ impl Threepids {
             None => bindings,
         };
         Ok(!bindings.is_empty() && self.unbind_all(user_id, bindings).await)
-    }
-
-    /// Leaves word for the owner of an account, at all its addresses but `except`.
-    async fn report(
-        &self,
-        tx: &mut Tx,
-        (user_id, device_id): Owner<'_>,
-        event: SecurityEvent,
-        except: Option<&str>,
-        from: IpAddr,
-    ) -> Result<()> {
-        let device = device::find(tx, user_id, device_id).await?;
-        let context = SecurityContext { now: self.now(), address: Some(from), device: device.as_ref() };
-        leave_security_mails(tx, user_id, event, except, (context, &self.0.random)).await
     }
 
     /// Milliseconds since the Unix epoch.

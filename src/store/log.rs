@@ -19,7 +19,7 @@ statements! {
     LOCK_LOG = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720319)::text";
     /// On SQLite the first page of the file is written as it is. `PostgreSQL` writes with each sign of life, so there only
     /// the log's lock is in question.
-    TRY_WRITING = "PRAGMA user_version = 0" | "SELECT pg_advisory_xact_lock(4720319)::text";
+    TRY_WRITING = "PRAGMA user_version = 0" | "SELECT 1";
     LAST_BATCH = "SELECT last_position FROM batches ORDER BY last_position DESC LIMIT 1";
     /// The end of the log and, in further rows, which of some users ($2) are in which of some rooms ($1).
     LAST_BATCH_AND_JOINED = "SELECT NULL, NULL, (SELECT last_position FROM batches ORDER BY last_position DESC LIMIT 1)
@@ -89,6 +89,7 @@ pub(crate) async fn lock(tx: &mut Tx) -> DbResult<()> {
 
 /// Finds out whether the log can be written. What that takes is done only by the commit.
 pub(crate) async fn try_writing(tx: &mut Tx) -> DbResult<()> {
+    lock(tx).await?;
     tx.execute(&TRY_WRITING, args![]).await.map(drop)
 }
 

@@ -12,13 +12,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, user_id};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::json;
 
-use super::{Accounts, LoginIdentifier};
 use crate::{
     db::{Db, DbResult},
-    error::Result,
     ground::{
         sizes::CacheSizes,
         weighed::{CacheWeight, Weighed},
@@ -96,16 +94,5 @@ impl LastSeen {
             tx.commit().await?;
         }
         Ok(())
-    }
-}
-
-impl Accounts {
-    /// Where the devices of whoever has this name were last seen, as of about a minute ago. Nowhere where nobody has it,
-    /// which takes no less time to find out.
-    pub(crate) async fn list_seen_addresses(&self, name: LoginIdentifier<'_>) -> Result<Vec<IpAddr>> {
-        let account = self.find_account(name).await?;
-        let user_id = account.as_ref().map_or(user_id!("@nobody:invalid"), |account| &account.user_id);
-        let devices = device::list(&mut self.0.db.read().await?, user_id).await?;
-        Ok(devices.iter().filter_map(|device| device.last_seen_ip.as_ref()?.parse().ok()).collect())
     }
 }

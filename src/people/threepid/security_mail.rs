@@ -13,14 +13,14 @@ use std::{net::IpAddr, time::Duration};
 use ruma::{ServerName, UserId, thirdparty::Medium};
 use serde::{Deserialize, Serialize};
 
-use super::Threepids;
+use super::{Owner, Threepids};
 use crate::{
-    db::Conn,
+    db::{Conn, Tx},
     edge::mail::{MailError, OutgoingMail},
     error::{Error, Result},
     ground::{clock::millis, date, random::Random},
     store::{
-        device::Device,
+        device::{self, Device},
         errand::{self, Errand, ErrandKind},
         threepid as store,
     },
@@ -96,6 +96,20 @@ pub(crate) async fn leave_security_mails(
 }
 
 impl Threepids {
+    /// Leaves word for the owner of an account, at all its addresses but `except`.
+    pub(super) async fn report(
+        &self,
+        tx: &mut Tx,
+        (user_id, device_id): Owner<'_>,
+        event: SecurityEvent,
+        except: Option<&str>,
+        from: IpAddr,
+    ) -> Result<()> {
+        let device = device::find(tx, user_id, device_id).await?;
+        let context = SecurityContext { now: self.now(), address: Some(from), device: device.as_ref() };
+        leave_security_mails(tx, user_id, event, except, (context, &self.0.random)).await
+    }
+
     /// Sends a mail that an errand was left for. A refusal if that is of no use any more.
     pub(crate) async fn send_security_mail(&self, errand: &Errand) -> Result<()> {
         let mail: SecurityMail =

@@ -103,8 +103,8 @@ async fn nobody_comes_back_into_a_room_that_goes_on_elsewhere() {
         world.stranger(&room_id, "join").await;
         world.rooms.leave(&room_id, &alice, None).await.unwrap();
         for user_id in [&alice, &bob] {
-            assert_eq!(errcode(world.rooms.join(&room_id, user_id, None).await), "M_NOT_FOUND");
-            assert_eq!(errcode(world.rooms.knock(&room_id, user_id, None).await), "M_NOT_FOUND");
+            assert_eq!(errcode(world.rooms.join(&room_id, user_id, None).await), "M_FORBIDDEN");
+            assert_eq!(errcode(world.rooms.knock(&room_id, user_id, None).await), "M_FORBIDDEN");
         }
         world.rooms.open(&room_id, &alice).await.unwrap();
 

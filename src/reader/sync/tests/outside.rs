@@ -174,7 +174,7 @@ async fn an_invitation_from_outside_is_shown_without_a_room() {
         let rooms = world.rooms();
         assert!(rooms.find_held(&there()).await.unwrap().is_none());
         assert!(rooms.list_joined_rooms(&alice).await.unwrap().is_empty());
-        assert_eq!(errcode(rooms.join(&there(), &alice, None).await), "M_NOT_FOUND", "it can't be reached");
+        assert_eq!(errcode(rooms.join(&there(), &alice, None).await), "M_FORBIDDEN", "it can't be reached");
         assert_eq!(errcode(rooms.open(&there(), &alice).await.map(drop)), "M_FORBIDDEN");
         world.close().await;
     }
@@ -184,7 +184,7 @@ async fn an_invitation_from_outside_is_shown_without_a_room() {
 async fn whoever_turns_an_invitation_down_is_told_that_it_is_over_and_can_forget_it() {
     for world in World::on_each_engine().await {
         let (alice, rooms) = (world.account("alice").await, world.rooms());
-        assert_eq!(errcode(rooms.leave(&there(), &alice, None).await), "M_NOT_FOUND");
+        assert_eq!(errcode(rooms.leave(&there(), &alice, None).await), "M_FORBIDDEN");
         assert_eq!(errcode(rooms.forget(&there(), &alice).await), "M_NOT_FOUND");
         rooms.take_invite(invitation(&alice)).await.unwrap();
         assert_eq!(errcode(rooms.forget(&there(), &alice).await), "M_UNKNOWN", "not before it is turned down");
@@ -365,7 +365,7 @@ async fn of_a_room_that_was_left_and_an_invitation_to_it_the_later_counts() {
             assert!(told["invite"][room_id.as_str()].is_object() && told["leave"].is_null(), "{told}");
         }
         assert!(everything(&world.app, &alice).await["leave"].is_null());
-        assert_eq!(errcode(rooms.join(&room_id, &alice, None).await), "M_NOT_FOUND", "it goes on elsewhere");
+        assert_eq!(errcode(rooms.join(&room_id, &alice, None).await), "M_FORBIDDEN", "it goes on elsewhere");
 
         let invited = world.reached();
         rooms.leave(&room_id, &alice, None).await.unwrap();
