@@ -25,7 +25,7 @@ use ruma::{
 
 use crate::{
     config::Config,
-    db::{Conn, Db, Tx},
+    db::{Conn, Db},
     edge::{identity::IdentityServers, mail::Mailer},
     error::{Error, Result},
     ground::{clock::Clock, random::Random},
