@@ -84,7 +84,6 @@ policies! {
         account::request_registration_token_via_msisdn::v3::Request => lookup;
         alias::get_alias::v3::Request => lookup;
         directory::get_public_rooms::v3::Request => lookup, costs(LIST);
-        directory::get_room_visibility::v3::Request => lookup;
         discovery::discover_homeserver::Request => lookup;
         discovery::discover_policy_server::Request => lookup;
         discovery::discover_support::Request => lookup;
@@ -107,6 +106,7 @@ policies! {
     }
 
     AnonymousOr<UsersAndGuests> {
+        directory::get_room_visibility::v3::Request => lookup;
         discovery::get_supported_versions::Request => lookup;
         room::get_summary::v1::Request => lookup, costs(2);
     }

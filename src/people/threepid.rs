@@ -25,13 +25,17 @@ use ruma::{
 
 use crate::{
     config::Config,
-    db::{Conn, Db},
-    edge::{identity::IdentityServers, mail::Mailer},
+    db::{Conn, Db, Tx},
+    edge::{
+        identity::IdentityServers,
+        mail::{MailError, Mailer},
+    },
     error::{Error, Result},
     ground::{clock::Clock, random::Random},
     log::Quotas,
     store::{
-        account,
+        account, device,
+        errand::Errand,
         threepid::{self as store, Threepid},
     },
 };
@@ -159,6 +163,32 @@ impl Threepids {
             None => bindings,
         };
         Ok(!bindings.is_empty() && self.unbind_all(user_id, bindings).await)
+    }
+
+    /// Leaves word for the owner of an account, at all its addresses but `except`.
+    async fn report(
+        &self,
+        tx: &mut Tx,
+        (user_id, device_id): Owner<'_>,
+        event: SecurityEvent,
+        except: Option<&str>,
+        from: IpAddr,
+    ) -> Result<()> {
+        let device = device::find(tx, user_id, device_id).await?;
+        let context = SecurityContext { now: self.now(), address: Some(from), device: device.as_ref() };
+        leave_security_mails(tx, user_id, event, except, (context, &self.0.random)).await
+    }
+
+    /// Sends a mail that an errand was left for. A refusal if that is of no use any more.
+    pub(crate) async fn send_security_mail(&self, errand: &Errand) -> Result<()> {
+        let Some(mailer) = &self.0.mailer else {
+            return Err(Error::not_found("no mail server is configured, so nobody is written to"));
+        };
+        match mailer.send(security_mail::read(errand, &self.0.server_name, self.now())?).await {
+            Ok(()) => Ok(()),
+            Err(MailError::Undeliverable(reason)) => Err(Error::invalid_param(reason)),
+            Err(error @ MailError::NotSent(_)) => Err(Error::Unavailable(error.to_string())),
+        }
     }
 
     /// Milliseconds since the Unix epoch.

@@ -95,10 +95,11 @@ impl Site {
     }
 
     /// What node number `node`, or the only one, answers, without what differs from room to room.
-    async fn ask(&self, node: usize, room: usize, (method, path): (&str, &str), body: &Value) -> (u16, Value) {
+    async fn ask(&self, node: usize, (method, path): (&str, &str), body: &Value) -> (u16, Value) {
         let url = &self.world.nodes[node % self.world.nodes.len()].url;
         let (status, mut answer) = raw(url, &self.alice.token, method, path, body).await;
-        let mut text = answer.to_string().replace(&self.rooms[room], "ROOM");
+        let unnamed = |text: String, room: &String| text.replace(room, "ROOM");
+        let mut text = self.rooms.iter().fold(answer.to_string(), unnamed);
         if let Some(event_id) = answer.get_mut("event_id") {
             assert!(event_id.as_str().is_some_and(|id| id.starts_with('$')), "{answer}");
             text = json!({ "event_id": true }).to_string();
@@ -116,7 +117,7 @@ impl Site {
                 let path = path.replace("ROOM", &escape(&self.rooms[room])).replace("ODD", odd);
                 let path = path.replace("NODE", &format!("{number}.{node}"));
                 let body = json!({ "msgtype": "m.text", "body": odd, "room_id": self.rooms[room] });
-                of_part.push(self.ask(node, room, (method, &path), &body).await);
+                of_part.push(self.ask(node, (method, &path), &body).await);
             }
             let [first, others @ ..] = &*of_part else { unreachable!("three nodes") };
             for other in others {

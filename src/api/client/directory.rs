@@ -26,6 +26,7 @@ use crate::{
     },
     app::App,
     error::Error,
+    people::account::Caller,
 };
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
@@ -73,12 +74,19 @@ async fn list_aliases(app: App, call: Call<aliases::v3::Request>) -> ApiResult<a
     Ok(aliases::v3::Response::new(app.rooms.list_aliases(&call.caller.author(), &call.request.room_id).await?))
 }
 
+/// `M_NOT_FOUND` alike for a room that is not there and one that is none of the caller's business.
+///
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directorylistroomroomid>
 async fn get_visibility(
     app: App,
     call: Call<get_room_visibility::v3::Request>,
 ) -> ApiResult<get_room_visibility::v3::Response> {
-    let published = app.rooms.is_published(&call.request.room_id).await?;
+    let room_id = &call.request.room_id;
+    let published = app.rooms.is_published(room_id).await?;
+    let user_id = call.caller.as_ref().map(Caller::user_id);
+    if !published && app.directory.summary(room_id, user_id).await?.is_none() {
+        return Err(Error::not_found("There is no such room, or you can't know of it").into());
+    }
     let visibility = if published { Visibility::Public } else { Visibility::Private };
     Ok(get_room_visibility::v3::Response::new(visibility))
 }

@@ -13,14 +13,13 @@ use std::{net::IpAddr, time::Duration};
 use ruma::{ServerName, UserId, thirdparty::Medium};
 use serde::{Deserialize, Serialize};
 
-use super::{Owner, Threepids};
 use crate::{
-    db::{Conn, Tx},
-    edge::mail::{MailError, OutgoingMail},
+    db::Conn,
+    edge::mail::OutgoingMail,
     error::{Error, Result},
     ground::{clock::millis, date, random::Random},
     store::{
-        device::{self, Device},
+        device::Device,
         errand::{self, Errand, ErrandKind},
         threepid as store,
     },
@@ -95,37 +94,13 @@ pub(crate) async fn leave_security_mails(
     Ok(())
 }
 
-impl Threepids {
-    /// Leaves word for the owner of an account, at all its addresses but `except`.
-    pub(super) async fn report(
-        &self,
-        tx: &mut Tx,
-        (user_id, device_id): Owner<'_>,
-        event: SecurityEvent,
-        except: Option<&str>,
-        from: IpAddr,
-    ) -> Result<()> {
-        let device = device::find(tx, user_id, device_id).await?;
-        let context = SecurityContext { now: self.now(), address: Some(from), device: device.as_ref() };
-        leave_security_mails(tx, user_id, event, except, (context, &self.0.random)).await
+/// What is to be sent for an errand. A refusal if it is too late.
+pub(super) fn read(errand: &Errand, server: &ServerName, now: i64) -> Result<OutgoingMail> {
+    let mail: SecurityMail = serde_json::from_str(errand.body.as_deref().unwrap_or_default()).map_err(Error::broken)?;
+    if mail.ts.saturating_add(millis(GIVE_UP)) <= now {
+        return Err(Error::not_found("the mail server has taken no mail for a day"));
     }
-
-    /// Sends a mail that an errand was left for. A refusal if that is of no use any more.
-    pub(crate) async fn send_security_mail(&self, errand: &Errand) -> Result<()> {
-        let mail: SecurityMail =
-            serde_json::from_str(errand.body.as_deref().unwrap_or_default()).map_err(Error::broken)?;
-        let Some(mailer) = &self.0.mailer else {
-            return Err(Error::not_found("no mail server is configured, so nobody is written to"));
-        };
-        if mail.ts.saturating_add(millis(GIVE_UP)) <= self.now() {
-            return Err(Error::not_found("the mail server has taken no mail for a day"));
-        }
-        match mailer.send(write(&self.0.server_name, &errand.user_id, mail)).await {
-            Ok(()) => Ok(()),
-            Err(MailError::Undeliverable(reason)) => Err(Error::invalid_param(reason)),
-            Err(error @ MailError::NotSent(_)) => Err(Error::Unavailable(error.to_string())),
-        }
-    }
+    Ok(write(server, &errand.user_id, mail))
 }
 
 fn write(server: &ServerName, user_id: &UserId, mail: SecurityMail) -> OutgoingMail {

@@ -6,10 +6,9 @@ use super::*;
 use crate::api::route::ListedEndpoint;
 
 /// Endpoints that refuse neither: they are about what the caller keeps, or say no more than what everybody may know.
-const ANSWERED: [&str; 8] = [
+const ANSWERED: [&str; 7] = [
     "DELETE /org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}",
     "DELETE /user/{user_id}/rooms/{room_id}/tags/{tag}",
-    "GET /directory/list/room/{room_id}",
     "GET /user/{user_id}/rooms/{room_id}/account_data/{event_type}",
     "GET /user/{user_id}/rooms/{room_id}/tags",
     "POST /rooms/{room_id}/report",
