@@ -133,7 +133,7 @@ fn a_forwarded_call_is_unpacked_as_it_was_packed() {
         let dice = &mut case.dice;
         let target = mutate::text(dice, "/_matrix/client/v3/rooms/%21r/send/m.room.message/1?ts=7");
         // As the listener has it.
-        let Some(target) = target.parse::<PathAndQuery>().ok().filter(|target| target.as_str().starts_with('/')) else {
+        let Some(target) = target.starts_with('/').then(|| target.parse::<PathAndQuery>().ok()).flatten() else {
             continue;
         };
         let target = Uri::from(target);

@@ -46,7 +46,11 @@ on_both! {
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await.ok();
         let since = next(&bob.sync(None).await);
-        let (sync, _) = tokio::join!(bob.wait(&since), alice.say(&room, "hello"));
+        let (mut sync, _) = tokio::join!(bob.wait(&since), alice.say(&room, "hello"));
+        // That she is online may come alone before it.
+        if sync["rooms"].is_null() && !sync["presence"].is_null() {
+            sync = bob.wait(&next(&sync)).await;
+        }
         assert_eq!(texts(&sync, &room), ["hello"]);
         assert_eq!(sync["rooms"]["join"][&room]["unread_notifications"]["notification_count"], 1);
         // Nothing new: the same request waits and then says so.

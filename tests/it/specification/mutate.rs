@@ -60,10 +60,11 @@ enum Weight {
     Rare,
 }
 
-/// Endpoints about a room that answer those outside it as well: who may come in, whether a room is in the directory,
-/// and reports, from which nobody learns what there is.
-const OPEN_TO_STRANGERS: [&str; 5] =
-    ["getRoomVisibilityOnDirectory", "joinRoom", "joinRoomById", "knockRoom", "reportRoom"];
+/// Endpoints about a room that answer those outside it as well: who may come in, and reports, from which nobody learns
+/// what there is.
+const OPEN_TO_STRANGERS: [&str; 4] = ["joinRoom", "joinRoomById", "knockRoom", "reportRoom"];
+/// Needs no token, and tells of a hidden room whoever shows that they may know of it.
+const TELLS_MEMBERS: &str = "getRoomVisibilityOnDirectory";
 /// Endpoints that keep something for the user under the identifier of any room, or take one down.
 const ANY_ROOM: [&str; 6] =
     ["deleteRoomTag", "getAccountDataPerRoom", "getRoomTags", "reportRoom", "setAccountDataPerRoom", "setRoomTag"];
@@ -118,7 +119,8 @@ impl Draft {
             template: operation.path.clone(),
             path,
             query,
-            authorization: (operation.auth != Auth::Nobodys).then(|| format!("Bearer {}", scene.token)),
+            authorization: (operation.auth != Auth::Nobodys || TELLS_MEMBERS == operation.id)
+                .then(|| format!("Bearer {}", scene.token)),
             content_type: valid.is_some().then_some("application/json"),
             body: valid.as_ref().map(|valid| valid.to_string().into_bytes()),
             valid: valid.unwrap_or(Value::Null),
