@@ -15,6 +15,7 @@ use ruma::{
         utils::event_id_set::EventIdSet,
     },
 };
+use serde_json::{Value, json};
 
 use crate::{
     event::{Pdu, Standing},
@@ -154,11 +155,17 @@ impl Model {
         ends.iter().cloned().chain(below.into_iter().filter(leads)).collect()
     }
 
-    /// What an event with these fields would cite in a state.
+    /// What an event with these fields would cite in a state. One of which the rules can't say it cites what a leaving
+    /// would.
     pub(in crate::room::graph) fn auth_events(&self, draft: &crate::event::Draft, state: &Map) -> Vec<OwnedEventId> {
-        let content = serde_json::value::to_raw_value(&draft.content).unwrap();
-        let state_key = draft.state_key.as_deref();
-        auth::auth_events(&self.state(state), &draft.kind, &draft.sender, state_key, &content, self.rules).unwrap()
+        let state = self.state(state);
+        let cites = |content: &Value| {
+            let content = serde_json::value::to_raw_value(content).unwrap();
+            let state_key = draft.state_key.as_deref();
+            auth::auth_events(&state, &draft.kind, &draft.sender, state_key, &content, self.rules)
+        };
+        let content = serde_json::to_value(&draft.content).unwrap();
+        cites(&content).or_else(|_| cites(&json!({ "membership": "leave" }))).unwrap()
     }
 }
 
