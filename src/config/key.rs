@@ -49,14 +49,17 @@ pub(super) enum ValueKind {
 
 use ValueKind::{Boolean, Integer, List, Number, Text};
 
-const MILLION: &str = "a whole number from 1 to 1000000";
-
 const fn per_second(path: &'static str) -> ConfigKey {
     ConfigKey { path, kind: Number, expects: "a number above 0, such as 0.5", parse: positive }
 }
 
-const fn burst(path: &'static str) -> ConfigKey {
-    ConfigKey { path, kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> }
+/// One at least, a million at most.
+const fn count(path: &'static str) -> ConfigKey {
+    ConfigKey { path, kind: Integer, expects: "a whole number from 1 to 1000000", parse: between::<1, 1_000_000> }
+}
+
+const fn boolean(path: &'static str) -> ConfigKey {
+    ConfigKey { path, kind: Boolean, expects: "true or false", parse: parses::<bool> }
 }
 
 /// In the order of `config.example.toml`, section by section, in which `check-config` prints them.
@@ -78,18 +81,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
     },
     ConfigKey { path: "tls.certificate", kind: Text, expects: "the path of a PEM file", parse: not_empty },
     ConfigKey { path: "tls.key", kind: Text, expects: "the path of a PEM file", parse: not_empty },
-    ConfigKey {
-        path: "connections.max",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000000",
-        parse: between::<1, 1_000_000>,
-    },
-    ConfigKey {
-        path: "connections.max_per_address",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000000",
-        parse: between::<1, 1_000_000>,
-    },
+    count("connections.max"),
+    count("connections.max_per_address"),
     ConfigKey {
         path: "connections.max_streams",
         kind: Integer,
@@ -102,18 +95,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "a whole number from 1 to 3600",
         parse: between::<1, 3_600>,
     },
-    ConfigKey {
-        path: "connections.held_megabytes",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000000",
-        parse: between::<1, 1_000_000>,
-    },
-    ConfigKey {
-        path: "connections.held_megabytes_per_caller",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000000",
-        parse: between::<1, 1_000_000>,
-    },
+    count("connections.held_megabytes"),
+    count("connections.held_megabytes_per_caller"),
     ConfigKey {
         path: "connections.waiting_syncs_per_device",
         kind: Integer,
@@ -150,20 +133,15 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "\"open\", \"token\" or \"closed\"",
         parse: is_one_of::<RegistrationMode>,
     },
-    ConfigKey { path: "registration.guests", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    ConfigKey { path: "registration.require_email", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    boolean("registration.guests"),
+    boolean("registration.require_email"),
     ConfigKey {
         path: "registration.shared_secret",
         kind: ValueKind::Secret,
         expects: "a text",
         parse: parses::<Secret>,
     },
-    ConfigKey {
-        path: "registration.allow_short_shared_secret",
-        kind: Boolean,
-        expects: "true or false",
-        parse: parses::<bool>,
-    },
+    boolean("registration.allow_short_shared_secret"),
     ConfigKey {
         path: "registration.terms",
         kind: List,
@@ -215,7 +193,7 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "a list of identity servers such as \"id.example.org\"",
         parse: parses::<Vec<IdentityServerUrl>>,
     },
-    ConfigKey { path: "rate_limits.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    boolean("rate_limits.enabled"),
     ConfigKey {
         path: "rate_limits.exempt_users",
         kind: List,
@@ -223,31 +201,31 @@ pub(super) static KEYS: &[ConfigKey] = &[
         parse: parses::<Vec<OwnedUserId>>,
     },
     per_second("rate_limits.login.per_second"),
-    burst("rate_limits.login.burst"),
+    count("rate_limits.login.burst"),
     per_second("rate_limits.registration.per_second"),
-    burst("rate_limits.registration.burst"),
+    count("rate_limits.registration.burst"),
     per_second("rate_limits.message.per_second"),
-    burst("rate_limits.message.burst"),
+    count("rate_limits.message.burst"),
     per_second("rate_limits.join.per_second"),
-    burst("rate_limits.join.burst"),
+    count("rate_limits.join.burst"),
     per_second("rate_limits.membership.per_second"),
-    burst("rate_limits.membership.burst"),
+    count("rate_limits.membership.burst"),
     per_second("rate_limits.create_room.per_second"),
-    burst("rate_limits.create_room.burst"),
+    count("rate_limits.create_room.burst"),
     per_second("rate_limits.profile.per_second"),
-    burst("rate_limits.profile.burst"),
+    count("rate_limits.profile.burst"),
     per_second("rate_limits.account_data.per_second"),
-    burst("rate_limits.account_data.burst"),
+    count("rate_limits.account_data.burst"),
     per_second("rate_limits.ephemeral.per_second"),
-    burst("rate_limits.ephemeral.burst"),
+    count("rate_limits.ephemeral.burst"),
     per_second("rate_limits.read.per_second"),
-    burst("rate_limits.read.burst"),
+    count("rate_limits.read.burst"),
     per_second("rate_limits.sync.per_second"),
-    burst("rate_limits.sync.burst"),
+    count("rate_limits.sync.burst"),
     per_second("rate_limits.search.per_second"),
-    burst("rate_limits.search.burst"),
+    count("rate_limits.search.burst"),
     per_second("rate_limits.lookup.per_second"),
-    burst("rate_limits.lookup.burst"),
+    count("rate_limits.lookup.burst"),
     ConfigKey {
         path: "quotas.exempt_users",
         kind: List,
@@ -260,38 +238,33 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "a whole number from 1 to 1000",
         parse: between::<1, 1_000>,
     },
-    ConfigKey { path: "quotas.account_data_pieces", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.tags_per_room", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.filters", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.devices", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.addresses", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    count("quotas.account_data_pieces"),
+    count("quotas.tags_per_room"),
+    count("quotas.filters"),
+    count("quotas.devices"),
+    count("quotas.addresses"),
     ConfigKey {
         path: "quotas.profile_kilobytes",
         kind: Integer,
         expects: "a whole number from 1 to 64",
         parse: between::<1, 64>,
     },
-    ConfigKey { path: "quotas.profile_fields", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.aliases", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.rooms_per_day", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.reports_per_day", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.authentications", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.login_tokens", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
-    ConfigKey { path: "quotas.openid_tokens", kind: Integer, expects: MILLION, parse: between::<1, 1_000_000> },
+    count("quotas.profile_fields"),
+    count("quotas.aliases"),
+    count("quotas.rooms_per_day"),
+    count("quotas.reports_per_day"),
+    count("quotas.authentications"),
+    count("quotas.login_tokens"),
+    count("quotas.openid_tokens"),
     ConfigKey {
         path: "rooms.default_version",
         kind: Text,
         expects: "a room version from \"6\" to \"12\"",
         parse: creatable_version,
     },
-    ConfigKey {
-        path: "rooms.cache_megabytes",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000000",
-        parse: between::<1, 1_000_000>,
-    },
-    ConfigKey { path: "presence.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
-    ConfigKey { path: "user_directory.search_all", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    count("rooms.cache_megabytes"),
+    boolean("presence.enabled"),
+    boolean("user_directory.search_all"),
     ConfigKey {
         path: "turn.uris",
         kind: List,
@@ -342,7 +315,7 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "a whole number from 0 to 10000",
         parse: between::<0, 10_000>,
     },
-    ConfigKey { path: "federation.enabled", kind: Boolean, expects: "true or false", parse: parses::<bool> },
+    boolean("federation.enabled"),
     ConfigKey {
         path: "well_known.client_base_url",
         kind: Text,
