@@ -2,8 +2,9 @@
 //! output, everything else to standard error: which database it is, questions, and how far it has come.
 //!
 //! Commands that change something need no running server and disturb none: rows are changed in the server's database,
-//! in the same transactions as a request's, and running nodes are notified through it. A command that fails has changed
-//! nothing, and says so by its exit code.
+//! in the same transactions as a request's, and running nodes are notified through it. A command that fails says so by its
+//! exit code. It has changed nothing, unless it was broken off, or failed, once the change was made and it only waited for
+//! running servers to notice.
 
 mod administration;
 mod departure;
@@ -189,7 +190,7 @@ impl AdminContext<'_> {
     /// An account, as one line of JSON.
     async fn show_account(&self, name: &str) -> Result<(), Failure> {
         let account = self.administration.show_account(name).await.map_err(self.explain())?;
-        say(&format!("{}\n", serde_json::to_string(&account)?))
+        say(&format!("{}\n", lists::write_json(&account)?))
     }
 
     async fn reset_password(&self, reset: &ResetPassword) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! The HTTP API: parse → one domain call → reply. Nothing here decides anything.
 //!
 //! The way of a request: `route.rs` (is the node fit to answer, does the request belong on another one; what other nodes
-//! have forwarded comes there by way of `arrival.rs`), `extract.rs`
-//! (head, body, proof, parse, rate limit), then the handler in the file of its section. Who may call what stands in
+//! have forwarded comes there by way of `arrival.rs`), `extract.rs` (head, body, proof, rate limit, parse), then the
+//! handler in the file of its section. Who may call what stands in
 //! `policy.rs` alone. A handler that needs more than a few lines of its own needs a function in a layer below.
 
 mod arrival;

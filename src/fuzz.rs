@@ -89,7 +89,8 @@ impl Drop for Case {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self { target, seed, number, .. } = self;
-            eprintln!("fuzz {target}: case {number} failed; again: HEARTH_FUZZ_SEED={seed} ./test --fuzz 600");
+            let seconds = setting::<u64>("HEARTH_FUZZ_SECONDS").unwrap_or(300) * 2;
+            eprintln!("fuzz {target}: case {number} failed; again: HEARTH_FUZZ_SEED={seed} ./test --fuzz {seconds}");
         }
     }
 }

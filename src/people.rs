@@ -104,7 +104,7 @@ impl People {
             server_name.clone(),
             AccountSettings::of(config)?,
             metrics.clone(),
-            caches.bearers,
+            (caches.bearers, &sizes.caches),
             Notify::Log(log.clone()),
         )?;
         let profiles = Profiles::new(db.clone(), clock.clone(), random.clone(), server_name.clone(), quotas.clone());

@@ -17,6 +17,7 @@ use crate::{
     ground::{
         clock::{Clock, millis},
         random::Random,
+        sizes::CacheSizes,
     },
     node::{self, server_name},
     people::{
@@ -127,8 +128,9 @@ impl Administration {
         let metrics = Metrics::new();
         let (settings, here) = (AccountSettings::of(config)?, config.server_name.clone());
         let parts = (db.clone(), clock.clone(), random.clone());
+        let caches = (Arc::default(), &CacheSizes::default());
         // Without a log, changes of accounts are left as errands, by which running nodes notice them.
-        let accounts = Accounts::new(parts, here.clone(), settings, metrics, Arc::default(), Notify::Errand)?;
+        let accounts = Accounts::new(parts, here.clone(), settings, metrics, caches, Notify::Errand)?;
         let notices_sender = config.notices_sender();
         Ok(Self { db, accounts, clock, random: random.clone(), server_name: here, notices_sender })
     }

@@ -82,10 +82,25 @@ pub(super) fn render<T: Line>(list: &[T], json: bool, first: bool) -> Result<Str
         out.push('\n');
     }
     for thing in list {
-        out.push_str(&if json { serde_json::to_string(thing)? } else { thing.line() });
+        out.push_str(&if json { write_json(thing)? } else { thing.line() });
         out.push('\n');
     }
     Ok(out)
+}
+
+/// One JSON object. JSON leaves DEL and what lies beyond ASCII as it is, and a terminal obeys some of that.
+pub(super) fn write_json(thing: &impl Serialize) -> Result<String, Failure> {
+    let mut json = String::new();
+    for character in serde_json::to_string(thing)?.chars() {
+        // Only texts have any: what JSON itself is made of has none.
+        if character.is_control() {
+            let escaped = format!("\\u{:04x}", u32::from(character));
+            json.push_str(&escaped);
+        } else {
+            json.push(character);
+        }
+    }
+    Ok(json)
 }
 
 /// A column of a list: a day where there is one.
@@ -112,6 +127,9 @@ mod tests {
         };
         assert!(!session.line().chars().any(char::is_control), "{:?}", session.line());
         let json = render(&[session], true, true).unwrap();
-        assert_eq!(json.matches('\n').count(), 1, "{json}");
+        let json = json.strip_suffix('\n').unwrap();
+        assert!(!json.chars().any(char::is_control), "{json:?}");
+        let read: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(read["display_name"], "x\n\u{9b}", "scripts read what was written");
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#standard-error-response>
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http::{HeaderValue, StatusCode, header};
@@ -22,7 +24,7 @@ use crate::{
 };
 
 /// How long somebody is asked to wait who holds too much, in seconds.
-const WAIT_FOR_ROOM: u64 = 5;
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// What an endpoint answers instead of its response.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ pub(crate) fn no_room(exhausted: Exhausted) -> ApiError {
     match exhausted {
         Exhausted::ByCaller => {
             let message = "You send or read too much at once";
-            Error::wait(message, std::time::Duration::from_secs(WAIT_FOR_ROOM)).into()
+            Error::wait(message, WAIT_FOR_ROOM).into()
         }
         Exhausted::ByAll => ApiError::Full,
     }
@@ -94,7 +96,7 @@ impl IntoResponse for ApiError {
             Self::Status(status, kind, message) => matrix(status, kind, message),
             Self::Full => {
                 let message = "Everybody together sends or reads too much at once";
-                let wait = std::time::Duration::from_secs(WAIT_FOR_ROOM);
+                let wait = WAIT_FOR_ROOM;
                 let mut response = Self::Domain(Error::wait(message, wait)).into_response();
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 response

@@ -46,7 +46,8 @@ pub(super) async fn route(app: &App, parts: &mut Parts, body: Body, rules: &Rule
     if parts.extensions.remove::<Arrived>().is_some() {
         return if may_be_forwarded { Ok(Routed::Here(body)) } else { Err(ApiError::Misdirected) };
     }
-    if !may_be_forwarded || app.nodes.is_alone() {
+    // Nothing of a stranger's body is read, let alone sent on: whose token is not known here is judged here first.
+    if !may_be_forwarded || app.nodes.is_alone() || app.remember_caller(parts).is_none() {
         return Ok(Routed::Here(body));
     }
     let Some(peer) = find_peer(app, parts).await else { return Ok(Routed::Here(body)) };

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     app::App,
     people::{
-        account::User,
+        account::{Caller, User},
         uia::{Demand, Flow, Passed, Verdict},
     },
 };
@@ -101,7 +101,11 @@ impl<R> Interactive<R> {
         }
         let (user_id, flows) = (Some(&*user.user_id), [vec![AuthType::Password]]);
         let demand = Demand { user_id, params: &self.params, ..Demand::new(operation, &flows, address) };
-        self.authenticate(app, demand).await.map(drop)
+        self.authenticate(app, demand).await?;
+        // A password waits for its turn, and is compared with the hash from before that: whoever has been logged out or
+        // locked meanwhile confirms nothing any more.
+        app.catch_up().await?;
+        Ok(Box::pin(app.accounts.check_still_logged_in(&Caller::User(user.clone()))).await?)
     }
 
     /// Lets somebody go on who has completed one of the flows, whatever they ask for this time: clients register after

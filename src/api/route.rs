@@ -106,7 +106,7 @@ where
 fn admit(app: &App, answer: http::Response<AnswerBody>, version: Version, reader: Holder) -> ApiResult<Response> {
     let (parts, body) = answer.into_parts();
     let body = match body {
-        AnswerBody::Whole(whole) => app.answers.admit(whole, version, || reader).map_err(no_room)?,
+        AnswerBody::Whole(whole) => app.answers.admit(whole, version, reader).map_err(no_room)?,
         AnswerBody::Streamed(body) => body,
     };
     Ok(Response::from_parts(parts, body))

@@ -162,29 +162,43 @@ impl Db {
     /// A transaction for reading: all its statements see one state of the data. What is committed meanwhile is not
     /// seen; to write in it is an error. On SQLite the state is that of its first statement, on `PostgreSQL` as well.
     pub async fn snapshot(&self) -> DbResult<Tx> {
-        match &self.pools {
-            Pools::Sqlite { read, .. } => boxed(read.begin()).await.map(OpenConnection::SqliteTx),
-            Pools::Postgres { pool, .. } => {
-                boxed(pool.begin_with(BEGIN_SNAPSHOT)).await.map(OpenConnection::PostgresTx)
+        let beginning = async {
+            match &self.pools {
+                Pools::Sqlite { read, .. } => boxed(read.begin()).await.map(OpenConnection::SqliteTx),
+                Pools::Postgres { pool, .. } => {
+                    boxed(pool.begin_with(BEGIN_SNAPSHOT)).await.map(OpenConnection::PostgresTx)
+                }
             }
-        }
-        .map(|held| self.transaction(held))
-        .map_err(|e| DbError::new("beginning to read", e))
+            .map(|held| self.transaction(held))
+            .map_err(|e| DbError::new("beginning to read", e))
+        };
+        within(self.patience(), beginning).await
     }
 
     /// A transaction for writing. On SQLite it waits for its turn. On `PostgreSQL` each statement sees what has been
     /// committed when it begins (`READ COMMITTED`), so what must not change between two has to be locked.
     pub async fn begin(&self) -> DbResult<Tx> {
-        match &self.pools {
-            // The lock is taken at once: a transaction that reads first and then wants to write would fail if another
-            // had written in between.
-            Pools::Sqlite { write, .. } => {
-                boxed(write.begin_with("BEGIN IMMEDIATE")).await.map(OpenConnection::SqliteTx)
+        let beginning = async {
+            match &self.pools {
+                // The lock is taken at once: a transaction that reads first and then wants to write would fail if
+                // another had written in between.
+                Pools::Sqlite { write, .. } => {
+                    boxed(write.begin_with("BEGIN IMMEDIATE")).await.map(OpenConnection::SqliteTx)
+                }
+                Pools::Postgres { pool, .. } => boxed(pool.begin()).await.map(OpenConnection::PostgresTx),
             }
-            Pools::Postgres { pool, .. } => boxed(pool.begin()).await.map(OpenConnection::PostgresTx),
+            .map(|held| self.transaction(held))
+            .map_err(|e| DbError::new("beginning to write", e))
+        };
+        within(self.patience(), beginning).await
+    }
+
+    /// For how long an answer is waited for. None where that is no use: SQLite is in this process.
+    fn patience(&self) -> Option<Duration> {
+        match self.engine() {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(PATIENCE),
         }
-        .map(|held| self.transaction(held))
-        .map_err(|e| DbError::new("beginning to write", e))
     }
 
     fn transaction(&self, held: OpenConnection) -> Tx {
@@ -249,8 +263,9 @@ impl Tx {
     /// Lifts the limits of time that every connection has on `PostgreSQL`, for this transaction: it may wait for locks,
     /// and work, for as long as it takes. For what nobody waits for behind it but those who have to.
     pub(crate) async fn take_time(&mut self) -> DbResult<()> {
+        self.set_limits(TAKE_TIME).await?;
         self.conn.patience = None;
-        self.set_limits(TAKE_TIME).await
+        Ok(())
     }
 
     /// Lets ten seconds pass between two statements on `PostgreSQL`, rather than two. For what reads much and works on
@@ -260,11 +275,18 @@ impl Tx {
     }
 
     async fn set_limits(&mut self, limits: &'static str) -> DbResult<()> {
-        match self.engine_ref() {
+        let patience = self.conn.patience;
+        let set = match self.engine_ref() {
             EngineRef::Sqlite(_) => Ok(()),
-            EngineRef::Postgres(c) => c.execute(sqlx::raw_sql(limits)).await.map(drop),
-        }
-        .map_err(|e| DbError::new("setting limits of time", e))
+            EngineRef::Postgres(c) => {
+                let setting = async {
+                    let set = c.execute(sqlx::raw_sql(limits)).await;
+                    set.map(drop).map_err(|e| DbError::new("setting limits of time", e))
+                };
+                within(patience, setting).await
+            }
+        };
+        self.note(set)
     }
 
     /// Writes many rows at once. A conflict is reported here or by the next call of this transaction. All columns are

@@ -39,7 +39,7 @@ const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off"
 /// so gets it. Where the network does not say that the other end is gone, the rest finds out: nothing that was sent may
 /// stay unacknowledged for longer, and one that has nothing to say is asked whether it is there.
 ///
-/// What legitimately takes longer says so in its transaction ([`super::Tx::take_time`]).
+/// What legitimately takes longer says so in its transaction ([`super::Tx::take_time`], [`super::Tx::may_rest`]).
 const LIMITS: &str = "SET idle_in_transaction_session_timeout = '2s'; SET lock_timeout = '3s'; \
     SET tcp_user_timeout = '2s'; \
     SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2";

@@ -43,8 +43,10 @@ impl Watch {
     /// Of an SQLite database whose file has just been opened by its name.
     pub(super) fn of_files(path: &Path, opened: &File) -> io::Result<Self> {
         let metadata = opened.metadata()?;
+        // SQLite follows links: what is beside the database is beside the file that they lead to.
+        let real = path.canonicalize()?;
         let beside = ["-wal", "-shm"].map(|ending| {
-            let mut name = path.as_os_str().to_owned();
+            let mut name = real.as_os_str().to_owned();
             name.push(ending);
             PathBuf::from(name)
         });

@@ -12,7 +12,7 @@
 mod admission;
 pub(crate) mod answers;
 mod bind_error;
-mod block;
+pub(crate) mod block;
 pub(crate) mod budget;
 mod connection;
 mod drain;

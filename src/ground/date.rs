@@ -29,6 +29,11 @@ pub(crate) fn minute(ts: i64) -> String {
     format!("{} {:02}:{:02}", day(ts), minutes / 60, minutes % 60)
 }
 
+/// A time with seconds: `2026-11-28 19:03:07 UTC`.
+pub(crate) fn second(ts: i64) -> String {
+    format!("{}:{:02} UTC", minute(ts), ts.rem_euclid(60_000) / 1_000)
+}
+
 /// In milliseconds.
 const DAY: i64 = 24 * 60 * 60 * 1_000;
 
@@ -53,6 +58,8 @@ mod tests {
         ] {
             assert_eq!(minute(ts), shown);
         }
+        assert_eq!(second(951_782_399_999), "2000-02-28 23:59:59 UTC");
+        assert_eq!(second(1_795_892_587_000), "2026-11-28 19:03:07 UTC");
         assert!(day(i64::MAX).starts_with("9999-12-"), "{}", day(i64::MAX));
     }
 }

@@ -46,21 +46,25 @@ const MIB: u64 = 1024 * 1024;
 
 impl CacheSizes {
     /// What all of them may take.
-    pub fn sum(&self) -> u64 {
-        let Self { account_data, filters, tokens, last_seen, room_cards, unread, .. } = self;
-        let Self { receipts, typing, presence, connected, strangers, log, .. } = self;
-        account_data
-            + filters
-            + tokens
-            + last_seen
-            + room_cards
-            + unread
-            + receipts
-            + typing
-            + presence
-            + connected
-            + strangers
-            + log
+    #[cfg(test)]
+    pub(crate) fn sum(&self) -> u64 {
+        // Without `..`: who adds a cache is made to add it here.
+        let Self {
+            account_data,
+            filters,
+            tokens,
+            last_seen,
+            room_cards,
+            unread,
+            receipts,
+            typing,
+            presence,
+            connected,
+            strangers,
+            log,
+        } = *self;
+        let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
+        of_people + room_cards + unread + receipts + typing + log
     }
 }
 

@@ -315,10 +315,9 @@ impl Committer {
     /// built on an event of the other.
     pub(super) async fn attempt_in(&self, mut tx: Tx, writes: &[Write]) -> DbResult<Attempted> {
         // The rooms' rows first, which a slow writer elsewhere may hold: nobody else is to wait for that behind the
-        // log's lock.
+        // log's lock, which the judge takes after them.
         let Judged { judgements, rooms, holdings } = judge(&mut tx, writes).await?;
-        store::log::lock(&mut tx).await?;
-        // Everybody waits from here on, so that what depends on nobody writing meanwhile is asked at once.
+        // Everybody waits, so that what depends on nobody writing meanwhile is asked at once.
         let (typed_in, typists) = list_begun(writes);
         let (mut last, joined) = store::log::last_position_and_joined(&mut tx, &typed_in, &typists).await?;
         let first = last.next();

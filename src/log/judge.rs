@@ -7,10 +7,11 @@
 //! whatever has happened in the room meanwhile; then the head, because everything after it may look different once the
 //! event is built again; then what the write is refused for.
 //!
-//! What is taken for granted of an account (`judge/account.rs`) comes last, so that a retry of a join still succeeds.
+//! What is taken for granted of an account (`judge/account.rs`) comes after all that, and quotas last, so that a retry of a
+//! join still succeeds.
 //!
-//! Locks: the rooms' rows are held from here to the end of the transaction, the log's is taken after them. On SQLite
-//! the transaction is alone anyway.
+//! Locks: the rooms' rows are held from here to the end of the transaction, and after them the log's, which is taken once:
+//! what has no row to lock is looked at under it. On SQLite the transaction is alone anyway.
 
 mod account;
 mod holdings;
@@ -139,19 +140,16 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     // After the rows are locked: another node that is just making an event of the same request holds the room's row, so
     // what it has made is visible now.
     let found = store::event::list_by_transactions(tx, &transactions).await?;
+    let annotated = annotated(tx, writes).await?;
+    // Everybody waits from here on, and nobody else can commit.
+    store::log::lock(tx).await?;
     let touched: Vec<_> = writes.iter().flat_map(listings).filter_map(ListingChange::alias).collect();
-    let named = if touched.is_empty() {
-        HashMap::new()
-    } else {
-        // An alias that is free has no row to lock: nobody else takes it from here on.
-        store::log::lock(tx).await?;
-        store::alias::list_named(tx, &touched).await?
-    };
+    let named = if touched.is_empty() { HashMap::new() } else { store::alias::list_named(tx, &touched).await? };
 
     let mut judge = Judge {
         heads: rooms.iter().map(|room| (*room, locked.get(*room).map(|(head, _)| head))).collect(),
         sent: HashMap::new(),
-        annotated: annotated(tx, writes).await?,
+        annotated,
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
         expected: find_expected(tx, writes).await?,
         accounts: ExpectedAccounts::read(tx, writes).await?,
@@ -177,16 +175,11 @@ fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
 
 /// Where the rows stand that some write expects at a place of its own.
 ///
-/// There may be no row to lock, so this looks under the log's lock: nobody else can commit from here on. The rooms'
-/// rows have been locked before, as in every batch.
+/// There may be no row to lock, so this looks under the log's lock.
 async fn find_expected<'a>(tx: &mut Tx, writes: &'a [Write]) -> DbResult<HashMap<Replaced<'a>, Option<Position>>> {
     let mut found = HashMap::new();
     for fact in writes.iter().flat_map(|write| &write.facts) {
         let Some((row, Some(_))) = replaced(fact) else { continue };
-        // Once for the batch, however many such facts it has: the lock is held until the transaction ends.
-        if found.is_empty() {
-            store::log::lock(tx).await?;
-        }
         let at = match row {
             Replaced::AccountData(user_id, room_id, kind) => {
                 store::account_data::find(tx, user_id, room_id, kind).await?.map(|(at, _)| at)

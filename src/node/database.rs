@@ -19,7 +19,7 @@ use crate::{
         cause,
         claim::{Claim, ClaimError},
         clock::Clock,
-        data_folder,
+        data_folder, date,
         tasks::Tasks,
     },
 };
@@ -72,6 +72,12 @@ pub async fn open(config: &Config, clock: &Clock, restored: bool) -> Result<(Db,
         last_written.check_file(file).map_err(refuse)?;
     }
     let db = connect(config, &url).await?;
+    if restored {
+        last_written.forget().map_err(|error| {
+            let path = last_written.path().display();
+            DatabaseProblem(format!("{path} can't be removed: {}", cause::in_words(&error)))
+        })?;
+    }
     if !restored && let Err(problem) = last_written.check(&db).await.map_err(|error| of_db(config, &error))? {
         db.close().await;
         return Err(refuse(problem));
@@ -86,10 +92,11 @@ async fn connect(config: &Config, url: &DatabaseUrl) -> Result<Db, DatabaseProbl
 
 /// Sees to it that no other server runs on the same file. None where the disk knows no locks.
 fn claim(config: &Config, file: &Path, clock: &Clock) -> Result<Option<Claim>, DatabaseProblem> {
-    let mut path = file.as_os_str().to_owned();
+    // One file has one lock, by whatever link it is reached. At a first start it is not there yet.
+    let mut path = file.canonicalize().unwrap_or_else(|_| file.to_owned()).into_os_string();
     path.push(".lock");
     let path = PathBuf::from(path);
-    match Claim::take(&path, clock.now().get().into()) {
+    match Claim::take(&path, &date::second(clock.now().get().into())) {
         Ok(claim) => Ok(Some(claim)),
         Err(ClaimError::Held(holder)) => Err(DatabaseProblem(format!(
             "the database {} is in use by {holder}. Two servers on one file would destroy it: end that one first, or give \

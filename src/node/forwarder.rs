@@ -2,7 +2,7 @@
 //!
 //! A node that works on a call gives signs of life until it answers, every [`SIGN_OF_LIFE`] and on the same connection.
 //! One that gives none for [`SILENCE`] is stopped, cut off or gone: the caller then does the work itself, in under a
-//! second. A call may so take as long as it needs at a node that lives, and nobody waits for one that does not.
+//! second. A call may so take its time at a node that lives (up to [`ANSWER`]), and nobody waits for one that does not.
 //!
 //! Who has been silent is remembered. Nobody waits for them a second time: they get no calls until one that carries
 //! nothing has been answered, and no client's request waits for that one.
@@ -114,8 +114,11 @@ impl Forwarder {
 
     /// The other node's answer. None if it has none of its own: then it may or may not have done what was asked.
     pub(crate) async fn forward(&self, peer: &Peer, call: SealedCall) -> Option<ForwardedAnswer> {
-        let answered = self.send(peer, call).await.and_then(judge);
-        self.note(peer, answered)
+        let answered = self.send(peer, call).await;
+        // Whoever answers is not silent, whatever they answer.
+        judge(self.note(peer, answered)?)
+            .inspect_err(|error| tracing::debug!(node = peer.id.as_str(), %error, "no answer; the work is done here"))
+            .ok()
     }
 
     /// Asks a silent node whether it is there again. `call` carries nothing.

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     db::{Db, DbResult},
     ground::{
-        claim::date,
         clock::Clock,
+        date,
         position::{Mark, Position},
         tasks::Shutdown,
     },
@@ -49,7 +49,7 @@ struct Note {
     /// Of the batch that ends there: another log has another one at this place.
     mark: String,
     /// Milliseconds since the Unix epoch, for people.
-    written_ts: u64,
+    written_ts: i64,
 }
 
 /// Why a database is not the one that was written last.
@@ -81,11 +81,19 @@ impl LastWritten {
         &self.path
     }
 
+    /// Forgets what was noted: somebody has said that another database is meant.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// Refuses to make a new database where there was one.
     pub(super) fn check_file(&self, database: &Path) -> Result<(), NotTheLast> {
         match self.read()? {
             Some(Note { position, written_ts, .. }) if !database.exists() => {
-                Err(NotTheLast::Gone { position, until: date(written_ts) })
+                Err(NotTheLast::Gone { position, until: date::second(written_ts) })
             }
             _ => Ok(()),
         }
@@ -100,7 +108,7 @@ impl LastWritten {
             Err(unreadable) => return Ok(Err(unreadable)),
         };
         let Note { position, mark, written_ts } = note;
-        let until = date(written_ts);
+        let until = date::second(written_ts);
         let mut conn = db.read().await?;
         if !conn.has_table("batches").await? {
             return Ok(Err(NotTheLast::Older { end: 0, position, until }));

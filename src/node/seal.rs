@@ -21,10 +21,8 @@ pub(crate) struct CallDigest([u8; 32]);
 impl CallDigest {
     /// SHA-256 of all of it.
     pub(crate) fn of(call: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        for (byte, known) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, call).as_ref()) {
-            *byte = *known;
-        }
+        let mut bytes = [0; digest::SHA256_OUTPUT_LEN];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, call).as_ref());
         Self(bytes)
     }
 }

@@ -1,8 +1,8 @@
 //! Accounts: who may speak here, and with which token.
 //!
 //! One file for each act. What counts is in the database; memory holds only facts that were read
-//! there, until [`TokenCache::forget`] says that they changed. Lock order inside transactions: the
-//! account, then its device, then their tokens, and the account before sessions that prove an address of it.
+//! there, until [`TokenCache::forget`] says that they changed. Lock order inside transactions: the account, then its
+//! delayed events, then its device, then their tokens, and the account before sessions that prove an address of it.
 //!
 //! Whatever changes what nodes remember of an account has every node look it up again, by what it writes in the same
 //! transaction ([`Notify`]). A token is known by its hash only; the text of one is seen when it is issued and when it
@@ -102,11 +102,11 @@ impl Accounts {
         server_name: OwnedServerName,
         settings: AccountSettings,
         metrics: Metrics,
-        token_cache: Arc<TokenCache>,
+        (token_cache, sizes): (Arc<TokenCache>, &CacheSizes),
         notify: Notify,
     ) -> Result<Self> {
         let passwords = Passwords::new(settings.password_cost, settings.password_min_length, random.clone())?;
-        let last_seen = Arc::new(LastSeen::new(&CacheSizes::default()));
+        let last_seen = Arc::new(LastSeen::new(sizes));
         Ok(Self(Arc::new(Inner {
             db,
             clock,

@@ -32,9 +32,6 @@ const MAX_PROFILE_BYTES: usize = 64 * 1024;
 /// The specification's limit for the name of a field, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// In characters.
-const ERRAND_ID_LENGTH: usize = 16;
-
 /// The field with a user's picture.
 pub(crate) const AVATAR_URL: &str = "avatar_url";
 /// The field with a user's name.
@@ -57,8 +54,8 @@ pub(crate) enum Changed {
     Nothing,
     /// Only whoever looks at the profile sees it.
     InProfile,
-    /// The rooms that the user is in say it, too. Whether or not the value was that before: a room may lack it still. A node sees to that by this errand, until
-    /// [`Profiles::is_seen_in_rooms`].
+    /// The rooms that the user is in say it, too: whether or not the value was that before, since a room may lack it
+    /// still. A node sees to that by this errand, until [`Profiles::is_seen_in_rooms`].
     SeenInRooms(Errand),
 }
 
@@ -96,8 +93,8 @@ impl Profiles {
             tx.commit().await?;
             return Ok(if changes { Changed::InProfile } else { Changed::Nothing });
         }
-        let errand = Errand { id: self.random.token(ERRAND_ID_LENGTH), user_id: user_id.to_owned(), body: None };
-        errand::insert(&mut tx, ErrandKind::Profile, &errand, self.clock.now().get().into()).await?;
+        let now = self.clock.now().get().into();
+        let errand = errand::leave(&mut tx, &self.random, ErrandKind::Profile, (user_id, None), now).await?;
         commit_between_batches(tx).await?;
         Ok(Changed::SeenInRooms(errand))
     }

@@ -108,10 +108,7 @@ impl Threepids {
     /// any more.
     pub(crate) async fn add(&self, (user_id, device_id): Owner<'_>, proof: &Proof, from: IpAddr) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
-        let account = account::lock(&mut tx, user_id).await?;
-        if account.is_none_or(|account| account.deactivated) {
-            return Err(deactivated());
-        }
+        hold(&mut tx, (user_id, device_id)).await?;
         let proved = use_proof(&mut tx, proof, Operation::AddThreepid, self.now()).await?;
         attach(&mut tx, &self.0.quotas, user_id, &proved).await?;
         // Who has just read a mail there knows it.
@@ -145,6 +142,7 @@ impl Threepids {
     ) -> Result<bool> {
         let address = canonical(medium, address)?;
         let mut tx = self.0.db.begin().await?;
+        hold(&mut tx, (user_id, device_id)).await?;
         let owner = store::find_owner(&mut tx, medium.as_str(), &address).await?;
         if owner.is_some_and(|owner| owner == user_id) {
             // As long as it is there: whoever loses it is to hear of it too.
@@ -194,6 +192,18 @@ impl Threepids {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> i64 {
         self.0.clock.now().get().into()
+    }
+}
+
+/// Locks the account, and makes sure that the session lasts which changes it.
+async fn hold(tx: &mut Tx, (user_id, device_id): Owner<'_>) -> Result<()> {
+    if account::lock(tx, user_id).await?.is_none_or(|account| account.deactivated) {
+        return Err(deactivated());
+    }
+    if device::lock(tx, user_id, device_id).await? {
+        Ok(())
+    } else {
+        Err(Error::forbidden("This session has been ended: nothing was changed"))
     }
 }
 

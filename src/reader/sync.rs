@@ -1,7 +1,8 @@
 //! What changed since: the reading side of the log, shaped for clients.
 //!
 //! [`gather`] finds what a user has not seen of what is [`wanted`]; [`v3`] writes it as classic `/sync`, [`initial`] as
-//! clients of old expect it, who go on with [`stream`]. [`watch`] knows who is waiting and wakes them.
+//! clients of old expect it, who go on with [`stream`]. [`watch`] knows who is connected ([`watcher`]) and wakes
+//! who waits.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
@@ -25,6 +26,7 @@ mod v3;
 mod waits;
 mod wanted;
 mod watch;
+mod watcher;
 
 pub(crate) use self::{
     client::Client,

@@ -22,13 +22,19 @@ statements! {
     DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2)";
     DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2";
     DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1";
-    /// Many at once, as a JSON array of objects. Devices that are gone stay gone.
+    /// Many at once, as a JSON array of objects. Devices that are gone stay gone, and what is known of one that is newer.
+    /// Locked in the order of their key: nodes write the same devices at the same time.
     SET_LAST_SEEN = "UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
         FROM (SELECT value ->> 'user_id' AS user_id, value ->> 'device_id' AS device_id, value ->> 'ts' AS ts,
             value ->> 'ip' AS ip FROM json_each($1)) AS seen
-        WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id"
+        WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id
+            AND (devices.last_seen_ts IS NULL OR devices.last_seen_ts < seen.ts)"
         | "UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
-        FROM json_to_recordset($1::text::json) AS seen (user_id text, device_id text, ts bigint, ip text)
+        FROM (SELECT d.user_id, d.device_id, s.ts, s.ip
+            FROM json_to_recordset($1::text::json) AS s (user_id text, device_id text, ts bigint, ip text)
+            JOIN devices d ON d.user_id = s.user_id AND d.device_id = s.device_id
+            WHERE d.last_seen_ts IS NULL OR d.last_seen_ts < s.ts
+            ORDER BY d.user_id, d.device_id FOR UPDATE OF d) AS seen
         WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id";
 }
 

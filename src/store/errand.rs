@@ -3,7 +3,10 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use crate::db::{Conn, DbResult, Row, args, statements};
+use crate::{
+    db::{Conn, DbResult, Row, args, statements},
+    ground::random::Random,
+};
 
 statements! {
     INSERT_ERRAND = "INSERT INTO errands (errand_id, user_id, kind, body, created_ts) VALUES ($1, $2, $3, $4, $5)";
@@ -52,6 +55,22 @@ pub(crate) struct Errand {
     pub(crate) user_id: OwnedUserId,
     /// The text of a notice, or what a mail is about. None for the other kinds.
     pub(crate) body: Option<String>,
+}
+
+/// In characters.
+const ID_LENGTH: usize = 16;
+
+/// Leaves an errand under a new identifier, in the transaction from which it follows.
+pub(crate) async fn leave(
+    conn: &mut Conn,
+    random: &Random,
+    kind: ErrandKind,
+    (user_id, body): (&UserId, Option<String>),
+    now: i64,
+) -> DbResult<Errand> {
+    let errand = Errand { id: random.token(ID_LENGTH), user_id: user_id.to_owned(), body };
+    insert(conn, kind, &errand, now).await?;
+    Ok(errand)
 }
 
 /// Leaves an errand, in the transaction from which it follows. `now` decides whose turn comes first.

@@ -55,7 +55,6 @@ statements! {
         VALUES ($1, $2, $3, $4)";
     FIND_OPENID_USER = "SELECT t.user_id FROM openid_tokens t JOIN accounts a ON a.user_id = t.user_id
         WHERE t.token_hash = $1 AND t.expires_ts > $2 AND a.locked_ts IS NULL AND a.deactivated_ts IS NULL";
-    DELETE_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1";
     DELETE_OPENID_TOKENS_OF_DEVICE = "DELETE FROM openid_tokens WHERE user_id = $1 AND device_id = $2";
     DELETE_ORPHANED_OPENID_TOKENS = "DELETE FROM openid_tokens WHERE user_id = $1 AND NOT EXISTS
         (SELECT 1 FROM devices d WHERE d.user_id = openid_tokens.user_id AND d.device_id = openid_tokens.device_id)";
@@ -316,11 +315,6 @@ pub(crate) async fn insert_openid_token(
 /// <https://spec.matrix.org/v1.19/server-server-api/#openid>
 pub(crate) async fn find_openid_user(conn: &mut Conn, token: &TokenHash, now: i64) -> DbResult<Option<OwnedUserId>> {
     conn.find(&FIND_OPENID_USER, args![token.bytes(), now]).await?.map(|row| row.get(0)).transpose()
-}
-
-/// Nobody is confirmed by them any more.
-pub(crate) async fn delete_openid_tokens(conn: &mut Conn, user_id: &UserId) -> DbResult<()> {
-    conn.execute(&DELETE_OPENID_TOKENS, args![user_id]).await.map(drop)
 }
 
 /// Removes those that have expired. They were good for nothing already.

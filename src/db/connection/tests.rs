@@ -216,3 +216,17 @@ async fn nothing_is_committed_into_files_that_nobody_finds_again() {
     db.begin().await.unwrap().commit().await.unwrap();
     db.close().await;
 }
+
+/// As whoever has moved their database to another disk leaves it.
+#[tokio::test]
+async fn a_database_behind_a_link_is_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, elsewhere) = (folder.path().join("here.sqlite3"), folder.path().join("elsewhere.sqlite3"));
+    std::os::unix::fs::symlink(&elsewhere, &here).unwrap();
+    std::fs::write(&elsewhere, "").unwrap();
+    let db = Db::connect(&format!("sqlite:{}", here.display()), 1).await.unwrap();
+    db.migrate().await.unwrap();
+    db.begin().await.unwrap().commit().await.unwrap();
+    db.check_files().unwrap();
+    db.close().await;
+}

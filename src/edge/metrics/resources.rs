@@ -27,7 +27,7 @@ pub struct ProcessResources {
     pub folder: PathBuf,
     /// None where the database is on another machine, or at least somebody else's business.
     pub database_file: Option<PathBuf>,
-    /// Asks for the pools' numbers each time. A function, so that this module needs nothing of the database's types.
+    /// Asks for the pools' numbers each time. A function, so that tests have pools without a database.
     pub pools: Box<dyn Fn() -> Vec<Pool> + Send + Sync>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct ResourceCollector(Arc<OnceLock<ProcessResources>>);
 
 impl fmt::Debug for ResourceCollector {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Watched")
+        formatter.write_str("ResourceCollector")
     }
 }
 

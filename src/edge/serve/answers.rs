@@ -48,16 +48,11 @@ impl Answers {
     }
 
     /// A body that holds room for itself until it is read. Fails where there is none; nothing of it has been sent then.
-    pub(crate) fn admit(
-        &self,
-        answer: Bytes,
-        version: Version,
-        caller: impl FnOnce() -> Holder,
-    ) -> Result<Body, Exhausted> {
+    pub(crate) fn admit(&self, answer: Bytes, version: Version, caller: Holder) -> Result<Body, Exhausted> {
         if answer.len() <= SMALL {
             return Ok(answer.into());
         }
-        let share = self.0.budget.take(caller(), answer.len())?;
+        let share = self.0.budget.take(caller, answer.len())?;
         if version != Version::HTTP_2 {
             return Ok(Bytes::from_owner(Held { answer, _share: share }).into());
         }
@@ -198,7 +193,7 @@ mod tests {
             (Version::HTTP_2, 2 * PORTION),
         ] {
             let (answers, budget) = answers();
-            let body = answers.admit(text(size), version, somebody).unwrap();
+            let body = answers.admit(text(size), version, somebody()).unwrap();
             assert_eq!(budget.held(), if size > SMALL { size } else { 0 }, "{version:?}, {size} bytes");
             assert_eq!(body.size_hint().exact(), Some(size as u64));
             assert_eq!(body.collect().await.unwrap().to_bytes(), text(size));
@@ -210,7 +205,7 @@ mod tests {
     async fn an_answer_that_is_dropped_is_not_held() {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let (answers, budget) = answers();
-            let mut body = answers.admit(text(100_000), version, somebody).unwrap();
+            let mut body = answers.admit(text(100_000), version, somebody()).unwrap();
             let first = body.frame().await.unwrap().unwrap();
             drop((body, first));
             assert_eq!(budget.held(), 0);
@@ -220,17 +215,17 @@ mod tests {
     #[tokio::test]
     async fn what_finds_no_room_is_refused() {
         let (answers, _) = answers();
-        let held = answers.admit(text(1024 * 1024), Version::HTTP_2, somebody).unwrap();
-        assert_eq!(answers.admit(text(SMALL + 1), Version::HTTP_2, somebody).err(), Some(Exhausted::ByCaller));
-        assert!(answers.admit(text(SMALL), Version::HTTP_2, somebody).is_ok(), "small answers are not counted");
+        let held = answers.admit(text(1024 * 1024), Version::HTTP_2, somebody()).unwrap();
+        assert_eq!(answers.admit(text(SMALL + 1), Version::HTTP_2, somebody()).err(), Some(Exhausted::ByCaller));
+        assert!(answers.admit(text(SMALL), Version::HTTP_2, somebody()).is_ok(), "small answers are not counted");
         drop(held);
-        assert!(answers.admit(text(SMALL + 1), Version::HTTP_2, somebody).is_ok());
+        assert!(answers.admit(text(SMALL + 1), Version::HTTP_2, somebody()).is_ok());
     }
 
     #[tokio::test]
     async fn what_nobody_reads_on_is_forgotten() {
         let (answers, budget) = answers();
-        let mut body = answers.admit(text(100_000), Version::HTTP_2, somebody).unwrap();
+        let mut body = answers.admit(text(100_000), Version::HTTP_2, somebody()).unwrap();
         let begun = Instant::now();
         answers.look(begun + PATIENCE / 2);
         body.frame().await.unwrap().unwrap();

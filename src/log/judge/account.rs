@@ -33,15 +33,13 @@ pub(super) enum Unmet {
 }
 
 impl ExpectedAccounts {
-    /// Asks in one statement, and not at all where nothing is taken for granted. The log's lock is held from here on,
-    /// so the rooms' rows must have been locked.
+    /// Asks in one statement, and not at all where nothing is taken for granted. Under the log's lock.
     pub(super) async fn read(tx: &mut Tx, writes: &[Write]) -> DbResult<Self> {
         let users: HashSet<&UserId> = writes.iter().flat_map(users).collect();
         let mut accounts = Self::default();
         if users.is_empty() {
             return Ok(accounts);
         }
-        store::log::lock(tx).await?;
         let users: Vec<&UserId> = users.into_iter().collect();
         for (user_id, field) in store::account::list_standings(tx, &users).await? {
             match field {

@@ -70,15 +70,13 @@ fn key(data: &AccountData) -> PieceKey<'_> {
 }
 
 impl<'a> Holdings<'a> {
-    /// Looks under the log's lock: nobody else can add anything from here on. The rooms' rows have been locked before, as
-    /// in every batch.
+    /// Looks under the log's lock: nobody else can add anything from here on.
     pub(super) async fn load(tx: &mut Tx, writes: &'a [Write]) -> DbResult<Self> {
         let mut holdings = Self::default();
         let keys: Vec<PieceKey<'a>> = writes.iter().flat_map(pieces).map(key).collect();
         if keys.is_empty() && quotas(writes).next().is_none() {
             return Ok(holdings);
         }
-        store::log::lock(tx).await?;
         if !keys.is_empty() {
             holdings.pieces = store::usage::list_pieces(tx, &keys).await?;
             let users: Vec<&UserId> = keys.iter().map(|(user_id, ..)| *user_id).collect();

@@ -66,8 +66,9 @@ impl Accounts {
 }
 
 impl Accounts {
-    /// Refuses a caller for whom something has gone on for a while, as a new request of theirs would be by now. Costs a
-    /// look into memory where nothing has changed.
+    /// Refuses a caller for whom something has gone on for a while, where the device was logged out or the account locked
+    /// in the meantime. Who has logged in anew on the same device goes on: what waits with the token of before is answered
+    /// once more. Costs a look into memory where nothing has changed.
     pub(crate) async fn check_still_logged_in(&self, caller: &Caller) -> Result<()> {
         if !caller.changed().is_raised() {
             return Ok(());
@@ -75,7 +76,7 @@ impl Accounts {
         self.check_logged_in(caller.user_id(), caller.device_id()).await
     }
 
-    /// Refuses as a new request would be if the device was logged out or the account locked in the meantime.
+    /// Refuses where nobody is logged in on the device, or the account is locked.
     async fn check_logged_in(&self, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
         let mut conn = self.0.db.read().await?;
         if !token::has_access_token(&mut conn, user_id, device_id).await? {

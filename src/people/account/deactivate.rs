@@ -19,7 +19,7 @@ use crate::{
         account, delayed_event,
         device::DeviceSelection,
         errand::{self, Errand, ErrandKind},
-        filter, profile, threepid, token, uia, user_directory,
+        filter, profile, threepid, uia, user_directory,
     },
 };
 
@@ -54,7 +54,6 @@ impl Accounts {
             account::deactivate(tx, user_id, self.now()).await?;
         }
         self.end_sessions(tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
-        token::delete_openid_tokens(tx, user_id).await?;
         uia::delete_of_user(tx, user_id).await?;
         filter::delete_all(tx, user_id).await?;
         delayed_event::delete_of_user(tx, user_id).await?;

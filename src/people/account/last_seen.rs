@@ -6,7 +6,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices>
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::IpAddr,
     sync::atomic::{AtomicI64, Ordering},
 };
@@ -70,13 +70,17 @@ impl LastSeen {
         if now.saturating_sub(noted_ts.load(Ordering::Relaxed)) < INTERVAL {
             return;
         }
-        noted_ts.store(now, Ordering::Relaxed);
         let mut pending = self.pending.lock();
-        if pending.bytes < self.limit
-            && pending.devices.insert((user_id.to_owned(), device_id.to_owned()), (now, address)).is_none()
-        {
-            pending.bytes += (DEVICE_BYTES + user_id.as_str().len() + device_id.as_str().len()) as u64;
+        let SeenDevices { devices, bytes } = &mut *pending;
+        match devices.entry((user_id.to_owned(), device_id.to_owned())) {
+            Entry::Occupied(mut seen) => drop(seen.insert((now, address))),
+            Entry::Vacant(_) if *bytes >= self.limit => return,
+            Entry::Vacant(new) => {
+                new.insert((now, address));
+                *bytes += (DEVICE_BYTES + user_id.as_str().len() + device_id.as_str().len()) as u64;
+            }
         }
+        noted_ts.store(now, Ordering::Relaxed);
     }
 
     /// Writes which devices were seen since the last time.

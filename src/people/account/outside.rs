@@ -3,10 +3,9 @@
 //! second.
 //!
 //! The command line writes no log, which takes a node with a committer; where events are judged by what it changes, it
-//! takes the log's lock. So these acts differ from those of a request in
-//! nothing but how nodes are notified.
+//! takes the log's lock. So these acts differ from those of a request in nothing but how nodes are notified.
 
-use ruma::{DeviceId, OwnedUserId, UserId};
+use ruma::{DeviceId, UserId};
 
 use super::{
     Accounts, Restriction,
@@ -27,9 +26,6 @@ use crate::{
         log,
     },
 };
-
-/// In characters.
-const ERRAND_ID_LENGTH: usize = 16;
 
 impl Accounts {
     /// Restricts an account or frees it, also an administrator's.
@@ -123,10 +119,7 @@ impl Accounts {
 
     /// Leaves an errand for the user, in the transaction of what it follows from.
     pub(super) async fn leave(&self, tx: &mut Tx, kind: ErrandKind, user_id: &UserId) -> Result<Errand> {
-        let (id, user_id): (_, OwnedUserId) = (self.0.random.token(ERRAND_ID_LENGTH), user_id.to_owned());
-        let errand = Errand { id, user_id, body: None };
-        errand::insert(tx, kind, &errand, self.now()).await?;
-        Ok(errand)
+        Ok(errand::leave(tx, &self.0.random, kind, (user_id, None), self.now()).await?)
     }
 }
 

@@ -84,8 +84,7 @@ impl Accounts {
     }
 
     /// Ends sessions of an account that is locked, and returns how many. With them goes what they have made: tokens, and
-    /// what they were to send later. Where they are not some that were picked, also what could begin new ones without
-    /// the password.
+    /// what they were to send later.
     pub(super) async fn end_sessions(
         &self,
         tx: &mut Tx,
@@ -96,9 +95,6 @@ impl Accounts {
         settle_delayed_events(tx, user_id, which, end, self.now()).await?;
         let ended = devices::delete(tx, user_id, which).await?;
         token::delete_orphans(tx, user_id).await?;
-        if !matches!(which, DeviceSelection::These(_)) {
-            token::delete_login_tokens(tx, user_id).await?;
-        }
         Ok(ended)
     }
 

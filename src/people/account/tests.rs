@@ -15,7 +15,7 @@ use crate::{
     db::testing::{self, TestDatabase},
     edge::hub::Hub,
     event::fact::{AccountChange, Batch, News},
-    ground::tasks::Tasks,
+    ground::{sizes::CacheSizes, tasks::Tasks},
     log::{Quotas, Reader, Tail},
     people::account::password::PasswordCost,
     store::device,
@@ -65,7 +65,8 @@ pub(crate) async fn house(database: &TestDatabase, registration: RegistrationMod
     tail.follow_with(vec![Arc::clone(&token_cache) as _, Arc::clone(&heard) as _]);
     let log = Log::start(db.clone(), tail, random.clone(), metrics.clone(), Hub::disconnected(), &tasks).await.unwrap();
     let parts = (db.clone(), clock.clone(), random);
-    let accounts = Accounts::new(parts, here, settings, metrics, token_cache, Notify::Log(log)).unwrap();
+    let accounts =
+        Accounts::new(parts, here, settings, metrics, (token_cache, &CacheSizes::default()), Notify::Log(log)).unwrap();
     House { accounts, clock, heard }
 }
 

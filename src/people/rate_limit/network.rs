@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::edge::serve::block::block_of;
+
 /// A network, by its first address and the length of its prefix in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Network {
@@ -19,10 +21,8 @@ const PREFIXES: [(u32, u32); 3] = [(64, 1), (48, 16), (32, 256)];
 impl Network {
     /// The narrowest: an IPv4 address, or an IPv6 network of 64 bits.
     pub(super) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(address) => Self::around(address, 64),
-            address @ IpAddr::V4(_) => Self { first: address, prefix: 32 },
-        }
+        let first = block_of(address);
+        Self { first, prefix: if first.is_ipv4() { 32 } else { 64 } }
     }
 
     /// Every network around an address that counts, with the factor by which there is more room in it.

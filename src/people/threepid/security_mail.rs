@@ -28,8 +28,6 @@ use crate::{
 /// For so long it is tried to send one. Later, it would only frighten.
 const GIVE_UP: Duration = Duration::from_hours(24);
 
-/// In characters.
-const ERRAND_ID_LENGTH: usize = 16;
 /// In characters: how much is shown of what a client calls itself.
 const MAX_DEVICE_NAME: usize = 40;
 
@@ -88,8 +86,7 @@ pub(crate) async fn leave_security_mails(
             device: context.device.map(describe),
         };
         let body = Some(serde_json::to_string(&mail).map_err(Error::broken)?);
-        let errand = Errand { id: random.token(ERRAND_ID_LENGTH), user_id: user_id.to_owned(), body };
-        errand::insert(conn, ErrandKind::Mail, &errand, context.now).await?;
+        errand::leave(conn, random, ErrandKind::Mail, (user_id, body), context.now).await?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::{
     state::{self, RoomState},
     timeline::{self, Timeline},
     turns::Turn,
-    watch::{WatchedMembership, Watcher},
+    watcher::{WatchedMembership, Watcher},
 };
 use crate::{
     error::Result,

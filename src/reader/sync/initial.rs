@@ -26,7 +26,7 @@ use super::{
     timeline::Timeline,
     v3::account_data,
     wanted::{Wanted, WantedTimeline},
-    watch::Watcher,
+    watcher::Watcher,
 };
 use crate::{
     error::Result,

@@ -4,7 +4,7 @@ use ruma::events::room::member::MembershipState;
 
 use super::{
     sources::{Sources, SyncRequest},
-    watch::WatchedMembership,
+    watcher::WatchedMembership,
 };
 use crate::{
     error::Result,

@@ -15,7 +15,7 @@ use std::{
 
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
-use super::watch::{Registry, Watcher};
+use super::{watch::Registry, watcher::Watcher};
 use crate::{
     db::Db,
     error::Result,

@@ -4,7 +4,7 @@
 
 use ruma::{OwnedRoomId, RoomId};
 
-use super::{SyncRequest, Syncs, gather::Gathered, membership::shows_left_rooms, watch::Watcher};
+use super::{SyncRequest, Syncs, gather::Gathered, membership::shows_left_rooms, watcher::Watcher};
 use crate::{
     error::Result,
     event::fact::{OutsideMembership, OutsideState},
@@ -28,7 +28,9 @@ impl Syncs {
                 && request.wanted.rooms.passes_room(room_id)
                 && may_be_shown(request, *standing)
         });
-        let found = self.list_outside(request, &rooms).await?;
+        let mut found = self.list_outside(request, &rooms).await?;
+        // As it is by now: what has changed since `until` is the next sync's.
+        found.retain(|(at, _)| *at <= gathered.until);
         for (_, membership) in found {
             match membership.state {
                 OutsideState::Invited

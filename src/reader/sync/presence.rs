@@ -18,7 +18,7 @@ use ruma::{
 
 use super::{
     SyncRequest, Syncs,
-    watch::{WatchedMembership, Watcher},
+    watcher::{WatchedMembership, Watcher},
 };
 use crate::{
     error::Result,

@@ -16,7 +16,7 @@ use super::{
     Syncs,
     client::Client,
     waits::Wait,
-    watch::{WatchedMembership, Watcher},
+    watcher::{WatchedMembership, Watcher},
 };
 use crate::{
     error::{Error, Result},

@@ -9,7 +9,7 @@
 //! is shared by all who are in a room and moved once for each entry, so a message in a large room costs no more than in
 //! a small one; only those who wait now are woken one by one.
 //!
-//! Lock order: `index`, then a watcher's `rooms`. Neither is held over an `await`.
+//! Lock order: `index`, then a watcher's `rooms`, then its `outside`. None is held over an `await`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,8 +25,9 @@ use tokio::sync::watch;
 
 use super::{
     recent_joins::RecentJoins,
-    turns::{Turn, Turns},
+    turns::Turns,
     unconnected::{PresenceWakeUps, UnconnectedUsers},
+    watcher::{Pulse, WatchedMembership, Watcher, membership_bytes, watches},
 };
 use crate::{
     db::Db,
@@ -34,7 +35,7 @@ use crate::{
     error::Result,
     event::{
         Logged,
-        fact::{Audience, Batch, News, OutsideMembership, OutsideState},
+        fact::{Audience, Batch, News, OutsideMembership},
     },
     ground::{
         position::Position,
@@ -45,9 +46,7 @@ use crate::{
     store::{self, membership::RoomMembership, outside_membership::OutsideStanding},
 };
 
-/// What a user, a membership and a room take beside their names, in bytes.
-const USER_BYTES: usize = 512;
-const MEMBERSHIP_BYTES: usize = 192;
+/// What a room takes beside its name, in bytes.
 const ROOM_BYTES: usize = 384;
 /// How many who have joined rooms are looked up at once: where there are more, it is as well to go through all members.
 const MOST_NEWCOMERS: i64 = 2_000;
@@ -94,161 +93,11 @@ pub(super) struct WatchedRoom {
     pub(super) newcomers: RecentJoins,
 }
 
-/// When something last happened in a room.
-#[derive(Debug)]
-pub(crate) struct Pulse(AtomicI64);
-
-impl Pulse {
-    /// Only grows.
-    pub(crate) fn last(&self) -> Position {
-        Position(self.0.load(Ordering::Acquire))
-    }
-}
-
-/// A connected user.
-pub(crate) struct Watcher {
-    user_id: OwnedUserId,
-    rooms: RwLock<HashMap<OwnedRoomId, WatchedMembership>>,
-    /// What ever came from outside of rooms that this server holds no history of, or held none of then.
-    outside: RwLock<HashMap<OwnedRoomId, OutsideStanding>>,
-    /// The place of the last thing that concerns the user.
-    wake: watch::Sender<Position>,
-    turns: Turns,
-    /// When a `/sync` last asked, by the end of the log at that time, for dropping the least recent.
-    used: AtomicU64,
-}
-
-/// A user's membership of a room, with the room's pulse.
-#[derive(Clone, Debug)]
-pub(crate) struct WatchedMembership {
-    pub(crate) state: MembershipState,
-    /// Where the trunk got it.
-    pub(crate) position: Position,
-    /// Where the user has come to be what they are: not after `position`, which follows their profile as well.
-    pub(crate) entered: Position,
-    pub(crate) forgotten: bool,
-    pub(crate) pulse: Arc<Pulse>,
-}
-
 impl WatchedRoom {
     fn new(pulse: Arc<Pulse>) -> Self {
         let newcomers = RecentJoins::new(pulse.last());
         Self { pulse, users: Vec::new(), newcomers }
     }
-}
-
-impl Watcher {
-    /// How many bytes the user takes with their memberships.
-    fn bytes(&self) -> u64 {
-        let (rooms, outside) = (self.rooms.read(), self.outside.read());
-        let memberships = rooms.keys().chain(outside.keys()).map(|room_id| membership_bytes(room_id));
-        user_bytes(&self.user_id) + memberships.sum::<u64>()
-    }
-
-    /// Every room that the user is or was in.
-    pub(crate) fn rooms(&self) -> Vec<(OwnedRoomId, WatchedMembership)> {
-        self.rooms.read().iter().map(|(room_id, membership)| (room_id.clone(), membership.clone())).collect()
-    }
-
-    /// How many rooms the user is in.
-    pub(crate) fn count_joined_rooms(&self) -> usize {
-        self.rooms.read().values().filter(|membership| membership.state == MembershipState::Join).count()
-    }
-
-    /// The user's membership of one room.
-    pub(crate) fn membership(&self, room_id: &RoomId) -> Option<WatchedMembership> {
-        self.rooms.read().get(room_id).cloned()
-    }
-
-    /// The rooms that the user is in.
-    pub(super) fn joined_rooms(&self) -> Vec<OwnedRoomId> {
-        let rooms = self.rooms.read();
-        let joined = rooms.iter().filter(|(_, membership)| membership.state == MembershipState::Join);
-        joined.map(|(room_id, _)| room_id.clone()).collect()
-    }
-
-    /// The rooms that may hold something after `since`: where something happened, or the membership changed.
-    pub(crate) fn changed_rooms(&self, since: Position) -> Vec<(OwnedRoomId, WatchedMembership)> {
-        self.rooms
-            .read()
-            .iter()
-            .filter(|(_, membership)| membership.pulse.last() > since || membership.position > since)
-            .map(|(room_id, membership)| (room_id.clone(), membership.clone()))
-            .collect()
-    }
-
-    /// What came from outside after `since` and holds, of rooms of which nothing is known that came later.
-    pub(super) fn outside_after(&self, since: Position) -> Vec<(OwnedRoomId, OutsideStanding)> {
-        let rooms = self.rooms.read();
-        let outside = self.outside.read();
-        let news = outside.iter().filter(|(_, standing)| standing.position > since);
-        let held = news.filter(|(room_id, standing)| holds(**standing, rooms.get(*room_id)));
-        held.map(|(room_id, standing)| (room_id.clone(), *standing)).collect()
-    }
-
-    /// Something came from outside. What a watcher was registered with is not news.
-    fn follow_outside(&self, membership: &OutsideMembership, at: Position) {
-        let mut outside = self.outside.write();
-        let known = outside.get(&membership.room_id);
-        if known.is_some_and(|known| known.position >= at) {
-            return;
-        }
-        // Whoever has forgotten a room hears of it again with the next invitation, and not with its end.
-        let forgotten = membership.state == OutsideState::Ended && known.is_some_and(|known| known.forgotten);
-        let standing = OutsideStanding { state: membership.state, position: at, forgotten };
-        outside.insert(membership.room_id.clone(), standing);
-    }
-
-    /// Hides a room that the user had left, or was not in, when they forgot it. Whoever has come back since has not
-    /// forgotten it.
-    fn forget(&self, room_id: &RoomId, at: Position) {
-        if let Some(membership) = self.rooms.write().get_mut(room_id)
-            && matches!(membership.state, MembershipState::Leave | MembershipState::Ban)
-            && membership.position < at
-        {
-            membership.forgotten = true;
-        }
-        if let Some(standing) = self.outside.write().get_mut(room_id)
-            && standing.state == OutsideState::Ended
-            && standing.position < at
-        {
-            standing.forgotten = true;
-        }
-    }
-
-    /// Waits for a turn to gather what is new.
-    pub(crate) async fn turn(&self) -> Result<Turn> {
-        self.turns.take().await
-    }
-
-    /// The place of the last thing that concerns the user, and a notice of every later one.
-    pub(crate) fn wakes(&self) -> watch::Receiver<Position> {
-        self.wake.subscribe()
-    }
-
-    /// Wakes whoever waits, for the last thing that concerns them. Earlier places than the last change nothing.
-    pub(super) fn wake(&self, at: Position) {
-        self.wake.send_if_modified(|last| {
-            let later = at > *last;
-            if later {
-                *last = at;
-            }
-            later
-        });
-    }
-}
-
-fn user_bytes(user_id: &UserId) -> u64 {
-    (USER_BYTES + 2 * user_id.as_str().len()) as u64
-}
-
-fn membership_bytes(room_id: &RoomId) -> u64 {
-    (MEMBERSHIP_BYTES + room_id.as_str().len()) as u64
-}
-
-/// Whether what came of a room from outside is what the user is now, beside what the room's own history says of them.
-fn holds(outside: OutsideStanding, own: Option<&WatchedMembership>) -> bool {
-    own.is_none_or(|own| own.state != MembershipState::Join && own.position < outside.position)
 }
 
 impl Watchers {
@@ -400,9 +249,8 @@ impl Index {
             *bytes += (ROOM_BYTES + room_id.as_str().len()) as u64;
             WatchedRoom::new(pulse())
         });
-        let watches = matches!(membership, MembershipState::Join | MembershipState::Invite | MembershipState::Knock);
         let watching = room.users.iter().position(|user| Arc::ptr_eq(user, watcher));
-        match (watches, watching) {
+        match (watches(&membership), watching) {
             (true, None) => room.users.push(Arc::clone(watcher)),
             (false, Some(index)) => drop(room.users.swap_remove(index)),
             _ => {}
@@ -417,12 +265,12 @@ impl Index {
         }
     }
 
-    /// Drops those who asked longest ago and are not waiting now, until a tenth of the limit is free.
+    /// Drops those who asked longest ago and are neither waiting now nor in some request's hand, until a tenth of the limit is free.
     fn drop_idle(&mut self) {
         let mut idle: Vec<(u64, OwnedUserId)> = self
             .users
             .iter()
-            .filter(|(_, watcher)| watcher.wake.receiver_count() == 0)
+            .filter(|(_, watcher)| watcher.wake.receiver_count() == 0 && !watcher.is_held())
             .map(|(user_id, watcher)| (watcher.used.load(Ordering::Relaxed), user_id.clone()))
             .collect();
         idle.sort();

@@ -6,7 +6,8 @@
 //! members see. A change is written to the profile first and carried into rooms afterwards, by an errand that can be
 //! done again.
 //!
-//! A copy is never older than the event that holds it: the event names what it has copied, and if the profile is
+//! The copy of somebody who joins is never older than the event that holds it; an invitation or a knock keeps the name
+//! that it was made with. The event names what it has copied, and if the profile is
 //! another when the event is committed, it is made again ([`CopiedFields`]). So of two changes at once, whoever is last
 //! to write a room writes the newer name; and who joins a room while they are renamed either does so before, and the
 //! room is among those that are updated, or is called by the new name from the start.

@@ -126,8 +126,7 @@ impl Rooms {
         self.0.log.commit(tx, vec![fact]).await?;
         if is_state {
             // Events that were built on the unredacted state stay valid, but the pending head still holds the original.
-            let generation = room.pending.lock().await.generation;
-            room.forget_pending(generation).await;
+            room.pending.lock().await.forget();
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ use super::{
     room::Room,
     rooms::Rooms,
     state::State,
+    thread::thread_of,
 };
 use crate::{
     db::Conn,
@@ -224,10 +225,14 @@ impl Rooms {
         } else {
             Redaction::default()
         };
-        let thread_root = match Relation::of(&pdu).map(|relation| of_chunk(&relation.parent)) {
-            _ if standing != Standing::Accepted => None,
-            Some(Some(parent)) => thread_of(&pdu, parent),
-            _ => self.thread_of_remote(room, &pdu).await?,
+        let relation = Relation::of(&pdu).filter(|_| standing == Standing::Accepted);
+        let thread_root = match relation.as_ref().map(|relation| (relation, of_chunk(&relation.parent))) {
+            Some((relation, Some(parent))) if parent.standing == Standing::Accepted => {
+                thread_of(relation, &parent.pdu, parent.thread_root.as_ref())
+            }
+            Some((_, None)) => self.thread_of_remote(room, &pdu).await?,
+            // It relates to nothing, or to what nobody is shown.
+            _ => None,
         };
         let replaces = pdu.state_key().and_then(|key| before.get(&pdu.kind().to_string(), key).cloned());
         let pdu = redaction.redacted.clone().unwrap_or(pdu);
@@ -312,16 +317,6 @@ fn redact_earlier(chunk: &mut [Fetched], redaction: &Fetched) -> Result<()> {
         target.pdu = Arc::new(target.pdu.redacted(Arc::clone(&redaction.pdu)).map_err(Error::broken)?);
     }
     Ok(())
-}
-
-/// The thread of an event whose parent is in its chunk.
-fn thread_of(pdu: &Pdu, parent: &Fetched) -> Option<OwnedEventId> {
-    let begins = Relation::of(pdu).is_some_and(|relation| relation.is_thread());
-    if begins {
-        let is_root = parent.thread_root.is_none() && Relation::of(&parent.pdu).is_none();
-        return is_root.then(|| parent.pdu.event_id().to_owned());
-    }
-    parent.thread_root.clone()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -55,6 +55,8 @@ pub(super) struct Packed {
     membership: PackedMembership,
     /// Shared by all packed events of a room, and alive as long as one of them.
     pattern: Arc<Pattern>,
+    /// Whether the pattern counts the unpacked form.
+    is_counted: AtomicBool,
     /// As it is once somebody has looked at it.
     unpacked: OnceLock<Arc<Pdu>>,
 }
@@ -124,14 +126,15 @@ impl Pattern {
         if self.unpack_text(&bytes)? != event.json().get() {
             return None;
         }
-        let (pattern, unpacked) = (Arc::clone(self), OnceLock::new());
-        Some(Packed { event_id, bytes, depth: event.depth(), membership, pattern, unpacked })
+        let (pattern, is_counted, unpacked) = (Arc::clone(self), AtomicBool::new(false), OnceLock::new());
+        Some(Packed { event_id, bytes, depth: event.depth(), membership, pattern, is_counted, unpacked })
     }
 
     /// Pieces that follow each other in the pattern become one run.
     fn pack_text(&self, text: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
-        let mut texts: Vec<&str> = Vec::new();
+        // By what they say: whoever writes thousands of different ones holds up nobody.
+        let mut texts: HashMap<&str, usize> = HashMap::new();
         // The first piece and how many.
         let mut run: Option<(usize, usize)> = None;
         for piece in text.split('"') {
@@ -147,14 +150,15 @@ impl Pattern {
             } else if let Some((op, bytes)) = bytes_of(piece) {
                 out.push(op as u8);
                 out.extend(bytes);
-            } else if let Some(number) = texts.iter().position(|text| *text == piece) {
+            } else if let Some(number) = texts.get(piece) {
                 out.push(Op::Again as u8);
-                push_number(&mut out, number);
+                push_number(&mut out, *number);
             } else {
                 out.push(Op::Text as u8);
                 push_number(&mut out, piece.len());
                 out.extend(piece.as_bytes());
-                texts.push(piece);
+                let number = texts.len();
+                texts.insert(piece, number);
             }
         }
         end_run(&mut out, run);
@@ -188,13 +192,28 @@ impl Pattern {
     }
 }
 
+/// One that is replaced by another, as whoever changes their name replaces theirs, is counted no longer.
+impl Drop for Packed {
+    fn drop(&mut self) {
+        self.uncount();
+    }
+}
+
 impl Packed {
     /// The event, remembered from now on.
     pub(super) fn get(&self) -> &Arc<Pdu> {
         self.unpacked.get_or_init(|| {
+            self.is_counted.store(true, Ordering::Relaxed);
             self.pattern.unpacked.fetch_add(1, Ordering::Relaxed);
             self.unpack()
         })
+    }
+
+    /// Its unpacked form is counted by the pattern no longer.
+    fn uncount(&self) {
+        if self.is_counted.swap(false, Ordering::Relaxed) {
+            self.pattern.unpacked.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// The event, and nothing is remembered. For whoever goes through all members: remembering each would undo the
@@ -239,13 +258,14 @@ impl Packed {
     /// hold the unpacked event, which lives as long as they do.
     pub(super) fn forgetting(&self) -> Option<Self> {
         self.unpacked.get()?;
-        self.pattern.unpacked.fetch_sub(1, Ordering::Relaxed);
+        self.uncount();
         Some(Self {
             event_id: self.event_id,
             bytes: Arc::clone(&self.bytes),
             depth: self.depth,
             membership: self.membership,
             pattern: Arc::clone(&self.pattern),
+            is_counted: AtomicBool::new(false),
             unpacked: OnceLock::new(),
         })
     }
@@ -361,6 +381,17 @@ mod tests {
         assert_eq!(packed.get().event_id(), bob.event_id());
         assert_eq!(pattern.unpacked(), 1);
         assert_eq!(packed.forgetting().unwrap().pdu().json().get(), bob.json().get());
+        assert_eq!(pattern.unpacked(), 0);
+    }
+
+    #[test]
+    fn whoever_is_replaced_is_not_counted_any_more() {
+        let alice = member("@alice:example.org", &json!({ "membership": "join", "displayname": "Alice" }));
+        let pattern = Arc::new(Pattern::new(&alice));
+        let packed = pattern.pack(&alice, &MembershipState::Join).unwrap();
+        packed.get();
+        assert_eq!(pattern.unpacked(), 1);
+        drop(packed);
         assert_eq!(pattern.unpacked(), 0);
     }
 

@@ -53,12 +53,12 @@ impl Rooms {
             let message = format!("There is no event {} in this room that another could relate to", relation.parent);
             return Err(Error::invalid_param(message));
         };
-        if relation.is_thread() && !may_begin_thread(&parent) {
+        if relation.is_thread() && !may_begin_thread(&parent.pdu, parent.thread_root.as_ref()) {
             let message = "A thread can't begin at an event that itself relates to another";
             return Err(Error::refused(ErrorKind::Unknown, message));
         }
         let annotates_once = relation.kind == "m.annotation";
-        Ok(Related { thread_root: thread_of(&relation, &parent), annotates_once })
+        Ok(Related { thread_root: thread_of(&relation, &parent.pdu, parent.thread_root.as_ref()), annotates_once })
     }
 
     /// Refuses what annotates an event with the same as its sender has before, where that is there to be read. Only the
@@ -84,7 +84,7 @@ impl Rooms {
     pub(super) async fn thread_of_remote(&self, room: &Room, pdu: &Pdu) -> Result<Option<OwnedEventId>> {
         let Some(relation) = Relation::of(pdu) else { return Ok(None) };
         let parent = self.find_parent(room, &relation.parent).await?;
-        Ok(parent.and_then(|parent| thread_of(&relation, &parent)))
+        Ok(parent.and_then(|parent| thread_of(&relation, &parent.pdu, parent.thread_root.as_ref())))
     }
 
     /// An event of the room to which others may relate. Most are new, and in memory. Accepted events only: nobody
@@ -100,16 +100,16 @@ impl Rooms {
     }
 }
 
-/// The thread that an event belongs to which relates to another event of its room: the thread that the other belongs to,
-/// or begins.
-fn thread_of(relation: &Relation, parent: &Stored) -> Option<OwnedEventId> {
+/// The thread that an event belongs to which relates to another event of its room: the thread that the other belongs to
+/// (`root`), or begins.
+pub(super) fn thread_of(relation: &Relation, parent: &Pdu, root: Option<&OwnedEventId>) -> Option<OwnedEventId> {
     if relation.is_thread() {
-        return may_begin_thread(parent).then(|| parent.pdu.event_id().to_owned());
+        return may_begin_thread(parent, root).then(|| parent.event_id().to_owned());
     }
-    parent.thread_root.clone()
+    root.cloned()
 }
 
 /// Only what relates to nothing does. What is redacted says no more whether it did, but for the thread that it was in.
-fn may_begin_thread(root: &Stored) -> bool {
-    root.thread_root.is_none() && Relation::of(&root.pdu).is_none()
+fn may_begin_thread(event: &Pdu, root: Option<&OwnedEventId>) -> bool {
+    root.is_none() && Relation::of(event).is_none()
 }

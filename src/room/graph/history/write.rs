@@ -141,23 +141,23 @@ impl Rooms {
             Seams { lower: (bottom, below_it.changes_to(&first.event.before)), upper: (above.before(), leading_out) };
         let (room_id, trunk) = room.view(|view| (view.room_id.clone(), view.trunk));
         let mut tx = self.0.db.begin().await?;
-        if !store::history::note_fetched(&mut tx, &room_id, site.fetched).await?
-            || !note_outliers(&mut tx, &mut placed, moved).await?
-        {
-            return Ok(false);
-        }
         let writing = async {
+            if !store::history::note_fetched(&mut tx, &room_id, site.fetched).await?
+                || !note_outliers(&mut tx, &mut placed, moved).await?
+            {
+                return Ok(false);
+            }
             take_away(&mut tx, &room_id, &placed, moved).await?;
             write_events(&mut tx, &placed).await?;
             write_redactions(&mut tx, &placed).await?;
             write_state(&mut tx, trunk, &placed, &seams).await?;
             close_gaps(&mut tx, gaps, &placed.iter().map(Placed::event_id).collect()).await?;
-            tx.commit().await
+            tx.commit().await.map(|()| true)
         };
         match writing.await {
             // The log tells of one of the events at this moment, or it becomes an outlier.
             Err(error) if error.is_conflict() || error.is_deadlock() => Ok(false),
-            written => written.map(|()| true).map_err(Error::from),
+            written => written.map_err(Error::from),
         }
     }
 
