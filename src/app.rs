@@ -118,7 +118,7 @@ struct Caches {
 
 impl Caches {
     fn new(config: &Config, sizes: &Sizes) -> Self {
-        let bytes = usize::try_from(config.rooms.cache_megabytes).unwrap_or(usize::MAX).saturating_mul(1024 * 1024);
+        let bytes = u64::from(config.rooms.cache_megabytes) * 1024 * 1024;
         let rooms = Arc::new(RoomCache::with_limit(bytes));
         let ephemeral = ephemeral::Caches::new(&sizes.caches);
         let readers = reader::Caches::new(Arc::clone(&ephemeral.presence), sizes);

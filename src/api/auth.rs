@@ -69,6 +69,10 @@ macro_rules! known_by_head {
                 $changed
             }
 
+            fn sender(claim: &$caller) -> Option<&UserId> {
+                Self::account(claim).map(|(user_id, _)| user_id)
+            }
+
             fn account($known: &$caller) -> Option<(&UserId, Pace)> {
                 $account
             }
@@ -121,6 +125,10 @@ impl<W: KnownByHead> Callers for AnonymousOr<W> {
 
     fn has_changed(claim: &Self::Claim) -> bool {
         claim.as_ref().is_some_and(W::has_changed)
+    }
+
+    fn sender(claim: &Self::Claim) -> Option<&UserId> {
+        claim.as_ref().and_then(W::sender)
     }
 
     fn account(caller: &Self::Caller) -> Option<(&UserId, Pace)> {
@@ -177,16 +185,21 @@ fn is_guess(error: &Error) -> bool {
     !data.soft_logout
 }
 
-/// Whether these are the parameters of a `/sync` that goes on from a token and does not want an answer at once.
+/// Whether these are the parameters of a `/sync` that goes on from a token and does not want an answer at once. A client
+/// that is catching up, as its token says, gets one at once whatever it wants.
 ///
 /// It goes by the raw query, before the request is parsed. What is spelt otherwise than clients do is looked up for
 /// nothing, or answered from a node that may be a moment behind; its token then leads to the rest.
 fn waits_for_news(query: &str) -> bool {
-    let is_set = |name: &str, at_once: &str| {
+    let find = |name: &str| {
         let mut values = query.split('&').filter_map(|part| part.split_once('=')).filter(|(key, _)| *key == name);
-        values.next().is_some_and(|(_, value)| value != at_once)
+        values.next().map(|(_, value)| value)
     };
-    is_set("since", "") && is_set("timeout", "0") && !is_set("full_state", "false")
+    let goes_on =
+        find("since").is_some_and(|since| !since.is_empty() && !since.ends_with('~') && !since.ends_with("%7E"));
+    goes_on
+        && find("timeout").is_some_and(|timeout| timeout != "0")
+        && find("full_state").is_none_or(|full| full == "false")
 }
 
 /// For endpoints that take a token or something in its place, where the latter is of no use.
@@ -217,7 +230,15 @@ mod tests {
         for query in ["since=s7&timeout=30000", "timeout=1&since=s7&filter=0", "since=s7&timeout=1&full_state=false"] {
             assert!(waits_for_news(query), "{query}");
         }
-        for query in ["", "since=s7", "since=s7&timeout=0", "timeout=30000", "since=s7&timeout=30000&full_state=true"] {
+        for query in [
+            "",
+            "since=s7",
+            "since=s7&timeout=0",
+            "since=s7~&timeout=30000",
+            "timeout=1&since=s7%7E",
+            "timeout=30000",
+            "since=s7&timeout=30000&full_state=true",
+        ] {
             assert!(!waits_for_news(query), "{query}");
         }
     }

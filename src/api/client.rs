@@ -32,6 +32,7 @@ mod members;
 mod message;
 mod mutual_rooms;
 mod openid;
+mod parts;
 mod presence;
 mod profile;
 mod public_rooms;

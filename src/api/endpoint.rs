@@ -6,11 +6,12 @@
 //! That these are traits and not values has two uses: a combination that can't work, such as a signature over a body
 //! that is a stream, does not compile, and a handler gets exactly the caller that its policy lets through.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
-use http::{Method, request::Parts};
+use futures_util::stream::BoxStream;
+use http::{HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
 use ruma::{
     UserId,
     api::{IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _},
@@ -81,6 +82,10 @@ pub(crate) trait Callers {
     /// Whether they have to be judged again because something of their account has changed since.
     fn has_changed(claim: &Self::Claim) -> bool;
 
+    /// The account that the head proves, if it proves one: their body is charged to them while it comes, and not to the
+    /// address that they may share with others.
+    fn sender(claim: &Self::Claim) -> Option<&UserId>;
+
     /// The account whose acts are counted, if it is one that calls.
     fn account(caller: &Self::Caller) -> Option<(&UserId, Pace)>;
 }
@@ -142,7 +147,9 @@ pub(crate) trait Answer {
 pub(crate) enum AnswerBody {
     /// All of it is in memory. It takes room there until it is read, see `edge/serve/answers.rs`.
     Whole(Bytes),
-    /// It is made while it is read, or very small.
+    /// It is made while it is read, part by part, each of which takes room.
+    Parts(BoxStream<'static, io::Result<Bytes>>),
+    /// It is made while it is read in pieces that need not be counted, or very small.
     Streamed(Body),
 }
 
@@ -150,6 +157,7 @@ impl From<AnswerBody> for Body {
     fn from(body: AnswerBody) -> Self {
         match body {
             AnswerBody::Whole(whole) => whole.into(),
+            AnswerBody::Parts(parts) => Body::from_stream(parts),
             AnswerBody::Streamed(body) => body,
         }
     }
@@ -162,12 +170,27 @@ impl<A: OutgoingResponse> Answer for A {
     }
 }
 
-/// An answer that the handler writes itself: a page, or a body that is a stream.
-pub(crate) struct RawAnswer(pub(crate) Response);
+/// An answer that the handler writes itself: a page, or a body that is made while it is read.
+pub(crate) struct RawAnswer(pub(crate) http::Response<AnswerBody>);
+
+impl From<Response> for RawAnswer {
+    fn from(response: Response) -> Self {
+        Self(response.map(AnswerBody::Streamed))
+    }
+}
+
+impl RawAnswer {
+    /// JSON that is written already, or is being written.
+    pub(crate) fn json(body: AnswerBody) -> Self {
+        let mut response = http::Response::new(body);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self(response)
+    }
+}
 
 impl Answer for RawAnswer {
     fn write(self) -> ApiResult<http::Response<AnswerBody>> {
-        Ok(self.0.map(AnswerBody::Streamed))
+        Ok(self.0)
     }
 }
 

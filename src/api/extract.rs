@@ -30,7 +30,8 @@ impl<R: Endpoint> Call<R> {
     pub(super) async fn read(app: &App, mut parts: Parts, body: Body, rules: &Rules) -> ApiResult<Self> {
         let address = address_of(&parts);
         let mut claim = R::Who::judge_head(app, &parts, address, rules).await?;
-        let limits = BodyLimits::new(app, &parts, rules.body_limit, Holder::at(address));
+        let sender = R::Who::sender(&claim).map(|user_id| Holder::User(user_id.to_owned()));
+        let limits = BodyLimits::new(app, &parts, rules.body_limit, sender.unwrap_or_else(|| Holder::at(address)));
         let body = R::Body::receive(body, limits).await?;
         // A body may take minutes to come: whoever has been logged out or locked by then does nothing any more.
         if R::Who::has_changed(&claim) {

@@ -55,7 +55,7 @@ async fn front_page(app: App, call: Call<Download<FrontPage>>) -> ApiResult<RawA
          </p><p><code>{homeserver}</code></p>\
          <p>{register} Names here look like <code>@alice:{name}</code>.</p>{help}"
     );
-    Ok(RawAnswer(html(status, &name, &body)))
+    Ok(html(status, &name, &body).into())
 }
 
 /// What to type into a client: as the operator says, else where the browser found this page.

@@ -73,5 +73,5 @@ pub(super) fn not_ready_reason(app: &App) -> Option<&'static str> {
 
 fn answer(status: StatusCode, word: &'static str) -> RawAnswer {
     let body = format!("{{\"status\":\"{word}\"}}\n");
-    RawAnswer((status, [(CONTENT_TYPE, "application/json")], body).into_response())
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response().into()
 }

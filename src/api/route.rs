@@ -107,6 +107,7 @@ fn admit(app: &App, answer: http::Response<AnswerBody>, version: Version, reader
     let (parts, body) = answer.into_parts();
     let body = match body {
         AnswerBody::Whole(whole) => app.answers.admit(whole, version, reader).map_err(no_room)?,
+        AnswerBody::Parts(parts) => app.answers.admit_parts(parts, version, reader),
         AnswerBody::Streamed(body) => body,
     };
     Ok(Response::from_parts(parts, body))

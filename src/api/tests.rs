@@ -54,7 +54,7 @@ async fn echo(_: App, call: Call<Upload<Download<Echo>>>) -> ApiResult<RawAnswer
         let part = body.next().await.map_err(|_refused| "it ended early").transpose()?;
         Some((part, body))
     });
-    Ok(RawAnswer(Response::new(Body::from_stream(parts))))
+    Ok(Response::new(Body::from_stream(parts)).into())
 }
 
 /// Callers who sign what they send, as servers do.
@@ -94,6 +94,10 @@ impl Callers for Signed {
 
     fn has_changed(_: &Claimed) -> bool {
         false
+    }
+
+    fn sender(_: &Claimed) -> Option<&UserId> {
+        None
     }
 
     fn account(_: &RemoteServer) -> Option<(&UserId, Pace)> {

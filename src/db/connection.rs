@@ -17,6 +17,10 @@
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, Executor as _, Postgres, Sqlite, pool::PoolConnection};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     engine::{Engine, EngineRef},
@@ -39,6 +43,8 @@ const TAKE_TIME: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET 
 /// What is worked out between two statements may take longer than usual.
 const REST: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'";
 
+/// Less than a transaction may rest.
+const TURN: Duration = Duration::from_millis(1_500);
 /// A server that says nothing for so long won't say anything any more: the machine is gone, and the network did not tell.
 /// Nothing that a request waits for takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,10 +65,12 @@ pub(super) enum Pools {
         write: sqlx::SqlitePool,
         read: sqlx::SqlitePool,
     },
-    /// `spare` is for signs of life, which must not wait behind requests.
+    /// `spare` is for signs of life, which must not wait behind requests. `turn` is this process's one place in the queue
+    /// for the lock that everybody needs ([`Tx::take_turn`]).
     Postgres {
         pool: sqlx::PgPool,
         spare: sqlx::PgPool,
+        turn: Arc<Semaphore>,
     },
 }
 
@@ -100,6 +108,9 @@ fn boxed<'a, F: Future + Send + 'a>(future: F) -> Pin<Box<dyn Future<Output = F:
 pub struct Tx {
     conn: Conn,
     watch: Arc<Watch>,
+    /// Where turns are taken, and the one that it has. None on SQLite.
+    turns: Option<Arc<Semaphore>>,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl std::ops::Deref for Tx {
@@ -132,7 +143,7 @@ impl Db {
         }
         match &self.pools {
             Pools::Sqlite { write, read } => vec![of("write", write), of("read", read)],
-            Pools::Postgres { pool, spare } => vec![of("main", pool), of("spare", spare)],
+            Pools::Postgres { pool, spare, .. } => vec![of("main", pool), of("spare", spare)],
         }
     }
 
@@ -202,7 +213,11 @@ impl Db {
     }
 
     fn transaction(&self, held: OpenConnection) -> Tx {
-        Tx { conn: Conn::new(held), watch: Arc::clone(&self.watch) }
+        let turns = match &self.pools {
+            Pools::Sqlite { .. } => None,
+            Pools::Postgres { turn, .. } => Some(Arc::clone(turn)),
+        };
+        Tx { conn: Conn::new(held), watch: Arc::clone(&self.watch), turns, turn: None }
     }
 
     /// Fails where the files of an SQLite database are not those that were opened: they were deleted or replaced, and
@@ -229,7 +244,7 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            Pools::Postgres { pool, spare } => {
+            Pools::Postgres { pool, spare, .. } => {
                 spare.close().await;
                 pool.close().await;
             }
@@ -248,7 +263,8 @@ impl Tx {
             return Err(DbError::new("committing", sqlx::Error::Protocol(message)));
         }
         self.watch.check_files().map_err(files_lost)?;
-        let Self { conn: Conn { held, patience, .. }, watch } = self;
+        // The turn lasts until the lock is given up.
+        let Self { conn: Conn { held, patience, .. }, watch, turn: _turn, .. } = self;
         let committing = async {
             match held {
                 OpenConnection::SqliteTx(tx) => tx.commit().await,
@@ -258,6 +274,19 @@ impl Tx {
             .map_err(|e| DbError::new("committing", e))
         };
         within(patience, committing).await.inspect_err(|_| watch.commit_failed())
+    }
+
+    /// Waits for this process's turn to wait for a lock that every transaction needs in the end, and keeps it until the
+    /// transaction has ended. Where many waited at the database, a process that is stopped would be given the lock by
+    /// each of them, one after the other, and hold everybody up for as long each time.
+    ///
+    /// Nobody waits here for so long that `PostgreSQL` takes their transaction for forgotten: who has waited for long
+    /// goes on without a turn.
+    pub(crate) async fn take_turn(&mut self) {
+        let Some(turns) = self.turns.clone().filter(|_| self.turn.is_none()) else { return };
+        if let Ok(Ok(turn)) = timeout(TURN, turns.acquire_owned()).await {
+            self.turn = Some(turn);
+        }
     }
 
     /// Lifts the limits of time that every connection has on `PostgreSQL`, for this transaction: it may wait for locks,
@@ -380,7 +409,7 @@ impl Conn {
 /// The driver waits for as long as the system takes to give a connection up, which is a quarter of an hour.
 async fn within<T>(patience: Option<Duration>, work: impl Future<Output = DbResult<T>>) -> DbResult<T> {
     let Some(patience) = patience else { return work.await };
-    tokio::time::timeout(patience, work).await.unwrap_or_else(|_elapsed| {
+    timeout(patience, work).await.unwrap_or_else(|_elapsed| {
         let message = format!("the database said nothing for {} s", patience.as_secs());
         Err(DbError::new("waiting for an answer", io::Error::new(io::ErrorKind::TimedOut, message).into()))
     })

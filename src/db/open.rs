@@ -12,7 +12,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 
 use super::{
     connection::{Db, Pools},
@@ -81,7 +84,8 @@ impl Db {
         let pool = pool.map_err(|e| DbError::new("connecting", e))?;
         // Made when it is first needed, by the heartbeat.
         let spare = pool_of(1, &watch).connect_lazy_with(options);
-        Ok(Self { pools: Pools::Postgres { pool, spare }, watch })
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Self { pools: Pools::Postgres { pool, spare, turn }, watch })
     }
 
     /// The pools wait for up to 30 seconds for a connection, and a writer up to 10 for the file's lock, which only

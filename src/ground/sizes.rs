@@ -75,7 +75,7 @@ impl Default for CacheSizes {
             filters: 12 * MIB,
             tokens: 16 * MIB,
             last_seen: 4 * MIB,
-            room_cards: 16 * MIB,
+            room_cards: 20 * MIB,
             unread: 24 * MIB,
             receipts: 16 * MIB,
             typing: 4 * MIB,

@@ -16,7 +16,10 @@ use std::{
 };
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout_at},
+};
 
 use super::{
     judge::{Judged, Judgement, OverQuota, judge},
@@ -29,7 +32,7 @@ use super::{
     write::{NewBatch, write},
 };
 use crate::{
-    db::{Db, DbError, DbResult, Tx},
+    db::{Db, DbError, DbResult, Engine, Tx},
     edge::{hub::Hub, metrics::Metrics},
     event::fact::{Batch, Write},
     ground::{
@@ -44,6 +47,8 @@ use crate::{
 const MAX_ENTRIES: usize = 400;
 /// Writes that may wait before the next is turned away.
 const QUEUE: usize = 16_384;
+/// For how long it is found out whether a batch is there whose commit broke.
+const DOUBT: Duration = Duration::from_secs(8);
 
 /// The way into the log. Cheap to clone.
 #[derive(Clone)]
@@ -355,25 +360,38 @@ impl Committer {
         Ok((verdicts, Some(Batch { first, last, mark: Mark::of(&batch_id), news })))
     }
 
-    /// Commits. Where the connection broke at that very moment, it is looked up by the batch's id whether it took
-    /// place. Nearly eight seconds are spent on that, in which no other batch is taken from the queue. If it is still
-    /// unknown then, the writers are answered that the database is unavailable. Should the batch turn out to be there,
-    /// this node reads it like one of another node: on SQLite only once its next write leaves a gap before it.
+    /// Commits. Where the connection broke at that very moment, it is looked up by the batch's id whether it took place.
+    /// At most [`DOUBT`] is spent on that, in which no other batch is taken from the queue. If it is still unknown then,
+    /// the writers are answered that the database is unavailable. Should the batch turn out to be there, this node reads
+    /// it like one of another node: on SQLite only once its next write leaves a gap before it.
     async fn make_durable(&self, tx: Tx, batch_id: &str) -> DbResult<()> {
         let Err(error) = tx.commit().await else { return Ok(()) };
-        for pause in [50, 200, 500, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000] {
-            let found = match self.db.read().await {
-                Ok(mut conn) => store::log::batch_exists(&mut conn, batch_id).await,
-                Err(e) => Err(e),
-            };
-            match found {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(error),
-                Err(e) => tracing::warn!(error = %e, "looking for a batch whose commit broke"),
+        let end = tokio::time::Instant::now() + DOUBT;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match timeout_at(end, self.is_there(batch_id)).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) | Err(_) => return Err(error),
+                Ok(Err(e)) => tracing::warn!(error = %e, "looking for a batch whose commit broke"),
             }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if timeout_at(end, sleep(pause)).await.is_err() {
+                return Err(error);
+            }
+            pause = (pause * 4).min(Duration::from_secs(1));
         }
-        Err(error)
+    }
+
+    /// Whether a batch is there, and if not, that it never will be: on `PostgreSQL` whoever works for a connection may go
+    /// on after it broke, and holds the log's lock until then.
+    async fn is_there(&self, batch_id: &str) -> DbResult<bool> {
+        match self.db.engine() {
+            Engine::Sqlite => store::log::batch_exists(&mut self.db.read().await?, batch_id).await,
+            Engine::Postgres => {
+                let mut tx = self.db.begin().await?;
+                store::log::lock(&mut tx).await?;
+                store::log::batch_exists(&mut tx, batch_id).await
+            }
+        }
     }
 }
 

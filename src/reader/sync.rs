@@ -30,11 +30,12 @@ mod watcher;
 
 pub(crate) use self::{
     client::Client,
-    gather::{Gathered, Syncs},
+    gather::{Gathered, Rest, Syncs},
+    initial::InitialSyncBody,
     neighbours::wake_for_presence,
     sources::{Sources, SyncRequest},
     stream::{Listener, StreamPage},
-    v3::{StateAfter, SyncWriter},
+    v3::{StateAfter, SyncBody, SyncWriter},
     waits::Waits,
     watch::{Registry, Strangers, Watchers},
 };

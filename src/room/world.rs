@@ -41,7 +41,7 @@ impl RoomWorld {
     }
 
     /// One that keeps about so many bytes of rooms in memory.
-    pub(super) async fn with_cache(bytes: usize) -> Self {
+    pub(super) async fn with_cache(bytes: u64) -> Self {
         Self::on(Home::Folder(TempDir::new().unwrap()), RoomCache::with_limit(bytes)).await
     }
 

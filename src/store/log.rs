@@ -81,7 +81,10 @@ impl BatchRow {
 /// is in which room and writes down what follows from that before it changes.
 pub(crate) async fn lock(tx: &mut Tx) -> DbResult<()> {
     match tx.engine() {
-        Engine::Postgres => tx.execute(&LOCK_LOG, args![]).await.map(drop),
+        Engine::Postgres => {
+            tx.take_turn().await;
+            tx.execute(&LOCK_LOG, args![]).await.map(drop)
+        }
         // Whoever may write there is alone.
         Engine::Sqlite => Ok(()),
     }

@@ -85,27 +85,31 @@ impl Town {
         self.join_all(&alice).await;
         let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(3, |cycles| cycles.parse().unwrap());
         for cycle in 0..cycles {
-            self.rename(&alice, &format!("Alice {cycle}")).await;
+            self.change_profile(&alice, "displayname", &format!("Alice {cycle}")).await;
+            self.change_profile(&alice, "avatar_url", &format!("mxc://example.org/{cycle}")).await;
             self.deactivate(&format!("bob{cycle}")).await;
             self.log_out(&format!("carol{cycle}")).await;
+            self.log_out_everywhere(&format!("gwen{cycle}")).await;
             self.change_password(&format!("dave{cycle}")).await;
             self.lock(&format!("eve{cycle}")).await;
+            self.suspend(&format!("hal{cycle}")).await;
             self.refresh(&format!("fred{cycle}")).await;
         }
     }
 
-    async fn rename(&mut self, alice: &Citizen, name: &str) {
-        let path = format!("/_matrix/client/v3/profile/{}/displayname", escape(&alice.user_id));
-        let body = json!({ "displayname": name });
+    async fn change_profile(&mut self, alice: &Citizen, field: &str, value: &str) {
+        let path = format!("/_matrix/client/v3/profile/{}/{field}", escape(&alice.user_id));
+        let body = json!({ field: value });
         self.kill_during(&alice.token, "PUT", &path, body.clone(), 5).await;
         self.until("the rooms agree with the profile", async || {
-            let said = self.ask(&alice.token, "GET", &path, Value::Null).await["displayname"].clone();
-            self.members(&alice.user_id).await.iter().all(|member| member["displayname"] == said)
+            // Not set yet, at first.
+            let (_, said) = self.try_to_ask(&alice.token, "GET", &path, Value::Null).await;
+            self.members(&alice.user_id).await.iter().all(|member| member[field] == said[field])
         })
         .await;
         self.ask(&alice.token, "PUT", &path, body).await;
         for member in self.members(&alice.user_id).await {
-            assert_eq!(member["displayname"], *name);
+            assert_eq!(member[field], *value);
         }
     }
 
@@ -142,6 +146,18 @@ impl Town {
         self.is_the_same_everywhere(&other.token, None).await;
     }
 
+    async fn log_out_everywhere(&mut self, name: &str) {
+        let gwen = self.register(name).await;
+        let other = self.login(name, SECRET).await.unwrap();
+        self.is_the_same_everywhere(&other.token, None).await;
+        let answer = self.kill_during(&gwen.token, "POST", "/_matrix/client/v3/logout/all", json!({}), 3).await;
+        let errcode = self.errcode(&gwen.token).await;
+        assert!(answer.is_none() || errcode.is_some(), "what was answered holds");
+        for token in [&gwen.token, &other.token] {
+            self.is_the_same_everywhere(token, errcode.as_deref()).await;
+        }
+    }
+
     async fn change_password(&mut self, name: &str) {
         let dave = self.register(name).await;
         let other = self.login(name, SECRET).await.unwrap();
@@ -162,6 +178,23 @@ impl Town {
         let errcode = self.errcode(&eve.token).await;
         assert!(errcode.as_deref() == Some("M_USER_LOCKED") || errcode.is_none() && answer.is_none());
         self.is_the_same_everywhere(&eve.token, errcode.as_deref()).await;
+    }
+
+    async fn suspend(&mut self, name: &str) {
+        let hal = self.register(name).await;
+        let path = format!("/_matrix/client/v1/admin/suspend/{}", escape(&hal.user_id));
+        // Every node knows him.
+        self.is_the_same_everywhere(&hal.token, None).await;
+        let root = self.root.clone();
+        let answer = self.kill_during(&root, "PUT", &path, json!({ "suspended": true }), 3).await;
+        let said = self.ask(&root, "GET", &path, Value::Null).await["suspended"].as_bool().unwrap();
+        assert!(said || answer.is_none(), "what was answered holds");
+        for server in &self.servers {
+            let make = ("POST", "/_matrix/client/v3/createRoom");
+            let (_, refused) = call(&self.http, &server.url, &hal.token, make.0, make.1, json!({})).await.unwrap();
+            assert_eq!(refused["errcode"].as_str(), said.then_some("M_USER_SUSPENDED"), "{refused}");
+        }
+        self.is_the_same_everywhere(&hal.token, None).await;
     }
 
     async fn refresh(&mut self, name: &str) {

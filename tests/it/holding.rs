@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     http2::{ENHANCE_YOUR_CALM, GOAWAY, Http2, MAX_CONCURRENT_STREAMS, SETTINGS},
-    world::{Client, Engine, World},
+    world::{Client, Engine, World, escape},
 };
 
 const MEGABYTE: i64 = 1024 * 1024;
@@ -143,11 +143,91 @@ async fn a_large_answer_is_whole_on_http_1_and_http_2() {
     let alice = with_much_to_read(&world, "alice").await;
     let mut connection = Http2::connect(&world.url, 10_000).await;
     connection.get(SYNC, &alice.token).await;
-    let body = connection.read_body().await;
+    let body = connection.read_body().await.unwrap();
     assert!(body.len() > SYNC_BYTES);
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer["account_data"], alice.sync(None).await["account_data"]);
     until(&world, |world| metric(world, "hearth_held_bytes") == 0).await;
+}
+
+/// A user who is in rooms in which much has been said.
+async fn with_large_rooms(world: &World, name: &str) -> (Client, Vec<String>) {
+    let user = world.user(name).await;
+    let (long, mut rooms) = ("long ".repeat(12_000), Vec::new());
+    for _ in 0..6 {
+        let room = user.create_room(json!({})).await;
+        for number in 0..10 {
+            user.say(&room, &format!("{number} {long}")).await;
+        }
+        rooms.push(room);
+    }
+    (user, rooms)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_sync_is_made_while_it_is_read() {
+    let world = World::on(Engine::Sqlite, |_| ()).await.unwrap();
+    let (alice, joined) = with_large_rooms(&world, "alice").await;
+    let left = alice.create_room(json!({})).await;
+    alice.leave(&left).await.ok();
+    let bob = world.user("bob").await;
+    let invited = bob.create_room(json!({ "invite": [alice.user_id] })).await;
+    let sync = format!("{SYNC}?filter={}", escape(r#"{"room":{"include_leave":true}}"#));
+
+    let mut connection = Http2::connect(&world.url, 10_000).await;
+    connection.get(&sync, &alice.token).await;
+    let first = connection.read_part().await.unwrap();
+    assert!(metric(&world, "hearth_held_bytes") < 2 * MEGABYTE, "a part of it is in memory");
+    connection.take_more(u32::try_from(first.payload.len()).unwrap()).await;
+    let body = [first.payload, connection.read_body().await.unwrap()].concat();
+    assert!(body.len() > 3_600_000, "{} bytes", body.len());
+    let text = String::from_utf8(body).unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    for (list, rooms) in [("join", joined.clone()), ("leave", vec![left]), ("invite", vec![invited])] {
+        let told = answer["rooms"][list].as_object().unwrap();
+        assert_eq!(told.len(), rooms.len());
+        assert_eq!(text.matches(&format!("\"{list}\":{{\"!")).count(), 1);
+        for room in rooms {
+            assert!(told.contains_key(&room), "{list} lacks {room}");
+            assert_eq!(text.matches(&format!("\"{room}\":{{")).count(), 1);
+        }
+    }
+    // As over HTTP/1.1, but for the ages of events.
+    let other = alice.get(&sync).await.ok();
+    for room in &joined {
+        let ids = |answer: &Value| -> Vec<String> {
+            let events = answer["rooms"]["join"][room]["timeline"]["events"].as_array().unwrap();
+            events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!((ids(&answer), ids(&answer).len()), (ids(&other), 10));
+    }
+    assert_eq!(answer["account_data"], other["account_data"]);
+    until(&world, |world| metric(world, "hearth_held_bytes") == 0).await;
+    let since = answer["next_batch"].as_str().unwrap();
+    assert!(alice.sync(Some(since)).await["rooms"].is_null(), "it is complete");
+    // So is the one of old.
+    let old = alice.get("/_matrix/client/v3/initialSync?archived=true&limit=10").await.ok();
+    assert!(old.to_string().len() > 3_600_000);
+    let mut told: Vec<&str> =
+        old["rooms"].as_array().unwrap().iter().map(|room| room["room_id"].as_str().unwrap()).collect();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_logged_out_reads_no_further() {
+    let world = World::on(Engine::Sqlite, |_| ()).await.unwrap();
+    let (alice, _) = with_large_rooms(&world, "alice").await;
+    let laptop = world.login(&alice).await;
+    let mut connection = Http2::connect(&world.url, 10_000).await;
+    connection.get(SYNC, &laptop.token).await;
+    let first = connection.read_part().await.unwrap();
+    laptop.post("/_matrix/client/v3/logout", json!({})).await.ok();
+    connection.take_more(u32::try_from(first.payload.len()).unwrap()).await;
+    assert_eq!(connection.read_body().await, None, "the answer is broken off");
+    until(&world, |world| metric(world, "hearth_held_bytes") == 0).await;
+    assert!(alice.sync(None).await.to_string().len() > 3_600_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,19 +97,37 @@ impl Http2 {
         }
     }
 
-    /// The body of the only answer that is under way, read as it comes.
-    pub(crate) async fn read_body(&mut self) -> Vec<u8> {
-        let (stream, mut body) = (self.next - 2, Vec::new());
+    /// The body of the only answer that is under way, read as it comes. None where the server breaks it off.
+    pub(crate) async fn read_body(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
         loop {
-            let part = self.read_kind(DATA).await.expect("the connection ended before the answer");
+            let part = self.read_part().await?;
             body.extend(&part.payload);
             if part.flags & END_STREAM != 0 {
-                return body;
+                return Some(body);
             }
-            let more = u32::try_from(part.payload.len()).unwrap().to_be_bytes();
-            let update = [frame(WINDOW_UPDATE, 0, 0, &more), frame(WINDOW_UPDATE, 0, stream, &more)].concat();
-            self.stream.write_all(&update).await.unwrap();
+            self.take_more(u32::try_from(part.payload.len()).unwrap()).await;
         }
+    }
+
+    /// The next part of it, which is not asked to go on.
+    pub(crate) async fn read_part(&mut self) -> Option<Frame> {
+        loop {
+            let frame = self.read().await.expect("the connection ended before the answer");
+            match frame.kind {
+                DATA => return Some(frame),
+                RST_STREAM => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes so many bytes more of the answer.
+    pub(crate) async fn take_more(&mut self, bytes: u32) {
+        let stream = self.next - 2;
+        let more = bytes.to_be_bytes();
+        let update = [frame(WINDOW_UPDATE, 0, 0, &more), frame(WINDOW_UPDATE, 0, stream, &more)].concat();
+        self.stream.write_all(&update).await.unwrap();
     }
 
     /// A GET on a new stream, its headers as they are, by the numbers of HPACK's static table.

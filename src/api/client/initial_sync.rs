@@ -10,32 +10,53 @@ use ruma::{
 };
 use serde::Deserialize;
 
-use super::sync::count_whole;
+use super::{
+    parts::{self, Shape},
+    sync::count_whole,
+};
 use crate::{
     api::{
+        endpoint::RawAnswer,
         error::ApiResult,
         extract::Call,
         json::{AsJson, Json},
-        own::{own_request, read_query},
+        own::{Download, own_request, read_query},
         route::Endpoints,
     },
     app::App,
-    error::Error,
-    reader::sync::Client,
+    error::{Error, Result},
+    people::account::Caller,
+    reader::sync::{Client, Gathered, InitialSyncBody},
 };
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
-    endpoints.endpoint::<InitialSync, _, _>(all).endpoint::<AsJson<get_current_state::Request>, _, _>(one)
+    endpoints.endpoint::<Download<InitialSync>, _, _>(all).endpoint::<AsJson<get_current_state::Request>, _, _>(one)
 }
 
 /// Every room of the user's with its last messages. It counts as a sign that the user is there, as `/sync` does.
-async fn all(app: App, call: Call<InitialSync>) -> ApiResult<Json> {
-    let Call { request, caller, .. } = call;
+async fn all(app: App, call: Call<Download<InitialSync>>) -> ApiResult<RawAnswer> {
+    let Call { request: Download(request), caller, .. } = call;
     count_whole(&app, &caller.user_id, caller.pace).await?;
     let _connected = app.presence.seen(&caller.user_id, &caller.device_id, &PresenceState::Online);
     let limit = request.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let initial = app.syncs.initial((&caller).into(), limit, request.archived);
-    Ok(Json::of(&Box::pin(initial).await?).map_err(Error::broken)?)
+    let (body, asked) = app.syncs.initial((&caller).into(), limit, request.archived);
+    let watcher = app.syncs.watcher(&caller.user_id).await?;
+    let gathered = Box::pin(app.syncs.gather(&asked, &watcher, watcher.turn().await?)).await?;
+    parts::answer((app, Caller::User(caller)), asked, gathered, body).await
+}
+
+impl Shape for InitialSyncBody {
+    async fn write(&mut self, _: &App, gathered: Gathered) -> Result<()> {
+        self.write_part(gathered).await
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.take_text()
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.into_text()
+    }
 }
 
 /// One room. Guests preview it with this.

@@ -8,10 +8,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/identity-service-api/#post_matrixidentityv2validateemailsubmittoken>
 
-use axum::{
-    body::Body,
-    response::{IntoResponse as _, Response},
-};
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::Url;
 use ruma::api::{auth_scheme::NoAuthentication, error::ErrorKind};
@@ -63,7 +60,7 @@ struct Submission {
 
 /// The page behind the link.
 async fn page(app: App, call: Call<Download<Confirm>>) -> ApiResult<RawAnswer> {
-    Ok(RawAnswer(show(&app, &call.request.0.query).await.unwrap_or_else(failed)))
+    Ok(show(&app, &call.request.0.query).await.unwrap_or_else(failed).into())
 }
 
 /// The page, or why there is none: a link that has expired, was used for something else, or is not complete.
@@ -79,9 +76,9 @@ async fn submit(app: App, call: Call<Upload<Download<Submit>>>) -> ApiResult<Raw
     // How the body is read follows from its type, so it is not read before that is known.
     let Upload { request: Download(request), body } = call.request;
     if request.is_form {
-        return Ok(RawAnswer(submit_form(&app, body).await.unwrap_or_else(failed)));
+        return Ok(submit_form(&app, body).await.unwrap_or_else(failed).into());
     }
-    Ok(RawAnswer(submit_json(&app, body).await?.write()?.map(Body::from)))
+    Ok(RawAnswer(submit_json(&app, body).await?.write()?))
 }
 
 /// By the button: the answer is for people.

@@ -21,23 +21,24 @@ use ruma::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::{Instant, sleep_until};
 
+use super::parts::{self, Shape};
 use crate::{
     api::{
+        endpoint::RawAnswer,
         error::ApiResult,
         extract::Call,
-        json::{AsJson, Json},
-        own::{Extra, WithExtra, given, read_query},
+        own::{Download, Extra, WithExtra, given, read_query},
         route::Endpoints,
     },
     app::App,
-    error::Error,
+    error::{Error, Result},
     ground::position::Token,
     people::{
         account::{Caller, Pace},
         filter::StoredFilter,
         rate_limit::Limit,
     },
-    reader::sync::{self, StateAfter, SyncWriter},
+    reader::sync::{self, Gathered, StateAfter, SyncBody, SyncWriter},
 };
 
 /// A client may wait no longer than this, so that a connection that died without a word is noticed.
@@ -47,7 +48,7 @@ pub(super) const MAX_PATIENCE: Duration = Duration::from_mins(2);
 const WHOLE_SYNC: u32 = 10;
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
-    endpoints.endpoint::<AsJson<WithExtra<v3::Request, SyncQuery>>, _, _>(sync)
+    endpoints.endpoint::<Download<WithExtra<v3::Request, SyncQuery>>, _, _>(sync)
 }
 
 /// What ruma leaves out of a sync.
@@ -73,8 +74,8 @@ fn inline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StoredFil
     json.map(|json| StoredFilter::from_json(&json).map_err(D::Error::custom)).transpose()
 }
 
-async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -> ApiResult<Json> {
-    let Call { request: AsJson(WithExtra { request, extra }), caller, .. } = call;
+async fn sync(app: App, call: Call<Download<WithExtra<v3::Request, SyncQuery>>>) -> ApiResult<RawAnswer> {
+    let Call { request: Download(WithExtra { request, extra }), caller, .. } = call;
     let SyncQuery { filter, unstable_state_after } = extra;
     let state_after = if request.use_state_after {
         Some(StateAfter::Stable)
@@ -120,14 +121,38 @@ async fn sync(app: App, call: Call<AsJson<WithExtra<v3::Request, SyncQuery>>>) -
     let gathered = wait(&app, &caller, &asked, patience).await?;
     if !sends_whole {
         // Whoever was away for long gets as much as at the beginning.
-        let rooms = u32::try_from(gathered.joined.len()).unwrap_or(u32::MAX);
+        let rooms = u32::try_from(gathered.joined.len() + gathered.rest.len()).unwrap_or(u32::MAX);
         Box::pin(app.rate_limits.owe(Limit::Read, rooms, user_id, caller.pace())).await?;
     }
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
-    let tokens = Box::pin(app.syncs.tokens(&gathered)).await?;
-    let next = Token { catching_up, ..tokens.of(gathered.until) };
-    Ok(Json::of(&writer.response(gathered, &tokens, next, app.clock.now())?).map_err(Error::broken)?)
+    parts::answer((app, caller), asked, gathered, SyncParts { writer, catching_up, body: None }).await
+}
+
+/// A sync as it is written.
+struct SyncParts {
+    writer: SyncWriter,
+    /// What the client's next token says.
+    catching_up: bool,
+    /// None before the first part.
+    body: Option<SyncBody>,
+}
+
+impl Shape for SyncParts {
+    async fn write(&mut self, app: &App, gathered: Gathered) -> Result<()> {
+        let tokens = app.syncs.tokens(&gathered).await?;
+        let next = Token { catching_up: self.catching_up, ..tokens.of(gathered.until) };
+        let body = self.body.get_or_insert_with(|| SyncBody::new(next));
+        self.writer.write(body, gathered, &tokens, app.clock.now())
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.body.as_mut().map(SyncBody::take).unwrap_or_default()
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.body.map(SyncBody::end).unwrap_or_default()
+    }
 }
 
 /// Counts a sync that sends rooms whole, by how many the user is in.
@@ -140,7 +165,7 @@ pub(super) async fn count_whole(app: &App, user_id: &UserId, pace: Pace) -> ApiR
 /// Gathers as soon as something concerns the user; when time is up, the answer is empty.
 ///
 /// Everything but the waiting itself is on the heap only while it runs: ten thousand clients wait at once.
-async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: Duration) -> ApiResult<sync::Gathered> {
+async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: Duration) -> ApiResult<Gathered> {
     let deadline = Instant::now() + patience;
     let watcher = Box::pin(app.syncs.watcher(caller.user_id())).await?;
     let mut wakes = watcher.wakes();
@@ -171,5 +196,5 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
     }
     // Nothing concerns the user up to here: the client need not ask about it again.
     let until = asked.since.unwrap_or_default().max(seen);
-    Ok(sync::Gathered { until, ..sync::Gathered::default() })
+    Ok(Gathered { until, ..Gathered::default() })
 }

@@ -1,5 +1,7 @@
 use std::{env, process::Command};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::db::{
     args, statements,
@@ -229,4 +231,29 @@ async fn a_database_behind_a_link_is_written_to() {
     db.begin().await.unwrap().commit().await.unwrap();
     db.check_files().unwrap();
     db.close().await;
+}
+
+/// A process that is stopped would be given a lock by each of its connections that wait for it, one after the other.
+#[tokio::test]
+async fn one_transaction_of_a_process_at_a_time_has_its_turn() {
+    for database in testing::databases().await {
+        if database.db().engine() == Engine::Postgres {
+            let mut first = database.db().begin().await.unwrap();
+            crate::store::log::lock(&mut first).await.unwrap();
+            assert!(first.turn.is_some(), "the log's lock is waited for in turns");
+            let mut second = database.db().begin().await.unwrap();
+            {
+                let mut waiting = Box::pin(second.take_turn());
+                assert!(waiting.as_mut().now_or_never().is_none());
+                first.commit().await.unwrap();
+                waiting.await;
+            }
+            assert!(second.turn.is_some());
+            let mut third = database.db().begin().await.unwrap();
+            third.take_turn().await;
+            assert!(third.turn.is_none(), "nobody waits for so long that the database ends what they do");
+            drop((second, third));
+        }
+        database.close().await;
+    }
 }

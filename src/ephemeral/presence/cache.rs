@@ -18,7 +18,7 @@ use crate::{
     ground::{
         position::Position,
         sizes::CacheSizes,
-        weighed::{CacheWeight, Weighed},
+        weighed::{CacheWeight, Load, Weighed},
     },
     log::Reader,
 };
@@ -29,16 +29,11 @@ const USER_BYTES: usize = 256;
 /// The presence that this node remembers. It follows the log.
 pub struct PresenceCache {
     cached: RwLock<CachedPresence>,
-    limit: u64,
 }
 
-#[derive(Default)]
 struct CachedPresence {
-    /// What the users take, in bytes. Beyond the limit those who are offline are forgotten.
-    bytes: u64,
-    limit: u64,
-    /// At how many bytes to look for somebody to forget: the limit, or more where nearly all were online.
-    alarm: u64,
+    /// What the users take. Beyond the limit those who are offline are forgotten.
+    load: Load,
     /// With the place at which it is news to clients.
     users: HashMap<OwnedUserId, (Position, Arc<Presence>)>,
     /// Whoever has changed, by the place at which that is news.
@@ -68,16 +63,16 @@ impl CachedPresence {
     }
 
     fn insert(&mut self, place: Position, presence: &Arc<Presence>) {
-        self.bytes += bytes_of(presence);
+        self.load.bytes += bytes_of(presence);
         if let Some((_, old)) = self.users.insert(presence.user_id.clone(), (place, Arc::clone(presence))) {
-            self.bytes -= bytes_of(&old);
+            self.load.bytes -= bytes_of(&old);
         }
     }
 
     /// Forgets those who are offline, but this user, where all take too much. Those who are online are never forgotten:
     /// that would read as if they were offline.
     fn keep_few(&mut self, kept: Option<&UserId>) {
-        if self.bytes <= self.alarm {
+        if !self.load.is_due() {
             return;
         }
         let stays = |presence: &Presence| {
@@ -91,12 +86,17 @@ impl CachedPresence {
             stays
         });
         self.forgotten = forgotten;
-        self.bytes = self.users.values().map(|(_, presence)| bytes_of(presence)).sum();
-        self.alarm = self.limit.max(self.bytes + self.bytes / 16);
+        self.load.looked_through(self.users.values().map(|(_, presence)| bytes_of(presence)).sum());
     }
 
     fn new(limit: u64) -> Self {
-        Self { limit, alarm: limit, ..Self::default() }
+        Self {
+            load: Load::new(limit),
+            users: HashMap::new(),
+            by_position: BTreeMap::new(),
+            loaded: Position::default(),
+            forgotten: Position::default(),
+        }
     }
 }
 
@@ -106,7 +106,7 @@ fn bytes_of(presence: &Presence) -> u64 {
 
 impl Weighed for PresenceCache {
     fn weight(&self) -> CacheWeight {
-        CacheWeight { name: "presence", bytes: self.cached.read().bytes, limit: self.limit }
+        self.cached.read().load.weight("presence")
     }
 }
 
@@ -130,12 +130,13 @@ impl Reader for PresenceCache {
 
 impl PresenceCache {
     pub(crate) fn new(sizes: &CacheSizes) -> Self {
-        Self { cached: RwLock::new(CachedPresence::new(sizes.presence)), limit: sizes.presence }
+        Self { cached: RwLock::new(CachedPresence::new(sizes.presence)) }
     }
 
     /// Takes those who were not offline at `position`, as the database had it, and what has happened since.
     pub(super) fn load(&self, position: Position, present: Vec<(Position, Presence)>, missed: &[Arc<Batch>]) {
-        let mut cached = CachedPresence::new(self.limit);
+        let limit = self.cached.read().load.limit();
+        let mut cached = CachedPresence::new(limit);
         for (at, presence) in present {
             cached.apply(at, &Arc::new(presence));
         }

@@ -19,7 +19,7 @@ use crate::{
     ground::{
         position::Position,
         sizes::CacheSizes,
-        weighed::{CacheWeight, Weighed},
+        weighed::{CacheWeight, Load, Weighed},
     },
     log::Reader,
     store::membership::MembershipRow,
@@ -32,19 +32,14 @@ const TYPIST_BYTES: usize = 64;
 /// Who is typing where. It follows the log.
 pub struct TypingCache {
     cached: RwLock<CachedTypists>,
-    limit: u64,
     /// Rung when somebody begins to type.
     begun: Notify,
 }
 
-#[derive(Default)]
 struct CachedTypists {
     rooms: HashMap<OwnedRoomId, RoomTypists>,
-    /// What they take, in bytes.
-    bytes: u64,
-    limit: u64,
-    /// At how many bytes to look for rooms to forget: the limit, or more where somebody typed in nearly all.
-    alarm: u64,
+    /// What they take.
+    load: Load,
     /// Everything up to here was part of what was read from the database.
     loaded: Position,
     /// Where a room is not here, nobody has typed in it after this, as long as this node has followed the log.
@@ -71,7 +66,7 @@ pub(super) enum TypingSince {
 
 impl Weighed for TypingCache {
     fn weight(&self) -> CacheWeight {
-        CacheWeight { name: "typing", bytes: self.cached.read().bytes, limit: self.limit }
+        self.cached.read().load.weight("typing")
     }
 }
 
@@ -108,12 +103,12 @@ impl CachedTypists {
             Some(in_room) => {
                 let before = in_room.bytes();
                 in_room.apply(at, typing);
-                self.bytes = self.bytes + in_room.bytes() - before;
+                self.load.bytes = self.load.bytes + in_room.bytes() - before;
             }
             None if typing.until.is_some() => {
                 let mut in_room = RoomTypists::default();
                 in_room.apply(at, typing);
-                self.bytes += bytes_of(&typing.room_id) + in_room.bytes();
+                self.load.bytes += bytes_of(&typing.room_id) + in_room.bytes();
                 self.rooms.insert(typing.room_id.clone(), in_room);
                 self.keep_few(at);
             }
@@ -144,16 +139,21 @@ impl CachedTypists {
 
     /// Forgets rooms where they take too much. Those in which somebody types stay: nobody goes on doing so for long.
     fn keep_few(&mut self, at: Position) {
-        if self.bytes > self.alarm {
+        if self.load.is_due() {
             self.rooms.retain(|_, in_room| !in_room.typists.is_empty());
-            self.bytes = self.rooms.iter().map(|(room_id, in_room)| bytes_of(room_id) + in_room.bytes()).sum();
+            let left = self.rooms.iter().map(|(room_id, in_room)| bytes_of(room_id) + in_room.bytes());
+            self.load.looked_through(left.sum());
             self.blank_after = at;
-            self.alarm = self.limit.max(self.bytes + self.bytes / 16);
         }
     }
 
     fn new(limit: u64) -> Self {
-        Self { limit, alarm: limit, ..Self::default() }
+        Self {
+            rooms: HashMap::new(),
+            load: Load::new(limit),
+            loaded: Position::default(),
+            blank_after: Position::default(),
+        }
     }
 }
 
@@ -180,14 +180,17 @@ impl Reader for TypingCache {
 impl TypingCache {
     pub(in crate::ephemeral) fn new(sizes: &CacheSizes) -> Self {
         let cached = RwLock::new(CachedTypists::new(sizes.typing));
-        Self { cached, limit: sizes.typing, begun: Notify::default() }
+        Self { cached, begun: Notify::default() }
     }
 
     /// Takes those who were typing at `position`, as the database had it, and what has happened since.
     pub(super) fn load(&self, position: Position, typists: &[(Position, Typing)], missed: &[std::sync::Arc<Batch>]) {
         // What is forgotten stays forgotten, also where this replaces it.
-        let blank_after = self.cached.read().blank_after;
-        let mut cached = CachedTypists { blank_after, ..CachedTypists::new(self.limit) };
+        let (blank_after, limit) = {
+            let cached = self.cached.read();
+            (cached.blank_after, cached.load.limit())
+        };
+        let mut cached = CachedTypists { blank_after, ..CachedTypists::new(limit) };
         for (at, typing) in typists {
             cached.apply(*at, typing);
         }

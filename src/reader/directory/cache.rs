@@ -25,13 +25,14 @@ use crate::{
 /// About how many cards are remembered.
 const KEPT: usize = 10_000;
 const SHARDS: usize = 2;
-/// How many changes are remembered while cards are read. Beyond it everything is forgotten.
-const KEPT_CHANGES: usize = 100_000;
+/// What a room takes of which is remembered when it changed, beside its name, in bytes.
+const CHANGE_BYTES: usize = 96;
 
 /// The cards that this node remembers.
 pub(crate) struct RoomCardCache {
     /// By room. Only touched under the lock of `state`, or to look one up.
     cards: Cache<OwnedRoomId, Arc<RoomCard>, ByBytes>,
+    /// In bytes. A quarter of it is for changes, beyond which everything is forgotten.
     limit: u64,
     state: Mutex<CachedCards>,
 }
@@ -47,7 +48,11 @@ impl Weighter<OwnedRoomId, Arc<RoomCard>> for ByBytes {
 
 impl Weighed for RoomCardCache {
     fn weight(&self) -> CacheWeight {
-        CacheWeight { name: "room_cards", bytes: self.cards.weight(), limit: self.limit }
+        CacheWeight {
+            name: "room_cards",
+            bytes: self.cards.weight() + self.state.lock().changed_bytes,
+            limit: self.limit,
+        }
     }
 }
 
@@ -55,6 +60,8 @@ impl Weighed for RoomCardCache {
 struct CachedCards {
     /// When a room last changed, of those that have changed since the beginning or the last forgetting.
     changed: HashMap<OwnedRoomId, Position>,
+    /// What these take.
+    changed_bytes: u64,
     /// Changes before this place are forgotten.
     forgotten: Position,
     /// None where it has to be read again.
@@ -92,18 +99,21 @@ fn concerns_card(logged: &Logged) -> bool {
 impl RoomCardCache {
     pub(in crate::reader) fn new(sizes: &CacheSizes) -> Self {
         let (limit, state) = (sizes.room_cards, Mutex::default());
-        Self { cards: weighed::by_bytes(KEPT, limit, SHARDS, ByBytes), limit, state }
+        Self { cards: weighed::by_bytes(KEPT, limit - limit / 4, SHARDS, ByBytes), limit, state }
     }
 
     fn note_change(&self, room_id: &RoomId, at: Position) {
         let mut state = self.state.lock();
-        if state.changed.len() >= KEPT_CHANGES {
+        if state.changed_bytes > self.limit / 4 {
             // What has been forgotten may have changed a card that is being read: none is kept that is older than this.
             state.changed.clear();
+            state.changed_bytes = 0;
             state.forgotten = at;
             self.cards.clear();
         }
-        state.changed.insert(room_id.to_owned(), at);
+        if state.changed.insert(room_id.to_owned(), at).is_none() {
+            state.changed_bytes += (CHANGE_BYTES + room_id.as_str().len()) as u64;
+        }
         self.cards.remove(room_id);
     }
 

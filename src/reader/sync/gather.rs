@@ -4,8 +4,14 @@
 //! that is cut off there, and whatever is shown comes from at or before it. So a client that goes on from the token
 //! has no gap and nothing twice. Rooms in which nothing has happened are not looked at, unless the user ignores others
 //! than at that position and something else is unread there because of it.
+//!
+//! All rooms of a user may be more than should be in memory at once, so they are gathered in parts. What holds for all
+//! of them comes with the first, and so do the rooms that may be taken out of the answer again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
@@ -52,12 +58,16 @@ struct SyncContext<'a> {
 
 /// How many rooms are looked at at once: those that are not in memory are read together.
 const AT_ONCE: usize = 100;
+/// A part ends with the room by which it has so many bytes of events.
+const PART: usize = 1024 * 1024;
 
-/// What has happened.
+/// What has happened, or a part of it.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     /// Up to here.
     pub(crate) until: Position,
+    /// The rooms that have not been gathered yet.
+    pub(crate) rest: Rest,
     /// The rooms that the user is in.
     pub(crate) joined: Vec<JoinedRoom>,
     /// The rooms that they are invited to.
@@ -74,6 +84,28 @@ pub(crate) struct Gathered {
     pub(crate) presence: Vec<PresenceEvent>,
     /// The turn in which it was gathered lasts until it is written.
     pub(crate) _turn: Option<Turn>,
+}
+
+/// Rooms of which there may be news, the next ones last.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(Vec<ChangedRoom>);
+
+#[derive(Debug)]
+struct ChangedRoom {
+    group: Group,
+    room_id: OwnedRoomId,
+    membership: WatchedMembership,
+    /// Whether the unread counts are news, whatever else is.
+    is_recounted: bool,
+}
+
+/// In this order rooms are gathered, so that an answer can be written as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    /// Invitations, knocks, and what was heard of from outside as well. They come with the first part.
+    Stripped,
+    Left,
+    Joined,
 }
 
 /// What happened in a room that the user is in.
@@ -130,6 +162,32 @@ impl Gathered {
     }
 }
 
+impl Rest {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// `outside`: the rooms of which something was heard from outside.
+    fn new(rooms: HashMap<OwnedRoomId, (WatchedMembership, bool)>, outside: &HashSet<OwnedRoomId>) -> Self {
+        let changed = rooms.into_iter().map(|(room_id, (membership, is_recounted))| {
+            let group = match membership.state {
+                _ if outside.contains(&room_id) => Group::Stripped,
+                MembershipState::Join => Group::Joined,
+                MembershipState::Leave | MembershipState::Ban => Group::Left,
+                _ => Group::Stripped,
+            };
+            ChangedRoom { group, room_id, membership, is_recounted }
+        });
+        let mut changed: Vec<ChangedRoom> = changed.collect();
+        changed.sort_unstable_by_key(|room| std::cmp::Reverse(room.group));
+        Self(changed)
+    }
+}
+
 impl JoinedRoom {
     /// Unread counts are not looked at: they alone are news only where whom the user ignores has changed.
     fn is_empty(&self) -> bool {
@@ -157,12 +215,11 @@ impl Syncs {
         self.0.watchers.watcher(user_id).await
     }
 
-    /// What has happened since `request.since`, which has been checked, up to where this node has read. `turn`:
-    /// the watcher's.
+    /// What has happened since `request.since`, which has been checked, up to where this node has read: the first part
+    /// of it, which is empty only if there is no other. `turn`: the watcher's.
     pub(crate) async fn gather(&self, request: &SyncRequest, watcher: &Watcher, turn: Turn) -> Result<Gathered> {
         // Fixed before anything is read: what comes later is for the next sync.
         let until = self.0.rooms.log().tail().reached();
-        let mut gathered = Gathered { until, _turn: Some(turn), ..Gathered::default() };
         // By the pulses in memory. A room in which nothing has happened costs no more than this look.
         let news = request.since.map_or_else(|| watcher.rooms(), |since| watcher.changed_rooms(since));
         let changed = if request.full_state { watcher.rooms() } else { news.clone() };
@@ -177,21 +234,64 @@ impl Syncs {
         rooms.retain(|room_id, (membership, _)| {
             request.wanted.rooms.passes_room(room_id) && may_be_shown(request, membership)
         });
-        let rooms: Vec<(OwnedRoomId, (WatchedMembership, bool))> = rooms.into_iter().collect();
+        let outside = self.gather_outside(request, watcher, until).await?;
+        let rest = Rest::new(rooms, &outside.iter().map(|membership| membership.room_id.clone()).collect());
+        let mut gathered = Gathered { until, rest, _turn: Some(turn), ..Gathered::default() };
         let asked = SyncContext { request, until, data: &data };
-        for some in rooms.chunks(AT_ONCE) {
-            let room_ids: Vec<&RoomId> = some.iter().map(|(room_id, _)| &**room_id).collect();
-            let found = self.0.rooms.find_each_held(&room_ids).await?;
-            for (room_id, (membership, is_recounted)) in some {
-                if let Some(room) = found.get(room_id) {
-                    self.gather_room(asked, (room_id, room), membership, *is_recounted, &mut gathered).await?;
-                }
-            }
-        }
-        self.gather_outside(request, watcher, &mut gathered).await?;
+        self.gather_part(asked, &mut gathered).await?;
+        gathered.add_outside(outside);
         gathered.account_data = asked.global_account_data()?;
         gathered.presence = self.presence(request, watcher, news, until).await?;
         Ok(gathered)
+    }
+
+    /// The next part of what was gathered up to `until`. It may be empty though there are others.
+    pub(crate) async fn gather_more(
+        &self,
+        request: &SyncRequest,
+        (until, rest): (Position, Rest),
+        turn: Turn,
+    ) -> Result<Gathered> {
+        let data = self.0.account_data.of_user(&request.client.user_id).await?;
+        let mut gathered = Gathered { until, rest, _turn: Some(turn), ..Gathered::default() };
+        self.gather_part(SyncContext { request, until, data: &data }, &mut gathered).await?;
+        Ok(gathered)
+    }
+
+    /// All parts at once.
+    #[cfg(test)]
+    pub(super) async fn gather_all(&self, request: &SyncRequest, watcher: &Watcher) -> Result<Gathered> {
+        let mut gathered = self.gather(request, watcher, watcher.turn().await?).await?;
+        let data = self.0.account_data.of_user(&request.client.user_id).await?;
+        let asked = SyncContext { request, until: gathered.until, data: &data };
+        while !gathered.rest.is_empty() {
+            self.gather_part(asked, &mut gathered).await?;
+        }
+        Ok(gathered)
+    }
+
+    /// Gathers rooms of the rest until they are enough for a part.
+    async fn gather_part(&self, asked: SyncContext<'_>, gathered: &mut Gathered) -> Result<()> {
+        let is_over = |gathered: &Gathered, bytes: usize| {
+            let next = gathered.rest.0.last();
+            next.is_none_or(|next| next.group != Group::Stripped && bytes >= PART)
+        };
+        let mut bytes = 0;
+        while !is_over(gathered, bytes) {
+            let rooms = &gathered.rest.0;
+            let some = rooms.iter().rev().take(AT_ONCE).map(|room| &*room.room_id).collect::<Vec<_>>();
+            let found = self.0.rooms.find_each_held(&some).await?;
+            for _ in 0..some.len() {
+                if is_over(gathered, bytes) {
+                    break;
+                }
+                let Some(room) = gathered.rest.0.pop() else { break };
+                if let Some(known) = found.get(&room.room_id) {
+                    bytes += self.gather_room(asked, &room, known, gathered).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The rooms in which more or less is unread because the user ignores others than when the client last asked.
@@ -226,22 +326,23 @@ impl Syncs {
         Ok(recounted)
     }
 
-    /// `is_recounted` where the unread counts are news, whatever else is.
+    /// Returns how many bytes the events have that were added.
     async fn gather_room(
         &self,
         asked: SyncContext<'_>,
-        (room_id, room): (&RoomId, &Arc<Room>),
-        membership: &WatchedMembership,
-        is_recounted: bool,
+        changed: &ChangedRoom,
+        room: &Arc<Room>,
         gathered: &mut Gathered,
-    ) -> Result<()> {
-        let request = asked.request;
+    ) -> Result<usize> {
+        let (request, ChangedRoom { room_id, membership, is_recounted, .. }) = (asked.request, changed);
         let since = self.0.membership_since(request, room, membership).await?;
+        let mut bytes = 0;
         match membership.state {
             MembershipState::Join => {
                 let joined = self.gather_joined(asked, room_id, room, &since).await?;
                 // A room that is new to the client is sent even where nothing of it passes the filter.
-                if since.is_new() || request.full_state || is_recounted || !joined.is_empty() {
+                if since.is_new() || request.full_state || *is_recounted || !joined.is_empty() {
+                    bytes = bytes_of(&joined.timeline, &joined.state);
                     gathered.joined.push(joined);
                 }
             }
@@ -262,11 +363,13 @@ impl Syncs {
                 gathered.knocked.push(StrippedRoom { room_id: room_id.to_owned(), state });
             }
             MembershipState::Leave | MembershipState::Ban if since.shows_leave(request, membership.forgotten) => {
-                gathered.left.push(self.gather_left(asked, room_id, room, membership, &since).await?);
+                let left = self.gather_left(asked, room_id, room, membership, &since).await?;
+                bytes = bytes_of(&left.timeline, &left.state);
+                gathered.left.push(left);
             }
             _ => {}
         }
-        Ok(())
+        Ok(bytes)
     }
 
     async fn gather_joined(
@@ -277,7 +380,7 @@ impl Syncs {
         since: &ClientView,
     ) -> Result<JoinedRoom> {
         let SyncContext { request, until, data } = asked;
-        // Whom they ignore now: an answer is never made of two lists.
+        // Whom they ignore now: what is sent of a room is never made of two lists.
         let ignored = data.ignored();
         let after = since.timeline_after();
         let span = (Order::at(after), Order::at(until));
@@ -381,6 +484,12 @@ impl SyncContext<'_> {
         data.retain(|data| filter.passes_kind(&data.kind));
         data
     }
+}
+
+/// How many bytes of events are sent of a room.
+fn bytes_of(timeline: &Timeline, state: &RoomState) -> usize {
+    let events = timeline.events.iter().map(|event| &event.pdu).chain(state.events());
+    events.map(|pdu| pdu.json().get().len()).sum()
 }
 
 /// Whether anything of a room may be sent. A client that knows nothing gets the rooms that were left only if it asks

@@ -6,7 +6,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3initialsync> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync>
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, mem, sync::Arc};
 
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId,
@@ -29,7 +29,7 @@ use super::{
     watcher::Watcher,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::{
         ClientFormat, Pdu, Stored, client_event,
         fact::{OutsideMembership, OutsideState},
@@ -42,14 +42,30 @@ use crate::{
 /// How many messages of one room are sent.
 const MESSAGES: usize = 20;
 
-/// Everything that concerns a user.
+/// Everything that concerns a user, while it is written.
+pub(crate) struct InitialSyncBody {
+    syncs: Syncs,
+    client: Client,
+    text: Vec<u8>,
+    begun: Begun,
+}
+
+/// How much has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Nothing,
+    /// All but the rooms.
+    Rooms,
+    /// One room at least.
+    List,
+}
+
+/// What is not of a room.
 #[derive(Serialize)]
-pub(crate) struct InitialSync {
+struct InitialSyncHead {
     /// With this the client goes on, on the event stream.
     end: String,
     presence: Vec<PresenceEvent>,
-    /// In no order.
-    rooms: Vec<RoomInfo>,
     account_data: Vec<Raw<AnyGlobalAccountDataEvent>>,
 }
 
@@ -96,29 +112,22 @@ struct InitialSyncWriter<'a> {
 }
 
 impl Syncs {
-    /// All rooms of a user, with up to `limit` messages of each; with `archived` also those that they have left.
-    pub(crate) async fn initial(&self, client: Client, limit: Option<usize>, archived: bool) -> Result<InitialSync> {
+    /// All rooms of a user, with up to `limit` messages of each; with `archived` also those that they have left: what to
+    /// write them to, and what to gather.
+    pub(crate) fn initial(
+        &self,
+        client: Client,
+        limit: Option<usize>,
+        archived: bool,
+    ) -> (InitialSyncBody, SyncRequest) {
         let timeline = WantedTimeline { limit, ..WantedTimeline::default() };
         let wanted = Wanted { left_rooms: archived, timeline, ..Wanted::default() };
+        let (syncs, text) = (self.clone(), Vec::new());
+        let body = InitialSyncBody { syncs, client: client.clone(), text, begun: Begun::Nothing };
+        // The messages are not to be applied to the state: it is as it is after them.
         let request =
-            // The messages are not to be applied to the state: it is as it is after them.
             SyncRequest { client, wanted, since: None, begins_anew: false, full_state: false, state_after: true };
-        let watcher = self.watcher(&request.client.user_id).await?;
-        let gathered = self.gather(&request, &watcher, watcher.turn().await?).await?;
-        let joined = gathered.joined.iter().map(|room| &*room.room_id);
-        let others = gathered.left.iter().map(|room| &*room.room_id);
-        let invited = gathered.invited.iter().map(|room| &*room.room_id);
-        // Rooms outside are not on this server's list.
-        let rooms: Vec<&RoomId> = joined.chain(others).chain(invited).collect();
-        let published = self.0.rooms.list_published_among(&rooms).await?;
-        let places = gathered.left.iter().filter_map(|room| Some(watcher.membership(&room.room_id)?.position));
-        let places: Vec<Position> =
-            places.chain(gathered.joined.iter().map(|room| room.timeline.start.floor())).collect();
-        let others = gathered.left.iter().map(|room| room.timeline.start.floor()).chain([gathered.until]);
-        // All at once: each place has the mark of its batch looked up.
-        let tokens = self.0.rooms.log().tokens(places.into_iter().chain(others)).await?;
-        let now = self.0.clock.now();
-        InitialSyncWriter { client: &request.client, now, published, tokens }.initial(gathered, &watcher)
+        (body, request)
     }
 
     /// One room, for whoever may read it.
@@ -152,52 +161,101 @@ impl Syncs {
             messages: Some(messages),
             state: Some(writer.state(state.iter().collect::<Vec<_>>().iter())),
             account_data: Some(account_data(&data)?),
-            ..writer.room(room_id)
+            ..writer.about(room_id)
         })
     }
 }
 
+impl InitialSyncBody {
+    /// Writes the next part of what was gathered.
+    pub(crate) async fn write_part(&mut self, gathered: Gathered) -> Result<()> {
+        let Syncs(sources) = &self.syncs;
+        let watcher = self.syncs.watcher(&self.client.user_id).await?;
+        let joined = gathered.joined.iter().map(|room| &*room.room_id);
+        let others = gathered.left.iter().map(|room| &*room.room_id);
+        let invited = gathered.invited.iter().map(|room| &*room.room_id);
+        // Rooms outside are not on this server's list.
+        let rooms: Vec<&RoomId> = joined.chain(others).chain(invited).collect();
+        let published = sources.rooms.list_published_among(&rooms).await?;
+        let places = gathered.left.iter().filter_map(|room| Some(watcher.membership(&room.room_id)?.position));
+        let places: Vec<Position> =
+            places.chain(gathered.joined.iter().map(|room| room.timeline.start.floor())).collect();
+        let others = gathered.left.iter().map(|room| room.timeline.start.floor()).chain([gathered.until]);
+        // All at once: each place has the mark of its batch looked up.
+        let tokens = sources.rooms.log().tokens(places.into_iter().chain(others)).await?;
+        let (client, now) = (self.client.clone(), sources.clock.now());
+        InitialSyncWriter { client: &client, now, published, tokens }.write(self, gathered, &watcher)
+    }
+
+    /// What has been written since this was last called.
+    pub(crate) fn take_text(&mut self) -> Vec<u8> {
+        mem::take(&mut self.text)
+    }
+
+    /// The last of it.
+    pub(crate) fn into_text(mut self) -> Vec<u8> {
+        self.text.extend(b"]}");
+        self.text
+    }
+
+    fn head(&mut self, head: &InitialSyncHead) -> Result<()> {
+        serde_json::to_writer(&mut self.text, head).map_err(Error::broken)?;
+        // The rooms come in the same object.
+        self.text.pop();
+        self.text.extend(br#","rooms":["#);
+        self.begun = Begun::Rooms;
+        Ok(())
+    }
+
+    fn room(&mut self, room: &RoomInfo) -> Result<()> {
+        if self.begun == Begun::List {
+            self.text.push(b',');
+        }
+        self.begun = Begun::List;
+        serde_json::to_writer(&mut self.text, room).map_err(Error::broken)
+    }
+}
+
 impl InitialSyncWriter<'_> {
-    fn initial(&self, gathered: Gathered, watcher: &Watcher) -> Result<InitialSync> {
-        let mut rooms = Vec::with_capacity(gathered.joined.len() + gathered.invited.len() + gathered.left.len());
+    fn write(&self, body: &mut InitialSyncBody, gathered: Gathered, watcher: &Watcher) -> Result<()> {
+        if body.begun == Begun::Nothing {
+            let (end, presence) = (self.tokens.of(gathered.until).to_string(), gathered.presence);
+            body.head(&InitialSyncHead { end, presence, account_data: account_data(&gathered.account_data)? })?;
+        }
         for room in &gathered.joined {
-            rooms.push(RoomInfo {
+            body.room(&RoomInfo {
                 membership: Some(MembershipState::Join),
                 messages: Some(self.messages(&room.timeline, gathered.until)),
                 state: Some(self.state(room.state.events())),
                 account_data: Some(account_data(&room.account_data)?),
-                ..self.room(&room.room_id)
-            });
+                ..self.about(&room.room_id)
+            })?;
         }
         for room in &gathered.invited {
             let (membership, invite) = (Some(MembershipState::Invite), self.invite(room));
-            rooms.push(RoomInfo { membership, invite, ..self.room(&room.room_id) });
+            body.room(&RoomInfo { membership, invite, ..self.about(&room.room_id) })?;
         }
         for room in &gathered.left {
             let membership = watcher.membership(&room.room_id);
             let left = membership.as_ref().map_or(gathered.until, |membership| membership.position);
-            rooms.push(RoomInfo {
+            body.room(&RoomInfo {
                 membership: membership.map(|membership| membership.state),
                 messages: Some(self.messages(&room.timeline, left)),
                 state: Some(self.state(room.state.events())),
                 account_data: Some(account_data(&room.account_data)?),
-                ..self.room(&room.room_id)
-            });
+                ..self.about(&room.room_id)
+            })?;
         }
-        rooms.extend(gathered.outside.iter().filter_map(|membership| self.outside(membership)));
-        let account_data = account_data(&gathered.account_data)?;
-        Ok(InitialSync {
-            end: self.tokens.of(gathered.until).to_string(),
-            presence: gathered.presence,
-            rooms,
-            account_data,
-        })
+        for room in gathered.outside.iter().filter_map(|membership| self.outside(membership)) {
+            body.room(&room)?;
+        }
+        Ok(())
     }
 
     /// What is sent of every room.
     ///
     /// The rest is for whoever has more to say of it.
-    fn room(&self, room_id: &RoomId) -> RoomInfo {
+    fn about(&self, room_id: &RoomId) -> RoomInfo {
         RoomInfo {
             room_id: room_id.to_owned(),
             membership: None,
@@ -244,7 +302,7 @@ impl InitialSyncWriter<'_> {
         });
         let event = told.event.as_ref().filter(|_| told.state == OutsideState::Invited);
         let invite = event.map(|event| client_event(&event.pdu, &self.plain()));
-        Some(RoomInfo { membership, invite, ..self.room(&told.room_id) })
+        Some(RoomInfo { membership, invite, ..self.about(&told.room_id) })
     }
 
     /// Without transaction ids and bundles, which are for messages.

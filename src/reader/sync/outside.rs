@@ -2,6 +2,8 @@
 //!
 //! Of a room that this server once held, the user may have seen something else before. What came later is sent.
 
+use std::collections::HashSet;
+
 use ruma::{OwnedRoomId, RoomId};
 
 use super::{SyncRequest, Syncs, gather::Gathered, membership::shows_left_rooms, watcher::Watcher};
@@ -14,37 +16,28 @@ use crate::{
 };
 
 impl Syncs {
-    /// Adds what is news of rooms outside. The database is read only where there is any.
+    /// What is news of rooms outside. The database is read only where there is any.
     pub(super) async fn gather_outside(
         &self,
         request: &SyncRequest,
         watcher: &Watcher,
-        gathered: &mut Gathered,
-    ) -> Result<()> {
+        until: Position,
+    ) -> Result<Vec<OutsideMembership>> {
         let mut rooms = watcher.outside_after(request.since.unwrap_or_default());
         rooms.retain(|(room_id, standing)| {
             // What came later is sent later.
-            standing.position <= gathered.until
-                && request.wanted.rooms.passes_room(room_id)
-                && may_be_shown(request, *standing)
+            standing.position <= until && request.wanted.rooms.passes_room(room_id) && may_be_shown(request, *standing)
         });
-        let mut found = self.list_outside(request, &rooms).await?;
-        // As it is by now: what has changed since `until` is the next sync's.
-        found.retain(|(at, _)| *at <= gathered.until);
-        for (_, membership) in found {
-            match membership.state {
-                OutsideState::Invited
-                    if !self.0.shows_invite(&request.client.user_id, Some(&membership.sender)).await? => {}
-                OutsideState::Invited | OutsideState::Knocking => {
-                    gathered.withdraw(&membership.room_id);
-                    gathered.outside.push(membership);
-                }
-                // The room's own history says the same, and more of it.
-                OutsideState::Ended if gathered.tells(&membership.room_id) => {}
-                OutsideState::Ended => gathered.outside.push(membership),
+        let mut news = Vec::with_capacity(rooms.len());
+        for (at, membership) in self.list_outside(request, &rooms).await? {
+            let is_shown = membership.state != OutsideState::Invited
+                || self.0.shows_invite(&request.client.user_id, Some(&membership.sender)).await?;
+            // As it is by now: what has changed since `until` is the next sync's.
+            if is_shown && at <= until {
+                news.push(membership);
             }
         }
-        Ok(())
+        Ok(news)
     }
 
     /// What is known of some rooms from outside.
@@ -62,18 +55,24 @@ impl Syncs {
 }
 
 impl Gathered {
-    /// Whether the answer has a room by its own history.
-    fn tells(&self, room_id: &RoomId) -> bool {
+    /// Adds what is news of rooms outside, and takes those out that are told otherwise by their own history, unless that
+    /// says more.
+    pub(super) fn add_outside(&mut self, news: Vec<OutsideMembership>) {
+        if news.is_empty() {
+            return;
+        }
+        let begun = news.iter().filter(|membership| membership.state != OutsideState::Ended);
+        let begun: HashSet<OwnedRoomId> = begun.map(|membership| membership.room_id.clone()).collect();
+        self.invited.retain(|room| !begun.contains(&room.room_id));
+        self.knocked.retain(|room| !begun.contains(&room.room_id));
+        self.left.retain(|room| !begun.contains(&room.room_id));
         let stripped = self.invited.iter().chain(&self.knocked).map(|room| &room.room_id);
         let left = self.left.iter().map(|room| &room.room_id);
-        self.joined.iter().map(|room| &room.room_id).chain(stripped).chain(left).any(|told| told == room_id)
-    }
-
-    /// Takes a room by its own history out of the answer, unless the user is in it.
-    fn withdraw(&mut self, room_id: &RoomId) {
-        self.invited.retain(|room| room.room_id != room_id);
-        self.knocked.retain(|room| room.room_id != room_id);
-        self.left.retain(|room| room.room_id != room_id);
+        let told: HashSet<&OwnedRoomId> = stripped.chain(left).collect();
+        let untold = |membership: &OutsideMembership| {
+            membership.state != OutsideState::Ended || !told.contains(&membership.room_id)
+        };
+        self.outside.extend(news.into_iter().filter(untold));
     }
 }
 

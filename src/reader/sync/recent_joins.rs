@@ -18,11 +18,13 @@ pub(super) struct RecentJoins {
     /// All who have joined after this are remembered.
     after: Position,
     joins: VecDeque<(Position, OwnedUserId)>,
+    /// What they take.
+    bytes: u64,
 }
 
 impl RecentJoins {
     pub(super) fn new(after: Position) -> Self {
-        Self { after, joins: VecDeque::new() }
+        Self { after, joins: VecDeque::new(), bytes: 0 }
     }
 
     /// An event has changed a membership.
@@ -32,16 +34,18 @@ impl RecentJoins {
             return;
         }
         self.joins.push_back((row.position, row.user_id.to_owned()));
+        self.bytes += bytes_of(row.user_id);
         if self.joins.len() > KEPT_NEWCOMERS
-            && let Some((oldest, _)) = self.joins.pop_front()
+            && let Some((oldest, user_id)) = self.joins.pop_front()
         {
             self.after = oldest;
+            self.bytes -= bytes_of(&user_id);
         }
     }
 
     /// How many bytes they take.
-    pub(super) fn bytes(&self) -> usize {
-        self.joins.iter().map(|(_, user_id)| JOIN_BYTES + user_id.as_str().len()).sum()
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Who has joined after a place. None if that is not remembered.
@@ -49,6 +53,10 @@ impl RecentJoins {
         let joined = self.joins.iter().filter(|(at, _)| *at > after).map(|(_, user_id)| user_id.clone());
         (after >= self.after).then(|| joined.collect())
     }
+}
+
+fn bytes_of(user_id: &UserId) -> u64 {
+    (JOIN_BYTES + user_id.as_str().len()) as u64
 }
 
 /// Whether a user only changes their profile in a room that they are in.

@@ -18,7 +18,7 @@ impl World {
         let (client, wanted) = (Client { user_id: user_id.to_owned(), device_id: "D".into() }, Wanted::default());
         let request = SyncRequest { client, wanted, since, begins_anew: false, full_state: false, state_after: false };
         let watcher = self.app.syncs.watcher(user_id).await.unwrap();
-        let gathered = self.app.syncs.gather(&request, &watcher, watcher.turn().await.unwrap()).await.unwrap();
+        let gathered = self.app.syncs.gather_all(&request, &watcher).await.unwrap();
         let mut told: Vec<_> = gathered.joined.into_iter().map(|room| (room.room_id, room.unread.total())).collect();
         told.sort_by(|(one, _), (other, _)| one.cmp(other));
         told

@@ -1,7 +1,8 @@
 //! Classic `/sync`: what was gathered, as its response.
 //!
 //! It decides nothing: what is in the answer was gathered, and only names and places of fields are this file's. Types
-//! of our own stand where ruma's leave out what clients look for.
+//! of our own stand where ruma's leave out what clients look for. The response is text from the beginning, so that of
+//! all rooms of a user only one at a time is there twice.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
@@ -10,12 +11,12 @@ mod filter;
 use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt,
     api::client::{
         filter::EventFormat,
         sync::sync_events::{UnreadNotificationsCount, v3},
     },
-    events::{AnyRoomAccountDataEvent, AnySyncStateEvent, AnySyncTimelineEvent},
+    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, AnySyncStateEvent, AnySyncTimelineEvent},
     serde::Raw,
 };
 use serde::Serialize;
@@ -65,30 +66,22 @@ pub(crate) enum StateAfter {
     Unstable,
 }
 
-/// The response, in which a room always has its `state` and its account data, and a timeline says whether it is
-/// limited: there are clients that read nothing without.
-#[derive(Serialize)]
-pub(crate) struct SyncResponse {
+/// The response while it is written, part by part. A room always has its `state` and its account data, and a timeline
+/// says whether it is limited: there are clients that read nothing without.
+pub(crate) struct SyncBody {
+    text: Vec<u8>,
     next_batch: String,
-    #[serde(skip_serializing_if = "RoomsBody::is_empty")]
-    rooms: RoomsBody,
-    #[serde(skip_serializing_if = "v3::Presence::is_empty")]
-    presence: v3::Presence,
-    #[serde(skip_serializing_if = "v3::GlobalAccountData::is_empty")]
-    account_data: v3::GlobalAccountData,
+    /// The list of rooms that is being written.
+    open: Option<List>,
 }
 
-/// Rooms by what the user is in them. Empty ones are left out.
-#[derive(Default, Serialize)]
-struct RoomsBody {
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    join: BTreeMap<OwnedRoomId, JoinedRoomBody>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    invite: BTreeMap<OwnedRoomId, v3::InvitedRoom>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    knock: BTreeMap<OwnedRoomId, v3::KnockedRoom>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    leave: BTreeMap<OwnedRoomId, LeftRoomBody>,
+/// Rooms by what the user is in them, in the order in which they are written. Empty lists are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Invite,
+    Knock,
+    Leave,
+    Join,
 }
 
 /// A room that the user is in.
@@ -145,9 +138,59 @@ struct EventsBody<T> {
     events: Vec<Raw<T>>,
 }
 
-impl RoomsBody {
-    fn is_empty(&self) -> bool {
-        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+impl<T> From<Vec<Raw<T>>> for EventsBody<T> {
+    fn from(events: Vec<Raw<T>>) -> Self {
+        Self { events }
+    }
+}
+
+impl SyncBody {
+    /// `next`: with what the client goes on.
+    pub(crate) fn new(next: Token) -> Self {
+        let next_batch = next.to_string();
+        let text = format!(r#"{{"next_batch":"{next_batch}""#).into_bytes();
+        Self { text, next_batch, open: None }
+    }
+
+    /// What has been written since this was last called.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.text)
+    }
+
+    /// The last of it.
+    pub(crate) fn end(mut self) -> Vec<u8> {
+        self.text.extend(if self.open.is_some() { b"}}}".as_slice() } else { b"}" });
+        self.text
+    }
+
+    /// What is not of a room. It comes before all rooms.
+    fn part(&mut self, name: &str, part: &impl Serialize) -> Result<()> {
+        self.text.extend(format!(r#","{name}":"#).into_bytes());
+        serde_json::to_writer(&mut self.text, part).map_err(Error::broken)
+    }
+
+    /// A room. A list that another has followed is never come back to.
+    fn room(&mut self, list: List, room_id: &RoomId, room: &impl Serialize) -> Result<()> {
+        match self.open {
+            Some(open) if open == list => self.text.push(b','),
+            Some(_) => self.text.extend(format!(r#"}},"{}":{{"#, list.name()).into_bytes()),
+            None => self.text.extend(format!(r#","rooms":{{"{}":{{"#, list.name()).into_bytes()),
+        }
+        self.open = Some(list);
+        serde_json::to_writer(&mut self.text, room_id).map_err(Error::broken)?;
+        self.text.push(b':');
+        serde_json::to_writer(&mut self.text, room).map_err(Error::broken)
+    }
+}
+
+impl List {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Invite => "invite",
+            Self::Knock => "knock",
+            Self::Leave => "leave",
+            Self::Join => "join",
+        }
     }
 }
 
@@ -159,15 +202,16 @@ struct SyncWriterAt<'a> {
 }
 
 impl SyncWriter {
-    /// Writes the response, with the tokens of the places in it and the client's next one.
-    pub(crate) fn response(
+    /// Writes what was gathered, with the tokens of the places in it. The parts of a response are written in the order
+    /// in which they were gathered.
+    pub(crate) fn write(
         &self,
+        body: &mut SyncBody,
         gathered: Gathered,
         tokens: &Tokens,
-        next: Token,
         now: MilliSecondsSinceUnixEpoch,
-    ) -> Result<SyncResponse> {
-        SyncWriterAt { writer: self, tokens, now }.response(gathered, next)
+    ) -> Result<()> {
+        SyncWriterAt { writer: self, tokens, now }.write(body, gathered)
     }
 }
 
@@ -184,43 +228,53 @@ impl Syncs {
 }
 
 impl SyncWriterAt<'_> {
-    fn response(&self, gathered: Gathered, next: Token) -> Result<SyncResponse> {
-        let mut response = SyncResponse {
-            next_batch: next.to_string(),
-            rooms: RoomsBody::default(),
-            presence: v3::Presence::default(),
-            account_data: v3::GlobalAccountData::default(),
-        };
+    fn write(&self, body: &mut SyncBody, gathered: Gathered) -> Result<()> {
+        if !gathered.account_data.is_empty() {
+            let events: EventsBody<AnyGlobalAccountDataEvent> = account_data(&gathered.account_data)?.into();
+            body.part("account_data", &events)?;
+        }
+        if !gathered.presence.is_empty() {
+            let events = gathered.presence.iter().map(Raw::new).collect::<Result<Vec<_>, _>>();
+            body.part("presence", &EventsBody::from(events.map_err(Error::broken)?))?;
+        }
+        for room in &gathered.invited {
+            let mut invited = v3::InvitedRoom::new();
+            invited.invite_state.events = stripped(room);
+            body.room(List::Invite, &room.room_id, &invited)?;
+        }
+        let outside = |state| gathered.outside.iter().filter(move |membership| membership.state == state);
+        for membership in outside(OutsideState::Invited) {
+            let mut invited = v3::InvitedRoom::new();
+            invited.invite_state.events.clone_from(&membership.stripped_state);
+            body.room(List::Invite, &membership.room_id, &invited)?;
+        }
+        for room in &gathered.knocked {
+            let mut knocked = v3::KnockedRoom::new();
+            knocked.knock_state.events = stripped(room);
+            body.room(List::Knock, &room.room_id, &knocked)?;
+        }
+        for membership in outside(OutsideState::Knocking) {
+            let mut knocked = v3::KnockedRoom::new();
+            knocked.knock_state.events.clone_from(&membership.stripped_state);
+            body.room(List::Knock, &membership.room_id, &knocked)?;
+        }
+        for membership in outside(OutsideState::Ended) {
+            let left = self.left_outside(membership, &body.next_batch)?;
+            body.room(List::Leave, &membership.room_id, &left)?;
+        }
+        for room in &gathered.left {
+            body.room(List::Leave, &room.room_id, &self.left(room)?)?;
+        }
         for room in gathered.joined {
             let room_id = room.room_id.clone();
-            response.rooms.join.insert(room_id, self.joined(room)?);
+            body.room(List::Join, &room_id, &self.joined(room)?)?;
         }
-        for room in gathered.left {
-            let room_id = room.room_id.clone();
-            response.rooms.leave.insert(room_id, self.left(&room)?);
-        }
-        for room in gathered.invited {
-            let mut invited = v3::InvitedRoom::new();
-            invited.invite_state.events = stripped(&room);
-            response.rooms.invite.insert(room.room_id, invited);
-        }
-        for room in gathered.knocked {
-            let mut knocked = v3::KnockedRoom::new();
-            knocked.knock_state.events = stripped(&room);
-            response.rooms.knock.insert(room.room_id, knocked);
-        }
-        for membership in gathered.outside {
-            self.outside(membership, &mut response)?;
-        }
-        response.account_data.events = account_data(&gathered.account_data)?;
-        response.presence.events =
-            gathered.presence.iter().map(Raw::new).collect::<Result<_, _>>().map_err(Error::broken)?;
-        Ok(response)
+        Ok(())
     }
 
     /// A room that the user is in, with everything that was gathered of it.
     fn joined(&self, room: JoinedRoom) -> Result<JoinedRoomBody> {
-        let account_data = EventsBody { events: account_data(&room.account_data)? };
+        let account_data = account_data(&room.account_data)?.into();
         let mut ephemeral = v3::Ephemeral::default();
         ephemeral.events.extend(receipt_events(&room.receipts));
         ephemeral.events.extend(room.typing.and_then(typing_event));
@@ -241,38 +295,21 @@ impl SyncWriterAt<'_> {
 
     /// A room that the user has left or is banned from.
     fn left(&self, room: &LeftRoom) -> Result<LeftRoomBody> {
-        let account_data = EventsBody { events: account_data(&room.account_data)? };
+        let account_data = account_data(&room.account_data)?.into();
         let (timeline, state) = (self.timeline(&room.timeline)?, self.state(&room.state)?);
         Ok(LeftRoomBody { timeline, state, account_data })
     }
 
-    /// A room that this server holds no history of: what is known of it, or that it is over, by the event if that is
-    /// known.
-    fn outside(&self, membership: OutsideMembership, response: &mut SyncResponse) -> Result<()> {
-        let OutsideMembership { room_id, state, stripped_state, event, .. } = membership;
-        match state {
-            OutsideState::Invited => {
-                let mut invited = v3::InvitedRoom::new();
-                invited.invite_state.events = stripped_state;
-                response.rooms.invite.insert(room_id, invited);
-            }
-            OutsideState::Knocking => {
-                let mut knocked = v3::KnockedRoom::new();
-                knocked.knock_state.events = stripped_state;
-                response.rooms.knock.insert(room_id, knocked);
-            }
-            OutsideState::Ended => {
-                // There is nothing before it that could be paged to.
-                let (limited, prev_batch) = (self.writer.begins_anew, response.next_batch.clone());
-                let timeline = TimelineBody { events: self.outside_events(event.as_ref())?, limited, prev_batch };
-                // The state at the end of the timeline has what the timeline says.
-                let changed = event.as_ref().filter(|_| self.writer.state_after.is_some());
-                let state = self.state_body(EventsBody { events: self.outside_events(changed)? });
-                let left = LeftRoomBody { timeline, state, account_data: EventsBody { events: Vec::new() } };
-                response.rooms.leave.insert(room_id, left);
-            }
-        }
-        Ok(())
+    /// A room that this server holds no history of, and that it is over: by the event, if that is known.
+    fn left_outside(&self, membership: &OutsideMembership, next_batch: &str) -> Result<LeftRoomBody> {
+        let event = membership.event.as_ref();
+        // There is nothing before it that could be paged to.
+        let (limited, prev_batch) = (self.writer.begins_anew, next_batch.to_owned());
+        let timeline = TimelineBody { events: self.outside_events(event)?, limited, prev_batch };
+        // The state at the end of the timeline has what the timeline says.
+        let changed = event.filter(|_| self.writer.state_after.is_some());
+        let state = self.state_body(self.outside_events(changed)?.into());
+        Ok(LeftRoomBody { timeline, state, account_data: Vec::new().into() })
     }
 
     /// The event of a room that this server holds no history of, if it is known.
@@ -296,8 +333,8 @@ impl SyncWriterAt<'_> {
     /// State events, none of which has a transaction or bundles.
     fn state(&self, state: &RoomState) -> Result<RoomStateBody> {
         let format = ClientFormat { now: Some(self.now), ..ClientFormat::default() };
-        let events = state.events().map(|pdu| self.event(pdu, &format)).collect::<Result<_>>()?;
-        Ok(self.state_body(EventsBody { events }))
+        let events = state.events().map(|pdu| self.event(pdu, &format)).collect::<Result<Vec<_>>>()?;
+        Ok(self.state_body(events.into()))
     }
 
     /// Under the name that the client asked for.

@@ -40,7 +40,7 @@ use crate::{
     ground::{
         position::Position,
         sizes::CacheSizes,
-        weighed::{CacheWeight, Weighed},
+        weighed::{CacheWeight, Load, Weighed},
     },
     log::{Reader, Tail},
     store::{self, membership::RoomMembership, outside_membership::OutsideStanding},
@@ -67,12 +67,8 @@ pub(crate) struct Registry {
 }
 
 pub(super) struct Index {
-    /// What the connected and their rooms take, in bytes.
-    bytes: u64,
-    /// Beyond this those who are not waiting are dropped.
-    limit: u64,
-    /// At how many bytes to look for somebody to drop: the limit, or more where nearly all were waiting.
-    alarm: u64,
+    /// What the connected and their rooms take. Beyond the limit those who are not waiting are dropped.
+    load: Load,
     /// Whoever has asked since the node was started, or since they were dropped.
     pub(super) users: HashMap<OwnedUserId, Arc<Watcher>>,
     /// The rooms that these are or were in.
@@ -214,7 +210,7 @@ impl Index {
         if let Some(known) = self.users.get(user_id) {
             return Arc::clone(known);
         }
-        if self.bytes > self.alarm {
+        if self.load.is_due() {
             self.drop_idle();
         }
         let watcher = Arc::new(Watcher {
@@ -225,7 +221,7 @@ impl Index {
             turns: Turns::default(),
             used: AtomicU64::new(position.0.unsigned_abs()),
         });
-        self.bytes += watcher.bytes();
+        self.load.bytes += watcher.bytes();
         self.users.insert(user_id.to_owned(), Arc::clone(&watcher));
         self.strangers.remove(user_id);
         for row in memberships {
@@ -244,7 +240,7 @@ impl Index {
         now: Position,
     ) {
         let pulse = || Arc::new(Pulse(AtomicI64::new(now.0)));
-        let bytes = &mut self.bytes;
+        let bytes = &mut self.load.bytes;
         let room = self.rooms.entry(room_id.to_owned()).or_insert_with(|| {
             *bytes += (ROOM_BYTES + room_id.as_str().len()) as u64;
             WatchedRoom::new(pulse())
@@ -261,11 +257,12 @@ impl Index {
         let entered = same.map_or(position, |before| before.entered);
         let membership = WatchedMembership { state: membership, position, entered, forgotten, pulse };
         if rooms.insert(room_id.to_owned(), membership).is_none() {
-            self.bytes += membership_bytes(room_id);
+            self.load.bytes += membership_bytes(room_id);
         }
     }
 
-    /// Drops those who asked longest ago and are neither waiting now nor in some request's hand, until a tenth of the limit is free.
+    /// Drops those who asked longest ago and are neither waiting now nor in some request's hand, until a
+    /// tenth of the limit is free.
     fn drop_idle(&mut self) {
         let mut idle: Vec<(u64, OwnedUserId)> = self
             .users
@@ -275,11 +272,11 @@ impl Index {
             .collect();
         idle.sort();
         for (_, user_id) in idle {
-            if self.bytes <= self.limit - self.limit / 10 {
+            if self.load.has_room() {
                 break;
             }
             let dropped = self.users.remove(&user_id).map_or(0, |watcher| watcher.bytes());
-            self.bytes = self.bytes.saturating_sub(dropped);
+            self.load.bytes = self.load.bytes.saturating_sub(dropped);
         }
         let users = &self.users;
         self.rooms.retain(|_, room| {
@@ -301,17 +298,15 @@ impl Index {
         let rooms = self
             .rooms
             .iter()
-            .map(|(room_id, room)| (ROOM_BYTES + room_id.as_str().len() + room.newcomers.bytes()) as u64);
-        self.bytes = rooms.chain(self.users.values().map(|watcher| watcher.bytes())).sum();
-        self.alarm = self.limit.max(self.bytes + self.bytes / 16);
+            .map(|(room_id, room)| (ROOM_BYTES + room_id.as_str().len()) as u64 + room.newcomers.bytes());
+        let bytes = rooms.chain(self.users.values().map(|watcher| watcher.bytes())).sum();
+        self.load.looked_through(bytes);
     }
 
     /// Of nobody yet.
     fn new(sizes: &CacheSizes) -> Self {
         Self {
-            bytes: 0,
-            limit: sizes.connected,
-            alarm: sizes.connected,
+            load: Load::new(sizes.connected),
             users: HashMap::new(),
             rooms: HashMap::new(),
             strangers: UnconnectedUsers::new(sizes.strangers),
@@ -323,8 +318,7 @@ impl Index {
 /// The connected, of whom the registry keeps what it knows.
 impl Weighed for Registry {
     fn weight(&self) -> CacheWeight {
-        let index = self.index.read();
-        CacheWeight { name: "connected", bytes: index.bytes, limit: index.limit }
+        self.index.read().load.weight("connected")
     }
 }
 
@@ -351,8 +345,11 @@ impl Reader for Registry {
                     }
                 }
                 News::OutsideMembership(membership) => {
-                    if let Some(watcher) = self.index.read().users.get(&membership.user_id) {
-                        watcher.follow_outside(membership, at);
+                    let mut index = self.index.write();
+                    if let Some(watcher) = index.users.get(&membership.user_id)
+                        && watcher.follow_outside(membership, at)
+                    {
+                        index.load.bytes += membership_bytes(&membership.room_id);
                     }
                 }
                 _ => {
@@ -438,8 +435,11 @@ impl Registry {
             let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
             let mut index = self.index.write();
             index.strangers.follow(&row);
-            if let Some(room) = index.rooms.get_mut(room_id) {
+            let Index { rooms, load, .. } = &mut *index;
+            if let Some(room) = rooms.get_mut(room_id) {
+                let before = room.newcomers.bytes();
                 room.newcomers.follow(logged, &row);
+                load.bytes = (load.bytes + room.newcomers.bytes()).saturating_sub(before);
             }
             let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
             let known = watcher.membership(room_id);

@@ -118,17 +118,18 @@ impl Watcher {
         held.map(|(room_id, standing)| (room_id.clone(), *standing)).collect()
     }
 
-    /// Something came from outside. What a watcher was registered with is not news.
-    pub(super) fn follow_outside(&self, membership: &OutsideMembership, at: Position) {
+    /// Something came from outside. What a watcher was registered with is not news. Returns whether it is of a room of
+    /// which nothing had come.
+    pub(super) fn follow_outside(&self, membership: &OutsideMembership, at: Position) -> bool {
         let mut outside = self.outside.write();
         let known = outside.get(&membership.room_id);
         if known.is_some_and(|known| known.position >= at) {
-            return;
+            return false;
         }
         // Whoever has forgotten a room hears of it again with the next invitation, and not with its end.
         let forgotten = membership.state == OutsideState::Ended && known.is_some_and(|known| known.forgotten);
         let standing = OutsideStanding { state: membership.state, position: at, forgotten };
-        outside.insert(membership.room_id.clone(), standing);
+        outside.insert(membership.room_id.clone(), standing).is_none()
     }
 
     /// Hides a room that the user had left, or was not in, when they forgot it. Whoever has come back since has not

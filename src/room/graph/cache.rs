@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -27,25 +27,21 @@ use crate::{
     },
     ground::{
         position::{Order, Position},
-        weighed::{CacheWeight, Weighed},
+        weighed::{CacheWeight, Load, Weighed},
     },
     log::Reader,
     store::room::Lineage,
 };
 
 /// How many bytes the rooms in memory may take, unless somebody says otherwise.
-const USUAL_BYTES: usize = 256 * 1024 * 1024;
+const USUAL_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The rooms in memory, and whose words are redacted for whoever joins them later. They follow the log.
 pub struct RoomCache {
     /// A room is taken out only while nobody holds it. So no room is ever in memory twice, with two locks.
     rooms: RwLock<HashMap<OwnedRoomId, Arc<Room>>>,
-    /// How many bytes all rooms together may take. Those in use stay, even beyond it.
-    limit: usize,
-    /// How many bytes they take, about.
-    weight: AtomicUsize,
-    /// At how many bytes to look for rooms to forget: the limit, or more where there was nothing to forget.
-    alarm: AtomicUsize,
+    /// How many bytes they take, about. Those in use stay, even beyond the limit.
+    load: Mutex<Load>,
     /// Counts how often a room was asked for, to know which was asked for last.
     asked: AtomicU64,
     /// Which rooms are being read at this moment, and by whom.
@@ -98,19 +94,16 @@ impl Reader for RoomCache {
 
 impl Weighed for RoomCache {
     fn weight(&self) -> CacheWeight {
-        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-        CacheWeight { name: "rooms", bytes: bytes(self.bytes()), limit: bytes(self.limit) }
+        self.load.lock().weight("rooms")
     }
 }
 
 impl RoomCache {
     /// A cache that holds about so many bytes.
-    pub fn with_limit(limit: usize) -> Self {
+    pub fn with_limit(limit: u64) -> Self {
         Self {
             rooms: RwLock::default(),
-            limit,
-            weight: AtomicUsize::new(0),
-            alarm: AtomicUsize::new(limit),
+            load: Mutex::new(Load::new(limit)),
             asked: AtomicU64::new(0),
             loading: Mutex::default(),
             erasures: Erasures::default(),
@@ -159,15 +152,13 @@ impl RoomCache {
     /// Notes how much a room takes. Only where the log is read or stands still, so that nobody else does at that time.
     fn weigh(&self, room: &Room, bytes: usize) {
         let before = room.bytes.swap(bytes, Ordering::Relaxed);
-        // Added before it is taken away, so that the sum never falls below zero.
-        self.weight.fetch_add(bytes, Ordering::Relaxed);
-        self.weight.fetch_sub(before, Ordering::Relaxed);
+        let mut load = self.load.lock();
+        load.bytes = (load.bytes + bytes as u64).saturating_sub(before as u64);
     }
 
-    /// Forgets the rooms that were asked for longest ago, if all together take too much: a tenth of the limit at once.
-    /// A tenth more than needed, so that not every event makes somebody look through all rooms.
+    /// Forgets the rooms that were asked for longest ago, if all together take too much.
     fn make_space(&self) {
-        if self.weight.load(Ordering::Relaxed) <= self.alarm.load(Ordering::Relaxed) {
+        if !self.load.lock().is_due() {
             return;
         }
         let mut rooms = self.rooms.write();
@@ -177,17 +168,18 @@ impl RoomCache {
             .map(|(room_id, room)| (room.asked.load(Ordering::Relaxed), room_id.clone()))
             .collect();
         idle.sort_unstable();
+        let mut load = self.load.lock();
         for (_, room_id) in idle {
-            if self.weight.load(Ordering::Relaxed) <= self.limit - self.limit / 10 {
+            if load.has_room() {
                 break;
             }
             if let Some(room) = rooms.remove(&room_id) {
-                self.weight.fetch_sub(room.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+                load.bytes = load.bytes.saturating_sub(room.bytes.load(Ordering::Relaxed) as u64);
             }
         }
         // Whoever holds so many rooms that little can be forgotten does not have them all looked through each time.
-        let left = self.weight.load(Ordering::Relaxed);
-        self.alarm.store(self.limit.max(left + left / 16), Ordering::Relaxed);
+        let left = load.bytes;
+        load.looked_through(left);
     }
 
     /// How many rooms are in memory.
@@ -200,8 +192,9 @@ impl RoomCache {
     }
 
     /// How many bytes the rooms in memory take, about.
-    pub fn bytes(&self) -> usize {
-        self.weight.load(Ordering::Relaxed)
+    #[cfg(test)]
+    pub(in crate::room) fn bytes(&self) -> u64 {
+        self.load.lock().bytes
     }
 }
 

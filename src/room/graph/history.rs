@@ -114,8 +114,7 @@ impl Rooms {
             }
             attempts += 1;
             if attempts == ATTEMPTS {
-                let message = format!("history is fetched for {room_id} faster than it can be placed");
-                return Err(Error::Unavailable(message));
+                return Err(too_fast(room_id));
             }
             // The log may have told of some of them meanwhile.
             let ids: Vec<OwnedEventId> = left.iter().map(|event| event.pdu.event_id().to_owned()).collect();
@@ -125,19 +124,28 @@ impl Rooms {
         Ok(())
     }
 
-    /// Takes events off what is missing before others that have come through the log since.
+    /// Takes events off what is missing before others that have come through the log since. Where somebody else fetches
+    /// history at the same time, their gaps are looked at anew: what they have closed stays closed.
     async fn close_stale_gaps(&self, room_id: &RoomId) -> Result<()> {
-        let gaps = store::history::list_gaps(&mut self.0.db.read().await?, room_id).await?;
-        let missing: Vec<OwnedEventId> = gaps.iter().flat_map(|gap| gap.missing.iter().cloned()).collect();
-        let (placed, _) = self.list_placed(&missing).await?;
-        if placed.is_empty() {
-            return Ok(());
+        for _ in 0..ATTEMPTS {
+            let mut snapshot = self.0.db.snapshot().await?;
+            let fetched = store::history::find_fetched(&mut snapshot, room_id).await?;
+            let gaps = store::history::list_gaps(&mut snapshot, room_id).await?;
+            drop(snapshot);
+            let missing: Vec<OwnedEventId> = gaps.iter().flat_map(|gap| gap.missing.iter().cloned()).collect();
+            let (placed, _) = self.list_placed(&missing).await?;
+            if placed.is_empty() {
+                return Ok(());
+            }
+            let placed: HashSet<&EventId> = placed.iter().map(|event| event.pdu.event_id()).collect();
+            let mut tx = self.0.db.begin().await?;
+            if store::history::note_fetched(&mut tx, room_id, fetched).await? {
+                close_gaps(&mut tx, &gaps, &placed).await?;
+                tx.commit().await?;
+                return Ok(());
+            }
         }
-        let placed: HashSet<&EventId> = placed.iter().map(|event| event.pdu.event_id()).collect();
-        let mut tx = self.0.db.begin().await?;
-        close_gaps(&mut tx, &gaps, &placed).await?;
-        tx.commit().await?;
-        Ok(())
+        Err(too_fast(room_id))
     }
 
     /// Finds out everything about a chunk's events that does not depend on where they go. Those that have a place already
@@ -238,6 +246,10 @@ impl Rooms {
         let pdu = redaction.redacted.clone().unwrap_or(pdu);
         Ok(Fetched { pdu, standing, before: before.clone(), thread_root, replaces, redaction })
     }
+}
+
+fn too_fast(room_id: &RoomId) -> Error {
+    Error::Unavailable(format!("history is fetched for {room_id} faster than it can be placed"))
 }
 
 /// The events of which the lowest that follows them, over others of the chunk or at once, is the highest: their indexes,

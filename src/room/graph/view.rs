@@ -31,8 +31,8 @@ pub(in crate::room) const HISTORY_VISIBILITY: (&str, &str) = ("m.room.history_vi
 const TIMELINE: usize = 64;
 /// How many state changes a view can undo.
 const UNDO: usize = 256;
-/// What a change to undo takes, about: the event that it took away is most often one that nobody else holds.
-const UNDO_BYTES: usize = 1_500;
+/// What a change to undo takes beside the event that it took away, which is most often one that nobody else holds.
+const UNDO_BYTES: usize = 200;
 /// What an event of the timeline takes beside the event itself.
 const STORED_BYTES: usize = 400;
 
@@ -56,6 +56,8 @@ pub struct View {
     /// What each change took away, oldest first. At most [`UNDO`]. Those at `undo_after` may lack
     /// some of their event's and are never undone.
     undo: VecDeque<(Order, StateChange)>,
+    /// How many bytes these take, about.
+    undo_bytes: usize,
     /// The state is known from here on.
     undo_after: Order,
     /// Users of all servers.
@@ -96,6 +98,7 @@ impl View {
             timeline: timeline.into(),
             timeline_after,
             undo: VecDeque::new(),
+            undo_bytes: 0,
             undo_after: Order::at(position),
             joined: 0,
             invited: 0,
@@ -118,6 +121,7 @@ impl View {
 
     /// Takes what undoes the changes after a place, as far as so much is remembered.
     pub(in crate::room) fn remember_undo(&mut self, undo: Vec<(Order, StateChange)>, after: Order) {
+        self.undo_bytes = undo.iter().map(|(_, change)| undo_bytes_of(change)).sum();
         self.undo = undo.into();
         self.undo_after = after;
         self.forget_oldest_undo();
@@ -126,7 +130,8 @@ impl View {
     fn forget_oldest_undo(&mut self) {
         while self.undo.len() > UNDO {
             // All of one event's changes go together: the state is only known where all can be undone.
-            if let Some((dropped, _)) = self.undo.pop_front() {
+            if let Some((dropped, change)) = self.undo.pop_front() {
+                self.undo_bytes = self.undo_bytes.saturating_sub(undo_bytes_of(&change));
                 self.undo_after = dropped;
             }
         }
@@ -150,6 +155,7 @@ impl View {
             self.look_for_hiding(change);
             let event = self.state.apply(change);
             let before = StateChange { event, ..change.clone() };
+            self.undo_bytes += undo_bytes_of(&before);
             self.undo.push_back((at, before));
         }
         self.state.settle();
@@ -179,12 +185,13 @@ impl View {
         self.timeline_bytes = 0;
         self.timeline_after = at.before();
         self.undo.clear();
+        self.undo_bytes = 0;
         self.undo_after = at.before();
     }
 
     /// How many bytes the view takes, about.
     pub(in crate::room) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.state.bytes() + self.timeline_bytes + self.undo.len() * UNDO_BYTES
+        size_of::<Self>() + self.state.bytes() + self.timeline_bytes + self.undo_bytes
     }
 
     fn look_for_hiding(&mut self, change: &StateChange) {
@@ -364,6 +371,11 @@ fn count_server(servers: &mut BTreeMap<OwnedServerName, usize>, user_id: &UserId
         0 => drop(servers.remove(server)),
         count => drop(servers.insert(server.to_owned(), count)),
     }
+}
+
+/// How many bytes a change to undo takes, about.
+fn undo_bytes_of(change: &StateChange) -> usize {
+    UNDO_BYTES + change.event.as_ref().map_or(0, |event| event.bytes())
 }
 
 /// How many bytes an event of the timeline takes, about. What is part of the state is counted there.

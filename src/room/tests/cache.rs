@@ -53,7 +53,7 @@ impl RoomWorld {
 }
 
 /// How much a new room takes.
-async fn bytes_of_a_room() -> usize {
+async fn bytes_of_a_room() -> u64 {
     let world = RoomWorld::new().await;
     world.public_room("alice").await;
     let bytes = world.rooms.0.active.bytes();

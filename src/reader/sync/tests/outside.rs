@@ -19,7 +19,7 @@ use crate::{
     },
     ground::{position::Position, room_version::rules},
     people::filter::StoredFilter,
-    reader::sync::{Client, Listener, StateAfter, SyncRequest, SyncWriter},
+    reader::sync::{Client, Listener, StateAfter, SyncBody, SyncRequest, SyncWriter},
     room::{Ending, FromOutside},
     store,
     testing::{World, user},
@@ -112,12 +112,14 @@ async fn sync_as(
         state_after: state_after.is_some(),
     };
     let watcher = app.syncs.watcher(user_id).await.unwrap();
-    let gathered = app.syncs.gather(&request, &watcher, watcher.turn().await.unwrap()).await.unwrap();
+    let gathered = app.syncs.gather_all(&request, &watcher).await.unwrap();
     let (until, is_empty) = (gathered.until, gathered.is_empty());
     let tokens = app.syncs.tokens(&gathered).await.unwrap();
     let writer = SyncWriter { client, filter, state_after, begins_anew: false };
-    let response = writer.response(gathered, &tokens, tokens.of(until), app.clock.now()).unwrap();
-    let rooms = serde_json::to_value(response).unwrap().get("rooms").cloned().unwrap_or(json!({}));
+    let mut body = SyncBody::new(tokens.of(until));
+    writer.write(&mut body, gathered, &tokens, app.clock.now()).unwrap();
+    let response: Value = serde_json::from_slice(&body.end()).unwrap();
+    let rooms = response.get("rooms").cloned().unwrap_or(json!({}));
     assert!(!is_empty || rooms == json!({}), "whoever waits would not be answered: {rooms}");
     (rooms, until)
 }
@@ -276,7 +278,12 @@ async fn the_syncs_of_old_show_what_came_from_outside() {
         let (alice, rooms, syncs) = (world.account("alice").await, world.rooms(), &world.app.syncs);
         let client = Client { user_id: alice.clone(), device_id: "DEVICE".into() };
         let listener = Listener { client: client.clone(), room: None };
-        let initial = async || serde_json::to_value(syncs.initial(client.clone(), None, false).await.unwrap()).unwrap();
+        let initial = async || -> Value {
+            let (mut body, asked) = syncs.initial(client.clone(), None, false);
+            let watcher = syncs.watcher(&alice).await.unwrap();
+            body.write_part(syncs.gather_all(&asked, &watcher).await.unwrap()).await.unwrap();
+            serde_json::from_slice(&body.into_text()).unwrap()
+        };
         let heard = async |from| {
             let page = syncs.read_stream(&listener, from).await.unwrap();
             assert!(!page.more);
