@@ -5,14 +5,18 @@
 
 pub(crate) mod account;
 pub mod account_data;
+pub(crate) mod dehydrated_device;
 pub(crate) mod device;
 pub(crate) mod filter;
+pub(crate) mod key_backup;
+pub(crate) mod keys;
 pub(crate) mod notice;
 pub(crate) mod profile;
 pub(crate) mod rate_limit;
 pub mod report;
 pub(crate) mod third_party_invite;
 pub(crate) mod threepid;
+pub(crate) mod to_device;
 pub(crate) mod uia;
 
 use std::{ops::Deref, sync::Arc};
@@ -20,14 +24,18 @@ use std::{ops::Deref, sync::Arc};
 use self::{
     account::{AccountSettings, Accounts, Notify, TokenCache},
     account_data::AccountDataOfUsers,
+    dehydrated_device::DehydratedDevices,
     device::Devices,
     filter::Filters,
+    key_backup::KeyBackups,
+    keys::Keys,
     notice::Notices,
     profile::Profiles,
     rate_limit::RateLimits,
     report::Reports,
     third_party_invite::ThirdPartyInvites,
     threepid::Threepids,
+    to_device::{InboxCache, ToDeviceMessages},
     uia::Uia,
 };
 use crate::{
@@ -46,8 +54,11 @@ pub struct People {
     pub(crate) terms: Terms,
     pub(crate) accounts: Accounts,
     pub(crate) account_data: AccountDataOfUsers,
+    pub(crate) dehydrated_devices: DehydratedDevices,
     pub(crate) devices: Devices,
     pub(crate) filters: Filters,
+    pub(crate) key_backups: KeyBackups,
+    pub(crate) keys: Keys,
     /// None where the server has no voice of its own.
     pub(crate) notices: Option<Notices>,
     pub(crate) profiles: Profiles,
@@ -55,6 +66,7 @@ pub struct People {
     pub(crate) reports: Reports,
     pub(crate) third_party_invites: ThirdPartyInvites,
     pub(crate) threepids: Threepids,
+    pub(crate) to_device: ToDeviceMessages,
     pub(crate) uia: Uia,
 }
 
@@ -73,20 +85,22 @@ impl Deref for People {
 pub(crate) struct Caches {
     account_data: Arc<account_data::AccountDataCache>,
     bearers: Arc<TokenCache>,
+    inboxes: Arc<InboxCache>,
 }
 
 impl Caches {
     pub(crate) fn new(sizes: &Sizes) -> Self {
         let account_data = Arc::new(account_data::AccountDataCache::new(sizes));
-        Self { account_data, bearers: Arc::new(TokenCache::new(&sizes.caches)) }
+        let bearers = Arc::new(TokenCache::new(&sizes.caches));
+        Self { account_data, bearers, inboxes: Arc::new(InboxCache::new(&sizes.caches)) }
     }
 
     pub(crate) fn weighed(&self) -> Vec<Arc<dyn Weighed>> {
-        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _]
+        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _, Arc::clone(&self.inboxes) as _]
     }
 
     pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
-        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _]
+        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _, Arc::clone(&self.inboxes) as _]
     }
 }
 
@@ -94,7 +108,8 @@ impl People {
     /// Reserves the name of the server's own user, if it has one; everything else begins to work when it is first
     /// asked.
     pub(crate) async fn start(ground: Ground, rooms: Rooms, caches: Caches) -> Result<Self> {
-        let Ground { config, sizes, db, log, clock, random, key, metrics, server_name, shared_values, .. } = &ground;
+        let Ground { config, sizes, db, log, clock, random, key, metrics, server_name, shared_values, tasks, .. } =
+            &ground;
         let quotas = Quotas::of(config);
         let terms = Terms::of(&config.registration.terms);
         let identity = IdentityServers::new(&config.identity, server_name.clone(), Arc::clone(key))?;
@@ -108,11 +123,27 @@ impl People {
             Notify::Log(log.clone()),
         )?;
         let profiles = Profiles::new(db.clone(), clock.clone(), random.clone(), server_name.clone(), quotas.clone());
+        let to_device = ToDeviceMessages::new(
+            (db.clone(), log.clone(), clock.clone()),
+            server_name.clone(),
+            caches.inboxes,
+            quotas.clone(),
+            metrics.clone(),
+        );
+        let keys = Keys::new(db.clone(), log.clone(), tasks.clone(), server_name.clone());
         let (secret, documents) = (key.shared_secret(), terms.clone());
         Ok(Self {
             account_data: AccountDataOfUsers::new(db.clone(), log.clone(), caches.account_data, quotas.clone()),
-            devices: Devices::new(db.clone()),
+            dehydrated_devices: DehydratedDevices::new(
+                (db.clone(), log.clone()),
+                clock.clone(),
+                accounts.clone(),
+                keys.clone(),
+            ),
+            devices: Devices::new(db.clone(), log.clone()),
             filters: Filters::new(db.clone(), clock.clone(), quotas.clone(), &sizes.caches),
+            key_backups: KeyBackups::new(db.clone(), random.clone(), quotas.clone()),
+            keys,
             // Before anything is sent in somebody's name that may be a refusal of theirs to listen.
             notices: Notices::start(&ground, &rooms, &profiles).await?,
             rate_limits: RateLimits::new(&config.rate_limits, shared_values.clone(), metrics.clone()),
@@ -123,6 +154,7 @@ impl People {
             accounts,
             profiles,
             terms,
+            to_device,
             rooms,
             ground,
         })

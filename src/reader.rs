@@ -14,7 +14,10 @@ use std::{ops::Deref, sync::Arc};
 use self::{
     directory::Directory,
     search::Searches,
-    sync::{Registry, Sources, Strangers, Syncs, Waits, Watchers, wake_for_presence},
+    sync::{
+        DeviceChangeCache, KeyCountCache, KeyCountsOfDevices, Registry, Sources, Strangers, Syncs, Waits, Watchers,
+        wake_neighbours,
+    },
     unread::Unread,
     user_directory::UserDirectory,
 };
@@ -51,6 +54,8 @@ impl Deref for Readers {
 pub(crate) struct Caches {
     unread: Arc<unread::UnreadCache>,
     directory: Arc<directory::RoomCardCache>,
+    device_changes: Arc<DeviceChangeCache>,
+    key_counts: Arc<KeyCountCache>,
     watchers: Arc<Registry>,
 }
 
@@ -59,6 +64,8 @@ impl Caches {
         Self {
             unread: Arc::new(unread::UnreadCache::new(sizes.unread, sizes.caches.unread)),
             directory: Arc::new(directory::RoomCardCache::new(&sizes.caches)),
+            device_changes: Arc::new(DeviceChangeCache::new(&sizes.caches)),
+            key_counts: Arc::new(KeyCountCache::new(&sizes.caches)),
             watchers: Arc::new(Registry::new(presence, &sizes.caches)),
         }
     }
@@ -67,6 +74,8 @@ impl Caches {
         vec![
             Arc::clone(&self.unread) as _,
             Arc::clone(&self.directory) as _,
+            Arc::clone(&self.device_changes) as _,
+            Arc::clone(&self.key_counts) as _,
             Arc::clone(&self.watchers) as _,
             Arc::new(Strangers(Arc::clone(&self.watchers))) as _,
         ]
@@ -74,7 +83,13 @@ impl Caches {
 
     /// To be called after those of the layers below: who is woken finds everything.
     pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
-        vec![Arc::clone(&self.unread) as _, Arc::clone(&self.directory) as _, Arc::clone(&self.watchers) as _]
+        vec![
+            Arc::clone(&self.unread) as _,
+            Arc::clone(&self.directory) as _,
+            Arc::clone(&self.device_changes) as _,
+            Arc::clone(&self.key_counts) as _,
+            Arc::clone(&self.watchers) as _,
+        ]
     }
 }
 
@@ -85,9 +100,11 @@ impl Readers {
         let (receipts, account_data) = (ephemeral.receipts.clone(), ephemeral.account_data.clone());
         let unread = Unread::new(db.clone(), rooms.clone(), receipts.clone(), account_data.clone(), caches.unread);
         let registry = Arc::clone(&caches.watchers);
-        // A task of its own, so that nobody's presence holds up the log or a request.
-        let waking = wake_for_presence(db.clone(), Arc::clone(&tail), registry, tasks.shutdown().clone());
-        tasks.spawn("presence wakes", waking);
+        // A task of its own, so that nobody's many neighbours hold up the log or a request.
+        let waking = wake_neighbours(db.clone(), Arc::clone(&tail), registry, tasks.shutdown().clone());
+        tasks.spawn("neighbour wakes", waking);
+        caches.device_changes.load(&db, &tail).await?;
+        let key_counts = KeyCountsOfDevices::new(db.clone(), Arc::clone(&tail), caches.key_counts);
         let sources = Sources {
             rooms: rooms.clone(),
             watchers: Watchers::new(db.clone(), tail, caches.watchers),
@@ -97,6 +114,9 @@ impl Readers {
             presence: ephemeral.presence.clone(),
             unread: unread.clone(),
             account_data,
+            device_changes: caches.device_changes,
+            key_counts,
+            to_device: ephemeral.to_device.clone(),
             clock: ephemeral.clock.clone(),
         };
         // Two duties, so that two nodes may share them.

@@ -24,6 +24,7 @@ static TRANSACTION: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) id: String,
+    pub(crate) device_id: String,
     pub(crate) authorization: HeaderValue,
 }
 
@@ -208,6 +209,13 @@ impl Client {
         Ok(())
     }
 
+    /// `PUT /rooms/{roomId}/state/m.room.encryption`: from now on clients encrypt what they say there.
+    pub(crate) async fn encrypt(&mut self, room: &Room) -> Result<()> {
+        let path = format!("{}/state/m.room.encryption/", room.path);
+        self.call(&Method::PUT, &path, Bytes::from_static(br#"{"algorithm":"m.megolm.v1.aes-sha2"}"#)).await?;
+        Ok(())
+    }
+
     /// `POST /rooms/{roomId}/join`.
     pub(crate) async fn join(&mut self, room: &Room) -> Result<()> {
         self.call(&Method::POST, &format!("{}/join", room.path), Bytes::from_static(b"{}")).await?;
@@ -220,11 +228,31 @@ impl Client {
         Ok(())
     }
 
+    /// `PUT /rooms/{roomId}/send/m.room.encrypted/{txnId}`; `text` stands for what nobody but the members can read.
+    pub(crate) async fn send_encrypted(&mut self, room: &Room, text: &str) -> Result<()> {
+        let content = format!(r#"{{"algorithm":"m.megolm.v1.aes-sha2","ciphertext":"{text}"}}"#);
+        self.send_event(room, "m.room.encrypted", content).await?;
+        Ok(())
+    }
+
     /// Sends a message of any content.
     pub(crate) async fn say(&mut self, room: &Room, content: String) -> Result<Bytes> {
+        self.send_event(room, "m.room.message", content).await
+    }
+
+    async fn send_event(&mut self, room: &Room, kind: &str, content: String) -> Result<Bytes> {
         let transaction = TRANSACTION.fetch_add(1, Ordering::Relaxed);
-        let path = format!("{}/send/m.room.message/{transaction}", room.path);
+        let path = format!("{}/send/{kind}/{transaction}", room.path);
         self.call(&Method::PUT, &path, content.into()).await
+    }
+
+    /// `PUT /sendToDevice/m.room.encrypted/{txnId}` with a message for one device of `to`.
+    pub(crate) async fn send_to_device(&mut self, to: &User, content: &str) -> Result<()> {
+        let transaction = TRANSACTION.fetch_add(1, Ordering::Relaxed);
+        let path = format!("/_matrix/client/v3/sendToDevice/m.room.encrypted/{transaction}");
+        let body = format!(r#"{{"messages":{{"{}":{{"{}":{content}}}}}}}"#, to.id, to.device_id);
+        self.call(&Method::PUT, &path, body.into()).await?;
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ mod asking;
 mod client;
 mod connection;
 mod inbox;
+mod keys;
 mod latency;
 mod message;
 mod meter;
@@ -63,7 +64,7 @@ fn start(options: Options) -> Result<()> {
 fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
     for scenario in Scenario::value_variants() {
-        writeln!(out, "{:<16} {}", scenario.name(), scenario.about())?;
+        writeln!(out, "{:<17} {}", scenario.name(), scenario.about())?;
     }
     Ok(())
 }

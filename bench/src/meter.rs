@@ -71,6 +71,23 @@ impl Meter {
     }
 }
 
+impl Cost {
+    /// What this stretch and a later one cost.
+    pub(crate) fn and(&self, later: &Self) -> Self {
+        let sum = |first: Option<f64>, second: Option<f64>| first.zip(second).map(|(first, second)| first + second);
+        let seconds = self.seconds + later.seconds;
+        let generator_cpu_us = self.generator_cpu_us + later.generator_cpu_us;
+        Self {
+            seconds,
+            server_cpu_us: sum(self.server_cpu_us, later.server_cpu_us),
+            generator_cpu_us,
+            generator_load: generator_cpu_us / (seconds * 1e6),
+            server_memory: later.server_memory,
+            disk_growth_bytes: sum(self.disk_growth_bytes, later.disk_growth_bytes),
+        }
+    }
+}
+
 /// Waits until the server has come to rest: an answer is not always the end of its work, and of a long poll nobody
 /// outside can know when it was parked.
 pub(crate) async fn quiet(pids: &[u32]) -> Result<()> {

@@ -86,6 +86,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) messages: u32,
 
+    /// Users whom `keys_query` asks for, each with three devices and cross-signing keys. For each device a password is
+    /// hashed: a thousand users take most of a minute to prepare
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) queried_users: u32,
+
     /// Long polls that `idle_polls` holds. For their memory start the server afresh and play nothing else: a
     /// server first uses up what earlier load has left free
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]

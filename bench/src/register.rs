@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Client, User, success};
 
 const REGISTER: &str = "/_matrix/client/v3/register";
+const LOGIN: &str = "/_matrix/client/v3/login";
 const SHARED_SECRET_REGISTER: &str = "/_synapse/admin/v1/register";
 /// More steps than a registration of the two known stages ever takes.
 const STEPS: usize = 4;
@@ -31,6 +32,7 @@ pub(crate) enum Registrar {
 #[derive(Deserialize)]
 struct Registered {
     user_id: String,
+    device_id: String,
     access_token: String,
 }
 
@@ -41,12 +43,36 @@ impl Registrar {
             Self::Interactive { token } => interactive(client, username, password, token.as_deref()).await,
             Self::SharedSecret(secret) => with_secret(client, username, password, secret).await,
         };
-        let registered = registered.context("a user could not be registered")?;
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", registered.access_token))
+        registered.context("a user could not be registered")?.user()
+    }
+}
+
+impl Registered {
+    fn user(self) -> Result<User> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", self.access_token))
             .context("the access token does not fit into a header")?;
         authorization.set_sensitive(true);
-        Ok(User { id: registered.user_id, authorization })
+        Ok(User { id: self.user_id, device_id: self.device_id, authorization })
     }
+}
+
+/// Logs a user in on one more device (<https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>).
+pub(crate) async fn log_in(client: &mut Client, user_id: &str, password: &str) -> Result<User> {
+    #[derive(Serialize)]
+    struct Request<'a> {
+        r#type: &'static str,
+        identifier: Identifier<'a>,
+        password: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Identifier<'a> {
+        r#type: &'static str,
+        user: &'a str,
+    }
+    let identifier = Identifier { r#type: "m.id.user", user: user_id };
+    let request = Request { r#type: "m.login.password", identifier, password };
+    let logged_in: Registered = client.post(LOGIN, &request).await.context("a user could not log in")?;
+    logged_in.user()
 }
 
 /// A 401 of user-interactive authentication: what may be done next.

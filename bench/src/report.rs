@@ -213,14 +213,14 @@ impl Report {
         }
         writeln!(
             out,
-            "\n{:<16} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
+            "\n{:<17} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
             "scenario", "operations", "per s", "p50 ms", "p99 ms", "max ms", "server µs", "bench µs", "MiB"
         )?;
         for outcome in &self.outcomes {
             print_outcome(out, outcome)?;
         }
         for (scenario, error) in &self.failures {
-            writeln!(out, "{scenario:<16} failed: {error}")?;
+            writeln!(out, "{scenario:<17} failed: {error}")?;
         }
         writeln!(
             out,
@@ -236,7 +236,7 @@ fn print_outcome(out: &mut impl Write, outcome: &Outcome) -> Result<()> {
     let counted = outcome.operations > 0;
     writeln!(
         out,
-        "{:<16} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
+        "{:<17} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
         outcome.scenario,
         if counted { format!("{} {}", outcome.operations, outcome.unit) } else { "-".to_owned() },
         cell(outcome.per_second, 1),

@@ -4,6 +4,8 @@ mod accounts;
 mod attack;
 mod busy;
 mod delivery;
+mod encrypted;
+mod keys;
 mod listed;
 mod memory;
 mod people;
@@ -13,6 +15,7 @@ mod search;
 mod send;
 mod sync;
 mod thread;
+mod to_device;
 mod wake;
 
 use anyhow::Result;
@@ -46,6 +49,11 @@ pub(crate) enum Scenario {
     PublicRooms,
     SearchUsers,
     SearchMessages,
+    KeysQuery,
+    KeysClaim,
+    ToDevice,
+    ToDeviceBacklog,
+    SendEncrypted,
     IdlePolls,
     Memory,
     Attack,
@@ -71,6 +79,11 @@ impl Scenario {
             Self::PublicRooms => "public_rooms",
             Self::SearchUsers => "search_users",
             Self::SearchMessages => "search_messages",
+            Self::KeysQuery => "keys_query",
+            Self::KeysClaim => "keys_claim",
+            Self::ToDevice => "to_device",
+            Self::ToDeviceBacklog => "to_device_backlog",
+            Self::SendEncrypted => "send_encrypted",
             Self::IdlePolls => "idle_polls",
             Self::Memory => "memory",
             Self::Attack => "attack",
@@ -103,6 +116,13 @@ impl Scenario {
             Self::SearchMessages => {
                 "searches of --messages messages in 64 rooms by 4 clients, newest first, then by rank"
             }
+            Self::KeysQuery => "the keys of --queried-users users with 3 devices each in one /keys/query",
+            Self::KeysClaim => "one-time keys of 64 devices claimed one by one, by 64 clients at once",
+            Self::ToDevice => "to-device messages of 1 KB by 64 senders to 64 devices that do not read",
+            Self::ToDeviceBacklog => "a device reads 10,000 to-device messages that wait for it, page by page",
+            Self::SendEncrypted => {
+                "sends into an encrypted room of 50 members with keys (--senders), all 50 read; beside a plain room"
+            }
             Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
             Self::Attack => {
                 "two people talk while a user and a stranger do harm on --attack-connections each; only when asked for"
@@ -131,6 +151,11 @@ impl Scenario {
             Self::PublicRooms => Box::pin(listed::directory(name, stage)).await,
             Self::SearchUsers => Box::pin(people::search(name, stage)).await,
             Self::SearchMessages => Box::pin(search::messages(name, stage)).await,
+            Self::KeysQuery => Box::pin(keys::query(name, stage)).await,
+            Self::KeysClaim => Box::pin(keys::claim(name, stage)).await,
+            Self::ToDevice => Box::pin(to_device::send(name, stage)).await,
+            Self::ToDeviceBacklog => Box::pin(to_device::backlog(name, stage)).await,
+            Self::SendEncrypted => Box::pin(encrypted::compare(name, stage)).await,
             Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
             Self::Attack => Box::pin(attack::withstand(name, stage)).await,
             Self::Memory => Box::pin(memory::compare(name, stage)).await,

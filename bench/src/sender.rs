@@ -19,6 +19,7 @@ const LIMIT: usize = 200_000;
 pub(crate) struct Sender {
     client: Client,
     room: Room,
+    encrypts: bool,
 }
 
 /// What all senders of a run have sent.
@@ -42,13 +43,23 @@ impl Sent {
 
 impl Sender {
     pub(crate) fn new(client: Client, room: Room) -> Self {
-        Self { client, room }
+        Self { client, room, encrypts: false }
+    }
+
+    /// Somebody who sends what looks encrypted.
+    pub(crate) fn encrypting(client: Client, room: Room) -> Self {
+        Self { encrypts: true, ..Self::new(client, room) }
     }
 
     /// Sends one message and returns how long its answer took.
     pub(crate) async fn send(&mut self, clock: Clock, run: u16) -> Result<u64> {
         let begun = clock.micros();
-        self.client.send(&self.room, &text(run, begun)).await?;
+        let text = text(run, begun);
+        if self.encrypts {
+            self.client.send_encrypted(&self.room, &text).await?;
+        } else {
+            self.client.send(&self.room, &text).await?;
+        }
         Ok(clock.micros() - begun)
     }
 

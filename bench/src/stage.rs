@@ -10,7 +10,7 @@ use crate::message::Clock;
 use crate::meter;
 use crate::options::Options;
 use crate::procfs::Memory;
-use crate::register::Registrar;
+use crate::register::{Registrar, log_in};
 use crate::tasks::Tasks;
 
 /// Clients that prepare users and rooms at once. More would only queue at the server.
@@ -69,6 +69,11 @@ impl Stage {
 
     pub(crate) fn client(&self, user: &User) -> Client {
         Client::new(&self.target, user)
+    }
+
+    /// For somebody who logs users in by himself.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials.clone()
     }
 
     /// Sets a range of names aside for somebody who registers by himself.
@@ -148,5 +153,10 @@ impl Credentials {
     pub(crate) async fn register(&self, client: &mut Client, index: usize) -> Result<User> {
         let username = format!("bench-{}-{}", self.tag, self.next + index);
         self.registrar.register(client, &username, &self.password).await
+    }
+
+    /// One more device of a user who was registered in this run.
+    pub(crate) async fn log_in(&self, client: &mut Client, user: &User) -> Result<User> {
+        log_in(client, &user.id, &self.password).await
     }
 }

@@ -211,7 +211,7 @@ impl Administration {
     }
 
     /// Ends the sessions of a user, or that on one device, and returns how many there were.
-    pub async fn end_sessions(&self, name: &str, device_id: Option<&str>) -> Result<(OwnedUserId, u64)> {
+    pub async fn end_sessions(&self, name: &str, device_id: Option<&str>) -> Result<(OwnedUserId, usize)> {
         let user_id = self.find(name).await?.user_id;
         let ended = self.accounts.end_sessions_from_outside(&user_id, device_id.map(<&DeviceId>::from)).await?;
         if let (Some(device_id), 0) = (device_id, ended) {

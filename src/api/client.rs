@@ -14,6 +14,7 @@ mod ban;
 mod capabilities;
 mod context;
 mod create_room;
+pub(super) mod dehydrated_device;
 mod delayed_event;
 mod device;
 mod directory;
@@ -24,6 +25,8 @@ pub(super) mod initial_sync;
 mod invite;
 mod join;
 mod key_backup;
+mod key_changes;
+mod keys;
 mod kick;
 mod knock;
 mod leave;
@@ -63,6 +66,7 @@ pub(super) mod tests;
 mod third_party;
 mod thread;
 pub(super) mod threepid;
+mod to_device;
 mod token;
 mod typing;
 mod upgrade;
@@ -87,6 +91,7 @@ const SECTIONS: &[Section] = &[
     capabilities::routes,
     context::routes,
     create_room::routes,
+    dehydrated_device::routes,
     delayed_event::routes,
     device::routes,
     directory::routes,
@@ -97,6 +102,8 @@ const SECTIONS: &[Section] = &[
     invite::routes,
     join::routes,
     key_backup::routes,
+    keys::routes,
+    key_changes::routes,
     kick::routes,
     knock::routes,
     leave::routes,
@@ -133,6 +140,7 @@ const SECTIONS: &[Section] = &[
     third_party::routes,
     thread::routes,
     threepid::routes,
+    to_device::routes,
     typing::routes,
     upgrade::routes,
     user_directory::routes,

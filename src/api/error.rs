@@ -147,7 +147,8 @@ fn status_of(kind: &ErrorKind) -> StatusCode {
         | ErrorKind::ThreepidDenied
         | ErrorKind::CannotLeaveServerNoticeRoom
         | ErrorKind::ResourceLimitExceeded(_)
-        | ErrorKind::UserLimitExceeded(_) => StatusCode::FORBIDDEN,
+        | ErrorKind::UserLimitExceeded(_)
+        | ErrorKind::WrongRoomKeysVersion(_) => StatusCode::FORBIDDEN,
         ErrorKind::UnknownToken(_) | ErrorKind::MissingToken | ErrorKind::UserLocked | ErrorKind::Unauthorized => {
             StatusCode::UNAUTHORIZED
         }

@@ -15,15 +15,18 @@ use ruma::api::{
     Metadata,
     client::{
         account, admin, alias, appservice as appservices, backup, config, context, delayed_events, device, directory,
-        discovery, filter as filters, knock, membership, message, peeking, presence, profile, push, read_marker,
+        discovery, filter as filters, keys, knock, membership, message, peeking, presence, profile, push, read_marker,
         receipt, redact, relations, reporting, room, rtc, search, session, space, state, sync, tag, thirdparty,
-        threads, typing, user_directory, voip,
+        threads, to_device, typing, user_directory, voip,
     },
 };
 
 use super::{
     auth::{Administrators, AnonymousOr, Anybody, Appservices, Users, UsersAndGuests},
-    client::{account_data, event_stream, initial_sync, server_notice, shared_secret, submit_token, threepid},
+    client::{
+        account_data, dehydrated_device, event_stream, initial_sync, server_notice, shared_secret, submit_token,
+        threepid,
+    },
     endpoint::{Forwarding, Policy, Rules},
     federation, front_page, health,
 };
@@ -36,12 +39,17 @@ const KIB: usize = 1024;
 const LIST: u32 = 5;
 /// What a whole room costs of `read`, or a walk through many.
 const WHOLE_ROOM: u32 = 10;
+/// What all keys of a backup cost of `read`, or to delete of `account_data`.
+const WHOLE_BACKUP: u32 = 50;
+/// How many keys come at once, in bytes: some thousands. Clients send a hundred or two.
+const KEYS: usize = 8 * 1024 * KIB;
 /// What a report costs of `message`: each is for a person to read.
 const REPORT: u32 = 5;
 
 const MAILED: &str = "`login` of the address, for a mail";
 const PROFILE: &str = "`profile` of the account: 1, and for the name and the avatar 1 for each room that the user is in, \
                        for other fields 1 for each KiB";
+const TO_DEVICE: &str = "`to_device` of the account: 1 for each device, and 1 for each 4 KiB of what is for one";
 const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
 const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
@@ -149,6 +157,10 @@ policies! {
         // Closed to suspended accounts: state is what the room is to everybody in it.
         state::send_state_event::v3::Request
             => per_account(Limit::Message), costs_for_each(16 * KIB);
+        // Closed to suspended accounts they could neither verify a device nor ask for the keys of what they are sent.
+        // Clients send up to 250 messages at once, of a few KiB.
+        to_device::send_event_to_device::v3::Request
+            => suspended, body(2 * 1024 * KIB), counted_by_handler(TO_DEVICE);
         // While it waits for news it needs no look at the end of the log: see `auth.rs`.
         sync::sync_events::v3::Request => waits, counted_by_handler(
             "1 `read` of the account and 1 for each room; where rooms are sent whole, `sync`: 10 and 1 for each room");
@@ -169,14 +181,37 @@ policies! {
         admin::get_user_info::v3::Request;
         alias::create_alias::v3::Request => per_account(Limit::Message);
         alias::delete_alias::v3::Request => per_account(Limit::Message);
+        // Closed to nobody who can read: without their keys they can't.
+        backup::add_backup_keys::v3::Request
+            => suspended, body(KEYS), per_account(Limit::AccountData), costs_for_each(16 * KIB);
+        backup::add_backup_keys_for_room::v3::Request
+            => suspended, body(KEYS), per_account(Limit::AccountData), costs_for_each(16 * KIB);
+        backup::add_backup_keys_for_session::v3::Request
+            => suspended, per_account(Limit::AccountData), costs_for_each(16 * KIB);
+        backup::create_backup_version::v3::Request => suspended, body(64 * KIB), per_account(Limit::AccountData);
+        backup::delete_backup_keys::v3::Request => suspended, per_account(Limit::AccountData), costs(WHOLE_BACKUP);
+        backup::delete_backup_keys_for_room::v3::Request
+            => suspended, per_account(Limit::AccountData), costs(WHOLE_BACKUP);
+        backup::delete_backup_keys_for_session::v3::Request => suspended, per_account(Limit::AccountData);
+        backup::delete_backup_version::v3::Request => suspended, per_account(Limit::AccountData), costs(WHOLE_BACKUP);
         backup::get_backup_info::v3::Request;
+        backup::get_backup_keys::v3::Request => costs(WHOLE_BACKUP);
+        backup::get_backup_keys_for_room::v3::Request => costs(LIST);
+        backup::get_backup_keys_for_session::v3::Request;
         backup::get_latest_backup_info::v3::Request;
+        backup::update_backup_version::v3::Request => suspended, body(64 * KIB), per_account(Limit::AccountData);
         config::get_global_account_data::v3::Request;
         config::get_room_account_data::v3::Request;
         config::set_global_account_data::v3::Request
             => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
         config::set_room_account_data::v3::Request
             => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
+        // A device of one's own, as with the keys of those that are logged in.
+        dehydrated_device::Delete => suspended, per_account(Limit::Message);
+        dehydrated_device::Events => costs(LIST);
+        dehydrated_device::EventsOfOld => suspended, per_account(Limit::Read), costs(LIST);
+        dehydrated_device::Get;
+        dehydrated_device::Put => suspended, per_account(Limit::Message), costs_for_each(16 * KIB);
         delayed_events::get_all_delayed_events::unstable::Request;
         delayed_events::get_delayed_event::unstable::Request;
         // Scheduling counts as sending does.
@@ -195,6 +230,19 @@ policies! {
             => suspended, body(64 * KIB), per_account(Limit::AccountData), costs_for_each(KIB);
         filters::get_filter::v3::Request;
         initial_sync::InitialSync => counted_by_handler("`sync` of the account: 10 and 1 for each room");
+        // Of somebody's keys no more are taken than the sender could write messages, and many devices cost more.
+        keys::claim_keys::v3::Request
+            => suspended, per_account(Limit::Message), costs_for_each(4 * KIB);
+        // A POST, but it only reads. A KiB names about thirty users.
+        keys::get_keys::v3::Request
+            => suspended, per_account(Limit::Read), costs_for_each(KIB);
+        keys::upload_keys::v3::Request
+            => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
+        keys::upload_signatures::v3::Request
+            => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
+        keys::upload_signing_keys::v3::Request
+            => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
+        keys::get_key_changes::v3::Request => costs(LIST);
         knock::knock_room::v3::Request => per_account(Limit::Membership);
         membership::ban_user::v3::Request => per_account(Limit::Membership);
         membership::forget_room::v3::Request => suspended, per_account(Limit::Membership);
@@ -336,6 +384,7 @@ mod tests {
             "POST /rooms/{room_id}/leave",
             "PUT /rooms/{room_id}/send/{event_type}/{txn_id}",
             "PUT /rooms/{room_id}/state/{event_type}/{state_key}",
+            "PUT /sendToDevice/{event_type}/{txn_id}",
             "PUT /profile/{user_id}/{field}",
             "GET /devices",
             "GET /devices/{device_id}",

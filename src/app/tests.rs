@@ -45,6 +45,9 @@ async fn no_cache_takes_more_than_it_may() {
         presence: 32 * KIB,
         connected: 32 * KIB,
         strangers: 4 * KIB,
+        device_lists: KIB,
+        key_counts: 4 * KIB,
+        inboxes: 4 * KIB,
         log: 512 * KIB,
     };
     let mut config = Config::default();
@@ -101,7 +104,10 @@ async fn no_cache_takes_more_than_it_may() {
     let all = [
         "account_data",
         "connected",
+        "device_lists",
         "filters",
+        "inboxes",
+        "key_counts",
         "last_seen",
         "log",
         "presence",

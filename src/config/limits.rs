@@ -49,6 +49,8 @@ pub struct RateLimitsConfig {
     pub account_data: RateLimitConfig,
     /// Receipts, typing and presence.
     pub ephemeral: RateLimitConfig,
+    /// In devices that something is sent to.
+    pub to_device: RateLimitConfig,
     pub read: RateLimitConfig,
     /// In rooms that are sent whole.
     pub sync: RateLimitConfig,
@@ -95,6 +97,13 @@ pub struct QuotasConfig {
     pub authentications: u32,
     pub login_tokens: u32,
     pub openid_tokens: u32,
+    /// In MiB, of what waits for one device. From 1 to 10,000.
+    pub to_device_megabytes: u32,
+    /// Backups of keys: how many, and how many keys and MiB all of them together.
+    pub key_backups: u32,
+    pub key_backup_sessions: u32,
+    /// From 1 to 100,000.
+    pub key_backup_megabytes: u32,
 }
 
 impl Default for ConnectionsConfig {
@@ -136,6 +145,8 @@ impl Default for RateLimitsConfig {
             account_data: RateLimitConfig { per_second: 20.0, burst: 1_000 },
             // Marking everything as read in a client that does so room by room.
             ephemeral: RateLimitConfig { per_second: 20.0, burst: 500 },
+            // A new key for each of twenty thousand devices. Clients make one for every hundred messages of a room.
+            to_device: RateLimitConfig { per_second: 200.0, burst: 20_000 },
             // A client asks for about a hundred things at its first start, and a user may have several.
             read: RateLimitConfig { per_second: 100.0, burst: 1_000 },
             sync: RateLimitConfig { per_second: 20.0, burst: 2_000 },
@@ -170,6 +181,13 @@ impl Default for QuotasConfig {
             login_tokens: 20,
             // Clients ask for one with each call and each widget, and show it at once.
             openid_tokens: 100,
+            // Keys of a hundred thousand sessions, for a device that has been in a drawer for a year.
+            to_device_megabytes: 256,
+            // A client makes one, and another when its user has lost the key of that.
+            key_backups: 50,
+            // Somebody in hundreds of busy rooms gets a hundred sessions an hour, and a key takes a kilobyte.
+            key_backup_sessions: 500_000,
+            key_backup_megabytes: 500,
         }
     }
 }

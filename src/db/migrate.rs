@@ -80,6 +80,10 @@ static MIGRATIONS: &[Migration] = migrations![
     26 "0026_search_by_order",
     27 "0027_sessions",
     28 "0028_quotas",
+    29 "0029_keys",
+    30 "0030_device_lists",
+    31 "0031_to_device",
+    32 "0032_key_backup",
 ];
 
 statements! {

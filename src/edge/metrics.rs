@@ -71,6 +71,7 @@ struct Inner {
     forwarded: Counter,
     forwards_given_up: Counter,
     rate_limited: Family<LimitLabel, Counter>,
+    to_device_unsent: Counter,
     failed_logins: Family<ReasonLabel, Counter>,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
@@ -188,6 +189,9 @@ impl Metrics {
         let rate_limited = Family::default();
         let help = "Requests refused because of a limit in `rate_limits`";
         ours.register("rate_limited_requests", help, rate_limited.clone());
+        let to_device_unsent = Counter::default();
+        let help = "Messages to devices of other servers, which are accepted and not sent yet";
+        ours.register("to_device_unsent", help, to_device_unsent.clone());
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
         for reason in LoginFailure::ALL.map(LoginFailure::as_str) {
@@ -211,6 +215,7 @@ impl Metrics {
             forwarded,
             forwards_given_up,
             rate_limited,
+            to_device_unsent,
             failed_logins,
             watched,
             caches,
@@ -246,6 +251,11 @@ impl Metrics {
     /// its name in the code, such as `login`, which is the section's in the configuration where it has one.
     pub fn rate_limited(&self, limit: &'static str, requests: u64) {
         self.0.rate_limited.get_or_create(&LimitLabel { limit }).inc_by(requests);
+    }
+
+    /// Counts messages to devices that nobody sends on yet.
+    pub fn to_device_unsent(&self, messages: usize) {
+        self.0.to_device_unsent.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
     }
 
     /// Counts a login that has failed.

@@ -7,8 +7,10 @@
 
 mod account_change;
 mod account_data;
+mod device_list;
 mod expected_account;
 mod forgotten;
+mod key_count;
 mod kind;
 mod late_redaction;
 mod listing;
@@ -17,6 +19,7 @@ mod outside_membership;
 mod presence;
 mod quota;
 mod receipt;
+mod to_device;
 mod typing;
 
 use std::sync::Arc;
@@ -27,8 +30,10 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account_change::AccountChange,
     account_data::{AccountData, DELETED, FULLY_READ, INVITE_PERMISSION, NewAccountData, blocks_invites},
+    device_list::{DeviceList, DeviceListChange, DeviceListEntry},
     expected_account::{CopiedFields, ExpectedAccount},
     forgotten::Forgotten,
+    key_count::{KeyCount, KeyCountChange},
     kind::{Audience, Kind, SMALL},
     late_redaction::LateRedaction,
     listing::{Listing, ListingChange},
@@ -37,6 +42,7 @@ pub use self::{
     presence::{ConnectedDevice, Presence},
     quota::{Bound, WriteQuota},
     receipt::Receipt,
+    to_device::{NewToDevice, RequestKey, ToDevice, ToDeviceRequest},
     typing::Typing,
 };
 use crate::{
@@ -58,6 +64,9 @@ macro_rules! each_kind {
             account_changes: AccountChange = "d",
             listings: Listing = "l",
             late_redactions: LateRedaction = "x",
+            device_lists: DeviceList = "v",
+            key_counts: KeyCount = "k",
+            to_device: ToDevice = "m",
         }
     };
 }
@@ -71,6 +80,8 @@ pub struct Write {
     pub facts: Vec<Fact>,
     /// To which it is held.
     pub quotas: Vec<WriteQuota>,
+    /// The request that its messages to devices come from: one that was made before is not written again.
+    pub request: Option<ToDeviceRequest>,
 }
 
 /// A room's head after an event: what the next one is built on.
@@ -282,6 +293,15 @@ impl Write {
         self.events.len() + self.facts.len()
     }
 
+    /// How long it takes to write, as a number of entries that take as long.
+    pub fn load(&self) -> usize {
+        let facts = self.facts.iter().map(|fact| match fact {
+            Fact::ToDevice(messages) => messages.load(),
+            _ => 1,
+        });
+        self.events.len() + facts.sum::<usize>()
+    }
+
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -335,6 +355,11 @@ mod tests {
             (Entry::Listing(room()), r#"{"l":"!a:b"}"#),
             (Entry::OutsideMembership((user(), room())), r#"{"o":["@a:b","!a:b"]}"#),
             (Entry::LateRedaction(event_id!("$a").to_owned()), r#"{"x":"$a"}"#),
+            (Entry::DeviceList(DeviceListEntry(user(), Some("D".into()), None)), r#"{"v":["@a:b","D"]}"#),
+            (Entry::DeviceList(DeviceListEntry(user(), None, None)), r#"{"v":["@a:b",null]}"#),
+            (Entry::DeviceList(DeviceListEntry(user(), None, Some(user()))), r#"{"v":["@a:b",null,"@a:b"]}"#),
+            (Entry::KeyCount((user(), "D".into())), r#"{"k":["@a:b","D"]}"#),
+            (Entry::ToDevice((user(), vec!["D".into(), "E".into()])), r#"{"m":["@a:b",["D","E"]]}"#),
         ] {
             assert_eq!(serde_json::to_string(&entry).unwrap(), stored);
             assert_eq!(serde_json::from_str::<Entry>(stored).unwrap(), entry);

@@ -20,6 +20,12 @@ const CREATE: &str = r#"{"name":"A room","topic":"What lasts","preset":"public_c
 const MESSAGE: &str = r#"{"msgtype":"m.text","body":"hello world","format":"org.matrix.custom.html","m.mentions":{"user_ids":["{user_id}"],"room":true},"m.relates_to":{"rel_type":"{rel_type}","event_id":"{event_id}","key":"x","is_falling_back":true,"m.in_reply_to":{"event_id":"{event_id}"}},"m.new_content":{"msgtype":"m.text","body":"bye"}}"#;
 const STATE: &str = r#"{"membership":"invite","users":{"{own_id}":100,"{user_id}":50},"users_default":0,"events":{"m.room.name":50},"notifications":{"room":50},"state_default":50,"ban":50,"join_rule":"knock_restricted","allow":[{"type":"m.room_membership","room_id":"{room_id}"}],"history_visibility":"joined","guest_access":"can_join","name":"N","topic":"T","alias":"{room_alias}","alt_aliases":["{room_alias}"],"via":["localhost"],"order":"a","suggested":true,"url":"mxc://localhost/a","pinned":["{event_id}"],"replacement_room":"{room_id}","body":"b","deny":["*"],"allow_ip_literals":false}"#;
 const SEARCH: &str = r#"{"search_categories":{"room_events":{"search_term":"hello w","keys":["content.body","content.name"],"filter":{"rooms":["{room_id}"],"limit":5,"senders":["{user_id}"]},"order_by":"recent","event_context":{"before_limit":2,"after_limit":2,"include_profile":true},"include_state":true,"groupings":{"group_by":[{"key":"room_id"},{"key":"sender"}]}}}}"#;
+const KEYS: &str = r#"{"device_keys":{"user_id":"{own_id}","device_id":"{device_id}","algorithms":["m.olm.v1.curve25519-aes-sha2"],"keys":{"curve25519:{device_id}":"3C5BFWi2Y8MaVvjM8M22DBmh24PmgR0nPvJOIArzgyI","ed25519:{device_id}":"lEuiRJBit0IG6nUf5pUzWTUEsRVVe/HJkoKuEww9ULI"},"signatures":{"{own_id}":{"ed25519:{device_id}":"dSO80A01XiigH3uBiDVx/EjzaoycHcjq9lfQX0uWsqxl2giMIiSPR8a4d291W1ihKJL/a+myXS367WT6NAIcBA"}}},"one_time_keys":{"curve25519:AAAA":"3C5BFWi2Y8MaVvjM8M22DBmh24PmgR0nPvJOIArzgyI"},"fallback_keys":{"signed_curve25519:AAAB":{"key":"3C5BFWi2Y8MaVvjM8M22DBmh24PmgR0nPvJOIArzgyI","fallback":true,"signatures":{}}}}"#;
+const CROSS_SIGNING: &str = r#"{"master_key":{"user_id":"{own_id}","usage":["master"],"keys":{"ed25519:lEuiRJBit0IG6nUf5pUzWTUEsRVVe/HJkoKuEww9ULI":"lEuiRJBit0IG6nUf5pUzWTUEsRVVe/HJkoKuEww9ULI"}},"auth":{auth}}"#;
+const SIGNATURES: &str = r#"{"{own_id}":{"{device_id}":{"user_id":"{own_id}","device_id":"{device_id}","algorithms":[],"keys":{},"signatures":{"{own_id}":{"ed25519:A":"dSO8"}}}}}"#;
+const BACKUP: &str = r#"{"algorithm":"m.megolm_backup.v1.curve25519-aes-sha2","auth_data":{"public_key":"abcdefg","signatures":{"{own_id}":{"ed25519:D":"aaaa"}}},"version":"1"}"#;
+const KEY: &str = r#"{"first_message_index":1,"forwarded_count":0,"is_verified":false,"session_data":{"ephemeral":"a","ciphertext":"b","mac":"c"}}"#;
+const DEHYDRATED: &str = r#"{"device_id":"d3hydrat3d","device_data":{"algorithm":"org.matrix.msc3814.v2","device_pickle":"a","nonce":"b"},"initial_device_display_name":"Dehydrated device","device_keys":{"user_id":"{own_id}","device_id":"d3hydrat3d","dehydrated":true,"algorithms":["m.olm.v1.curve25519-aes-sha2"],"keys":{"curve25519:d3hydrat3d":"aaaa","ed25519:d3hydrat3d":"aaaa"},"signatures":{"{own_id}":{"ed25519:d3hydrat3d":"aaaa"}}},"one_time_keys":{"signed_curve25519:AAAAHQ":{"key":"aaaa","signatures":{"{own_id}":{"ed25519:d3hydrat3d":"aaaa"}}}},"fallback_keys":{}}"#;
 const PAGES: &str = "from={token}&to={token}&dir=b&limit=5&recurse=true";
 
 const EXAMPLES: &[Example] = &[
@@ -115,6 +121,25 @@ const EXAMPLES: &[Example] = &[
     ("POST /delete_devices", "", r#"{"devices":["{device_id}"],"auth":{auth}}"#),
     ("PUT /directory/list/room/{room_id}", "", r#"{"visibility":"public"}"#),
     ("POST /user/{user_id}/filter", "", FILTER),
+    ("POST /keys/upload", "", KEYS),
+    ("POST /keys/query", "", r#"{"device_keys":{"{user_id}":[],"{own_id}":["{device_id}"]},"timeout":1000}"#),
+    ("POST /keys/claim", "", r#"{"one_time_keys":{"{user_id}":{"{device_id}":"signed_curve25519"}},"timeout":1000}"#),
+    ("POST /keys/device_signing/upload", "", CROSS_SIGNING),
+    ("POST /keys/signatures/upload", "", SIGNATURES),
+    ("POST /room_keys/version", "", BACKUP),
+    ("PUT /room_keys/version/{version}", "", BACKUP),
+    ("PUT /room_keys/keys", "version=1", r#"{"rooms":{"{room_id}":{"sessions":{"session":{key}}}}}"#),
+    ("PUT /room_keys/keys/{room_id}", "version=1", r#"{"sessions":{"session":{key}}}"#),
+    ("PUT /room_keys/keys/{room_id}/{session_id}", "version=1", KEY),
+    ("GET /room_keys/keys", "version=1", ""),
+    ("GET /room_keys/keys/{room_id}", "version=1", ""),
+    ("GET /room_keys/keys/{room_id}/{session_id}", "version=1", ""),
+    ("DELETE /room_keys/keys", "version=1", ""),
+    ("DELETE /room_keys/keys/{room_id}", "version=1", ""),
+    ("DELETE /room_keys/keys/{room_id}/{session_id}", "version=1", ""),
+    ("PUT /org.matrix.msc3814.v1/dehydrated_device", "", DEHYDRATED),
+    ("GET /org.matrix.msc3814.v1/dehydrated_device/{device_id}/events", "from={token}&limit=5", ""),
+    ("POST /org.matrix.msc3814.v1/dehydrated_device/{device_id}/events", "", r#"{"next_batch":"{token}"}"#),
     ("POST /knock/{room_id_or_alias}", "via=localhost", r#"{"reason":"because"}"#),
     ("POST /rooms/{room_id}/ban", "", ABOUT),
     ("POST /rooms/{room_id}/forget", "", "{}"),
@@ -154,6 +179,11 @@ const EXAMPLES: &[Example] = &[
     ("GET /thirdparty/user/{protocol}", "fields=a", ""),
     ("GET /thirdparty/user", "userid={user_id}", ""),
     ("GET /rooms/{room_id}/threads", "from={token}&include=participated&limit=5", ""),
+    (
+        "PUT /sendToDevice/{event_type}/{txn_id}",
+        "",
+        r#"{"messages":{"{user_id}":{"*":{"a":1},"{device_id}":{"b":[2]}},"{own_id}":{"*":{}},"@a:example.org":{"D":{}}}}"#,
+    ),
     ("PUT /rooms/{room_id}/typing/{user_id}", "", r#"{"typing":true,"timeout":30000}"#),
     ("POST /user_directory/search", "", r#"{"search_term":"anna b","limit":5}"#),
     ("PUT /admin/lock/{user_id}", "", r#"{"locked":false}"#),
@@ -198,7 +228,7 @@ impl Template {
     fn of(endpoint: &ListedEndpoint) -> Self {
         let (query, body) = find(endpoint).map_or(("", ""), |(_, query, body)| (*query, *body));
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let body = body.replace("{auth}", AUTH);
+        let body = body.replace("{auth}", AUTH).replace("{key}", KEY);
         let body = (!body.is_empty()).then(|| serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")));
         Self { endpoint: endpoint.clone(), query: pairs.collect(), body }
     }

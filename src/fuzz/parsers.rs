@@ -21,7 +21,18 @@ use crate::{
 
 #[test]
 fn a_token_is_read_as_it_is_written_and_nothing_else_is_one() {
-    const TOKENS: &[&str] = &["s0", "s7", "s7~", "s7_aB3-x9", "s7_aB3-x9~", "s9223372036854775807", "s7.5", "s-3.12"];
+    const TOKENS: &[&str] = &[
+        "s0",
+        "s7",
+        "s7~",
+        "s7_aB3-x9",
+        "s7_aB3-x9~",
+        "s7d_aB3-x9",
+        "s7d5_aB3-x9~",
+        "s9223372036854775807",
+        "s7.5",
+        "s-3.12",
+    ];
     for mut case in cases("tokens", 2) {
         let dice = &mut case.dice;
         let from = dice.pick(TOKENS);

@@ -121,6 +121,8 @@ impl Scene {
             "rel_type" => dice.pick(&["m.thread", "m.annotation", "m.replace", "m.reference"]).to_owned(),
             "field" => dice.pick(&["displayname", "avatar_url", "org.example.mood", "m.tz"]).to_owned(),
             "tag" => "u.work".to_owned(),
+            "version" => dice.pick(&["1", "2", "3"]).to_owned(),
+            "session_id" => "session".to_owned(),
             "kind" => dice.pick(&["override", "underride", "content", "room", "sender"]).to_owned(),
             "rule_id" => ".m.rule.master".to_owned(),
             "action" => dice.pick(&["send", "cancel", "restart"]).to_owned(),

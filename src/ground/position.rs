@@ -163,6 +163,9 @@ fn is_in_mark(byte: u8) -> bool {
 
 /// What stands for a place in the hands of clients: `s7_aB3-x9` for the moment just after entry 7, in the log in which
 /// that is part of a batch with this mark. Older ones have none: `s7`.
+///
+/// A `next_batch` says besides how far its device has got the messages that wait for it: `s7d_aB3-x9` all of them, and
+/// `s7d5_aB3-x9` up to entry 5, where there were more than fit into one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     pub position: Position,
@@ -171,11 +174,19 @@ pub struct Token {
     /// Clients show that until the next answer, for which they do wait, and that one comes at once whatever is in it. A
     /// `~` at the end says so.
     pub catching_up: bool,
+    /// Of a `next_batch`: up to here its device has every message that was sent to it. Who comes with the token confirms
+    /// that. Never after `position`. None of a token that says nothing of messages: it confirms none.
+    pub delivered: Option<Position>,
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s{}", self.position.0)?;
+        match self.delivered {
+            Some(delivered) if delivered == self.position => f.write_str("d")?,
+            Some(delivered) => write!(f, "d{}", delivered.0)?,
+            None => {}
+        }
         if let Some(mark) = self.mark {
             mark.fmt(f)?;
         }
@@ -202,7 +213,7 @@ impl fmt::Display for PageToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { order, mark } = *self;
         if order == Order::START || order == Order::until(order.floor()) {
-            return Token { position: order.floor(), mark, catching_up: false }.fmt(f);
+            return Token { position: order.floor(), mark, catching_up: false, delivered: None }.fmt(f);
         }
         write!(f, "s{}.{}", order.0.div_euclid(Order::SPACE), order.0.rem_euclid(Order::SPACE))?;
         mark.map_or(Ok(()), |mark| mark.fmt(f))
@@ -244,12 +255,19 @@ fn parse(token: &str) -> Option<Token> {
     let (token, catching_up) = token.strip_suffix('~').map_or((token, false), |token| (token, true));
     let place = token.strip_prefix('s')?;
     let (digits, mark) = place.split_once('_').map_or((place, None), |(digits, mark)| (digits, Some(mark)));
-    let position = digits.parse().ok().filter(|position| *position >= 0).map(Position)?;
+    let number = |digits: &str| digits.parse().ok().filter(|number| *number >= 0).map(Position);
+    let (digits, delivered) = digits.split_once('d').map_or((digits, None), |(digits, place)| (digits, Some(place)));
+    let position = number(digits)?;
+    let delivered = match delivered {
+        Some("") => Some(position),
+        Some(place) => Some(number(place).filter(|delivered| *delivered < position)?),
+        None => None,
+    };
     let mark = match mark {
         Some(mark) => Some(Mark::parse(mark)?),
         None => None,
     };
-    Some(Token { position, mark, catching_up })
+    Some(Token { position, mark, catching_up, delivered })
 }
 
 #[cfg(test)]
@@ -258,11 +276,28 @@ mod tests {
 
     #[test]
     fn tokens_come_back_as_they_went() {
-        for token in ["s0", "s7", "s7~", "s7_aB3-x9", "s7_aB3-x9~", "s12______1", "s9223372036854775807"] {
+        for token in [
+            "s0",
+            "s7",
+            "s7~",
+            "s7_aB3-x9",
+            "s7_aB3-x9~",
+            "s12______1",
+            "s9223372036854775807",
+            "s0d",
+            "s7d",
+            "s7d_dB3-x9",
+            "s7d0_aB3-x9",
+            "s7d5_aB3-x9~",
+            "s70d6~",
+        ] {
             assert_eq!(token.parse::<Token>().unwrap().to_string(), token);
         }
         let is_catching_up = |token: &str| token.parse::<Token>().unwrap().catching_up;
         assert!(is_catching_up("s7_aB3-x9~") && !is_catching_up("s7_aB3-x9"));
+        let delivered = |token: &str| token.parse::<Token>().unwrap().delivered.map(|place| place.0);
+        assert_eq!(["s7", "s7d", "s7d5_aB3-x9", "s7d0"].map(delivered), [None, Some(7), Some(5), Some(0)]);
+        assert_eq!("s7d5_aB3-x9".parse::<PageToken>().unwrap().to_string(), "s7_aB3-x9", "rooms know nothing of it");
         assert_eq!(Mark::of("aB3-x9kq0"), Mark::of("aB3-x9"));
         for token in [
             "",
@@ -283,6 +318,18 @@ mod tests {
             "s7_aB3.x9",
             "s7_é23é",
             "s9223372036854775808",
+            "d",
+            "sd",
+            "sd5",
+            "s7d7",
+            "s7d8",
+            "s7d-1",
+            "s7d+5",
+            "s7d05",
+            "s7dd",
+            "s7d5d",
+            "s7_aB3-x9d",
+            "s7~d",
         ] {
             assert!(token.parse::<Token>().is_err(), "{token}");
         }

@@ -36,8 +36,14 @@ pub struct CacheSizes {
     pub presence: u64,
     /// Which rooms those are in who are connected. Whoever waits for news at this moment is not forgotten.
     pub connected: u64,
-    /// Which rooms others are in, of whose presence somebody has to hear.
+    /// Which rooms others are in, of whose presence or devices somebody has to hear.
     pub strangers: u64,
+    /// Whose devices and keys have changed lately.
+    pub device_lists: u64,
+    /// How many one-time keys the devices have that are connected.
+    pub key_counts: u64,
+    /// For which devices messages wait.
+    pub inboxes: u64,
     /// The newest entries of the log, for readers that load while it moves on.
     pub log: u64,
 }
@@ -61,17 +67,21 @@ impl CacheSizes {
             presence,
             connected,
             strangers,
+            device_lists,
+            key_counts,
+            inboxes,
             log,
         } = *self;
         let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
-        of_people + room_cards + unread + receipts + typing + log
+        let of_keys = device_lists + key_counts + inboxes;
+        of_people + of_keys + room_cards + unread + receipts + typing + log
     }
 }
 
 impl Default for CacheSizes {
     fn default() -> Self {
         Self {
-            account_data: 40 * MIB,
+            account_data: 32 * MIB,
             filters: 12 * MIB,
             tokens: 16 * MIB,
             last_seen: 4 * MIB,
@@ -82,6 +92,9 @@ impl Default for CacheSizes {
             presence: 24 * MIB,
             connected: 60 * MIB,
             strangers: 16 * MIB,
+            device_lists: MIB,
+            key_counts: 6 * MIB,
+            inboxes: 4 * MIB,
             log: 16 * MIB,
         }
     }

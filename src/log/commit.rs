@@ -43,7 +43,8 @@ use crate::{
     store,
 };
 
-/// A batch is closed at this many entries. Measured: beyond 400 the time to commit grows with the batch.
+/// A batch is closed at this many entries, or at what takes as long to write. Measured: beyond 400 the time to commit
+/// grows with the batch.
 const MAX_ENTRIES: usize = 400;
 /// Writes that may wait before the next is turned away.
 const QUEUE: usize = 16_384;
@@ -92,6 +93,9 @@ pub enum CommitError {
     /// The transaction id has been used: this is the event that it made.
     #[error("already sent as {0}")]
     Duplicate(OwnedEventId),
+    /// The request has been made before, and what it sends was sent.
+    #[error("already sent")]
+    Repeated,
     /// The sender has annotated the event with the same before.
     #[error("already annotated with this")]
     DuplicateAnnotation,
@@ -122,7 +126,7 @@ pub enum CommitError {
 }
 
 /// For callers that don't handle a verdict themselves. `Stale` and `Duplicate` are answered where events are built,
-/// which is why they are not refusals here: whoever lets one through can only ask the client to try again.
+/// and `Repeated` where messages are sent to devices, which is why they are not refusals here: whoever lets one through can only ask the client to try again.
 impl From<CommitError> for crate::error::Error {
     fn from(error: CommitError) -> Self {
         match error {
@@ -247,12 +251,12 @@ impl Committer {
     /// of its last write less one. Nothing waits for a batch to fill up: whoever writes alone is written at once.
     async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
         while let Some(first) = jobs.recv().await {
-            let mut entries = first.write.len();
+            let mut entries = first.write.load();
             let mut batch = vec![first];
             while entries < MAX_ENTRIES
                 && let Ok(job) = jobs.try_recv()
             {
-                entries += job.write.len();
+                entries += job.write.load();
                 batch.push(job);
             }
             self.commit(batch).await;
@@ -321,7 +325,7 @@ impl Committer {
     pub(super) async fn attempt_in(&self, mut tx: Tx, writes: &[Write]) -> DbResult<Attempted> {
         // The rooms' rows first, which a slow writer elsewhere may hold: nobody else is to wait for that behind the
         // log's lock, which the judge takes after them.
-        let Judged { judgements, rooms, holdings } = judge(&mut tx, writes).await?;
+        let Judged { judgements, rooms, holdings, inboxes } = judge(&mut tx, writes).await?;
         // Everybody waits, so that what depends on nobody writing meanwhile is asked at once.
         let (typed_in, typists) = list_begun(writes);
         let (mut last, joined) = store::log::last_position_and_joined(&mut tx, &typed_in, &typists).await?;
@@ -337,6 +341,7 @@ impl Committer {
                 }
                 Judgement::Stale(room_id) => Err(CommitError::Stale(room_id)),
                 Judgement::Duplicate(event_id) => Err(CommitError::Duplicate(event_id)),
+                Judgement::Repeated => Err(CommitError::Repeated),
                 Judgement::DuplicateAnnotation => Err(CommitError::DuplicateAnnotation),
                 Judgement::AliasTaken => Err(CommitError::AliasTaken),
                 Judgement::AliasGone => Err(CommitError::AliasGone),
@@ -353,7 +358,7 @@ impl Committer {
         // A dropped transaction is rolled back, and the locks are gone with it. Up to here no position was used up, so
         // none is left empty.
         let batch_id = self.random.token(16);
-        let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, joined };
+        let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, joined, inboxes };
         let news = write(&mut tx, batch).await?;
         holdings.write(&mut tx).await?;
         self.make_durable(tx, &batch_id).await?;

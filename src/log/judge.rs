@@ -8,13 +8,14 @@
 //! event is built again; then what the write is refused for.
 //!
 //! What is taken for granted of an account (`judge/account.rs`) comes after all that, and quotas last, so that a retry of a
-//! join still succeeds.
+//! join still succeeds. Messages to devices have a judge of their own (`judge/to_device.rs`).
 //!
 //! Locks: the rooms' rows are held from here to the end of the transaction, and after them the log's, which is taken once:
 //! what has no row to lock is looked at under it. On SQLite the transaction is alone anyway.
 
 mod account;
 mod holdings;
+mod to_device;
 
 use std::{
     borrow::Cow,
@@ -27,6 +28,7 @@ pub(super) use self::holdings::{ChangedHoldings, OverQuota};
 use self::{
     account::{ExpectedAccounts, Unmet},
     holdings::Holdings,
+    to_device::ToDeviceJudge,
 };
 use crate::{
     db::{DbResult, Tx},
@@ -35,7 +37,7 @@ use crate::{
         fact::{Fact, ListingChange, NewAccountData, NewEvent, NewOutsideMembership, RoomHead, Write},
     },
     ground::position::Position,
-    store::{self, relation::Annotation, room::RoomStanding},
+    store::{self, relation::Annotation, room::RoomStanding, to_device::Inboxes},
 };
 
 /// What becomes of a write.
@@ -47,6 +49,8 @@ pub(super) enum Judgement {
     Stale(OwnedRoomId),
     /// The event that was made of an earlier request with the same transaction id.
     Duplicate(OwnedEventId),
+    /// Its request was made before.
+    Repeated,
     DuplicateAnnotation,
     AliasTaken,
     AliasGone,
@@ -66,6 +70,8 @@ pub(super) struct Judged {
     pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
     /// What users have with the writes that were accepted.
     pub(super) holdings: ChangedHoldings,
+    /// How the inboxes stand, before the batch, that it may add to.
+    pub(super) inboxes: Inboxes,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -84,6 +90,7 @@ struct Judge<'a> {
     accounts: ExpectedAccounts,
     /// What those have who are held to quotas.
     holdings: Holdings<'a>,
+    to_device: ToDeviceJudge<'a>,
 }
 
 /// A row that is replaced by a fact.
@@ -154,6 +161,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         expected: find_expected(tx, writes).await?,
         accounts: ExpectedAccounts::read(tx, writes).await?,
         holdings: Holdings::load(tx, writes).await?,
+        to_device: ToDeviceJudge::load(tx, writes).await?,
     };
     for ((pdu, transaction), event_id) in transactions.iter().zip(found) {
         if let Some(event_id) = event_id {
@@ -161,11 +169,12 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         }
     }
     let judgements = writes.iter().map(|write| judge.write(write)).collect();
-    let holdings = judge.holdings.into_changed();
+    let (holdings, inboxes) = (judge.holdings.into_changed(), judge.to_device.into_inboxes());
     Ok(Judged {
         judgements,
         rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect(),
         holdings,
+        inboxes,
     })
 }
 
@@ -218,6 +227,9 @@ impl<'a> Judge<'a> {
                 return Judgement::Duplicate(event_id.clone());
             }
         }
+        if self.to_device.was_made(write) {
+            return Judgement::Repeated;
+        }
         // A copy of what changes: a write that is refused in the middle must leave no trace for those after it.
         let mut heads: BTreeMap<&RoomId, Option<&RoomHead>> = BTreeMap::new();
         for event in &write.events {
@@ -246,10 +258,14 @@ impl<'a> Judge<'a> {
             Err(Unmet::Deactivated(user_id)) => return Judgement::Deactivated(user_id),
             Err(Unmet::Renamed) => return Judgement::Conflict,
         }
+        if let Err(over) = self.to_device.check(write) {
+            return Judgement::OverQuota(over);
+        }
         match self.holdings.addition(write) {
             Ok(addition) => self.holdings.add(addition),
             Err(over) => return Judgement::OverQuota(over),
         }
+        self.to_device.add(write);
         self.heads.extend(heads);
         for (alias, room) in aliases {
             match room {

@@ -4,13 +4,16 @@
 
 mod account_change;
 mod account_data;
+mod device_list;
 mod forgotten;
+mod key_count;
 mod late_redaction;
 mod listing;
 mod outside_membership;
 mod presence;
 mod receipt;
 mod rows;
+pub(super) mod to_device;
 pub(super) mod typing;
 
 use std::{collections::HashMap, sync::Arc};
@@ -19,8 +22,8 @@ use self::rows::Rows;
 use crate::{
     db::{Conn, DbResult, Tx},
     event::fact::{
-        AccountChange, AccountData, Entry, Fact, Forgotten, Kind, LateRedaction, Listing, News, OutsideMembership,
-        Presence, Receipt, Typing, each_kind,
+        AccountChange, AccountData, DeviceList, Entry, Fact, Forgotten, KeyCount, Kind, LateRedaction, Listing, News,
+        OutsideMembership, Presence, Receipt, ToDevice, Typing, each_kind,
     },
     ground::position::Position,
 };

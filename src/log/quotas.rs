@@ -58,6 +58,23 @@ impl Quotas {
         }
     }
 
+    /// Refuses what makes it more in all than somebody may have. The quota counts in pieces of `unit`, and `total` is what
+    /// there would be with what is to be added, looked at as for [`Self::check`].
+    pub fn check_total(
+        &self,
+        user_id: &UserId,
+        which: WhichQuota,
+        (total, unit): (i64, i64),
+        message: impl FnOnce(u32) -> String,
+    ) -> Result<()> {
+        match self.find(user_id, which) {
+            Some(most) if total > i64::from(most).saturating_mul(unit) => {
+                Err(Error::over_quota(message(most), &self.0.info_uri))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The bound on what a user keeps here.
     pub fn account_data(&self, user_id: &UserId) -> Option<WriteQuota> {
         let bytes = i64::from(self.find(user_id, |quotas| quotas.account_data_megabytes)?) * 1024 * 1024;
@@ -75,6 +92,12 @@ impl Quotas {
     pub fn rooms(&self, user_id: &UserId, now: i64) -> Option<WriteQuota> {
         let a_day = self.find(user_id, |quotas| quotas.rooms_per_day)?.into();
         Some(self.write_quota(user_id, Bound::Rooms { a_day, now }))
+    }
+
+    /// The bound on what waits for each of a user's devices.
+    pub fn inbox(&self, user_id: &UserId) -> Option<WriteQuota> {
+        let bytes = i64::from(self.find(user_id, |quotas| quotas.to_device_megabytes)?) * 1024 * 1024;
+        Some(self.write_quota(user_id, Bound::Inbox(bytes)))
     }
 
     fn write_quota(&self, user_id: &UserId, bound: Bound) -> WriteQuota {

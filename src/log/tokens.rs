@@ -20,7 +20,7 @@ pub struct Tokens(HashMap<Position, Mark>);
 impl Tokens {
     /// The token of one of the places.
     pub fn of(&self, position: Position) -> Token {
-        Token { position, mark: self.0.get(&position).copied(), catching_up: false }
+        Token { position, mark: self.0.get(&position).copied(), catching_up: false, delivered: None }
     }
 
     /// The token of a place in a room.

@@ -6,20 +6,20 @@
 
 mod touched;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId, events::room::member::MembershipState};
 
 use self::touched::{TouchedRoom, TouchedRooms};
 use super::kind::{
-    Facts,
+    Facts, to_device,
     typing::{self, GoneUsers, JoinedPairs},
 };
 use crate::{
     db::{DbResult, Tx},
     event::{
         Pdu, Relation, Standing, StateChange,
-        fact::{ForkBase, NewEvent, News, Write},
+        fact::{Fact, ForkBase, NewEvent, News, Write},
     },
     ground::position::{EventKey, Lineage, Order, Position},
     store::{
@@ -29,6 +29,7 @@ use crate::{
         moment::Moment,
         room::RoomStanding,
         state::{ForkChange, Version},
+        to_device::Inboxes,
     },
 };
 
@@ -43,6 +44,8 @@ pub(super) struct NewBatch<'a> {
     pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
     /// Those of whom it says that they begin to type who are in the room before it.
     pub(super) joined: JoinedPairs,
+    /// How the inboxes stand that it adds to.
+    pub(super) inboxes: Inboxes,
 }
 
 /// Writes everything and returns what readers are to be handed, in the order of positions.
@@ -50,7 +53,7 @@ pub(super) struct NewBatch<'a> {
 /// `news[i]` stands at `first + i`, also where it is [`News::Superseded`]: no place is left out. The batch's row lists
 /// such entries as what they were meant to be; whoever reads them from the database finds what stands in the table.
 pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News>> {
-    let NewBatch { id: batch_id, first, writes, rooms, joined } = batch;
+    let NewBatch { id: batch_id, first, writes, rooms, joined, inboxes } = batch;
     let mut at = first;
     let mut events: Vec<(Position, &NewEvent)> = Vec::new();
     let mut facts = Facts::default();
@@ -58,17 +61,22 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
     for write in writes {
         for event in &write.events {
             events.push((at, event));
-            news.push(News::Event(std::sync::Arc::new(event.at(at))));
+            news.push(News::Event(Arc::new(event.at(at))));
             at = at.next();
         }
         for fact in &write.facts {
             facts.push(at, fact);
-            news.push(fact.news());
+            news.push(match fact {
+                Fact::ToDevice(new) => News::ToDevice(Arc::new(to_device::news(new, &inboxes))),
+                _ => fact.news(),
+            });
             at = at.next();
         }
     }
     let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
     store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
+    let requests: Vec<_> = writes.iter().filter_map(|write| write.request.as_ref()).collect();
+    to_device::write(tx, &facts.to_device, &requests, inboxes).await?;
     if !events.is_empty() {
         write_events(tx, &events, &rooms).await?;
     }

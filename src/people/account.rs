@@ -13,6 +13,7 @@
 mod bearer;
 mod caller;
 mod deactivate;
+mod ended_keys;
 mod failed_login;
 mod guest;
 mod identifier;
@@ -33,12 +34,13 @@ mod shared_secret;
 #[cfg(test)]
 pub(crate) mod tests;
 mod token_cache;
+mod unseen_device;
 
 use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedServerName, UserId};
 
-use self::{last_seen::LastSeen, password::Passwords};
+use self::{ended_keys::EndedKeys, last_seen::LastSeen, password::Passwords};
 use crate::{
     config::RegistrationMode,
     db::{Db, Tx},
@@ -52,7 +54,7 @@ use crate::{
         weighed::Weighed,
     },
     log::Log,
-    store::{account::Account, errand, registration, token},
+    store::{account::Account, registration, token},
 };
 
 pub(crate) use self::{
@@ -167,20 +169,35 @@ impl Accounts {
 
     /// Commits what has changed of an account or its devices, and with it that every node has to look them up again.
     async fn commit_changed(&self, tx: Tx, user_id: &UserId) -> Result<()> {
-        self.commit_with(tx, user_id, Vec::new()).await
+        self.commit_ended(tx, user_id, EndedKeys::default()).await
+    }
+
+    /// Commits what has changed where keys have ended with it, of which others hear.
+    async fn commit_ended(&self, tx: Tx, user_id: &UserId, keys: EndedKeys) -> Result<()> {
+        self.commit_with(tx, user_id, keys, None).await
     }
 
     /// Commits what has changed with more than that, of which only the log takes any.
-    async fn commit_with(&self, mut tx: Tx, user_id: &UserId, more: Vec<AccountChange>) -> Result<()> {
+    async fn commit_with(
+        &self,
+        mut tx: Tx,
+        user_id: &UserId,
+        keys: EndedKeys,
+        more: Option<AccountChange>,
+    ) -> Result<()> {
         match &self.0.notify {
             Notify::Log(log) => {
                 // By this entry every node forgets the account's tokens.
                 let changes = [AccountChange::Devices(user_id.to_owned())].into_iter().chain(more);
-                log.commit(tx, changes.map(Fact::AccountChange).collect()).await?;
+                let facts = changes.map(Fact::AccountChange).chain(keys.into_facts(user_id));
+                log.commit(tx, facts.collect()).await?;
                 Ok(())
             }
             Notify::Errand => {
-                self.leave(&mut tx, errand::ErrandKind::Account, user_id).await?;
+                self.leave_changed(&mut tx, user_id, &keys).await?;
+                // As the log does it with the entry. Last, because nobody writes while this has the log's lock.
+                crate::store::log::lock(&mut tx).await?;
+                crate::store::to_device::delete_orphans(&mut tx, user_id).await?;
                 Ok(tx.commit().await?)
             }
         }

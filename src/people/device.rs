@@ -10,7 +10,9 @@ use ruma::{DeviceId, OwnedDeviceId, UserId};
 use crate::{
     db::Db,
     error::{Error, Result},
-    store::device,
+    event::fact::{DeviceListChange, Fact},
+    log::Log,
+    store::{device, device_key},
 };
 
 pub(crate) use crate::store::device::{Device, DeviceSelection};
@@ -25,11 +27,12 @@ const MAX_DEVICE_ID_BYTES: usize = 255;
 #[derive(Clone)]
 pub(crate) struct Devices {
     db: Db,
+    log: Log,
 }
 
 impl Devices {
-    pub(crate) fn new(db: Db) -> Self {
-        Self { db }
+    pub(crate) fn new(db: Db, log: Log) -> Self {
+        Self { db, log }
     }
 
     pub(crate) async fn list(&self, user_id: &UserId) -> Result<Vec<Device>> {
@@ -53,7 +56,14 @@ impl Devices {
         if !device::rename(&mut tx, user_id, device_id, display_name).await? {
             return Err(no_such_device());
         }
-        Ok(tx.commit().await?)
+        // Others are shown the name with the keys.
+        if device_key::find(&mut tx, user_id, device_id).await?.is_none() {
+            return Ok(tx.commit().await?);
+        }
+        let (user_id, device_id) = (user_id.to_owned(), Some(device_id.to_owned()));
+        let change = DeviceListChange { user_id, device_id, seen_by: None };
+        self.log.commit(tx, vec![Fact::DeviceList(change)]).await?;
+        Ok(())
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) enum Limit {
     AccountData,
     /// Receipts, typing and presence.
     Ephemeral,
+    /// Messages to devices, by recipients.
+    ToDevice,
     /// Reading anything.
     Read,
     /// The rooms that a client gets whole.
@@ -73,7 +75,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Login,
         Self::Registration,
         Self::Challenge,
@@ -84,6 +86,7 @@ impl Limit {
         Self::Profile,
         Self::AccountData,
         Self::Ephemeral,
+        Self::ToDevice,
         Self::Read,
         Self::Sync,
         Self::Search,
@@ -103,6 +106,7 @@ impl Limit {
             Self::Profile => "profile",
             Self::AccountData => "account_data",
             Self::Ephemeral => "ephemeral",
+            Self::ToDevice => "to_device",
             Self::Read => "read",
             Self::Sync => "sync",
             Self::Search => "search",
@@ -124,6 +128,7 @@ impl Limit {
             Self::Profile => rate(limits.profile),
             Self::AccountData => rate(limits.account_data),
             Self::Ephemeral => rate(limits.ephemeral),
+            Self::ToDevice => rate(limits.to_device),
             Self::Read => rate(limits.read),
             Self::Sync => rate(limits.sync),
             Self::Search => rate(limits.search),

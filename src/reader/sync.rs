@@ -7,13 +7,16 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
 mod client;
+mod device_changes;
+mod device_lists;
 mod gather;
 mod initial;
+mod key_counts;
 mod membership;
 mod neighbours;
 mod outside;
 mod presence;
-mod recent_joins;
+mod recent_moves;
 mod sources;
 mod state;
 mod stream;
@@ -30,9 +33,11 @@ mod watcher;
 
 pub(crate) use self::{
     client::Client,
+    device_changes::DeviceChangeCache,
     gather::{Gathered, Rest, Syncs},
     initial::InitialSyncBody,
-    neighbours::wake_for_presence,
+    key_counts::{KeyCountCache, KeyCountsOfDevices},
+    neighbours::wake_neighbours,
     sources::{Sources, SyncRequest},
     stream::{Listener, StreamPage},
     v3::{StateAfter, SyncBody, SyncWriter},

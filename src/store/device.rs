@@ -12,6 +12,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $4)
         ON CONFLICT (user_id, device_id) DO UPDATE
         SET last_seen_ts = excluded.last_seen_ts, last_seen_ip = excluded.last_seen_ip";
+    INSERT_UNSEEN_DEVICE = "INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES ($1, $2, $3, $4)";
     LOCK_DEVICE = "SELECT device_id FROM devices WHERE user_id = $1 AND device_id = $2 FOR UPDATE";
     FIND_DEVICE = "SELECT device_id, display_name, last_seen_ts, last_seen_ip FROM devices
         WHERE user_id = $1 AND device_id = $2";
@@ -19,9 +20,9 @@ statements! {
         WHERE user_id = $1 ORDER BY created_ts, device_id";
     COUNT_DEVICES = "SELECT COUNT(*) FROM devices WHERE user_id = $1";
     RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
-    DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2)";
-    DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2";
-    DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1";
+    DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2) RETURNING device_id";
+    DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2 RETURNING device_id";
+    DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1 RETURNING device_id";
     /// Many at once, as a JSON array of objects. Devices that are gone stay gone, and what is known of one that is newer.
     /// Locked in the order of their key: nodes write the same devices at the same time.
     SET_LAST_SEEN = "UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
@@ -73,6 +74,17 @@ pub(crate) async fn upsert(
     conn.execute(&UPSERT_DEVICE, args![user_id, device_id, display_name, now, ip]).await.map(drop)
 }
 
+/// Adds a device on which nobody is logged in. `now` is in milliseconds since the Unix epoch and becomes its age.
+pub(crate) async fn insert_unseen(
+    conn: &mut Conn,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    display_name: Option<&str>,
+    now: i64,
+) -> DbResult<()> {
+    conn.execute(&INSERT_UNSEEN_DEVICE, args![user_id, device_id, display_name, now]).await.map(drop)
+}
+
 /// Whether the device is there. If so, nobody else changes its tokens until the transaction ends.
 pub(crate) async fn lock(conn: &mut Conn, user_id: &UserId, device_id: &DeviceId) -> DbResult<bool> {
     Ok(conn.find(&LOCK_DEVICE, args![user_id, device_id]).await?.is_some())
@@ -103,13 +115,19 @@ pub(crate) async fn rename(
     Ok(conn.execute(&RENAME_DEVICE, args![user_id, device_id, display_name]).await? == 1)
 }
 
-/// Their tokens go with [`super::token::delete_orphans`].
-pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, which: DeviceSelection<'_>) -> DbResult<u64> {
-    match which {
-        DeviceSelection::These(device_ids) => conn.execute(&DELETE_DEVICES, args![user_id, device_ids]).await,
-        DeviceSelection::AllBut(device_id) => conn.execute(&DELETE_OTHER_DEVICES, args![user_id, device_id]).await,
-        DeviceSelection::All => conn.execute(&DELETE_ALL_DEVICES, args![user_id]).await,
-    }
+/// Returns those that there were. Their tokens go with [`super::token::delete_orphans`], their keys with
+/// [`super::device_key::delete_with_all`].
+pub(crate) async fn delete(
+    conn: &mut Conn,
+    user_id: &UserId,
+    which: DeviceSelection<'_>,
+) -> DbResult<Vec<OwnedDeviceId>> {
+    let rows = match which {
+        DeviceSelection::These(device_ids) => conn.list(&DELETE_DEVICES, args![user_id, device_ids]).await,
+        DeviceSelection::AllBut(device_id) => conn.list(&DELETE_OTHER_DEVICES, args![user_id, device_id]).await,
+        DeviceSelection::All => conn.list(&DELETE_ALL_DEVICES, args![user_id]).await,
+    };
+    rows?.iter().map(|row| row.get(0)).collect()
 }
 
 /// `seen`: a JSON array of objects with `user_id`, `device_id`, `ts` and `ip`.

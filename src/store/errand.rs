@@ -53,7 +53,8 @@ pub(crate) struct Errand {
     /// One for everybody whom the errand concerns.
     pub(crate) id: String,
     pub(crate) user_id: OwnedUserId,
-    /// The text of a notice, or what a mail is about. None for the other kinds.
+    /// The text of a notice, what a mail is about, or which keys have ended with a change of an account. None for the other
+    /// kinds.
     pub(crate) body: Option<String>,
 }
 

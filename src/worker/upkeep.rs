@@ -12,7 +12,7 @@ use crate::{
     ground::{sizes::PruneSizes, tasks::Shutdown},
     log::{Log, Pruned},
     node::Duty,
-    people::{account::Accounts, threepid::Threepids, uia::Uia},
+    people::{account::Accounts, key_backup::KeyBackups, threepid::Threepids, to_device::ToDeviceMessages, uia::Uia},
     reader::user_directory::UserDirectory,
     room::Rooms,
     worker::delayed_event::DelayedEvents,
@@ -31,7 +31,9 @@ pub(crate) struct UpkeepTargets {
     pub(crate) accounts: Accounts,
     pub(crate) uia: Uia,
     pub(crate) delayed_events: DelayedEvents,
+    pub(crate) key_backups: KeyBackups,
     pub(crate) threepids: Threepids,
+    pub(crate) to_device: ToDeviceMessages,
     pub(crate) user_directory: UserDirectory,
     pub(crate) rooms: Rooms,
     pub(crate) log: Log,
@@ -53,6 +55,11 @@ pub(crate) async fn run(tidied: UpkeepTargets, duty: Duty, shutdown: Shutdown) {
         }
         tokio::select! {
             () = shutdown.requests_done() => break,
+            // There may be hundreds of thousands of keys. They go in steps, and each stays done.
+            () = clear_key_backups(&tidied.key_backups, &duty) => {}
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
             // What is broken off is begun again next time.
             () = prune(&tidied, &duty) => {}
         }
@@ -69,6 +76,13 @@ pub(crate) async fn run(tidied: UpkeepTargets, duty: Duty, shutdown: Shutdown) {
 async fn settle(directory: &UserDirectory, duty: &Duty) {
     if duty.is_mine() {
         report("looking at the members of rooms that were opened or closed", directory.settle().await);
+    }
+}
+
+/// Of accounts that have ended, and where a request that has deleted one did not get to its end.
+async fn clear_key_backups(key_backups: &KeyBackups, duty: &Duty) {
+    if duty.is_mine() {
+        report("removing the keys of deleted backups", key_backups.clear_deleted().await);
     }
 }
 
@@ -96,7 +110,8 @@ async fn clear_leftovers(tidied: &UpkeepTargets, duty: &Duty, last: &mut Option<
 }
 
 /// What takes a few statements. Only the first is every node's own: it writes what this node has seen.
-async fn tidy(UpkeepTargets { accounts, uia, delayed_events, threepids, rooms, .. }: &UpkeepTargets, duty: &Duty) {
+async fn tidy(tidied: &UpkeepTargets, duty: &Duty) {
+    let UpkeepTargets { accounts, uia, delayed_events, threepids, to_device, rooms, .. } = tidied;
     report("writing when devices were last seen", accounts.flush_last_seen().await);
     if !duty.is_mine() {
         return;
@@ -105,6 +120,7 @@ async fn tidy(UpkeepTargets { accounts, uia, delayed_events, threepids, rooms, .
     report("removing abandoned authentication sessions", uia.clear_expired().await);
     report("removing delayed events of long ago", delayed_events.clear_finalised().await);
     report("removing addresses that nobody confirmed", threepids.clear_expired().await);
+    report("forgetting requests of long ago", to_device.clear_expired().await);
     report("erasing what somebody sent", rooms.log_erasures().await);
 }
 

@@ -22,7 +22,7 @@ def free_port():
 
 
 class Server:
-    def __init__(self, binary, folder, database):
+    def __init__(self, binary, folder, database, redis=None):
         port = free_port()
         self.binary, self.folder, self.process = binary, folder, None
         self.url = f"http://127.0.0.1:{port}"
@@ -39,6 +39,8 @@ class Server:
         }
         if database != "sqlite":
             self.environment["HEARTH_DATABASE__URL"] = database
+        if redis:
+            self.environment["HEARTH_REDIS__URL"] = redis
 
     def start(self):
         """Starts the server and waits until it says that it is healthy."""
@@ -94,3 +96,32 @@ class Server:
     def log_tail(self, lines=60):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(["the end of its log:", *text.splitlines()[-lines:]])
+
+
+class Cluster:
+    """Several nodes of one server over one PostgreSQL and one Redis; all answer, none is before the others."""
+
+    def __init__(self, binary, folder, database, redis, nodes=3):
+        self.nodes = []
+        for number in range(nodes):
+            home = folder / f"node{number + 1}"
+            home.mkdir()
+            self.nodes.append(Server(binary, home, database, redis))
+        self.url = self.nodes[0].url
+        self.urls = [node.url for node in self.nodes]
+
+    def start(self):
+        for node in self.nodes:
+            node.start()
+
+    def stop(self):
+        """Asks all nodes to end and returns what was wrong with any of them."""
+        complaints = [(number, node.stop()) for number, node in enumerate(self.nodes, 1)]
+        return "; ".join(f"node {number} {complaint}" for number, complaint in complaints if complaint) or None
+
+    def kill(self):
+        for node in self.nodes:
+            node.kill()
+
+    def log_tail(self, lines=30):
+        return "\n".join(f"node {number}: {node.log_tail(lines)}" for number, node in enumerate(self.nodes, 1))

@@ -12,6 +12,7 @@
 //! server.
 
 mod stopped;
+mod to_device;
 
 use std::{
     collections::{HashMap, HashSet},

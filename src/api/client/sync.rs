@@ -32,7 +32,7 @@ use crate::{
     },
     app::App,
     error::{Error, Result},
-    ground::position::Token,
+    ground::position::{Position, Token},
     people::{
         account::{Caller, Pace},
         filter::StoredFilter,
@@ -93,6 +93,12 @@ async fn sync(app: App, call: Call<Download<WithExtra<v3::Request, SyncQuery>>>)
         Some(token) => Box::pin(app.log.place(token)).await?,
         None => None,
     };
+    // A token of another log confirms nothing here: what waits is sent once more rather than never.
+    let delivered = since.and(token.and_then(|token| token.delivered)).unwrap_or(Position::START);
+    if since.is_some() {
+        // Before it waits: what the client says it has is not kept for as long as nothing happens.
+        Box::pin(app.to_device.confirm(user_id, device_id, delivered)).await?;
+    }
     let begins_anew = token.is_some() && since.is_none();
     if begins_anew {
         // It may have asked to wait for news, for which no node looks up whether it knows the newest.
@@ -110,6 +116,7 @@ async fn sync(app: App, call: Call<Download<WithExtra<v3::Request, SyncQuery>>>)
         client: client.clone(),
         wanted: (&*filter).into(),
         since,
+        delivered: Some(delivered),
         begins_anew,
         full_state: request.full_state,
         state_after: state_after.is_some(),
@@ -141,7 +148,8 @@ struct SyncParts {
 impl Shape for SyncParts {
     async fn write(&mut self, app: &App, gathered: Gathered) -> Result<()> {
         let tokens = app.syncs.tokens(&gathered).await?;
-        let next = Token { catching_up: self.catching_up, ..tokens.of(gathered.until) };
+        let delivered = Some(gathered.delivered);
+        let next = Token { catching_up: self.catching_up, delivered, ..tokens.of(gathered.until) };
         let body = self.body.get_or_insert_with(|| SyncBody::new(next));
         self.writer.write(body, gathered, &tokens, app.clock.now())
     }
@@ -171,10 +179,13 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
     let mut wakes = watcher.wakes();
     let at_once = asked.since.is_none() || asked.full_state || patience.is_zero();
     let mut seen = asked.since.unwrap_or_default();
+    // More was sent to the device than fitted into the answers before.
+    let mut is_behind = asked.delivered.is_some_and(|delivered| delivered < seen);
     let mut place = None;
     loop {
         let last = *wakes.borrow_and_update();
-        if at_once || last > seen {
+        if at_once || is_behind || last > seen {
+            is_behind = false;
             let turn = watcher.turn().await?;
             let gathered = Box::pin(app.syncs.gather(asked, &watcher, turn)).await?;
             // What woke this user may be the end of their device: what came after it is not for them any more.
@@ -194,7 +205,7 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
             () = app.tasks.shutdown().started() => break,
         }
     }
-    // Nothing concerns the user up to here: the client need not ask about it again.
+    // Nothing concerns the user up to here, nor waits for the device: the client need not ask about it again.
     let until = asked.since.unwrap_or_default().max(seen);
-    Ok(Gathered { until, ..Gathered::default() })
+    Ok(Box::pin(app.syncs.gather_nothing(&asked.client, until)).await?)
 }

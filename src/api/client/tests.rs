@@ -405,6 +405,7 @@ async fn server_that_allows_little(database: &TestDatabase) -> Server {
             profile: once,
             account_data: once,
             ephemeral: once,
+            to_device: once,
             read: once,
             sync: once,
             search: once,

@@ -19,7 +19,7 @@ pub(super) async fn place(app: &App, token: Option<&str>) -> Result<Option<Order
         // As it stands, even if it lies beyond the end: nothing is there.
         Some(PageToken { order, mark: None }) => Ok(Some(order)),
         Some(PageToken { order, mark }) => {
-            let of_log = Token { position: order.floor(), mark, catching_up: false };
+            let of_log = Token { position: order.floor(), mark, catching_up: false, delivered: None };
             Ok(app.log.place(&of_log).await?.map(|_| order))
         }
         None => Ok(None),
@@ -54,6 +54,11 @@ pub(super) async fn listening_point(app: &App, token: Option<&str>) -> Result<Op
     let Some(token) = given(token) else { return Ok(None) };
     let place = app.log.place(&token.parse()?).await?;
     place.map(Some).ok_or_else(of_another_log)
+}
+
+/// The place up to which a client has synced, by a token that it must have been given.
+pub(super) async fn synced_place(app: &App, token: &str) -> Result<Position> {
+    app.log.place(&token.parse()?).await?.ok_or_else(of_another_log)
 }
 
 /// The refusal of a token with which nothing can be begun.

@@ -19,9 +19,13 @@ const VERSIONS: [&str; 22] = [
 ];
 
 /// Proposals that clients ask for by name, and that are all here. Two more are here if the operator wants them.
-const UNSTABLE_FEATURES: [&str; 6] = [
+const UNSTABLE_FEATURES: [&str; 8] = [
+    // Cross-signing, by the name that it had before r0.6: without it Element Web sets none up.
+    "org.matrix.e2e_cross_signing",
     // Account data can be deleted.
     "org.matrix.msc3391",
+    // Dehydrated devices.
+    "org.matrix.msc3814",
     // Filters by how events relate to each other.
     "org.matrix.msc3874",
     // The state after the timeline, by the name that it had before v1.16.

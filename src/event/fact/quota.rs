@@ -23,6 +23,8 @@ pub enum Bound {
     AccountData { bytes: i64, pieces: i64 },
     /// Made by the user and not removed.
     Aliases(i64),
+    /// Of what waits for each of the user's devices, in bytes. Others send it, and they are refused.
+    Inbox(i64),
     /// Made by the user within 24 hours before `now`, in milliseconds since the Unix epoch.
     Rooms { a_day: i64, now: i64 },
 }

@@ -84,7 +84,8 @@ impl<'a> Holdings<'a> {
         }
         for WriteQuota { user_id, bound, .. } in quotas(writes) {
             match bound {
-                Bound::AccountData { .. } => {}
+                // Of inboxes it is known in any case how they stand: see `judge/to_device.rs`.
+                Bound::AccountData { .. } | Bound::Inbox(_) => {}
                 Bound::Aliases(_) if holdings.aliases.contains_key(&**user_id) => {}
                 Bound::Aliases(_) => {
                     holdings.aliases.insert(user_id, store::alias::count_made(tx, user_id).await?);
@@ -116,6 +117,7 @@ impl<'a> Holdings<'a> {
                     let before = self.account_data.get(&**user_id).copied().unwrap_or_default();
                     account_data_refusal(before, self.account_data_with(&addition, user_id), bytes, pieces)
                 }
+                Bound::Inbox(_) => None,
                 Bound::Aliases(most) => {
                     let before = self.aliases.get(&**user_id).copied().unwrap_or_default();
                     let after = before + count_aliases(write, user_id);

@@ -1,7 +1,8 @@
 //! Deactivating an account, for good.
 //!
-//! Tokens, sessions, filters, delayed events and addresses go in the transaction that ends the account. Rooms are left
-//! afterwards, because there may be thousands: an errand sees to it even if this process ends.
+//! Tokens, sessions, keys and their backups, filters, delayed events and addresses go in the transaction that ends the
+//! account. Rooms are left afterwards, because there may be thousands: an errand sees to it even if this process ends. The
+//! keys that backups hold are nobody's from then on, and upkeep removes them.
 //!
 //! Once the account is ended, nobody comes into a room with it, is invited or knocks, on whichever node: the log's judge
 //! looks (`log/judge/account.rs`). So what there is to leave afterwards is all that there will ever be.
@@ -10,16 +11,16 @@
 
 use ruma::UserId;
 
-use super::{Accounts, last_words::End};
+use super::{Accounts, ended_keys::EndedKeys, last_words::End};
 use crate::{
     db::Tx,
     error::Result,
     event::fact::AccountChange,
     store::{
-        account, delayed_event,
+        account, cross_signing, delayed_event,
         device::DeviceSelection,
         errand::{self, Errand, ErrandKind},
-        filter, profile, threepid, uia, user_directory,
+        filter, key_backup, profile, threepid, uia, user_directory,
     },
 };
 
@@ -33,9 +34,9 @@ impl Accounts {
     /// should whoever calls this not get round to it; see [`Self::has_left_rooms`].
     pub(crate) async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<Errand> {
         let mut tx = self.0.db.begin().await?;
-        let departure = self.deactivate_within(&mut tx, user_id, erase).await?;
+        let (departure, keys) = self.deactivate_within(&mut tx, user_id, erase).await?;
         let erased = erase.then(|| AccountChange::Erased(user_id.to_owned()));
-        self.commit_with(tx, user_id, erased.into_iter().collect()).await?;
+        self.commit_with(tx, user_id, keys, erased).await?;
         Ok(departure)
     }
 
@@ -47,15 +48,24 @@ impl Accounts {
     }
 
     /// What there is to do in the database, and an errand for the rest: whoever asked can't ask again, without a token.
-    /// May be done again, for instance to erase after all.
-    pub(super) async fn deactivate_within(&self, tx: &mut Tx, user_id: &UserId, erase: bool) -> Result<Errand> {
+    /// May be done again, for instance to erase after all. Returns the keys that have ended as well.
+    pub(super) async fn deactivate_within(
+        &self,
+        tx: &mut Tx,
+        user_id: &UserId,
+        erase: bool,
+    ) -> Result<(Errand, EndedKeys)> {
         let account = account::lock(tx, user_id).await?.ok_or_else(super::no_such_user)?;
         if !account.deactivated {
             account::deactivate(tx, user_id, self.now()).await?;
         }
-        self.end_sessions(tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
+        let mut ended = self.end_sessions(tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
+        if cross_signing::delete_all(tx, user_id).await? {
+            ended.keys.0.push(None);
+        }
         uia::delete_of_user(tx, user_id).await?;
         filter::delete_all(tx, user_id).await?;
+        key_backup::mark_all_deleted(tx, user_id).await?;
         delayed_event::delete_of_user(tx, user_id).await?;
         threepid::forget_resets(tx, user_id).await?;
         threepid::delete_of_user(tx, user_id).await?;
@@ -64,6 +74,6 @@ impl Accounts {
             profile::delete_all(tx, user_id).await?;
         }
         user_directory::remove(tx, user_id).await?;
-        self.leave(tx, ErrandKind::Departure, user_id).await
+        Ok((self.leave(tx, ErrandKind::Departure, user_id).await?, ended.keys))
     }
 }

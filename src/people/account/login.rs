@@ -15,7 +15,7 @@ use super::{
     bearer::unknown_access_token,
     last_words::End,
     password::PasswordMatch,
-    session::{NewSession, Session, hold_session},
+    session::{EndedSessions, NewSession, Session, hold_session},
 };
 use crate::{
     db::Tx,
@@ -188,8 +188,8 @@ impl Accounts {
     async fn end(&self, user_id: &UserId, which: DeviceSelection<'_>, end: End) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
         account::lock(&mut tx, user_id).await?.ok_or_else(super::no_such_user)?;
-        self.end_sessions(&mut tx, user_id, which, end).await?;
-        self.commit_changed(tx, user_id).await
+        let ended = self.end_sessions(&mut tx, user_id, which, end).await?;
+        self.commit_ended(tx, user_id, ended.keys).await
     }
 
     /// Where the devices of whoever has this name were last seen, as of about a minute ago. Nowhere where nobody has it,
@@ -222,10 +222,12 @@ impl Accounts {
         set_password(&mut tx, &account.user_id, &hash).await?;
         let device = device::find(&mut tx, user_id, &keep.device_id).await?;
         self.report(&mut tx, user_id, SecurityEvent::PasswordChanged, (Some(from), device.as_ref())).await?;
+        let mut ended = EndedSessions::default();
         if logout_devices {
-            self.end_sessions(&mut tx, user_id, DeviceSelection::AllBut(&keep.device_id), End::ThrownOut).await?;
+            let others = DeviceSelection::AllBut(&keep.device_id);
+            ended = self.end_sessions(&mut tx, user_id, others, End::ThrownOut).await?;
         }
-        self.commit_changed(tx, user_id).await
+        self.commit_ended(tx, user_id, ended.keys).await
     }
 
     /// Gives another password to whoever's e-mail address was proved and, where the client asks for that, ends every
@@ -255,10 +257,11 @@ impl Accounts {
         owner.filter(|owner| *owner == user_id).ok_or_else(unowned)?;
         set_password(&mut tx, &user_id, &hash).await?;
         self.report(&mut tx, &user_id, SecurityEvent::PasswordReset, (Some(from), None)).await?;
+        let mut ended = EndedSessions::default();
         if logout_devices {
-            self.end_sessions(&mut tx, &user_id, DeviceSelection::All, End::ThrownOut).await?;
+            ended = self.end_sessions(&mut tx, &user_id, DeviceSelection::All, End::ThrownOut).await?;
         }
-        self.commit_changed(tx, &user_id).await
+        self.commit_ended(tx, &user_id, ended.keys).await
     }
 }
 

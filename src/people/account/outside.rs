@@ -9,9 +9,11 @@ use ruma::{DeviceId, UserId};
 
 use super::{
     Accounts, Restriction,
+    ended_keys::EndedKeys,
     last_words::End,
     login::{deactivated, set_password},
     no_such_user,
+    session::EndedSessions,
 };
 use crate::{
     db::Tx,
@@ -55,10 +57,11 @@ impl Accounts {
         users(alive(account::lock(&mut tx, user_id).await?)?, "A guest has no password")?;
         set_password(&mut tx, user_id, &hash).await?;
         self.report(&mut tx, user_id, SecurityEvent::PasswordSet, (None, None)).await?;
+        let mut ended = EndedSessions::default();
         if !keep_sessions {
-            self.end_sessions(&mut tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
+            ended = self.end_sessions(&mut tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
         }
-        self.leave(&mut tx, ErrandKind::Account, user_id).await?;
+        self.leave_changed(&mut tx, user_id, &ended.keys).await?;
         Ok(tx.commit().await?)
     }
 
@@ -77,22 +80,22 @@ impl Accounts {
         &self,
         user_id: &UserId,
         device_id: Option<&DeviceId>,
-    ) -> Result<u64> {
+    ) -> Result<usize> {
         let mut tx = self.0.db.begin().await?;
         account::lock(&mut tx, user_id).await?.ok_or_else(no_such_user)?;
         let these = device_id.map(|device_id| [device_id.as_str()]);
         let which = these.as_ref().map_or(DeviceSelection::All, |ids| DeviceSelection::These(ids));
         let ended = self.end_sessions(&mut tx, user_id, which, End::ThrownOut).await?;
-        self.leave(&mut tx, ErrandKind::Account, user_id).await?;
+        self.leave_changed(&mut tx, user_id, &ended.keys).await?;
         tx.commit().await?;
-        Ok(ended)
+        Ok(ended.count)
     }
 
     /// Ends an account, see [`Accounts::deactivate`]. That its user leaves their rooms is left to a running node.
     pub(crate) async fn deactivate_from_outside(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
-        self.deactivate_within(&mut tx, user_id, erase).await?;
-        self.leave(&mut tx, ErrandKind::Account, user_id).await?;
+        let (_, keys) = self.deactivate_within(&mut tx, user_id, erase).await?;
+        self.leave_changed(&mut tx, user_id, &keys).await?;
         // Between two batches, as if it were one: who joins a room is judged by whether they have an account.
         log::lock(&mut tx).await?;
         Ok(tx.commit().await?)
@@ -100,21 +103,29 @@ impl Accounts {
 
     /// Makes every node look an account up again that was changed from outside.
     pub(crate) async fn changed_from_outside(&self, user_id: &UserId) -> Result<()> {
-        self.commit_from_outside(self.0.db.begin().await?, user_id).await
+        self.commit_from_outside(self.0.db.begin().await?, user_id, EndedKeys::default()).await
     }
 
     /// Does the errand by which every node looks an account up again.
     pub(crate) async fn take_up(&self, errand: &Errand) -> Result<()> {
         let mut tx = self.0.db.begin().await?;
         errand::delete(&mut tx, errand).await?;
-        self.commit_from_outside(tx, &errand.user_id).await
+        let keys = EndedKeys::of_errand(errand.body.as_deref())?;
+        self.commit_from_outside(tx, &errand.user_id, keys).await
     }
 
     /// Whoever has been erased is so from then on, also where it takes a while until they have left their rooms.
-    async fn commit_from_outside(&self, mut tx: Tx, user_id: &UserId) -> Result<()> {
+    async fn commit_from_outside(&self, mut tx: Tx, user_id: &UserId, keys: EndedKeys) -> Result<()> {
         let is_unlogged = erasure::is_unlogged(&mut tx, user_id).await?;
         let erased = is_unlogged.then(|| AccountChange::Erased(user_id.to_owned()));
-        self.commit_with(tx, user_id, erased.into_iter().collect()).await
+        self.commit_with(tx, user_id, keys, erased).await
+    }
+
+    /// Leaves word that every node has to look an account up again, and which of its keys have ended.
+    pub(super) async fn leave_changed(&self, tx: &mut Tx, user_id: &UserId, keys: &EndedKeys) -> Result<()> {
+        let (kind, body) = (ErrandKind::Account, keys.to_errand()?);
+        errand::leave(tx, &self.0.random, kind, (user_id, body), self.now()).await?;
+        Ok(())
     }
 
     /// Leaves an errand for the user, in the transaction of what it follows from.

@@ -12,14 +12,17 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use super::{
     Accounts, after,
     bearer::unknown_access_token,
+    ended_keys::EndedKeys,
     last_words::{End, settle_delayed_events},
 };
 use crate::{
     db::Tx,
-    error::Result,
+    error::{Error, Result},
     people::device,
     store::{
+        cross_signing, dehydrated_device,
         device::{self as devices, DeviceSelection},
+        device_key, to_device,
         token::{self, TokenHash},
     },
 };
@@ -29,6 +32,9 @@ const TOKEN_LENGTH: usize = 43;
 
 /// In characters: people read it in lists.
 const DEVICE_ID_LENGTH: usize = 10;
+
+/// Of a cross-signing key, in characters: 32 bytes in unpadded base64.
+const PUBLIC_KEY_LENGTH: usize = 43;
 
 /// What a client says of itself when it logs in.
 #[derive(Clone, Debug)]
@@ -50,6 +56,13 @@ pub(crate) struct Session {
     pub(crate) expires_in: Option<Duration>,
 }
 
+/// Sessions that were ended.
+#[derive(Debug, Default)]
+pub(super) struct EndedSessions {
+    pub(super) count: usize,
+    pub(super) keys: EndedKeys,
+}
+
 /// A pair as it is issued, at first or by refreshing.
 pub(super) struct IssuedTokens {
     pub(super) access: String,
@@ -67,9 +80,16 @@ impl Accounts {
         };
         let display_name = new.display_name.as_deref().map(device::shorten_display_name);
         if devices::find(tx, user_id, &device_id).await?.is_none() {
-            let has = devices::count(tx, user_id).await?;
-            self.0.settings.quotas.check(user_id, |quotas| quotas.devices, has, too_many_devices)?;
+            // Clients tell devices and cross-signing keys by what they are called.
+            if device_id.as_str().len() == PUBLIC_KEY_LENGTH
+                && cross_signing::is_public_key(tx, user_id, device_id.as_str()).await?
+            {
+                let message = "One of your cross-signing keys is called so: log in with another device ID";
+                return Err(Error::invalid_param(message));
+            }
+            self.check_device_quota(tx, user_id).await?;
         }
+        dehydrated_device::wake(tx, user_id, &device_id).await?;
         let ip = new.address.to_string();
         devices::upsert(tx, user_id, &device_id, display_name.as_deref(), self.now(), &ip).await?;
         token::delete_of_device(tx, user_id, &device_id).await?;
@@ -83,19 +103,32 @@ impl Accounts {
         })
     }
 
-    /// Ends sessions of an account that is locked, and returns how many. With them goes what they have made: tokens, and
-    /// what they were to send later.
+    /// Refuses one device more than the user of a locked account may have.
+    pub(crate) async fn check_device_quota(&self, tx: &mut Tx, user_id: &UserId) -> Result<()> {
+        let has = devices::count(tx, user_id).await?;
+        self.0.settings.quotas.check(user_id, |quotas| quotas.devices, has, too_many_devices)
+    }
+
+    /// Ends sessions of an account that is locked. With them goes what they have made: tokens, keys, and what they were to
+    /// send later.
     pub(super) async fn end_sessions(
         &self,
         tx: &mut Tx,
         user_id: &UserId,
         which: DeviceSelection<'_>,
         end: End,
-    ) -> Result<u64> {
+    ) -> Result<EndedSessions> {
         settle_delayed_events(tx, user_id, which, end, self.now()).await?;
         let ended = devices::delete(tx, user_id, which).await?;
         token::delete_orphans(tx, user_id).await?;
-        Ok(ended)
+        dehydrated_device::delete_orphan(tx, user_id).await?;
+        if ended.is_empty() {
+            return Ok(EndedSessions::default());
+        }
+        to_device::delete_inboxes(tx, user_id, &ended).await?;
+        let device_ids: Vec<&str> = ended.iter().map(|device_id| device_id.as_str()).collect();
+        let with_keys = device_key::delete_with_all(tx, user_id, &device_ids).await?;
+        Ok(EndedSessions { count: ended.len(), keys: EndedKeys(with_keys.into_iter().map(Some).collect()) })
     }
 
     /// The tokens of a device, whose row is locked. They expire only where the client knows how to refresh.

@@ -5,6 +5,10 @@
 //! has no gap and nothing twice. Rooms in which nothing has happened are not looked at, unless the user ignores others
 //! than at that position and something else is unread there because of it.
 //!
+//! What was sent to the device comes in pages of its own. Where one ends before `until`, the token says so beside the
+//! position, and all else goes on from `until` as ever: the rooms are not to wait for ten thousand messages, nor to be
+//! gathered as they were when each was sent.
+//!
 //! All rooms of a user may be more than should be in memory at once, so they are gathered in parts. What holds for all
 //! of them comes with the first, and so do the rooms that may be taken out of the answer again.
 
@@ -19,6 +23,9 @@ use ruma::{
 };
 
 use super::{
+    client::Client,
+    device_lists::DeviceLists,
+    key_counts::WrittenKeyCounts,
     membership::{ClientView, shows_left_rooms},
     sources::{Sources, SyncRequest},
     state::{self, RoomState},
@@ -33,7 +40,10 @@ use crate::{
         fact::{AccountData, OutsideMembership, Receipt},
     },
     ground::position::{Order, Position},
-    people::account_data::{UserData, push_rules_data},
+    people::{
+        account_data::{UserData, push_rules_data},
+        to_device::WaitingMessage,
+    },
     reader::unread::Counts,
     room::{
         Room,
@@ -82,6 +92,16 @@ pub(crate) struct Gathered {
     pub(crate) account_data: Vec<Arc<AccountData>>,
     /// The presence of others, at most one of each.
     pub(crate) presence: Vec<PresenceEvent>,
+    /// Whose devices are news.
+    pub(crate) device_lists: DeviceLists,
+    /// How many keys the device has on the server. It comes with the first part, whether or not it is news.
+    pub(crate) key_counts: Option<Arc<WrittenKeyCounts>>,
+    /// Whether that has changed since the client last asked.
+    pub(crate) has_new_key_counts: bool,
+    /// What was sent to the device: as much of it as it gets at once, oldest first.
+    pub(crate) to_device: Vec<WaitingMessage>,
+    /// Up to here the device has all of that with this answer: `until`, unless more waits.
+    pub(crate) delivered: Position,
     /// The turn in which it was gathered lasts until it is written.
     pub(crate) _turn: Option<Turn>,
 }
@@ -159,6 +179,9 @@ impl Gathered {
             && self.outside.is_empty()
             && self.account_data.is_empty()
             && self.presence.is_empty()
+            && self.device_lists.is_empty()
+            && !self.has_new_key_counts
+            && self.to_device.is_empty()
     }
 }
 
@@ -241,8 +264,37 @@ impl Syncs {
         self.gather_part(asked, &mut gathered).await?;
         gathered.add_outside(outside);
         gathered.account_data = asked.global_account_data()?;
+        if let Some(since) = request.since {
+            gathered.device_lists = Box::pin(self.0.device_lists(watcher, &news, (since, until))).await?;
+        }
+        let (key_counts, changed) = self.0.key_counts.find(&request.client).await?;
+        gathered.has_new_key_counts = request.since.is_some_and(|since| changed > since);
+        gathered.key_counts = Some(key_counts);
         gathered.presence = self.presence(request, watcher, news, until).await?;
+        if let Some(delivered) = request.delivered {
+            let Client { user_id, device_id } = &request.client;
+            let page = self.0.to_device.page(user_id, device_id, delivered, until).await?;
+            (gathered.to_device, gathered.delivered) = (page.messages, page.until);
+        }
         Ok(gathered)
+    }
+
+    /// What is said to a client for which there was nothing up to a place.
+    pub(crate) async fn gather_nothing(&self, client: &Client, until: Position) -> Result<Gathered> {
+        let (key_counts, _) = self.0.key_counts.find(client).await?;
+        Ok(Gathered { until, delivered: until, key_counts: Some(key_counts), ..Gathered::default() })
+    }
+
+    /// Whose devices and keys are news to a user between two places. What a sync says of them between the same is the
+    /// same.
+    pub(crate) async fn changed_device_lists(
+        &self,
+        user_id: &UserId,
+        (since, until): (Position, Position),
+    ) -> Result<DeviceLists> {
+        let watcher = self.watcher(user_id).await?;
+        let _turn = watcher.turn().await?;
+        self.0.device_lists(&watcher, &watcher.changed_rooms(since), (since, until)).await
     }
 
     /// The next part of what was gathered up to `until`. It may be empty though there are others.

@@ -125,8 +125,16 @@ impl Syncs {
         let (syncs, text) = (self.clone(), Vec::new());
         let body = InitialSyncBody { syncs, client: client.clone(), text, begun: Begun::Nothing };
         // The messages are not to be applied to the state: it is as it is after them.
-        let request =
-            SyncRequest { client, wanted, since: None, begins_anew: false, full_state: false, state_after: true };
+        let request = SyncRequest {
+            client,
+            wanted,
+            since: None,
+            // Whoever goes on with `/sync` gets them there.
+            delivered: None,
+            begins_anew: false,
+            full_state: false,
+            state_after: true,
+        };
         (body, request)
     }
 

@@ -1,7 +1,7 @@
-//! Who is to hear of somebody's presence: everybody who shares a room with them.
+//! Who is to hear of somebody's presence, devices and keys: everybody who shares a room with them.
 //!
 //! The rooms of those who are connected to this node are known. Of others, who are connected to another node or have
-//! not asked for anything yet, they are read when something is said of them ([`wake_for_presence`]), and follow the log
+//! not asked for anything yet, they are read when something is said of them ([`wake_neighbours`]), and follow the log
 //! from then on. Many neighbours are woken one group after the other, so that whoever comes online in a room of ten
 //! thousand costs the others a moment, and no more than that however many come.
 //!
@@ -69,10 +69,10 @@ impl WakeList {
     }
 }
 
-/// Wakes whoever is to hear of somebody's presence, until the server stops.
+/// Wakes whoever is to hear of somebody's presence, devices or keys, until the server stops.
 ///
 /// What somebody leaves here while it works is taken in the next round; nothing is lost if the database fails.
-pub(crate) async fn wake_for_presence(db: Db, tail: Arc<Tail>, registry: Arc<Registry>, shutdown: Shutdown) {
+pub(crate) async fn wake_neighbours(db: Db, tail: Arc<Tail>, registry: Arc<Registry>, shutdown: Shutdown) {
     let mut crowd = WakeList::default();
     loop {
         let waits = crowd.watchers.is_empty();
@@ -92,7 +92,7 @@ pub(crate) async fn wake_for_presence(db: Db, tail: Arc<Tail>, registry: Arc<Reg
                     unknown = forgotten;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "could not find out whom somebody's presence concerns; trying again");
+                    tracing::warn!(%error, "could not find out who shares a room with somebody who has changed; trying again");
                     tokio::time::sleep(RETRY).await;
                 }
             }

@@ -1,13 +1,18 @@
 //! Where the parts of a `/sync` come from, and what is asked of them.
 
+use std::sync::Arc;
+
 use ruma::UserId;
 
-use super::{client::Client, waits::Waits, wanted::Wanted, watch::Watchers};
+use super::{
+    client::Client, device_changes::DeviceChangeCache, key_counts::KeyCountsOfDevices, waits::Waits, wanted::Wanted,
+    watch::Watchers,
+};
 use crate::{
     ephemeral::{presence::PresenceOfUsers, receipt::Receipts, typing::Typists},
     error::Result,
     ground::{clock::Clock, position::Position},
-    people::account_data::AccountDataOfUsers,
+    people::{account_data::AccountDataOfUsers, to_device::ToDeviceMessages},
     reader::unread::Unread,
     room::Rooms,
 };
@@ -22,6 +27,9 @@ pub(crate) struct Sources {
     pub(crate) presence: PresenceOfUsers,
     pub(crate) unread: Unread,
     pub(crate) account_data: AccountDataOfUsers,
+    pub(crate) device_changes: Arc<DeviceChangeCache>,
+    pub(crate) key_counts: KeyCountsOfDevices,
+    pub(crate) to_device: ToDeviceMessages,
     pub(crate) clock: Clock,
 }
 
@@ -32,6 +40,9 @@ pub(crate) struct SyncRequest {
     pub(crate) wanted: Wanted,
     /// None for everything.
     pub(crate) since: Option<Position>,
+    /// The client has the messages to its device up to here, which is not after `since`, and wants those that come
+    /// after. None where the answer has no place for any.
+    pub(crate) delivered: Option<Position>,
     /// Whether the client knows something all the same, of a log that a restored backup has replaced: what it knows may
     /// be gone, and what it does not know of comes as if it had been away.
     pub(crate) begins_anew: bool,

@@ -1,5 +1,6 @@
 //! What a user has not seen, gathered from the log of a real server.
 
+mod device_lists;
 mod outside;
 
 use ruma::{OwnedRoomId, UserId};
@@ -16,7 +17,15 @@ impl World {
     /// The rooms that are told after a place, with what is unread in them, in their order.
     async fn told(&self, user_id: &UserId, since: Option<Position>) -> Vec<(OwnedRoomId, Count)> {
         let (client, wanted) = (Client { user_id: user_id.to_owned(), device_id: "D".into() }, Wanted::default());
-        let request = SyncRequest { client, wanted, since, begins_anew: false, full_state: false, state_after: false };
+        let request = SyncRequest {
+            client,
+            wanted,
+            since,
+            delivered: None,
+            begins_anew: false,
+            full_state: false,
+            state_after: false,
+        };
         let watcher = self.app.syncs.watcher(user_id).await.unwrap();
         let gathered = self.app.syncs.gather_all(&request, &watcher).await.unwrap();
         let mut told: Vec<_> = gathered.joined.into_iter().map(|room| (room.room_id, room.unread.total())).collect();

@@ -75,16 +75,16 @@ impl UnconnectedUsers {
     }
 }
 
-/// Whose presence others are to hear of: the log's reader leaves that behind, so that nobody's presence holds the log
-/// up.
+/// Of whose presence or devices others are to hear: the log's reader leaves that behind, so that nobody's many
+/// neighbours hold the log up.
 #[derive(Default)]
-pub(super) struct PresenceWakeUps {
-    /// Users whose presence has changed, with its place.
+pub(super) struct NeighbourWakeUps {
+    /// Users of whom there is something to hear, with its place.
     pub(super) changed: Mutex<HashMap<OwnedUserId, Position>>,
     pub(super) rung: Notify,
 }
 
-impl PresenceWakeUps {
+impl NeighbourWakeUps {
     /// Has everybody woken who shares a room with a user, and the user, for what was written at a place.
     pub(super) fn leave(&self, user_id: &UserId, at: Position) {
         let mut changed = self.changed.lock();

@@ -8,24 +8,29 @@
 
 mod filter;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UInt, UserId,
     api::client::{
         filter::EventFormat,
         sync::sync_events::{UnreadNotificationsCount, v3},
     },
-    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent, AnySyncStateEvent, AnySyncTimelineEvent},
+    events::{AnyRoomAccountDataEvent, AnySyncStateEvent, AnySyncTimelineEvent},
     serde::Raw,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Syncs,
     client::Client,
+    device_lists::DeviceLists,
     gather::{Gathered, JoinedRoom, LeftRoom, MemberSummary, StrippedRoom},
+    key_counts::WrittenKeyCounts,
     state::RoomState,
     timeline::Timeline,
 };
@@ -39,7 +44,7 @@ use crate::{
     },
     ground::position::Token,
     log::Tokens,
-    people::filter::StoredFilter,
+    people::{filter::StoredFilter, to_device::WaitingMessage},
     reader::unread::Count,
     room::read::fields::only_fields,
 };
@@ -129,6 +134,13 @@ enum RoomStateBody {
     After(EventsBody<AnySyncStateEvent>),
     #[serde(rename = "org.matrix.msc4222.state_after")]
     UnstableAfter(EventsBody<AnySyncStateEvent>),
+}
+
+/// Whose devices are news. Both lists are there, even if they are empty.
+#[derive(Serialize)]
+struct DeviceListsBody<'a> {
+    changed: &'a BTreeSet<OwnedUserId>,
+    left: &'a BTreeSet<OwnedUserId>,
 }
 
 /// A list that is there even if it is empty.
@@ -230,12 +242,26 @@ impl Syncs {
 impl SyncWriterAt<'_> {
     fn write(&self, body: &mut SyncBody, gathered: Gathered) -> Result<()> {
         if !gathered.account_data.is_empty() {
-            let events: EventsBody<AnyGlobalAccountDataEvent> = account_data(&gathered.account_data)?.into();
-            body.part("account_data", &events)?;
+            body.part("account_data", &AccountDataEvents { events: &gathered.account_data })?;
         }
         if !gathered.presence.is_empty() {
             let events = gathered.presence.iter().map(Raw::new).collect::<Result<Vec<_>, _>>();
             body.part("presence", &EventsBody::from(events.map_err(Error::broken)?))?;
+        }
+        if !gathered.device_lists.is_empty() {
+            let DeviceLists { changed, left } = &gathered.device_lists;
+            body.part("device_lists", &DeviceListsBody { changed, left })?;
+        }
+        if let Some(key_counts) = &gathered.key_counts {
+            let WrittenKeyCounts { one_time, unused_fallback } = &**key_counts;
+            body.part("device_one_time_keys_count", one_time)?;
+            // By the one clients see that there are fallback keys; those from before it was specified by the other.
+            body.part("device_unused_fallback_key_types", unused_fallback)?;
+            body.part("org.matrix.msc2732.device_unused_fallback_key_types", unused_fallback)?;
+        }
+        if !gathered.to_device.is_empty() {
+            let events = gathered.to_device.iter().map(ToDeviceEvent::of).collect();
+            body.part("to_device", &ToDeviceBody { events })?;
         }
         for room in &gathered.invited {
             let mut invited = v3::InvitedRoom::new();
@@ -373,6 +399,38 @@ struct AccountDataBody<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     content: &'a RawValue,
+}
+
+/// Messages to the device.
+#[derive(Serialize)]
+struct ToDeviceBody<'a> {
+    events: Vec<ToDeviceEvent<'a>>,
+}
+
+/// A message to the device.
+#[derive(Serialize)]
+struct ToDeviceEvent<'a> {
+    sender: &'a UserId,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    content: &'a RawValue,
+}
+
+impl<'a> ToDeviceEvent<'a> {
+    fn of(message: &'a WaitingMessage) -> Self {
+        Self { sender: &message.sender, kind: &message.kind, content: &message.content }
+    }
+}
+
+/// Account data that is written where it goes, rather than first into pieces: all of a user's may be much.
+#[derive(Serialize)]
+struct AccountDataEvents<'a> {
+    #[serde(serialize_with = "write_account_data")]
+    events: &'a [Arc<AccountData>],
+}
+
+fn write_account_data<S: Serializer>(all: &&[Arc<AccountData>], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(all.iter().map(|data| AccountDataBody { kind: &data.kind, content: &data.content }))
 }
 
 /// Account data as events. Contents may be large and are copied once, without being read.

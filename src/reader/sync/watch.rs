@@ -12,7 +12,7 @@
 //! Lock order: `index`, then a watcher's `rooms`, then its `outside`. None is held over an `await`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -24,9 +24,9 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::Membe
 use tokio::sync::watch;
 
 use super::{
-    recent_joins::RecentJoins,
+    recent_moves::{Moves, RecentMoves},
     turns::Turns,
-    unconnected::{PresenceWakeUps, UnconnectedUsers},
+    unconnected::{NeighbourWakeUps, UnconnectedUsers},
     watcher::{Pulse, WatchedMembership, Watcher, membership_bytes, watches},
 };
 use crate::{
@@ -48,6 +48,8 @@ use crate::{
 
 /// What a room takes beside its name, in bytes.
 const ROOM_BYTES: usize = 384;
+/// The key of the state that makes a room encrypted.
+pub(super) const ENCRYPTION: (&str, &str) = ("m.room.encryption", "");
 /// How many who have joined rooms are looked up at once: where there are more, it is as well to go through all members.
 const MOST_NEWCOMERS: i64 = 2_000;
 
@@ -63,7 +65,7 @@ pub(crate) struct Registry {
     pub(super) index: RwLock<Index>,
     /// Read before this: it knows whether somebody's presence is news.
     presence: Arc<presence::PresenceCache>,
-    pub(super) errands: PresenceWakeUps,
+    pub(super) errands: NeighbourWakeUps,
 }
 
 pub(super) struct Index {
@@ -73,7 +75,7 @@ pub(super) struct Index {
     pub(super) users: HashMap<OwnedUserId, Arc<Watcher>>,
     /// The rooms that these are or were in.
     pub(super) rooms: HashMap<OwnedRoomId, WatchedRoom>,
-    /// Whose presence somebody has to hear of.
+    /// Of whose presence or devices somebody has to hear.
     pub(super) strangers: UnconnectedUsers,
     /// Wakes those who look at a room from outside. None of them need be in it: whoever may read a room may wait for
     /// what is said there.
@@ -85,14 +87,14 @@ pub(super) struct WatchedRoom {
     pulse: Arc<Pulse>,
     /// Those who are in it, invited or knocking.
     pub(super) users: Vec<Arc<Watcher>>,
-    /// Who has joined since the room is watched.
-    pub(super) newcomers: RecentJoins,
+    /// Who has come and gone since the room is watched.
+    moves: RecentMoves,
 }
 
 impl WatchedRoom {
     fn new(pulse: Arc<Pulse>) -> Self {
-        let newcomers = RecentJoins::new(pulse.last());
-        Self { pulse, users: Vec::new(), newcomers }
+        let moves = RecentMoves::new(pulse.last());
+        Self { pulse, users: Vec::new(), moves }
     }
 }
 
@@ -195,7 +197,63 @@ impl Watchers {
 
     /// Who has joined a room after a place. None if that is not remembered.
     pub(crate) fn newcomers(&self, room_id: &RoomId, after: Position) -> Option<Vec<OwnedUserId>> {
-        self.registry.index.read().rooms.get(room_id)?.newcomers.since(after)
+        self.registry.index.read().rooms.get(room_id)?.moves.joins_since(after)
+    }
+
+    /// What may have changed after a place of who is in a room, and of its encryption. None if that is not remembered.
+    pub(super) fn moves(&self, room_id: &RoomId, after: Position) -> Option<Moves> {
+        self.registry.index.read().rooms.get(room_id)?.moves.since(after)
+    }
+
+    /// What may have changed after a place in some rooms, from the database. Those in which nothing has are left out.
+    pub(super) async fn look_up_moves(
+        &self,
+        rooms: &[&RoomId],
+        after: Position,
+    ) -> Result<HashMap<OwnedRoomId, Moves>> {
+        let mut moves: HashMap<OwnedRoomId, Moves> = HashMap::new();
+        let mut conn = self.db.read().await?;
+        for (room_id, user_id) in store::state::list_moves(&mut conn, rooms, after).await? {
+            let moves = moves.entry(room_id).or_default();
+            match user_id {
+                Some(user_id) => drop(moves.users.insert(user_id)),
+                None => moves.encryption = true,
+            }
+        }
+        Ok(moves)
+    }
+
+    /// Those of some users who share a room with a watcher. The database is asked about those whose rooms are not in
+    /// memory.
+    pub(super) async fn list_sharing(
+        &self,
+        watcher: &Watcher,
+        users: BTreeSet<OwnedUserId>,
+    ) -> Result<BTreeSet<OwnedUserId>> {
+        let (mut sharing, mut unknown) = (BTreeSet::new(), Vec::new());
+        for user_id in users {
+            match self.share_room(watcher, &user_id) {
+                Some(true) => drop(sharing.insert(user_id)),
+                Some(false) => {}
+                None => unknown.push(user_id),
+            }
+        }
+        if !unknown.is_empty() {
+            sharing.extend(self.look_up_sharing(watcher, &unknown).await?);
+        }
+        Ok(sharing)
+    }
+
+    /// Who has changed their devices or keys after a place, up to another, of the user and those who share a room with
+    /// them, from the database.
+    pub(super) async fn look_up_changed_neighbours(
+        &self,
+        watcher: &Watcher,
+        after: Position,
+        until: Position,
+    ) -> Result<Vec<OwnedUserId>> {
+        let mut conn = self.db.read().await?;
+        Ok(store::device_list::list_changed_neighbours(&mut conn, &watcher.user_id, after, until).await?)
     }
 }
 
@@ -295,10 +353,8 @@ impl Index {
 
     /// Weighs everything anew, and looks again only when there is more to drop.
     fn weigh(&mut self) {
-        let rooms = self
-            .rooms
-            .iter()
-            .map(|(room_id, room)| (ROOM_BYTES + room_id.as_str().len()) as u64 + room.newcomers.bytes());
+        let rooms =
+            self.rooms.iter().map(|(room_id, room)| (ROOM_BYTES + room_id.as_str().len()) as u64 + room.moves.bytes());
         let bytes = rooms.chain(self.users.values().map(|watcher| watcher.bytes())).sum();
         self.load.looked_through(bytes);
     }
@@ -363,10 +419,11 @@ impl Reader for Registry {
 
     fn wake(&self, batch: &Batch) {
         for (at, news) in batch.entries() {
-            if let News::Presence(presence) = news
-                && self.presence.is_news(at)
-            {
-                self.errands.leave(&presence.user_id, at);
+            match news {
+                News::Presence(presence) if self.presence.is_news(at) => self.errands.leave(&presence.user_id, at),
+                // What one user alone is shown wakes only them, below.
+                News::DeviceList(change) if change.seen_by.is_none() => self.errands.leave(&change.user_id, at),
+                _ => {}
             }
         }
         let index = self.index.read();
@@ -418,7 +475,7 @@ impl Index {
 impl Registry {
     /// `presence` has to follow the log before this does.
     pub(crate) fn new(presence: Arc<presence::PresenceCache>, sizes: &CacheSizes) -> Self {
-        Self { index: RwLock::new(Index::new(sizes)), presence, errands: PresenceWakeUps::default() }
+        Self { index: RwLock::new(Index::new(sizes)), presence, errands: NeighbourWakeUps::default() }
     }
 
     /// Something has happened in a room.
@@ -428,18 +485,23 @@ impl Registry {
         }
     }
 
-    /// Changes of membership.
+    /// Changes of membership, and of what makes a room encrypted.
     fn follow_memberships(&self, logged: &Logged, at: Position) {
         let room_id = logged.stored.pdu.room_id();
         for change in &logged.changes {
+            if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION
+                && let Some(room) = self.index.write().rooms.get_mut(room_id)
+            {
+                room.moves.follow_encryption(at);
+            }
             let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
             let mut index = self.index.write();
             index.strangers.follow(&row);
             let Index { rooms, load, .. } = &mut *index;
             if let Some(room) = rooms.get_mut(room_id) {
-                let before = room.newcomers.bytes();
-                room.newcomers.follow(logged, &row);
-                load.bytes = (load.bytes + room.newcomers.bytes()).saturating_sub(before);
+                let before = room.moves.bytes();
+                room.moves.follow(logged, &row);
+                load.bytes = (load.bytes + room.moves.bytes()).saturating_sub(before);
             }
             let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
             let known = watcher.membership(room_id);

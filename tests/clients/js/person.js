@@ -11,7 +11,8 @@ import { pathToFileURL } from 'node:url';
 
 // The runner installs the SDK under target/, out of the tree, where its plain name is not found.
 const installed = process.env.HEARTH_NODE_MODULES;
-const part = (file) => {
+/** A module of the SDK. */
+export const part = (file) => {
   const name = `matrix-js-sdk/lib/${file}`;
   return import(installed ? pathToFileURL(join(installed, name)) : name);
 };
@@ -22,8 +23,8 @@ const baseUrl = process.env.HEARTH_URL;
 if (!baseUrl) throw new Error('set HEARTH_URL to the base URL of a homeserver with open registration');
 
 /** How long anything may take to reach a client that is waiting for it. */
-const PATIENCE_MS = 20_000;
-const PASSWORD = 'correct horse battery staple';
+export const PATIENCE_MS = 20_000;
+export const PASSWORD = 'correct horse battery staple';
 
 /** What tells that a client knows more than before. Threads are filled in by requests of their own. */
 const NEWS = [
@@ -72,7 +73,8 @@ export function register(username, password = PASSWORD) {
 export class Person {
   #watches = new Set();
 
-  constructor(name, session) {
+  /** `options` are the SDK's, beside the session. */
+  constructor(name, session, options = {}) {
     this.name = name;
     this.id = session.user_id;
     this.device = session.device_id;
@@ -80,6 +82,7 @@ export class Person {
       userId: session.user_id,
       deviceId: session.device_id,
       accessToken: session.access_token,
+      ...options,
     });
     // Only the room itself tells of its threads.
     this.client.on(sdk.ClientEvent.Room, (room) =>
@@ -91,7 +94,7 @@ export class Person {
   static async arrive(name) {
     const username = fresh(name);
     await register(username);
-    return Person.logIn(username);
+    return this.logIn(username);
   }
 
   static async logIn(username, password = PASSWORD) {
@@ -100,7 +103,7 @@ export class Person {
       identifier: { type: 'm.id.user', user: username },
       password,
     });
-    return new Person(username, session);
+    return new this(username, session);
   }
 
   /** Starts the sync loop and waits until the first sync is in. */
@@ -115,7 +118,7 @@ export class Person {
 
   /** The same person on a new device, with the first sync in. */
   async elsewhere(options = {}) {
-    const device = await Person.logIn(this.name);
+    const device = await this.constructor.logIn(this.name);
     return device.sync(options);
   }
 

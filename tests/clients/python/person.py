@@ -32,13 +32,12 @@ def refused(response, *errcodes):
 
 
 class Person:
-    def __init__(self, username):
+    def __init__(self, username, base_url=BASE_URL, **config):
         # nio is to tell of a rate limit or a lost connection, not to try again until it goes well.
-        config = nio.AsyncClientConfig(
-            max_limit_exceeded=0, max_timeouts=0, request_timeout=PATIENCE, encryption_enabled=False
-        )
+        config = {"max_limit_exceeded": 0, "max_timeouts": 0, "request_timeout": PATIENCE, **config}
+        config = nio.AsyncClientConfig(**{"encryption_enabled": False, **config})
         self.username = username
-        self.client = nio.AsyncClient(BASE_URL, username, config=config)
+        self.client = nio.AsyncClient(base_url, username, config=config)
         self.heard = {}  # room id → every timeline event of all syncs so far
         self.left = set()  # nio keeps a room that was left among its rooms
         self.client.add_event_callback(self._hear, nio.Event)

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     identity_server::IdentityServer,
+    keys::{CrossSigning, Pair},
     mail_server::MailServer,
     world::{Client, World, escape, http_client},
 };
@@ -57,6 +58,8 @@ pub(super) fn configure(config: &mut Config) {
         email_address: Some("alice@example.org".to_owned()),
     };
     config.well_known.support.contacts = vec![contact];
+    // As many as the walk makes.
+    config.quotas.key_backups = 1_000_000;
     MailServer::start(config);
     IdentityServer::start(config);
 }
@@ -97,6 +100,16 @@ impl Fixture {
         gina.put(&own(gina, "account_data/org.example.data"), json!({ "kept": true })).await.ok();
         gina.put(&own(gina, &format!("{of_room}/account_data/org.example.data")), json!({ "kept": true })).await.ok();
         gina.put(&own(gina, &format!("{of_room}/tags/u.work")), json!({ "order": 0.25 })).await.ok();
+        for user in [gina, bob] {
+            let version = user.post("/_matrix/client/v3/room_keys/version", backup_of_keys()).await.ok();
+            assert_eq!(version["version"], "1");
+            let key = format!("/_matrix/client/v3/room_keys/keys/{}/session?version=1", escape(&room));
+            let session_data = json!({ "ephemeral": "a", "ciphertext": "b", "mac": "c" });
+            let data = json!({
+                "first_message_index": 1, "forwarded_count": 0, "is_verified": false, "session_data": session_data,
+            });
+            user.put(&key, data).await.ok();
+        }
         let filter = alice.post(&own(alice, "filter"), json!({ "room": { "timeline": { "limit": 5 } } })).await.ok();
         let device = device_of(alice).await;
 
@@ -112,6 +125,8 @@ impl Fixture {
             ("stateKey", String::new()),
             ("relType", "m.thread".to_owned()),
             ("tag", "u.work".to_owned()),
+            ("sessionId", "session".to_owned()),
+            ("version", "1".to_owned()),
             ("user_id", bob.user_id.clone()),
             // Nothing waits: there may be nothing to come.
             ("timeout", "0".to_owned()),
@@ -145,6 +160,12 @@ impl Fixture {
             return scene;
         }
         if let Some(scene) = Box::pin(self.scene_of_an_address(operation_id)).await {
+            return scene;
+        }
+        if let Some(scene) = Box::pin(self.scene_of_keys(operation_id)).await {
+            return scene;
+        }
+        if let Some(scene) = self.scene_of_a_backup(operation_id).await {
             return scene;
         }
         let scene = Box::pin(self.scene_in_a_room_of_its_own(operation_id)).await;
@@ -186,6 +207,7 @@ impl Fixture {
                 .body(json!({ "is": "x" })),
             "getSpaceHierarchy" => self.by("alice").with("roomId", &self.space).with("suggested_only", "false"),
             "peekEvents" => self.by("alice").with("room_id", &self.room),
+            "getKeysChanges" => self.by("alice").with("from", "s1").with("to", "s2"),
             "sync" => self.by("alice").with("filter", &self.standing["filterId"]),
             "getEventContext" | "getRoomEvents" => self.by("alice").with("filter", r#"{"lazy_load_members":true}"#),
             "createRoom" => {
@@ -203,6 +225,30 @@ impl Fixture {
             "setRoomAlias" => {
                 let alias = format!("#a{}:localhost", self.number());
                 self.by("alice").with("roomAlias", alias).body(json!({ "room_id": self.room })).once()
+            }
+            _ => return None,
+        };
+        Some(scene)
+    }
+
+    /// Gina keeps her keys, Bob deletes his, and Dan makes one backup after the other.
+    async fn scene_of_a_backup(&self, operation_id: &str) -> Option<Scene> {
+        let scene = match operation_id {
+            "getRoomKeysVersion"
+            | "getRoomKeysVersionCurrent"
+            | "getRoomKeys"
+            | "getRoomKeysByRoomId"
+            | "getRoomKeyBySessionId"
+            | "putRoomKeys"
+            | "putRoomKeysByRoomId"
+            | "putRoomKeyBySessionId"
+            | "putRoomKeysVersion" => self.by("gina"),
+            "deleteRoomKeys" | "deleteRoomKeysByRoomId" | "deleteRoomKeyBySessionId" => self.by("bob"),
+            "postRoomKeysVersion" => self.by("dan"),
+            "deleteRoomKeysVersion" => {
+                let dan = self.person("dan");
+                let made = dan.post("/_matrix/client/v3/room_keys/version", backup_of_keys()).await.ok();
+                self.by("dan").with("version", made["version"].as_str().unwrap()).once()
             }
             _ => return None,
         };
@@ -248,6 +294,42 @@ impl Fixture {
             }
             "getAdminSuspendUser" | "setAdminSuspendUser" | "getAdminLockUser" | "setAdminLockUser" => {
                 self.by("root").with("userId", self.newcomer().await.user_id)
+            }
+            _ => return None,
+        };
+        Some(scene)
+    }
+
+    /// Where somebody encrypts.
+    async fn scene_of_keys(&self, operation_id: &str) -> Option<Scene> {
+        let scene = match operation_id {
+            "queryKeys" => self.by("alice").body(json!({ "device_keys": { &self.person("bob").user_id: [] } })),
+            "claimKeys" => {
+                let device = device_of(self.person("bob")).await;
+                let asked = json!({ &self.person("bob").user_id: { device: "signed_curve25519" } });
+                self.by("alice").body(json!({ "one_time_keys": asked }))
+            }
+            "uploadKeys" => {
+                let user = self.newcomer().await;
+                let device = Pair::new(&device_of(&user).await);
+                let body = json!({
+                    "device_keys": device.device_keys(&user.user_id),
+                    "one_time_keys": { "signed_curve25519:AAAA": device.one_time_key(&user.user_id) },
+                });
+                self.by_client(&user).body(body).once()
+            }
+            "uploadCrossSigningKeys" => {
+                let user = self.newcomer().await;
+                self.by_client(&user).body(CrossSigning::new().keys(&user.user_id)).once()
+            }
+            "uploadCrossSigningSignatures" => {
+                let user = self.newcomer().await;
+                let (id, keys) = (device_of(&user).await, CrossSigning::new());
+                let device = Pair::new(&id);
+                user.upload_keys(json!({ "device_keys": device.device_keys(&user.user_id) })).await.ok();
+                user.vouch(keys.keys(&user.user_id)).await.ok();
+                let signed = keys.self_signing.sign(&user.user_id, &device.device_keys(&user.user_id));
+                self.by_client(&user).body(json!({ &user.user_id: { id: signed } })).once()
             }
             _ => return None,
         };
@@ -383,6 +465,10 @@ impl Scene {
     fn costly(self) -> Self {
         Self { costly: true, ..self }
     }
+}
+
+fn backup_of_keys() -> Value {
+    json!({ "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": { "public_key": "abcdefg" } })
 }
 
 async fn device_of(client: &Client) -> String {

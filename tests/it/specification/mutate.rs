@@ -66,8 +66,19 @@ const OPEN_TO_STRANGERS: [&str; 4] = ["joinRoom", "joinRoomById", "knockRoom", "
 /// Needs no token, and tells of a hidden room whoever shows that they may know of it.
 const TELLS_MEMBERS: &str = "getRoomVisibilityOnDirectory";
 /// Endpoints that keep something for the user under the identifier of any room, or take one down.
-const ANY_ROOM: [&str; 6] =
-    ["deleteRoomTag", "getAccountDataPerRoom", "getRoomTags", "reportRoom", "setAccountDataPerRoom", "setRoomTag"];
+const ANY_ROOM: [&str; 11] = [
+    "deleteRoomKeyBySessionId",
+    "deleteRoomKeysByRoomId",
+    "deleteRoomTag",
+    "getAccountDataPerRoom",
+    "getRoomKeysByRoomId",
+    "getRoomTags",
+    "putRoomKeyBySessionId",
+    "putRoomKeysByRoomId",
+    "reportRoom",
+    "setAccountDataPerRoom",
+    "setRoomTag",
+];
 /// Endpoints that need not tell whether what is reported is there.
 const SILENT: [&str; 2] = ["reportEvent", "reportUser"];
 /// Endpoints about the user in their path, for that user alone.

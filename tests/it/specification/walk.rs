@@ -30,15 +30,12 @@ const AT_ONCE: usize = 8;
 const TRIES: u32 = 5;
 
 /// Endpoints whose valid request this server refuses, and how.
-const REFUSED: [(&str, u16, &str); 11] = [
+const REFUSED: [(&str, u16, &str); 9] = [
     // Nobody here is an application service.
     ("pingAppservice", 403, "M_FORBIDDEN"),
     ("updateAppserviceRoomDirectoryVisibility", 403, "M_FORBIDDEN"),
     // No policy server is configured.
     ("getWellknownPolicy", 404, "M_NOT_FOUND"),
-    // Nobody can make a backup of keys yet.
-    ("getRoomKeysVersion", 404, "M_NOT_FOUND"),
-    ("getRoomKeysVersionCurrent", 404, "M_NOT_FOUND"),
     // It sends no text messages.
     ("requestTokenTo3PIDMSISDN", 400, "M_THREEPID_MEDIUM_NOT_SUPPORTED"),
     ("requestTokenToRegisterMSISDN", 403, "M_THREEPID_DENIED"),

@@ -24,6 +24,10 @@ fn body(path: &str) -> Value {
         "upgrade" => json!({ "new_version": "11" }),
         "read_markers" => json!({ "m.fully_read": "$event" }),
         "{user_id}" => json!({ "typing": true, "timeout": 1_000 }),
+        _ if path.contains("/room_keys/keys/{room_id}/") => json!({
+            "first_message_index": 0, "forwarded_count": 0, "is_verified": false, "session_data": { "a": "b" }
+        }),
+        _ if path.contains("/room_keys/") => json!({ "sessions": {} }),
         _ if path.contains("delayed_event/") => json!({ "delay_ms": 1_000, "content": { "body": "a" } }),
         _ if path.contains("/directory/list/room/") => json!({ "visibility": "public" }),
         _ if path.contains("/report") => json!({ "reason": "spam", "score": -50 }),
@@ -37,6 +41,7 @@ fn query(path: &str) -> &'static str {
     match path.rsplit('/').next().unwrap_or_default() {
         "messages" => "?dir=b",
         "timestamp_to_event" => "?dir=f&ts=1",
+        _ if path.contains("/room_keys/") => "?version=1",
         _ => "",
     }
 }

@@ -107,6 +107,7 @@ async fn sync_as(
         client: client.clone(),
         wanted: (&*filter).into(),
         since,
+        delivered: None,
         begins_anew: false,
         full_state: false,
         state_after: state_after.is_some(),

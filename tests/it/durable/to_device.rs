@@ -1,0 +1,165 @@
+//! Messages from device to device through `kill -9`: each device gets each of them once, all in one order, as it confirms
+//! them by the token that it syncs with.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{Fleet, Server, Stubborn, register, start};
+use crate::{
+    proxy::Proxy,
+    world::{http_client, new_postgres_database, password},
+};
+
+const SENDERS: usize = 4;
+/// Sends that have to be acknowledged between one disturbance and the next.
+const SENDS: u64 = 150;
+const PATIENCE: Duration = Duration::from_mins(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_device_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("hearth.sqlite3").display());
+    each_comes_once_in_order(Fleet::single(dir.path(), &url)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_device_on_postgres() {
+    let dir = tempfile::tempdir().unwrap();
+    match new_postgres_database().await {
+        Some(url) => each_comes_once_in_order(Fleet::single(dir.path(), &url)).await,
+        None => eprintln!("skipped: ./test starts a PostgreSQL for this"),
+    }
+}
+
+/// Of which only nodes are killed: another test disturbs what they stand on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_device_on_a_cluster() {
+    let (Some(database), Ok(redis)) = (new_postgres_database().await, std::env::var("HEARTH_TEST_REDIS")) else {
+        eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("HEARTH_DATABASE__URL", database.as_str()), ("HEARTH_REDIS__URL", redis.as_str())];
+    let start_node = |node: u32| {
+        let dir = dir.path().join(format!("node{node}"));
+        std::fs::create_dir(&dir).unwrap();
+        Server::start(&dir, &settings)
+    };
+    let servers: Vec<Server> = (0..3).map(start_node).collect();
+    let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
+    let url = proxy.url.clone();
+    each_comes_once_in_order(Fleet { servers, url, database, victims: None, _proxy: Some(proxy) }).await;
+}
+
+async fn each_comes_once_in_order(mut fleet: Fleet) {
+    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(4, |cycles| cycles.parse().unwrap());
+    let http = http_client(Duration::from_secs(20));
+    let phone = register(&http, &fleet.url, "inbox").await;
+    let body = password("inbox", "a long secret");
+    let login = phone.call("POST", "/_matrix/client/v3/login", Some(body)).await;
+    let laptop = Stubborn { token: login["access_token"].as_str().unwrap().to_owned(), ..phone.clone() };
+    let user_id = login["user_id"].as_str().unwrap().to_owned();
+
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let all_is_sent = Arc::new(AtomicBool::new(false));
+    let mut senders = Vec::new();
+    for n in 0..SENDERS {
+        let sender = register(&http, &fleet.url, &format!("sender{n}")).await;
+        senders.push(start(send_until(sender, user_id.clone(), n, stop.clone(), sent.clone())));
+    }
+    let readers: Vec<_> =
+        [phone, laptop].into_iter().map(|device| start(read_until(device, all_is_sent.clone()))).collect();
+    for cycle in 1..=cycles {
+        let (enough, patience) = (sent.load(Ordering::SeqCst) + SENDS, Instant::now() + PATIENCE);
+        while sent.load(Ordering::SeqCst) < enough {
+            assert!(Instant::now() < patience, "sends are no longer acknowledged in cycle {cycle}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        fleet.disturb(cycle).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut counts = Vec::new();
+    for sender in senders {
+        counts.push(sender.await.unwrap());
+    }
+    all_is_sent.store(true, Ordering::SeqCst);
+    let mut told = Vec::new();
+    for reader in readers {
+        told.push(reader.await.unwrap());
+    }
+    assert_eq!(told[0], told[1], "both devices are told one order");
+    let distinct: HashSet<&(usize, u64)> = told[0].iter().collect();
+    assert_eq!(distinct.len(), told[0].len(), "something came twice");
+    let mut by_sender: HashMap<usize, Vec<u64>> = HashMap::new();
+    for (sender, number) in &told[0] {
+        by_sender.entry(*sender).or_default().push(*number);
+    }
+    for (sender, count) in counts.into_iter().enumerate() {
+        let numbers = by_sender.remove(&sender).unwrap_or_default();
+        assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "of sender {sender} something is lost or out of order");
+    }
+    assert_eq!(count_waiting(&fleet.database, &user_id).await, 0, "what was confirmed is gone");
+}
+
+/// Sends one message after the other to all devices of somebody. Returns how many were acknowledged.
+async fn send_until(
+    sender: Stubborn,
+    user_id: String,
+    name: usize,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+) -> u64 {
+    let mut number = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let path = format!("/_matrix/client/v3/sendToDevice/org.example.test/{number}");
+        let messages = json!({ &*user_id: { "*": { "sender": name, "number": number } } });
+        sender.call("PUT", &path, Some(json!({ "messages": messages }))).await;
+        number += 1;
+        sent.fetch_add(1, Ordering::SeqCst);
+    }
+    number
+}
+
+/// Syncs until everything is sent and read, and nothing more comes. Returns who has sent which number, as it came.
+async fn read_until(device: Stubborn, all_is_sent: Arc<AtomicBool>) -> Vec<(usize, u64)> {
+    let mut told = Vec::new();
+    let mut since = String::new();
+    loop {
+        let is_last = all_is_sent.load(Ordering::SeqCst);
+        let timeout = if is_last { 0 } else { 300 };
+        let after = if since.is_empty() { String::new() } else { format!("&since={since}") };
+        let sync = device.call("GET", &format!("/_matrix/client/v3/sync?timeout={timeout}{after}"), None).await;
+        let events = sync["to_device"]["events"].as_array().cloned().unwrap_or_default();
+        assert!(events.len() <= 100);
+        let number = |event: &Value, key: &str| event["content"][key].as_u64().unwrap();
+        told.extend(
+            events.iter().map(|event| (usize::try_from(number(event, "sender")).unwrap(), number(event, "number"))),
+        );
+        sync["next_batch"].as_str().unwrap().clone_into(&mut since);
+        if is_last && events.is_empty() {
+            return told;
+        }
+    }
+}
+
+/// How many messages wait for somebody, by the database.
+async fn count_waiting(database: &str, user_id: &str) -> i64 {
+    use sqlx::{Connection as _, PgConnection, SqliteConnection};
+    let count = "SELECT COUNT(*) FROM to_device_messages WHERE user_id = $1";
+    let (count,): (i64,) = if database.starts_with("sqlite:") {
+        let mut connection = SqliteConnection::connect(database).await.unwrap();
+        sqlx::query_as(count).bind(user_id).fetch_one(&mut connection).await.unwrap()
+    } else {
+        let mut connection = PgConnection::connect(database).await.unwrap();
+        sqlx::query_as(count).bind(user_id).fetch_one(&mut connection).await.unwrap()
+    };
+    count
+}
