@@ -7,6 +7,7 @@ pub mod claim;
 pub mod clock;
 pub mod data_folder;
 pub(crate) mod date;
+pub mod digest;
 pub mod position;
 pub mod random;
 pub mod room_version;
