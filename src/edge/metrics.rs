@@ -6,6 +6,7 @@
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
 mod caches;
+mod media_store;
 mod process;
 mod resources;
 mod strike;
@@ -32,6 +33,7 @@ use prometheus_client::{
 
 use self::{
     caches::CacheCollector,
+    media_store::MediaStoreMetrics,
     process::Process,
     resources::ResourceCollector,
     strike::{LimitLabel, Strikes},
@@ -73,6 +75,7 @@ struct Inner {
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
     failed_logins: Family<ReasonLabel, Counter>,
+    media_stores: MediaStoreMetrics,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
     /// Empty until [`Metrics::watch_caches`].
@@ -199,6 +202,7 @@ impl Metrics {
         }
         let help = "Attempts to log in, or to confirm a password, that failed; not those refused by rate limits";
         ours.register("failed_logins", help, failed_logins.clone());
+        let media_stores = MediaStoreMetrics::register(ours);
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
         let caches = CacheCollector::default();
@@ -217,6 +221,7 @@ impl Metrics {
             rate_limited,
             to_device_unsent,
             failed_logins,
+            media_stores,
             watched,
             caches,
         };
@@ -261,6 +266,16 @@ impl Metrics {
     /// Counts a login that has failed.
     pub fn login_failed(&self, why: LoginFailure) {
         self.0.failed_logins.get_or_create(&ReasonLabel { reason: why.as_str() }).inc();
+    }
+
+    /// Measures what a store for media has done. `operation` is one of a few.
+    pub(crate) fn media_store_took(&self, store: &str, operation: &'static str, time: Duration) {
+        self.0.media_stores.took(store, operation, time);
+    }
+
+    /// Counts what a store for media has not done; none, so that there is a number from the start.
+    pub(crate) fn media_store_failed(&self, store: &str, operation: &'static str, times: u64) {
+        self.0.media_stores.failed(store, operation, times);
     }
 
     /// Has the metrics include the database's connections and the disk from now on. Called once; a second call changes
