@@ -1,5 +1,5 @@
-//! Where the process meets the outside: listeners, logs, metrics, mail, other HTTP servers, stores for
-//! media, and Redis.
+//! Where the process meets the outside: listeners, logs, metrics, mail, other HTTP servers, stores for media,
+//! and Redis.
 //!
 //! Everything here waits for somebody else's machine, so everything has a bound in time, and most of it one in size.
 //! What a stranger sends is not repeated in the log as it is.

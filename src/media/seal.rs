@@ -19,10 +19,7 @@ use std::{
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::{Bytes, BytesMut};
-use futures_util::{
-    StreamExt as _,
-    stream::{self},
-};
+use futures_util::{StreamExt as _, stream};
 
 use super::spool::{Spool, SpoolFile, on_thread};
 use crate::{
@@ -86,7 +83,7 @@ impl MasterKeys {
     pub(crate) async fn seal(&self, spool: &Spool, plain: &Path) -> Result<Option<(SpoolFile, SealedKey)>> {
         let Some(id) = self.current() else { return Ok(None) };
         let secret: [u8; KEY_LENGTH] = self.0.random.bytes();
-        let sealed = self.wrap(id, &secret)?;
+        let sealed = self.seal_key(id, &secret)?;
         let key = aead_key(&secret).ok_or_else(|| Error::broken("no key can be made"))?;
         let (plain, file) = (plain.to_owned(), spool.reserve());
         // The file goes along: whoever gives up does not delete it before it is made.
@@ -100,7 +97,7 @@ impl MasterKeys {
 
     /// `bytes`: how many there are without encryption.
     pub(crate) fn open(&self, key: &SealedKey, bytes: u64) -> Result<Opener> {
-        let secret = self.unwrap(key)?;
+        let secret = self.open_key(key)?;
         let key = aead_key(&secret).ok_or_else(|| Error::broken("the key of an object is none"))?;
         Ok(Opener { key, bytes })
     }
@@ -108,12 +105,12 @@ impl MasterKeys {
     /// The same key under the current master key. None where it is already, or where nothing is encrypted any more.
     pub(crate) fn reseal(&self, key: &SealedKey) -> Result<Option<SealedKey>> {
         match self.current() {
-            Some(id) if id != key.key_id => Ok(Some(self.wrap(id, &self.unwrap(key)?)?)),
+            Some(id) if id != key.key_id => Ok(Some(self.seal_key(id, &self.open_key(key)?)?)),
             _ => Ok(None),
         }
     }
 
-    fn wrap(&self, id: &str, secret: &[u8]) -> Result<SealedKey> {
+    fn seal_key(&self, id: &str, secret: &[u8]) -> Result<SealedKey> {
         let nonce: [u8; NONCE_LEN] = self.0.random.bytes();
         let mut sealed = secret.to_vec();
         let done = self.master(id)?.seal_in_place_append_tag(
@@ -122,11 +119,11 @@ impl MasterKeys {
             &mut sealed,
         );
         done.map_err(Error::broken)?;
-        let sealed = STANDARD_NO_PAD.encode([&nonce[..], &sealed].concat());
+        let sealed = STANDARD_NO_PAD.encode([nonce.as_slice(), &sealed].concat());
         Ok(SealedKey { key_id: id.to_owned(), sealed })
     }
 
-    fn unwrap(&self, key: &SealedKey) -> Result<Vec<u8>> {
+    fn open_key(&self, key: &SealedKey) -> Result<Vec<u8>> {
         let master = self.master(&key.key_id)?;
         let wrong =
             || Error::broken(format!("the key of an object does not open with the master key `{}`", key.key_id));
@@ -177,7 +174,7 @@ fn seal_file(key: &LessSafeKey, plain: &mut File, target: &mut File) -> io::Resu
     for segment in 0..segments {
         part.clear();
         let wanted = SEGMENT.min(bytes - segment * SEGMENT);
-        let read = plain.take(wanted).read_to_end(&mut part)?;
+        let read = plain.by_ref().take(wanted).read_to_end(&mut part)?;
         if u64::try_from(read).unwrap_or(u64::MAX) < wanted {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

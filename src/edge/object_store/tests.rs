@@ -92,14 +92,16 @@ async fn serve_s3(root: &Path) -> String {
     fs::create_dir_all(root.join(BUCKET)).unwrap();
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     service.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
-    let service = HandleError::new(service.build(), |error: s3s::HttpError| async move {
-        (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}"))
-    });
+    let service = HandleError::new(service.build(), in_words);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().fallback_service(service);
     Tasks::new().spawn("S3 server", async move { axum::serve(listener, router).await.unwrap() });
     url
+}
+
+async fn in_words(error: s3s::HttpError) -> (StatusCode, String) {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}"))
 }
 
 fn bucket(url: &str, prefix: Option<&str>) -> MediaStoreConfig {
