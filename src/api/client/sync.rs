@@ -21,7 +21,7 @@ use ruma::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::{Instant, sleep_until};
 
-use super::parts::{self, Shape};
+use super::news::{self, Shape};
 use crate::{
     api::{
         endpoint::RawAnswer,
@@ -133,7 +133,7 @@ async fn sync(app: App, call: Call<Download<WithExtra<v3::Request, SyncQuery>>>)
     }
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
-    parts::answer((app, caller), asked, gathered, SyncParts { writer, catching_up, body: None }).await
+    Box::pin(news::answer((app, caller), asked, gathered, SyncParts { writer, catching_up, body: None })).await
 }
 
 /// A sync as it is written.
