@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    judge::{Judged, Judgement, OverQuota, judge},
+    judge::{Judged, Judgement, OverQuota, find_over_quota, judge},
     kind::typing::list_begun,
     marks::{Older, READ_AT_START, Recent},
     refresh::Refresher,
@@ -233,6 +233,15 @@ impl Log {
     /// Queues a write and waits for it. For whoever doesn't care what is queued before or after it.
     pub async fn append(&self, write: Write) -> Result<Committed, CommitError> {
         self.submit(write).committed().await
+    }
+
+    /// Refuses a write that goes beyond a quota as things stand, before something is done for it that can't be undone. The
+    /// judge looks again.
+    pub async fn check_quotas(&self, write: &Write) -> Result<(), crate::error::Error> {
+        match find_over_quota(&mut self.db.read().await?, write).await? {
+            Some(OverQuota { message, info_uri }) => Err(CommitError::OverQuota { message, info_uri }.into()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use std::{
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 
-pub(super) use self::holdings::{ChangedHoldings, OverQuota};
+pub(super) use self::holdings::{ChangedHoldings, OverQuota, find_over_quota};
 use self::{
     account::{ExpectedAccounts, Unmet},
     holdings::Holdings,
