@@ -101,7 +101,7 @@ impl KeyQuery {
         };
         loop {
             while place.next == place.end {
-                let Some((section, name)) = place.section.next() else {
+                let Some((section, name)) = place.section.following() else {
                     text.extend(b"}}");
                     return Ok((text, true));
                 };
@@ -228,7 +228,7 @@ impl KeyQuery {
 
 impl Section {
     /// What comes after it, and how that is called.
-    fn next(self) -> Option<(Self, &'static str)> {
+    fn following(self) -> Option<(Self, &'static str)> {
         match self {
             Self::Devices => Some((Self::Masters, "master_keys")),
             Self::Masters => Some((Self::SelfSigning, "self_signing_keys")),
