@@ -59,13 +59,13 @@ impl Keys {
     /// Errors are those of [`Keys::read_upload`] and [`Keys::store_upload`], and `M_UNKNOWN_TOKEN` where the device has
     /// been logged out meanwhile.
     pub(crate) async fn upload(&self, user: &User, request: &Request) -> Result<KeyCounts> {
-        for _ in 1..TRIES {
+        let mut tries = 1;
+        loop {
             match self.try_upload(user, request).await {
-                Err(Error::Conflict) => {}
+                Err(Error::Conflict) if tries < TRIES => tries += 1,
                 done => return done,
             }
         }
-        self.try_upload(user, request).await
     }
 
     /// `Error::Conflict` where the device has uploaded another key by which it signs since the request was judged.
