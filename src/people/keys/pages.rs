@@ -159,16 +159,11 @@ impl KeyQuery {
         let users: Vec<&str> = next.iter().map(|user_id| user_id.as_str()).collect();
         let mut snapshot = self.keys.0.db.snapshot().await?;
         let sizes = device_key::list_sizes(&mut snapshot, &users).await?;
-        let mut size = 0;
-        let fits = |user_id: &&OwnedUserId| {
-            size += sizes.get(*user_id).map_or(0, |sizes| place.section.size(*sizes));
-            size <= PART
-        };
         let count = match place.section {
             Section::Devices if place.after.is_some() => 0,
-            Section::Devices => next.iter().take_while(fits).count(),
+            Section::Devices => place.section.count_fitting(next, &sizes),
             // Nobody has too many of these for one part.
-            _ => next.iter().take_while(fits).count().max(1),
+            _ => place.section.count_fitting(next, &sizes).max(1),
         };
         let Some(users) = users.get(..count).filter(|users| !users.is_empty()) else {
             let Some(user_id) = next.first() else { return Ok(()) };
@@ -235,6 +230,16 @@ impl Section {
             Self::SelfSigning => Some((Self::UserSigning, "user_signing_keys")),
             Self::UserSigning => None,
         }
+    }
+
+    /// How many of the first of these users are not too much for one part.
+    fn count_fitting(self, users: &[OwnedUserId], sizes: &BTreeMap<OwnedUserId, KeySizes>) -> usize {
+        let mut total = 0;
+        let fits = |user_id: &&OwnedUserId| {
+            total += sizes.get(*user_id).map_or(0, |sizes| self.size(*sizes));
+            total <= PART
+        };
+        users.iter().take_while(fits).count()
     }
 
     /// What has to be read for it, in bytes.
