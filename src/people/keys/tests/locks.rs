@@ -37,6 +37,30 @@ async fn two_who_have_verified_each_other_replace_their_keys_at_once() {
     }
 }
 
+#[tokio::test]
+async fn they_do_so_on_two_nodes() {
+    let Some((world, other)) = World::two_nodes().await else { return };
+    let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "PHONE").await);
+    let mut keys = (Vouching::new(), Vouching::new());
+    vouch(&world.app, &alice, &keys.0.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
+    vouch(&other, &bob, &keys.1.keys(&bob.user_id), Confirmation::Missing).await.unwrap();
+    for _ in 0..20 {
+        let (of_alice, of_bob) = tokio::join!(
+            sign(&world.app, &alice, signature_on(&alice, &keys.0, &bob, &keys.1)),
+            sign(&other, &bob, signature_on(&bob, &keys.1, &alice, &keys.0)),
+        );
+        assert_eq!((of_alice, of_bob), (json!({}), json!({})));
+        keys = (Vouching::new(), Vouching::new());
+        let (of_alice, of_bob) = (keys.0.keys(&alice.user_id), keys.1.keys(&bob.user_id));
+        let done = tokio::join!(
+            vouch(&world.app, &alice, &of_alice, Confirmation::Given),
+            vouch(&other, &bob, &of_bob, Confirmation::Given),
+        );
+        assert_eq!((done.0.unwrap(), done.1.unwrap()), (Outcome::Done, Outcome::Done));
+    }
+    world.close_both(other).await;
+}
+
 /// A signature that came too late would be there again once its key is.
 #[tokio::test]
 async fn no_signature_is_kept_of_a_key_that_is_replaced_meanwhile() {

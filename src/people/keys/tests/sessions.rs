@@ -123,3 +123,16 @@ async fn a_device_that_knows_more_algorithms_has_still_signed_what_it_has() {
         world.close().await;
     }
 }
+
+/// Whatever its node remembers of the session.
+#[tokio::test]
+async fn a_login_on_another_node_ends_the_session_of_before_as_well() {
+    let Some((world, other)) = World::two_nodes().await else { return };
+    let before = person(&world, "alice", "PHONE").await;
+    let new = NewSession { device_id: Some("PHONE".into()), display_name: None, refreshable: false, address: HERE };
+    other.accounts.login_with_password("alice", "correct horse", new).await.unwrap();
+    let late = world.app.keys.upload(&before, &identity(&Pair::new("PHONE"), &before.user_id)).await;
+    assert!(matches!(late, Err(Error::Unavailable(_))), "{late:?}");
+    assert!(!has_keys(&other, &before).await);
+    world.close_both(other).await;
+}
