@@ -64,7 +64,7 @@ pub(crate) use self::{
     login::LOGIN_TOKEN_LIFETIME,
     openid::OPENID_TOKEN_LIFETIME,
     register::{Confirmation, Registration, RegistrationRequest, Repetition, RequestedDevice},
-    session::{NewSession, Session},
+    session::{NewSession, Session, hold_account},
     settings::AccountSettings,
     shared_secret::SharedSecretRegistration,
     token_cache::TokenCache,
