@@ -197,10 +197,11 @@ impl ToDeviceMessages {
         if is_too_much { Err(too_many()) } else { Ok(addressed) }
     }
 
-    /// Puts messages into inboxes: all of them or none. A request that was made before sends nothing, whatever its
-    /// messages are now.
+    /// Puts messages into inboxes, in one act. A request that was made before sends nothing, whatever its messages are
+    /// now.
     ///
-    /// `M_USER_LIMIT_EXCEEDED` where more would wait for a device than may.
+    /// A device for which as much waits as may is left out, as one that is not there: the others get theirs, and who sends
+    /// does not learn of it.
     pub(crate) async fn send(&self, request: SendRequest, addressed: Addressed) -> Result<()> {
         let SendRequest { sender, device_id, kind, transaction_id } = request;
         if kind.len() > MAX_KIND || kind.contains('\0') {

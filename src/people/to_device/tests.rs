@@ -12,7 +12,7 @@ use crate::{
     app::App,
     config::Config,
     error::{Error, Result},
-    event::fact::{AccountChange, Fact},
+    event::fact::{AccountChange, Entry, Fact},
     ground::position::Position,
     store::{
         self, account,
@@ -272,9 +272,9 @@ async fn what_could_not_be_sent_on_is_refused_whole() {
     world.close().await;
 }
 
-/// However many come at the same moment; and what was accepted stays.
+/// However many come at the same moment; and what was accepted stays. Nobody keeps others from getting theirs.
 #[tokio::test]
-async fn so_much_waits_for_a_device_and_who_sends_more_is_refused() {
+async fn a_device_with_a_full_inbox_is_left_out_alone() {
     let mut config = Config::default();
     config.quotas.to_device_megabytes = 1;
     config.quotas.exempt_users = vec![user("carol")];
@@ -284,30 +284,77 @@ async fn so_much_waits_for_a_device_and_who_sends_more_is_refused() {
         add_device(app, user_id, device_id).await;
     }
     let content = |n: i64| json!({ "n": n, "text": "x".repeat(MAX_CONTENT - 1_000) });
+    let left_out = |count: usize| {
+        let metrics = app.metrics.render().unwrap();
+        assert!(metrics.contains(&format!("hearth_to_device_inbox_full_total {count}\n")), "{metrics}");
+    };
+    left_out(0);
     let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
     let sends: Vec<Value> = (0..40).map(|n| json!({ bob.as_str(): { "D": content(n) } })).collect();
-    let sent = join_all(names.iter().zip(&sends).map(|(name, to)| send(app, name, to))).await;
-    let accepted = sent.iter().filter(|sent| sent.is_ok()).count();
-    assert_eq!(accepted, 16);
-    for refused in sent.iter().filter_map(|sent| sent.as_ref().err()) {
-        assert!(matches!(refused, Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. }), "{refused}");
+    for sent in join_all(names.iter().zip(&sends).map(|(name, to)| send(app, name, to))).await {
+        sent.unwrap();
     }
-    assert_eq!(waiting(app, &bob, "D").await.len(), accepted);
-    // All of a request or none of it. Other devices, and those of others, have room of their own.
-    send(app, "both", &json!({ bob.as_str(): { "D": content(50), "E": content(50) } })).await.unwrap_err();
-    assert_eq!(waiting(app, &bob, "E").await, NONE);
-    send(app, "other", &json!({ bob.as_str(): { "E": content(51) } })).await.unwrap();
-    // What was sent is still recognised.
-    send(app, &names[sent.iter().position(Result::is_ok).unwrap()], &sends[0]).await.unwrap();
+    let accepted = waiting(app, &bob, "D").await;
+    assert_eq!(accepted.len(), 16);
+    left_out(24);
+    // Other devices, and those of others, have room of their own.
+    let to = json!({ bob.as_str(): { "D": content(50), "E": content(50) }, carol.as_str(): { "*": content(50) } });
+    send(app, "all", &to).await.unwrap();
+    assert_eq!((waiting(app, &bob, "E").await, waiting(app, &carol, "D").await), (vec![50], vec![50]));
+    left_out(25);
+    // What was left out takes no room: a small message still fits.
+    send(app, "small", &json!({ bob.as_str(): { "D": { "n": 51 } } })).await.unwrap();
+    let with_small: Vec<i64> = accepted.iter().copied().chain([51]).collect();
+    assert_eq!(waiting(app, &bob, "D").await, with_small);
     let first = page(app, &bob, "D", Position::START).await;
     app.to_device.confirm(&bob, "D".into(), first.messages[1].position).await.unwrap();
+    // What was made is recognised, also where it was left out.
+    for (name, to) in names.iter().zip(&sends) {
+        send(app, name, to).await.unwrap();
+    }
+    assert_eq!(waiting(app, &bob, "D").await, with_small[2..]);
     send(app, "a", &json!({ bob.as_str(): { "D": content(52) } })).await.unwrap();
     send(app, "b", &json!({ bob.as_str(): { "D": content(53) } })).await.unwrap();
-    send(app, "c", &json!({ bob.as_str(): { "D": content(54) } })).await.unwrap_err();
+    send(app, "c", &json!({ bob.as_str(): { "D": content(54) } })).await.unwrap();
+    let with_two: Vec<i64> = with_small[2..].iter().copied().chain([52, 53]).collect();
+    assert_eq!(waiting(app, &bob, "D").await, with_two, "what was confirmed has made room");
+    left_out(26);
     for n in 0..20 {
         send(app, &format!("carol {n}"), &json!({ carol.as_str(): { "D": content(n) } })).await.unwrap();
     }
+    left_out(26);
     world.close().await;
+}
+
+/// The log of every node says for whom something waits: nobody looks for what was left out.
+#[tokio::test]
+async fn on_two_nodes_too_what_is_left_out_is_in_no_entry() {
+    let mut config = Config::default();
+    config.quotas.to_device_megabytes = 1;
+    let Some((world, other)) = World::two_nodes_with(&config).await else { return };
+    let (app, bob) = (&world.app, user("bob"));
+    for device_id in ["D", "E"] {
+        add_device(app, &bob, device_id).await;
+    }
+    for n in 0..20 {
+        let content = json!({ "n": n, "text": "x".repeat(MAX_CONTENT - 1_000) });
+        send(app, &n.to_string(), &json!({ bob.as_str(): { "D": content } })).await.unwrap();
+    }
+    // The other node remembers both inboxes from here on, and follows the log.
+    other.log.refresh().await.unwrap();
+    let full = waiting(&other, &bob, "D").await;
+    assert_eq!(full.len(), 16);
+    let before = app.log.tail().reached();
+    let large = json!({ "n": 1, "text": "x".repeat(MAX_CONTENT - 1_000) });
+    send(app, "both", &json!({ bob.as_str(): { "D": large, "E": { "n": 2 } } })).await.unwrap();
+    let batches = store::log::batches_after(&mut app.db.read().await.unwrap(), before, 10).await.unwrap();
+    let entries = batches.into_iter().flat_map(|batch| batch.entries);
+    let to_device: Vec<_> = entries.filter(|entry| matches!(entry, Entry::ToDevice(_))).collect();
+    assert_eq!(to_device, [Entry::ToDevice((bob.clone(), vec!["E".into()]))]);
+    other.log.refresh().await.unwrap();
+    assert_eq!(waiting(&other, &bob, "E").await, [2]);
+    assert_eq!(waiting(&other, &bob, "D").await, full);
+    world.close_both(other).await;
 }
 
 #[tokio::test]
