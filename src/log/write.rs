@@ -58,8 +58,10 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
     let mut events: Vec<(Position, &NewEvent)> = Vec::new();
     let mut facts = Facts::default();
     let mut news = Vec::new();
+    let mut requests = Vec::new();
     let mut delivered = deliveries.each();
     for write in writes {
+        requests.extend(write.request.as_ref().map(|request| (at, request)));
         for event in &write.events {
             events.push((at, event));
             news.push(News::Event(Arc::new(event.at(at))));
@@ -78,7 +80,6 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
     }
     let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
     store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
-    let requests: Vec<_> = writes.iter().filter_map(|write| write.request.as_ref()).collect();
     to_device::write(tx, &facts.to_device, &requests, deliveries).await?;
     if !events.is_empty() {
         write_events(tx, &events, &rooms).await?;

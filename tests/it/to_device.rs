@@ -154,6 +154,32 @@ on_both! {
         assert_eq!(drain(&again, None).await.0, NONE);
     }
 
+    /// Trap: what was sent to a device is given to the next one of its name. However it was ended, and before anything that
+    /// is left to others is done.
+    async fn what_was_sent_to_a_device_is_not_for_the_next_one_of_its_name(world) {
+        let (alice, mut bob) = (world.user("alice").await, world.user("bob").await);
+        let device = device_id(&bob).await;
+        let mut login = bob.password();
+        login["device_id"] = json!(device);
+        for round in 0..6 {
+            for n in 0..3 {
+                send(&alice, &format!("{round} before {n}"), &bob, &device, json!({ "n": n })).await.ok();
+            }
+            if round % 2 == 1 {
+                assert_eq!(numbers(&bob.sync(None).await), [0, 1, 2], "got and not confirmed");
+            }
+            let body = json!({ "devices": [device], "auth": bob.password() });
+            match round % 3 {
+                0 => drop(bob.post(&format!("{CLIENT}/logout"), json!({})).await.ok()),
+                1 => drop(bob.post(&format!("{CLIENT}/delete_devices"), body).await.ok()),
+                _ => drop(world.administration().await.end_sessions("bob", Some(&device)).await.unwrap()),
+            }
+            bob = world.client(&world.call("POST", &format!("{CLIENT}/login"), None, Some(login.clone())).await.ok());
+            send(&alice, &format!("{round} after"), &bob, &device, json!({ "n": 10 + round })).await.ok();
+            assert_eq!(drain(&bob, None).await.0, [10 + round]);
+        }
+    }
+
     async fn a_request_that_is_repeated_sends_once_on_whichever_node(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let tablet = world.login(&alice).await;

@@ -8,6 +8,7 @@ use std::{future::ready, io, mem};
 
 use axum::body::Bytes;
 use futures_util::{StreamExt as _, stream};
+use ruma::UserId;
 
 use crate::{
     api::{
@@ -15,7 +16,7 @@ use crate::{
         error::ApiResult,
     },
     app::App,
-    error::Result,
+    error::{Error, Result},
     ground::position::Position,
     people::account::Caller,
     reader::sync::{Gathered, Rest, SyncRequest},
@@ -48,6 +49,17 @@ pub(super) async fn answer<S: Shape>(
     Ok(RawAnswer::json(AnswerBody::Parts(first.chain(stream::try_unfold(others, Others::next)).boxed())))
 }
 
+/// What the reader of an answer is handed in place of the rest, after the log has a line of it. That is a warning only where
+/// something failed: whoever is logged out while they read, or has deleted what they read, is to get no more of it.
+pub(super) fn broken_off(what: &str, user_id: &UserId, error: &Error) -> io::Error {
+    if matches!(error, Error::Refused { .. }) {
+        tracing::debug!(%error, %user_id, "{what} was broken off half-way: its reader may not go on");
+    } else {
+        tracing::warn!(%error, %user_id, "{what} was broken off half-way: the client has to repeat it");
+    }
+    io::Error::other("the rest can't be read")
+}
+
 /// The parts after the first.
 struct Others<S> {
     app: App,
@@ -69,11 +81,7 @@ impl<S: Shape> Others<S> {
                 self.shape = Some(shape);
                 Ok(Some((part, self)))
             }
-            Err(error) => {
-                let user_id = self.caller.user_id();
-                tracing::warn!(%error, %user_id, "a sync was broken off half-way: the client has to repeat it");
-                Err(io::Error::other("the rest can't be read"))
-            }
+            Err(error) => Err(broken_off("a sync", self.caller.user_id(), &error)),
         }
     }
 
@@ -85,5 +93,53 @@ impl<S: Shape> Others<S> {
         app.accounts.check_still_logged_in(caller).await?;
         *rest = mem::take(&mut gathered.rest);
         shape.write(app, gathered).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use ruma::user_id;
+
+    use super::*;
+    use crate::people::account::unknown_access_token;
+
+    /// Counts what is written into a log.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<AtomicUsize>);
+
+    impl Write for Writes {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_who_is_logged_out_is_no_warning() {
+        let writes = Writes::default();
+        let writer = writes.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(move || writer.clone());
+        let warnings = |error: &Error| {
+            let before = writes.0.load(Ordering::Relaxed);
+            assert!(!broken_off("a sync", user_id!("@bob:here"), error).to_string().contains("bob"));
+            writes.0.load(Ordering::Relaxed) - before
+        };
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            assert_eq!(warnings(&unknown_access_token()), 0);
+            assert_ne!(warnings(&Error::broken("the disk is gone")), 0);
+        });
     }
 }

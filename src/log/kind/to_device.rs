@@ -70,7 +70,7 @@ pub(in crate::log) fn news(new: &NewToDevice, totals: &[Option<i64>]) -> ToDevic
 pub(in crate::log) async fn write(
     tx: &mut Tx,
     facts: &[(Position, &NewToDevice)],
-    requests: &[&ToDeviceRequest],
+    requests: &[(Position, &ToDeviceRequest)],
     deliveries: &Deliveries,
 ) -> DbResult<()> {
     let mut rows = Vec::new();

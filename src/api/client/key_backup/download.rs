@@ -12,6 +12,7 @@ use ruma::OwnedRoomId;
 
 use crate::{
     api::{
+        client::parts::broken_off,
         endpoint::{AnswerBody, RawAnswer},
         error::ApiResult,
     },
@@ -58,11 +59,7 @@ impl KeyDownload {
                 let part = rest.text.take().into();
                 Ok(Some((part, Some(rest))))
             }
-            Err(error) => {
-                let user_id = rest.caller.user_id();
-                tracing::warn!(%error, %user_id, "a backup of keys was broken off half-way: the client has to repeat it");
-                Err(io::Error::other("the rest can't be read"))
-            }
+            Err(error) => Err(broken_off("a backup of keys", rest.caller.user_id(), &error)),
         }
     }
 
