@@ -84,6 +84,7 @@ static MIGRATIONS: &[Migration] = migrations![
     30 "0030_device_lists",
     31 "0031_to_device",
     32 "0032_key_backup",
+    33 "0033_ended_inboxes",
 ];
 
 statements! {

@@ -79,13 +79,11 @@ impl DehydratedDevices {
         let keys = self.keys.read_upload(user_id, &device.id, &keys).await?;
         let mut tx = self.begin(user).await?;
         let mut facts = vec![devices_changed(user_id)];
-        let mut keeps_name = false;
         if let Some(old) = dehydrated_device::find(&mut tx, user_id).await? {
             if old == device {
                 return Ok(());
             }
             facts.extend(self.accounts.end_unseen_device(&mut tx, user_id, &old.id).await?);
-            keeps_name = old.id == device.id;
         }
         if cross_signing::is_public_key(&mut tx, user_id, device.id.as_str()).await? {
             return Err(Error::invalid_param("One of your cross-signing keys is called so: make another device"));
@@ -98,12 +96,6 @@ impl DehydratedDevices {
         device::insert_unseen(&mut tx, user_id, &device.id, name.as_deref(), now).await?;
         facts.extend(self.keys.store_upload(&mut tx, user_id, &device.id, keys).await?);
         dehydrated_device::upsert(&mut tx, user_id, &device).await?;
-        if keeps_name {
-            // An inbox goes with its device, which is there again by now and could not read it. The log's lock comes
-            // after the rows of the user, and before what is sent meanwhile.
-            crate::store::log::lock(&mut tx).await?;
-            to_device::delete_until(&mut tx, user_id, &device.id, Position(i64::MAX)).await?;
-        }
         self.log.commit(tx, facts).await?;
         Ok(())
     }

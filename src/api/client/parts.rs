@@ -14,7 +14,7 @@ use crate::{
         endpoint::{AnswerBody, RawAnswer},
         error::ApiResult,
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// An answer that is made part by part.
@@ -50,10 +50,65 @@ async fn next<P: Parts>(parts: Option<P>) -> io::Result<Option<(Bytes, Option<P>
             let part = parts.take().into();
             Ok(Some((part, Some(parts))))
         }
-        Err(error) => {
-            let (what, user_id) = (P::WHAT, parts.user_id());
-            tracing::warn!(%error, %user_id, "{what} was broken off half-way: the client has to repeat it");
-            Err(io::Error::other("the rest can't be read"))
+        Err(error) => Err(broken_off(P::WHAT, parts.user_id(), &error)),
+    }
+}
+
+/// What the reader of an answer is handed in place of the rest, after the log has a line of it. That is a warning only where
+/// something failed: whoever is logged out while they read, or has deleted what they read, is to get no more of it.
+pub(super) fn broken_off(what: &str, user_id: &UserId, error: &Error) -> io::Error {
+    if matches!(error, Error::Refused { .. }) {
+        tracing::debug!(%error, %user_id, "{what} was broken off half-way: its reader may not go on");
+    } else {
+        tracing::warn!(%error, %user_id, "{what} was broken off half-way: the client has to repeat it");
+    }
+    io::Error::other("the rest can't be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use ruma::user_id;
+
+    use super::*;
+    use crate::people::account::unknown_access_token;
+
+    /// Counts what is written into a log.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<AtomicUsize>);
+
+    impl Write for Writes {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(text.len())
         }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_who_is_logged_out_is_no_warning() {
+        let writes = Writes::default();
+        let writer = writes.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(move || writer.clone());
+        let warnings = |error: &Error| {
+            let before = writes.0.load(Ordering::Relaxed);
+            assert!(!broken_off("a sync", user_id!("@bob:here"), error).to_string().contains("bob"));
+            writes.0.load(Ordering::Relaxed) - before
+        };
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            assert_eq!(warnings(&unknown_access_token()), 0);
+            assert_ne!(warnings(&Error::broken("the disk is gone")), 0);
+        });
     }
 }

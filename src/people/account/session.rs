@@ -111,7 +111,8 @@ impl Accounts {
     }
 
     /// Ends sessions of an account that is locked. With them goes what they have made: tokens, keys, and what they were to
-    /// send later.
+    /// send later; and what waits for them, as of the end of the log when the transaction ends, which is why it has to end
+    /// with a change of the account or by [`Accounts::commit_leaving`].
     pub(super) async fn end_sessions(
         &self,
         tx: &mut Tx,
@@ -126,8 +127,8 @@ impl Accounts {
         if ended.is_empty() {
             return Ok(EndedSessions::default());
         }
-        to_device::delete_inboxes(tx, user_id, &ended).await?;
         let device_ids: Vec<&str> = ended.iter().map(|device_id| device_id.as_str()).collect();
+        to_device::end_inboxes(tx, user_id, &device_ids).await?;
         let with_keys = device_key::delete_with_all(tx, user_id, &device_ids).await?;
         Ok(EndedSessions { count: ended.len(), keys: EndedKeys(with_keys.into_iter().map(Some).collect()) })
     }
