@@ -114,11 +114,9 @@ pub(crate) async fn wake_neighbours(db: Db, tail: Arc<Tail>, registry: Arc<Regis
 async fn look_up(db: &Db, tail: &Tail, registry: &Registry, users: &HashMap<OwnedUserId, Position>) -> Result<()> {
     let names: Vec<&UserId> = users.keys().map(|user_id| &**user_id).collect();
     loop {
-        let mut snapshot = db.snapshot().await?;
-        let position = store::log::last_position(&mut snapshot).await?;
+        let mut snapshot = tail.snapshot(db).await?;
         let joined = store::membership::list_joined_of(&mut snapshot, &names).await?;
-        drop(snapshot);
-        tail.reach(position).await;
+        let position = snapshot.close().await;
         let mut rooms: HashMap<OwnedUserId, HashSet<OwnedRoomId>> = HashMap::new();
         for (user_id, room_id) in joined {
             rooms.entry(user_id).or_default().insert(room_id);
