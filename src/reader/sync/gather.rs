@@ -25,6 +25,7 @@ use ruma::{
 use super::{
     client::Client,
     device_lists::DeviceLists,
+    effort::Effort,
     key_counts::WrittenKeyCounts,
     membership::{ClientView, shows_left_rooms},
     sources::{Sources, SyncRequest},
@@ -94,6 +95,8 @@ pub(crate) struct Gathered {
     pub(crate) presence: Vec<PresenceEvent>,
     /// Whose devices are news.
     pub(crate) device_lists: DeviceLists,
+    /// What it took to find that out.
+    pub(crate) effort: Effort,
     /// How many keys the device has on the server. It comes with the first part, whether or not it is news.
     pub(crate) key_counts: Option<Arc<WrittenKeyCounts>>,
     /// Whether that has changed since the client last asked.
@@ -265,7 +268,11 @@ impl Syncs {
         gathered.add_outside(outside);
         gathered.account_data = asked.global_account_data()?;
         if let Some(since) = request.since {
-            gathered.device_lists = Box::pin(self.0.device_lists(watcher, &news, (since, until))).await?;
+            (gathered.device_lists, gathered.effort) =
+                Box::pin(self.0.device_lists(watcher, &news, (since, until))).await?;
+        } else if request.begins_anew {
+            // What it knows of devices may be gone, and what it does not know of came while it was away.
+            gathered.device_lists = Box::pin(self.0.all_device_lists(watcher, until)).await?;
         }
         let (key_counts, changed) = self.0.key_counts.find(&request.client).await?;
         gathered.has_new_key_counts = request.since.is_some_and(|since| changed > since);
@@ -285,13 +292,13 @@ impl Syncs {
         Ok(Gathered { until, delivered: until, key_counts: Some(key_counts), ..Gathered::default() })
     }
 
-    /// Whose devices and keys are news to a user between two places. What a sync says of them between the same is the
-    /// same.
+    /// Whose devices and keys are news to a user between two places, and what it took to find out. What a sync says of
+    /// them between the same is the same.
     pub(crate) async fn changed_device_lists(
         &self,
         user_id: &UserId,
         (since, until): (Position, Position),
-    ) -> Result<DeviceLists> {
+    ) -> Result<(DeviceLists, Effort)> {
         let watcher = self.watcher(user_id).await?;
         let _turn = watcher.turn().await?;
         self.0.device_lists(&watcher, &watcher.changed_rooms(since), (since, until)).await
@@ -307,18 +314,6 @@ impl Syncs {
         let data = self.0.account_data.of_user(&request.client.user_id).await?;
         let mut gathered = Gathered { until, rest, _turn: Some(turn), ..Gathered::default() };
         self.gather_part(SyncContext { request, until, data: &data }, &mut gathered).await?;
-        Ok(gathered)
-    }
-
-    /// All parts at once.
-    #[cfg(test)]
-    pub(super) async fn gather_all(&self, request: &SyncRequest, watcher: &Watcher) -> Result<Gathered> {
-        let mut gathered = self.gather(request, watcher, watcher.turn().await?).await?;
-        let data = self.0.account_data.of_user(&request.client.user_id).await?;
-        let asked = SyncContext { request, until: gathered.until, data: &data };
-        while !gathered.rest.is_empty() {
-            self.gather_part(asked, &mut gathered).await?;
-        }
         Ok(gathered)
     }
 

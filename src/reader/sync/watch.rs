@@ -1,4 +1,4 @@
-//! Who is connected, which rooms they are in, and how they are woken.
+//! Who is connected, which rooms they are in, and how they are woken: what follows the log. [`super::watchers`] asks it.
 //!
 //! A connected user's memberships are in memory and follow the log, and every room that somebody watches has
 //! a pulse: the place of the last thing that happened there. A `/sync` that has nothing new is answered, or
@@ -12,7 +12,7 @@
 //! Lock order: `index`, then a watcher's `rooms`, then its `outside`. None is held over an `await`.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -24,25 +24,23 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::Membe
 use tokio::sync::watch;
 
 use super::{
-    recent_moves::{Moves, RecentMoves},
+    recent_moves::RecentMoves,
     turns::Turns,
     unconnected::{NeighbourWakeUps, UnconnectedUsers},
     watcher::{Pulse, WatchedMembership, Watcher, membership_bytes, watches},
 };
 use crate::{
-    db::Db,
     ephemeral::presence,
-    error::Result,
     event::{
         Logged,
-        fact::{Audience, Batch, News, OutsideMembership},
+        fact::{Audience, Batch, News},
     },
     ground::{
         position::Position,
         sizes::CacheSizes,
         weighed::{CacheWeight, Load, Weighed},
     },
-    log::{Reader, Tail},
+    log::Reader,
     store::{self, membership::RoomMembership, outside_membership::OutsideStanding},
 };
 
@@ -50,15 +48,6 @@ use crate::{
 const ROOM_BYTES: usize = 384;
 /// The key of the state that makes a room encrypted.
 pub(super) const ENCRYPTION: (&str, &str) = ("m.room.encryption", "");
-/// How many who have joined rooms are looked up at once: where there are more, it is as well to go through all members.
-const MOST_NEWCOMERS: i64 = 2_000;
-
-/// Everybody who is connected to this node.
-pub(crate) struct Watchers {
-    db: Db,
-    tail: Arc<Tail>,
-    registry: Arc<Registry>,
-}
 
 /// The part that follows the log.
 pub(crate) struct Registry {
@@ -79,7 +68,7 @@ pub(super) struct Index {
     pub(super) strangers: UnconnectedUsers,
     /// Wakes those who look at a room from outside. None of them need be in it: whoever may read a room may wait for
     /// what is said there.
-    onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
+    pub(super) onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
 }
 
 /// A room that somebody who is connected is or was in.
@@ -88,7 +77,7 @@ pub(super) struct WatchedRoom {
     /// Those who are in it, invited or knocking.
     pub(super) users: Vec<Arc<Watcher>>,
     /// Who has come and gone since the room is watched.
-    moves: RecentMoves,
+    pub(super) moves: RecentMoves,
 }
 
 impl WatchedRoom {
@@ -98,168 +87,9 @@ impl WatchedRoom {
     }
 }
 
-impl Watchers {
-    pub(crate) fn new(db: Db, tail: Arc<Tail>, registry: Arc<Registry>) -> Self {
-        Self { db, tail, registry }
-    }
-
-    /// The user as a watcher: remembered, or read from the database and from then on following the log.
-    pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
-        // Again where the log is too far ahead by the time that the rows are read.
-        loop {
-            let known = self.registry.index.read().users.get(user_id).cloned();
-            if let Some(watcher) = known {
-                // The log's end stands for a clock: who asks later has read no less.
-                watcher.used.store(self.tail.reached().0.unsigned_abs(), Ordering::Relaxed);
-                return Ok(watcher);
-            }
-            let mut snapshot = self.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
-            let memberships = store::membership::list_of_user(&mut snapshot, user_id).await?;
-            let outside = store::outside_membership::list_of_user(&mut snapshot, user_id).await?;
-            drop(snapshot);
-            self.tail.reach(position).await;
-            // While the log stands still: nothing is missed between the snapshot and what follows it.
-            let registered = self.tail.catch_up(position, |missed| {
-                let watcher = self.registry.index.write().register(user_id, (memberships, outside), position);
-                for batch in missed {
-                    self.registry.read(batch);
-                }
-                watcher
-            });
-            if let Some(watcher) = registered {
-                return Ok(watcher);
-            }
-        }
-    }
-
-    /// A notice of every later event in a room, for somebody who need not be in it. What came before is what the node
-    /// has read by then: it reads first and wakes afterwards.
-    pub(crate) fn watch_room(&self, room_id: &RoomId) -> watch::Receiver<Position> {
-        let mut index = self.registry.index.write();
-        index.onlookers.retain(|_, onlookers| onlookers.receiver_count() > 0);
-        index.onlookers.entry(room_id.to_owned()).or_default().subscribe()
-    }
-
-    /// Whether a watcher shares a room with a user. None where that is not in memory.
-    pub(crate) fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
-        if watcher.user_id == user_id {
-            return Some(true);
-        }
-        let index = self.registry.index.read();
-        let joined = |membership: &WatchedMembership| membership.state == MembershipState::Join;
-        let mine = watcher.rooms.read();
-        let mut mine = mine.iter().filter(|(_, own)| joined(own)).map(|(room_id, _)| room_id);
-        if let Some(other) = index.users.get(user_id) {
-            let theirs = other.rooms.read();
-            return Some(mine.any(|room_id| theirs.get(room_id).is_some_and(joined)));
-        }
-        let theirs = index.strangers.rooms(user_id)?;
-        Some(mine.any(|room_id| theirs.contains(room_id)))
-    }
-
-    /// Those of some users who share a room with a watcher, from the database.
-    pub(crate) async fn look_up_sharing(
-        &self,
-        watcher: &Watcher,
-        users: &[OwnedUserId],
-    ) -> Result<HashSet<OwnedUserId>> {
-        let users: Vec<&UserId> = users.iter().map(|user_id| &**user_id).collect();
-        let mut conn = self.db.read().await?;
-        Ok(store::membership::list_sharing(&mut conn, &watcher.user_id, &users).await?.into_iter().collect())
-    }
-
-    /// The rooms that any of some users is or was in, from the database.
-    pub(super) async fn look_up_rooms_of(&self, users: &[&UserId]) -> Result<HashSet<OwnedRoomId>> {
-        Ok(store::membership::list_rooms_of(&mut self.db.read().await?, users).await?)
-    }
-
-    /// All that came of a user in some rooms from outside, from the database.
-    pub(super) async fn look_up_outside(
-        &self,
-        user_id: &UserId,
-        rooms: &[&RoomId],
-    ) -> Result<Vec<(Position, OutsideMembership)>> {
-        Ok(store::outside_membership::list(&mut self.db.read().await?, user_id, rooms).await?)
-    }
-
-    /// Who has joined one of some rooms after a place, from the database. None if they are many.
-    pub(crate) async fn look_up_newcomers(
-        &self,
-        rooms: &[OwnedRoomId],
-        after: Position,
-    ) -> Result<Option<Vec<OwnedUserId>>> {
-        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
-        let most = MOST_NEWCOMERS + 1;
-        let found = store::membership::list_joined_since(&mut self.db.read().await?, &rooms, after, most).await?;
-        Ok((i64::try_from(found.len()).unwrap_or(i64::MAX) < most).then_some(found))
-    }
-
-    /// Who has joined a room after a place. None if that is not remembered.
-    pub(crate) fn newcomers(&self, room_id: &RoomId, after: Position) -> Option<Vec<OwnedUserId>> {
-        self.registry.index.read().rooms.get(room_id)?.moves.joins_since(after)
-    }
-
-    /// What may have changed after a place of who is in a room, and of its encryption. None if that is not remembered.
-    pub(super) fn moves(&self, room_id: &RoomId, after: Position) -> Option<Moves> {
-        self.registry.index.read().rooms.get(room_id)?.moves.since(after)
-    }
-
-    /// What may have changed after a place in some rooms, from the database. Those in which nothing has are left out.
-    pub(super) async fn look_up_moves(
-        &self,
-        rooms: &[&RoomId],
-        after: Position,
-    ) -> Result<HashMap<OwnedRoomId, Moves>> {
-        let mut moves: HashMap<OwnedRoomId, Moves> = HashMap::new();
-        let mut conn = self.db.read().await?;
-        for (room_id, user_id) in store::state::list_moves(&mut conn, rooms, after).await? {
-            let moves = moves.entry(room_id).or_default();
-            match user_id {
-                Some(user_id) => drop(moves.users.insert(user_id)),
-                None => moves.encryption = true,
-            }
-        }
-        Ok(moves)
-    }
-
-    /// Those of some users who share a room with a watcher. The database is asked about those whose rooms are not in
-    /// memory.
-    pub(super) async fn list_sharing(
-        &self,
-        watcher: &Watcher,
-        users: BTreeSet<OwnedUserId>,
-    ) -> Result<BTreeSet<OwnedUserId>> {
-        let (mut sharing, mut unknown) = (BTreeSet::new(), Vec::new());
-        for user_id in users {
-            match self.share_room(watcher, &user_id) {
-                Some(true) => drop(sharing.insert(user_id)),
-                Some(false) => {}
-                None => unknown.push(user_id),
-            }
-        }
-        if !unknown.is_empty() {
-            sharing.extend(self.look_up_sharing(watcher, &unknown).await?);
-        }
-        Ok(sharing)
-    }
-
-    /// Who has changed their devices or keys after a place, up to another, of the user and those who share a room with
-    /// them, from the database.
-    pub(super) async fn look_up_changed_neighbours(
-        &self,
-        watcher: &Watcher,
-        after: Position,
-        until: Position,
-    ) -> Result<Vec<OwnedUserId>> {
-        let mut conn = self.db.read().await?;
-        Ok(store::device_list::list_changed_neighbours(&mut conn, &watcher.user_id, after, until).await?)
-    }
-}
-
 impl Index {
     /// Puts a user among the connected. Another request may have been faster: then theirs is the watcher.
-    fn register(
+    pub(super) fn register(
         &mut self,
         user_id: &UserId,
         (memberships, outside): (Vec<RoomMembership>, Vec<(OwnedRoomId, OutsideStanding)>),
@@ -392,8 +222,9 @@ impl Reader for Registry {
         for (at, news) in batch.entries() {
             match news {
                 News::Event(logged) => {
-                    self.follow_memberships(logged, at);
+                    // The pulse first: whoever sees somebody come or go sees that something has happened.
                     self.touch(logged.stored.pdu.room_id(), at);
+                    self.follow_memberships(logged, at);
                 }
                 News::Forgotten(forgotten) => {
                     if let Some(watcher) = self.index.read().users.get(&forgotten.user_id) {
