@@ -2,6 +2,7 @@
 
 mod device_lists;
 mod outside;
+mod watch;
 
 use ruma::{OwnedRoomId, UserId};
 use serde_json::json;

@@ -12,7 +12,7 @@
 //! Lock order: `index`, then a watcher's `rooms`, then its `outside`. None is held over an `await`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -89,7 +89,7 @@ impl WatchedRoom {
 
 impl Index {
     /// Puts a user among the connected. Another request may have been faster: then theirs is the watcher.
-    pub(super) fn register(
+    fn register(
         &mut self,
         user_id: &UserId,
         (memberships, outside): (Vec<RoomMembership>, Vec<(OwnedRoomId, OutsideStanding)>),
@@ -220,30 +220,10 @@ impl Weighed for Strangers {
 impl Reader for Registry {
     fn read(&self, batch: &Batch) {
         for (at, news) in batch.entries() {
-            match news {
-                News::Event(logged) => {
-                    // The pulse first: whoever sees somebody come or go sees that something has happened.
-                    self.touch(logged.stored.pdu.room_id(), at);
-                    self.follow_memberships(logged, at);
-                }
-                News::Forgotten(forgotten) => {
-                    if let Some(watcher) = self.index.read().users.get(&forgotten.user_id) {
-                        watcher.forget(&forgotten.room_id, at);
-                    }
-                }
-                News::OutsideMembership(membership) => {
-                    let mut index = self.index.write();
-                    if let Some(watcher) = index.users.get(&membership.user_id)
-                        && watcher.follow_outside(membership, at)
-                    {
-                        index.load.bytes += membership_bytes(&membership.room_id);
-                    }
-                }
-                _ => {
-                    if let Some(room_id) = news.room_id() {
-                        self.touch(room_id, at);
-                    }
-                }
+            if changes_index(news) {
+                self.index.write().follow(news, at);
+            } else if let Some(room_id) = news.room_id() {
+                self.index.read().touch(room_id, at);
             }
         }
     }
@@ -295,6 +275,67 @@ impl Index {
         concerned
     }
 
+    /// What an entry says of who is where, and that something has happened.
+    fn follow(&mut self, news: &News, at: Position) {
+        match news {
+            News::Event(logged) => {
+                self.follow_memberships(logged, at);
+                self.touch(logged.stored.pdu.room_id(), at);
+            }
+            News::Forgotten(forgotten) => {
+                if let Some(watcher) = self.users.get(&forgotten.user_id) {
+                    watcher.forget(&forgotten.room_id, at);
+                }
+            }
+            News::OutsideMembership(membership) => {
+                if let Some(watcher) = self.users.get(&membership.user_id)
+                    && watcher.follow_outside(membership, at)
+                {
+                    self.load.bytes += membership_bytes(&membership.room_id);
+                }
+            }
+            _ => {
+                if let Some(room_id) = news.room_id() {
+                    self.touch(room_id, at);
+                }
+            }
+        }
+    }
+
+    /// Something has happened in a room.
+    fn touch(&self, room_id: &RoomId, at: Position) {
+        if let Some(room) = self.rooms.get(room_id) {
+            room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
+        }
+    }
+
+    /// Changes of membership, and of what makes a room encrypted.
+    fn follow_memberships(&mut self, logged: &Logged, at: Position) {
+        let room_id = logged.stored.pdu.room_id();
+        for change in &logged.changes {
+            if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION
+                && let Some(room) = self.rooms.get_mut(room_id)
+            {
+                room.moves.follow_encryption(at);
+            }
+            let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
+            self.strangers.follow(&row);
+            if let Some(room) = self.rooms.get_mut(room_id) {
+                let before = room.moves.bytes();
+                room.moves.follow(logged, &row);
+                self.load.bytes = (self.load.bytes + room.moves.bytes()).saturating_sub(before);
+            }
+            let Some(watcher) = self.users.get(row.user_id).cloned() else { continue };
+            let known = watcher.membership(room_id);
+            // One that the watcher was registered with is not news.
+            if known.as_ref().is_none_or(|known| known.position < at) {
+                let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
+                let forgotten = outside && known.is_some_and(|known| known.forgotten);
+                self.enter(&watcher, room_id, (row.state, at, forgotten), at);
+            }
+        }
+    }
+
     /// Wakes whoever looks at a room from outside.
     fn wake_room_watchers(&self, room_id: &RoomId, at: Position) {
         if let Some(onlookers) = self.onlookers.get(room_id) {
@@ -309,46 +350,37 @@ impl Registry {
         Self { index: RwLock::new(Index::new(sizes)), presence, errands: NeighbourWakeUps::default() }
     }
 
-    /// Something has happened in a room.
-    fn touch(&self, room_id: &RoomId, at: Position) {
-        if let Some(room) = self.index.read().rooms.get(room_id) {
-            room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
-        }
-    }
-
-    /// Changes of membership, and of what makes a room encrypted.
-    fn follow_memberships(&self, logged: &Logged, at: Position) {
-        let room_id = logged.stored.pdu.room_id();
-        for change in &logged.changes {
-            if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION
-                && let Some(room) = self.index.write().rooms.get_mut(room_id)
-            {
-                room.moves.follow_encryption(at);
-            }
-            let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
-            let mut index = self.index.write();
-            index.strangers.follow(&row);
-            let Index { rooms, load, .. } = &mut *index;
-            if let Some(room) = rooms.get_mut(room_id) {
-                let before = room.moves.bytes();
-                room.moves.follow(logged, &row);
-                load.bytes = (load.bytes + room.moves.bytes()).saturating_sub(before);
-            }
-            let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
-            let known = watcher.membership(room_id);
-            // One that the watcher was registered with is not news.
-            if known.as_ref().is_none_or(|known| known.position < at) {
-                let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
-                let forgotten = outside && known.is_some_and(|known| known.forgotten);
-                index.enter(&watcher, room_id, (row.state, at, forgotten), at);
-            }
-        }
-    }
-
-    /// Changes of membership of those who are not connected, in a batch that the others have followed.
-    pub(super) fn follow_strangers(&self, batch: &Batch) {
+    /// A user who was read from the database at a place becomes a watcher, and is seen by others only with what has come
+    /// since. Called while the log stands still.
+    pub(super) fn register(
+        &self,
+        user_id: &UserId,
+        rows: (Vec<RoomMembership>, Vec<(OwnedRoomId, OutsideStanding)>),
+        (position, missed): (Position, &[Arc<Batch>]),
+    ) -> Arc<Watcher> {
         let mut index = self.index.write();
-        for (at, news) in batch.entries() {
+        let watcher = index.register(user_id, rows, position);
+        for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
+            index.follow(news, at);
+        }
+        drop(index);
+        // Whom these concern was woken before the watcher was there. Who is woken in vain looks once more.
+        if let Some(last) = missed.last() {
+            watcher.wake(last.last);
+        }
+        watcher
+    }
+
+    /// Users who are not connected to this node were in these rooms at a place, and what has come since is missed. Called
+    /// while the log stands still.
+    pub(super) fn introduce(&self, users: HashMap<OwnedUserId, HashSet<OwnedRoomId>>, missed: &[Arc<Batch>]) {
+        let mut index = self.index.write();
+        for (user_id, rooms) in users {
+            if !index.users.contains_key(&user_id) {
+                index.strangers.add(user_id, rooms);
+            }
+        }
+        for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
             let News::Event(logged) = news else { continue };
             for change in &logged.changes {
                 if let Some(row) = store::membership::MembershipRow::of(change, logged.stored.pdu.room_id(), at) {
@@ -356,5 +388,14 @@ impl Registry {
                 }
             }
         }
+    }
+}
+
+/// Whether an entry may change who is where, beside that something has happened in a room.
+fn changes_index(news: &News) -> bool {
+    match news {
+        News::Event(logged) => !logged.changes.is_empty(),
+        News::Forgotten(_) | News::OutsideMembership(_) => true,
+        _ => false,
     }
 }

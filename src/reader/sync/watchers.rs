@@ -21,7 +21,7 @@ use crate::{
     error::Result,
     event::fact::OutsideMembership,
     ground::position::Position,
-    log::{Reader as _, Tail},
+    log::Tail,
     store::{self, membership::MovedKind},
 };
 
@@ -58,15 +58,7 @@ impl Watchers {
             let position = snapshot.close().await;
             // While the log stands still: nothing is missed between the snapshot and what follows it.
             let registered = self.tail.catch_up(position, |missed| {
-                let watcher = self.registry.index.write().register(user_id, (memberships, outside), position);
-                for batch in missed {
-                    self.registry.read(batch);
-                }
-                // Whom these concern was woken before the watcher was there. Whoever is woken in vain looks once more.
-                if let Some(last) = missed.last() {
-                    watcher.wake(last.last);
-                }
-                watcher
+                self.registry.register(user_id, (memberships, outside), (position, missed))
             });
             if let Some(watcher) = registered {
                 return Ok(watcher);
