@@ -84,7 +84,8 @@ impl Sources {
             }
             let names: Vec<&RoomId> = some.iter().map(|room_id| &**room_id).collect();
             let held = self.rooms.find_each_held(&names).await?;
-            for room in some.iter().filter_map(|room_id| held.get(room_id)) {
+            for room_id in some {
+                let Some(room) = held.get(room_id) else { continue };
                 let members = self.list_members_among(watcher, room, &others, at, effort).await?;
                 others.retain(|user_id| !members.contains(user_id));
                 sharing.extend(members);

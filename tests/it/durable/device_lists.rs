@@ -213,8 +213,10 @@ async fn follow_until(person: Person, mut since: String, all_is_done: Arc<Atomic
         for other in &left {
             assert!(followed.remove(other).is_some(), "{other} left {}, who did not follow them", person.user_id);
         }
-        for other in changed.iter().filter(|other| **other != person.user_id) {
-            followed.insert(other.clone(), person.devices_of(other).await);
+        for other in &changed {
+            if *other != person.user_id {
+                followed.insert(other.clone(), person.devices_of(other).await);
+            }
         }
         sync["next_batch"].as_str().unwrap().clone_into(&mut since);
         if is_last && changed.is_empty() && left.is_empty() {

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use ruma::events::room::member::MembershipState;
 
 use crate::{
+    config::Config,
     ephemeral::presence::PresenceCache,
     ground::sizes::CacheSizes,
     reader::sync::Registry,
@@ -14,14 +15,14 @@ use crate::{
 #[tokio::test]
 async fn what_came_while_a_watcher_was_read_wakes_them_though_it_has_woken_others_before() {
     let (alice, bob) = (user("alice"), user("bob"));
-    let world = World::new().await;
+    let sizes = CacheSizes::default();
+    let world = World::with_caches(sizes, Config::default()).await;
     let room = world.room(&[&bob]).await;
     let read = world.reached();
     world.membership(&room, &alice, "join").await;
     world.say(&room, &bob, "hello").await;
     let missed = world.app.log.tail().catch_up(read, <[_]>::to_vec).unwrap();
 
-    let sizes = CacheSizes::default();
     let registry = Registry::new(Arc::new(PresenceCache::new(&sizes)), &sizes);
     let watcher = registry.register(&alice, (Vec::new(), Vec::new()), (read, &missed));
     assert_eq!(watcher.membership(&room).unwrap().state, MembershipState::Join);

@@ -6,16 +6,16 @@ use proptest::prelude::*;
 use ruma::{OwnedRoomId, OwnedUserId, events::TimelineEventType};
 use serde_json::json;
 
-use super::{
-    super::{gather_all, request},
-    changed_between,
-};
+use super::changed_between;
 use crate::{
     app::App,
     config::Config,
     event::Draft,
     ground::{position::Position, sizes::CacheSizes},
-    reader::sync::device_lists::DeviceLists,
+    reader::sync::{
+        device_lists::DeviceLists,
+        tests::{gather_all, request},
+    },
     testing::{World, user},
 };
 
