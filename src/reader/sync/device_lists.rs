@@ -22,7 +22,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user>
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     error::Result,
     ground::position::{Order, Position},
-    room::{Room, State, graph::state::membership_of},
+    room::{Room, graph::state::membership_of},
 };
 
 /// In how many rooms it is asked at once who has changed their devices.
@@ -135,71 +135,86 @@ impl Sources {
 
     /// Compares who shares a room with the user at two places.
     async fn compare_room(&self, room: &Room, moved: &MovedRoom, comparison: &mut Comparison<'_>) -> Result<()> {
-        let user_id = comparison.user_id;
         let (then, now) = (Order::at(comparison.since), Order::at(comparison.until));
-        let state = self.rooms.state_at(room, now).await?;
         let (was_in, is_in) = match moved.change {
             RoomChange::Others { .. } => (true, true),
             RoomChange::Own => {
-                let own = self.rooms.state_event_at(room, then, MEMBER, user_id.as_str()).await?;
-                let was_in = own.as_ref().map(membership_of) == Some(MembershipState::Join);
-                (was_in, state.membership(user_id) == MembershipState::Join)
+                let own = comparison.user_id;
+                (self.is_member_at(room, then, own).await?, self.is_member_at(room, now, own).await?)
             }
         };
         match (was_in, is_in) {
-            (false, false) => Ok(()),
+            (false, false) => {}
             (false, true) => {
-                comparison.begin(&state);
-                Ok(())
+                let members = self.list_others_at(room, now, comparison).await?;
+                comparison.begun.extend(members);
             }
             (true, false) => {
-                let before = self.rooms.state_at(room, then).await?;
-                let known = comparison.ended.len();
-                comparison.ended.extend(joined(&before, user_id));
-                comparison.effort.add_memberships(comparison.ended.len().saturating_sub(known));
-                Ok(())
+                let members = self.list_others_at(room, then, comparison).await?;
+                comparison.ended.extend(members);
             }
             // They may have changed no more than their name, or have been away for a moment.
-            (true, true) => self.compare_members(room, moved, &state, comparison).await,
+            (true, true) => self.compare_members(room, moved, comparison).await?,
         }
+        Ok(())
     }
 
-    /// Compares the members of a room that the user was in and is in: as they are in its state at the second place, and
-    /// as they were at the first.
-    async fn compare_members(
+    /// Everybody but the user who is in a room at a place. It costs what has to be read.
+    async fn list_others_at(
         &self,
         room: &Room,
-        moved: &MovedRoom,
-        state: &State,
+        at: Order,
         comparison: &mut Comparison<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<OwnedUserId>> {
+        let state = match room.view(|view| view.state_at(at)) {
+            Some(remembered) => remembered,
+            None => {
+                let state = self.rooms.state_at(room, at).await?;
+                comparison.effort.add_statement();
+                comparison.effort.add_memberships(state.members().count());
+                state
+            }
+        };
+        Ok(joined(&state, comparison.user_id).collect())
+    }
+
+    /// Whether a user is in a room at a place.
+    async fn is_member_at(&self, room: &Room, at: Order, user_id: &UserId) -> Result<bool> {
+        let own = self.rooms.state_event_at(room, at, MEMBER, user_id.as_str()).await?;
+        Ok(own.as_ref().map(membership_of) == Some(MembershipState::Join))
+    }
+
+    /// Compares the members of a room that the user was in and is in, as far as they may have come or gone.
+    async fn compare_members(&self, room: &Room, moved: &MovedRoom, comparison: &mut Comparison<'_>) -> Result<()> {
         let (members, encryption) = match moved.change {
             RoomChange::Own => (true, true),
             RoomChange::Others { members, encryption } => (members, encryption),
         };
         let (kind, key) = ENCRYPTION;
-        let then = Order::at(comparison.since);
+        let (then, now) = (Order::at(comparison.since), Order::at(comparison.until));
         if encryption
-            && state.get(kind, key).is_some()
+            && self.rooms.state_event_at(room, now, kind, key).await?.is_some()
             && self.rooms.state_event_at(room, then, kind, key).await?.is_none()
         {
-            comparison.begin(state);
+            let members = self.list_others_at(room, now, comparison).await?;
+            comparison.begun.extend(members);
         }
         if !members {
             return Ok(());
         }
         if let Some(moves) = self.watchers.moves(&moved.room_id, comparison.since) {
             let others: Vec<OwnedUserId> = moves.users.into_iter().collect();
-            return self.compare_some(room, state, &others, comparison).await;
+            return self.compare_some(room, &others, comparison).await;
         }
         let places = (comparison.since, comparison.until);
         let (mut beyond, most) = (String::new(), i64::try_from(PAGE).unwrap_or(i64::MAX));
         loop {
             let mut page = self.watchers.look_up_moved(&moved.room_id, places, (beyond.as_str(), most)).await?;
-            comparison.effort.add_memberships(page.len());
-            let others = page.iter().filter_map(|key| OwnedUserId::try_from(key.as_str()).ok());
-            let others: Vec<OwnedUserId> = others.collect();
-            self.compare_some(room, state, &others, comparison).await?;
+            // Each as it was and as it is.
+            comparison.effort.add_memberships(2 * page.len());
+            let others: Vec<OwnedUserId> =
+                page.iter().filter_map(|key| OwnedUserId::try_from(key.as_str()).ok()).collect();
+            self.compare_some(room, &others, comparison).await?;
             let is_last = page.len() < PAGE;
             match page.pop() {
                 Some(last) if !is_last => beyond = last,
@@ -209,43 +224,23 @@ impl Sources {
     }
 
     /// Compares some who may have come into the room or gone.
-    async fn compare_some(
-        &self,
-        room: &Room,
-        state: &State,
-        others: &[OwnedUserId],
-        comparison: &mut Comparison<'_>,
-    ) -> Result<()> {
-        let user_id = comparison.user_id;
-        let others: Vec<&OwnedUserId> = others.iter().filter(|other| ***other != *user_id).collect();
-        if others.is_empty() {
+    async fn compare_some(&self, room: &Room, others: &[OwnedUserId], comparison: &mut Comparison<'_>) -> Result<()> {
+        let keys: Vec<&str> =
+            others.iter().filter(|other| ***other != *comparison.user_id).map(|other| other.as_str()).collect();
+        if keys.is_empty() {
             return Ok(());
         }
-        let keys: Vec<&str> = others.iter().map(|other| other.as_str()).collect();
-        let then = Order::at(comparison.since);
-        let before = self.rooms.list_state_events_at(room, then, MEMBER, &keys).await?;
-        let were_in: HashSet<&str> = before
-            .iter()
-            .filter(|pdu| membership_of(pdu) == MembershipState::Join)
-            .filter_map(|pdu| pdu.state_key())
-            .collect();
-        for other in others {
-            let is_in = state.membership(other) == MembershipState::Join;
-            match (were_in.contains(other.as_str()), is_in) {
-                (false, true) => drop(comparison.begun.insert(other.clone())),
-                (true, false) => drop(comparison.ended.insert(other.clone())),
-                _ => {}
-            }
-        }
+        let before = self.list_present(room, Order::at(comparison.since), &keys).await?;
+        let after = self.list_present(room, Order::at(comparison.until), &keys).await?;
+        comparison.begun.extend(after.difference(&before).cloned());
+        comparison.ended.extend(before.difference(&after).cloned());
         Ok(())
     }
-}
 
-impl Comparison<'_> {
-    /// A room is shared with everybody in this state of it who was not known to share it, or is to be told anew.
-    fn begin(&mut self, state: &State) {
-        let known = self.begun.len();
-        self.begun.extend(joined(state, self.user_id));
-        self.effort.add_memberships(self.begun.len().saturating_sub(known));
+    /// Those of some users who are in a room at a place.
+    async fn list_present(&self, room: &Room, at: Order, users: &[&str]) -> Result<BTreeSet<OwnedUserId>> {
+        let found = self.rooms.list_state_events_at(room, at, MEMBER, users).await?;
+        let present = found.iter().filter(|pdu| membership_of(pdu) == MembershipState::Join);
+        Ok(present.filter_map(|pdu| OwnedUserId::try_from(pdu.state_key()?).ok()).collect())
     }
 }
