@@ -11,6 +11,7 @@ mod device_changes;
 mod device_lists;
 mod effort;
 mod gather;
+mod gathered;
 mod initial;
 mod key_counts;
 mod membership;
@@ -38,7 +39,8 @@ pub(crate) use self::{
     client::Client,
     device_changes::DeviceChangeCache,
     effort::Effort,
-    gather::{Gathered, Rest, Syncs},
+    gather::Syncs,
+    gathered::{Gathered, Rest},
     initial::InitialSyncBody,
     key_counts::{KeyCountCache, KeyCountsOfDevices},
     neighbours::wake_neighbours,
