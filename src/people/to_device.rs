@@ -270,11 +270,9 @@ impl ToDeviceMessages {
         }
         let (log, db) = (&self.0.log, &self.0.db);
         loop {
-            let mut snapshot = db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let mut snapshot = log.tail().snapshot(db).await?;
             let waiting = store::to_device::list_waiting(&mut snapshot, user_id).await?;
-            drop(snapshot);
-            log.tail().reach(position).await;
+            let position = snapshot.close().await;
             let remember = |missed: &[_]| self.0.cache.remember(user_id, position, &waiting, missed);
             if let Some(inboxes) = log.tail().catch_up(position, remember) {
                 return Ok(inboxes);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -47,21 +48,26 @@ async fn to_device_on_postgres() {
 /// Of which only nodes are killed: another test disturbs what they stand on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn to_device_on_a_cluster() {
-    let (Some(database), Ok(redis)) = (new_postgres_database().await, std::env::var("HEARTH_TEST_REDIS")) else {
-        eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this");
-        return;
-    };
     let dir = tempfile::tempdir().unwrap();
+    match cluster(dir.path()).await {
+        Some(fleet) => each_comes_once_in_order(fleet).await,
+        None => eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this"),
+    }
+}
+
+/// Three nodes on a database of their own.
+pub(super) async fn cluster(dir: &Path) -> Option<Fleet> {
+    let (database, redis) = (new_postgres_database().await?, std::env::var("HEARTH_TEST_REDIS").ok()?);
     let settings = [("HEARTH_DATABASE__URL", database.as_str()), ("HEARTH_REDIS__URL", redis.as_str())];
     let start_node = |node: u32| {
-        let dir = dir.path().join(format!("node{node}"));
+        let dir = dir.join(format!("node{node}"));
         std::fs::create_dir(&dir).unwrap();
         Server::start(&dir, &settings)
     };
     let servers: Vec<Server> = (0..3).map(start_node).collect();
     let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
     let url = proxy.url.clone();
-    each_comes_once_in_order(Fleet { servers, url, database, victims: None, _proxy: Some(proxy) }).await;
+    Some(Fleet { servers, url, database, victims: None, _proxy: Some(proxy) })
 }
 
 async fn each_comes_once_in_order(mut fleet: Fleet) {
