@@ -34,6 +34,7 @@ mod login;
 mod members;
 mod message;
 mod mutual_rooms;
+mod news;
 mod openid;
 mod parts;
 mod presence;

@@ -6,6 +6,7 @@
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
 mod caches;
+mod full_inboxes;
 mod media_store;
 mod process;
 mod resources;
@@ -30,9 +31,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+use ruma::{DeviceId, UserId};
 
 use self::{
     caches::CacheCollector,
+    full_inboxes::FullInboxes,
     media_store::MediaStoreMetrics,
     process::Process,
     resources::ResourceCollector,
@@ -74,6 +77,7 @@ struct Inner {
     forwards_given_up: Counter,
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
+    full_inboxes: FullInboxes,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
     /// Empty until [`Metrics::watch`].
@@ -195,6 +199,9 @@ impl Metrics {
         let to_device_unsent = Counter::default();
         let help = "Messages to devices of other servers, which are accepted and not sent yet";
         ours.register("to_device_unsent", help, to_device_unsent.clone());
+        let full_inboxes = FullInboxes::default();
+        let help = "Messages to devices that were left out because as much waits for the device as may";
+        ours.register("to_device_inbox_full", help, full_inboxes.left_out.clone());
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
         for reason in LoginFailure::ALL.map(LoginFailure::as_str) {
@@ -220,6 +227,7 @@ impl Metrics {
             forwards_given_up,
             rate_limited,
             to_device_unsent,
+            full_inboxes,
             failed_logins,
             media_stores,
             watched,
@@ -261,6 +269,12 @@ impl Metrics {
     /// Counts messages to devices that nobody sends on yet.
     pub fn to_device_unsent(&self, messages: usize) {
         self.0.to_device_unsent.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a message that was left out because as much waits for its device as may and, if it is the first one in a
+    /// minute, logs for whom.
+    pub fn to_device_inbox_full(&self, user_id: &UserId, device_id: &DeviceId) {
+        self.0.full_inboxes.leave_out(user_id, device_id);
     }
 
     /// Counts a login that has failed.

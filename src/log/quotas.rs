@@ -94,7 +94,7 @@ impl Quotas {
         Some(self.write_quota(user_id, Bound::Rooms { a_day, now }))
     }
 
-    /// The bound on what waits for each of a user's devices.
+    /// The bound on what waits for each of a user's devices. What is beyond it is left out, and no write refused for it.
     pub fn inbox(&self, user_id: &UserId) -> Option<WriteQuota> {
         let bytes = i64::from(self.find(user_id, |quotas| quotas.to_device_megabytes)?) * 1024 * 1024;
         Some(self.write_quota(user_id, Bound::Inbox(bytes)))

@@ -60,6 +60,11 @@ pub(crate) async fn run(tidied: UpkeepTargets, duty: Duty, shutdown: Shutdown) {
         }
         tokio::select! {
             () = shutdown.requests_done() => break,
+            // There may be as many messages, and they go in the same way.
+            () = clear_inboxes(&tidied.to_device, &duty) => {}
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
             // What is broken off is begun again next time.
             () = prune(&tidied, &duty) => {}
         }
@@ -83,6 +88,13 @@ async fn settle(directory: &UserDirectory, duty: &Duty) {
 async fn clear_key_backups(key_backups: &KeyBackups, duty: &Duty) {
     if duty.is_mine() {
         report("removing the keys of deleted backups", key_backups.clear_deleted().await);
+    }
+}
+
+/// Of devices that have ended.
+async fn clear_inboxes(to_device: &ToDeviceMessages, duty: &Duty) {
+    if duty.is_mine() {
+        report("removing what was sent to devices that have ended", to_device.clear_ended().await);
     }
 }
 
