@@ -9,6 +9,9 @@
 //! Who adds a row that names an object, and who removes one that may be the last, locks the object's row first. So the
 //! one finds what the other has done, on whichever node. Nobody waits for a store meanwhile.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt::Write as _, io, ops::Range, path::Path, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
