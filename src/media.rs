@@ -52,7 +52,7 @@ impl Media {
     /// Makes the folders that are missing. No store is asked for anything yet.
     pub(crate) async fn start(people: People) -> Result<Self> {
         let (config, db, clock, random) = (&people.config, &people.db, &people.clock, &people.random);
-        let (metrics, tasks, server_name) = (&people.metrics, &people.tasks, &people.server_name);
+        let (metrics, server_name) = (&people.metrics, &people.server_name);
         let stores = Stores::open(&config.media, &config.data_dir, metrics.clone()).map_err(Error::broken)?;
         let spool = Spool::open(&config.data_dir).await?;
         let keys = MasterKeys::of(&config.media);
@@ -66,8 +66,9 @@ impl Media {
             (config, Quotas::of(config)),
             metrics.clone(),
         );
-        let previews = Previews::start(parts.clone(), server_name.clone(), objects, &config.url_previews)?;
-        let thumbnails = Thumbnails::new(parts, library.clone(), &config.media, tasks.clone(), metrics.clone());
+        let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
+        let tasks = people.tasks.clone();
+        let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks);
         Ok(Self { library, previews, thumbnails, uploads, people })
     }
 }
