@@ -182,17 +182,20 @@ impl Objects {
             }
             let mut tx = self.db.begin().await?;
             let now = self.now();
+            if let Some(place) = written.as_ref() {
+                let (sniffed_type, place) = (sniffed_type.to_owned(), place.to_stored());
+                let bytes = received.bytes;
+                let stored = StoredObject { digest: *digest, bytes, place, sniffed_type, scanned_at: None };
+                if media_object::insert(&mut tx, &stored, now).await? {
+                    return Ok(Held { tx, object: stored.into(), is_new: true });
+                }
+            }
+            // There was one, or it has come meanwhile.
             if let Some(stored) = media_object::lock(&mut tx, digest).await? {
                 let (object, is_new) = settle(&mut tx, stored, written.as_ref(), lost.as_ref(), now).await?;
                 return Ok(Held { tx, object, is_new });
             }
-            // Without bytes of our own: what there was has gone since it was looked for.
-            let Some(place) = written.as_ref() else { continue };
-            let (sniffed_type, place) = (sniffed_type.to_owned(), place.to_stored());
-            let stored = StoredObject { digest: *digest, bytes: received.bytes, place, sniffed_type, scanned_at: None };
-            if media_object::insert(&mut tx, &stored, now).await? {
-                return Ok(Held { tx, object: stored.into(), is_new: true });
-            }
+            // It has gone meanwhile: from the beginning.
         }
         Err(Error::Unavailable("The same file comes and goes too often at this moment: try again".to_owned()))
     }

@@ -179,9 +179,10 @@ impl Uploads {
         let Entry { uri, user_id, content_type, file_name, is_pending } = entry;
         // What somebody has is the same from here to the end, and whose account has ended leaves nothing behind.
         lock_account(tx, user_id).await?;
-        check_uploader(tx, user_id).await?;
-        if media_quarantine::is_quarantined(tx, QuarantineKind::Digest, &object.digest.to_string()).await? {
-            return Err(Error::forbidden("This file is not allowed on this server"));
+        match media_quarantine::find_of_upload(tx, user_id, &object.digest).await? {
+            None => {}
+            Some(QuarantineKind::User) => return Err(uploader_is_quarantined()),
+            Some(_) => return Err(Error::forbidden("This file is not allowed on this server")),
         }
         let now = self.now();
         self.limits.check_user(tx, user_id, object.bytes, now).await?;
@@ -278,9 +279,13 @@ async fn lock_account(tx: &mut Tx, user_id: &UserId) -> Result<()> {
 /// Refuses users whose media nobody may have.
 async fn check_uploader(conn: &mut Conn, user_id: &UserId) -> Result<()> {
     if media_quarantine::is_quarantined(conn, QuarantineKind::User, user_id.as_str()).await? {
-        return Err(Error::forbidden("You may not upload anything to this server"));
+        return Err(uploader_is_quarantined());
     }
     Ok(())
+}
+
+fn uploader_is_quarantined() -> Error {
+    Error::forbidden("You may not upload anything to this server")
 }
 
 fn no_such_uri() -> Error {

@@ -1,9 +1,16 @@
 //! `media_quarantines`: what nobody may have, also where it comes in again.
 
-use crate::db::{Conn, DbError, DbResult, args, statements};
+use ruma::UserId;
+
+use crate::{
+    db::{Conn, DbError, DbResult, args, statements},
+    ground::digest::Digest,
+};
 
 statements! {
     FIND_QUARANTINE = "SELECT created_at FROM media_quarantines WHERE kind = $1 AND name = $2";
+    LIST_QUARANTINES_OF_UPLOAD = "SELECT kind FROM media_quarantines WHERE kind = 'user' AND name = $1
+        UNION ALL SELECT kind FROM media_quarantines WHERE kind = 'digest' AND name = $2";
     INSERT_QUARANTINE = "INSERT INTO media_quarantines (kind, name, created_at) VALUES ($1, $2, $3)
         ON CONFLICT (kind, name) DO NOTHING";
     DELETE_QUARANTINE = "DELETE FROM media_quarantines WHERE kind = $1 AND name = $2";
@@ -45,6 +52,16 @@ impl QuarantineKind {
 /// Whether somebody or something is quarantined.
 pub(crate) async fn is_quarantined(conn: &mut Conn, kind: QuarantineKind, name: &str) -> DbResult<bool> {
     Ok(conn.find(&FIND_QUARANTINE, args![kind.as_str(), name]).await?.is_some())
+}
+
+/// Why a user may not upload something, if so.
+pub(crate) async fn find_of_upload(
+    conn: &mut Conn,
+    user_id: &UserId,
+    digest: &Digest,
+) -> DbResult<Option<QuarantineKind>> {
+    let rows = conn.list(&LIST_QUARANTINES_OF_UPLOAD, args![user_id, &digest.to_string()]).await?;
+    rows.first().map(|row| QuarantineKind::parse(&row.get::<String>(0)?)).transpose()
 }
 
 /// Says false where it was there.
