@@ -285,3 +285,44 @@ async fn hear_of(filled: &mut broadcast::Receiver<MediaUri>, uri: &MediaUri) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(uri: &str) -> Option<String> {
+        MediaUri::parse(<&MxcUri>::from(uri)).map(|uri| uri.to_string())
+    }
+
+    /// CVE-2021-41281: a media id that leads out of its folder.
+    #[test]
+    fn a_media_id_leads_nowhere() {
+        let (longest, longer) = ("a".repeat(255), "a".repeat(256));
+        for id in ["a", "AZaz09_-", &longest] {
+            assert_eq!(MediaId::parse(id).as_ref().map(MediaId::as_str), Some(id));
+        }
+        for id in ["", ".", "..", "../a", "a/b", r"a\b", "a%2fb", "a.png", "a b", "a\0", "é", &longer] {
+            assert_eq!(MediaId::parse(id), None, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_uri_names_a_server_and_something_of_its() {
+        for uri in ["mxc://example.org/abc", "mxc://127.0.0.1:8448/a-b_c", "mxc://[::1]/A"] {
+            assert_eq!(parse(uri).as_deref(), Some(uri));
+        }
+        for uri in [
+            "",
+            "mxc://",
+            "mxc://example.org",
+            "mxc://example.org/",
+            "mxc:///abc",
+            "mxc://example.org/a/b",
+            "mxc://127.0.0.1/../../../some_service/etc/passwd",
+            "mxc://example.org/abc?x=y",
+            "https://example.org/abc",
+        ] {
+            assert_eq!(parse(uri), None, "{uri}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     app::App,
+    config::Config,
     db::{args, statements},
     store::media::{NewMedia, Origin},
     testing::World,
@@ -174,26 +175,34 @@ async fn bytes_that_were_lost_come_back_with_the_next_upload() {
     }
 }
 
+/// Plain ones and encrypted ones.
 #[tokio::test]
 async fn objects_are_read_in_part_and_brought_back_as_files() {
-    for world in World::on_each_engine().await {
-        let app = &world.app;
-        let objects = app.library.objects();
-        let bytes: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
-        let object = keep(app, &bytes, "long").await.unwrap();
-        let reversed = Range { start: 5, end: 2 };
-        for range in [0..0, 0..1, 7..100_000, 1_199_999..1_200_000, 1_199_990..u64::MAX, 1_200_000..1_200_001, reversed]
-        {
-            let stream = objects.read(&object.place, object.bytes, range.clone()).await.unwrap();
-            let read = stream.try_collect::<Vec<_>>().await.unwrap().concat();
-            let places = [range.start, range.end].map(|place| usize::try_from(place).unwrap().min(bytes.len()));
-            assert_eq!(read, bytes.get(places[0]..places[1]).unwrap_or_default(), "{range:?}");
+    let (plain, mut encrypted) = (Config::default(), Config::default());
+    encrypted.media.master_keys = vec![format!("one:{}=", "A".repeat(43)).try_into().unwrap()];
+    for config in [plain, encrypted] {
+        for world in World::on_each_engine_with(&config).await {
+            are_read_in_part_and_brought_back(&world.app).await;
+            world.close().await;
         }
-        let received = objects.fetch_to_spool(&object).await.unwrap();
-        assert_eq!((received.digest, received.bytes), (object.digest, object.bytes));
-        assert_eq!(std::fs::read(received.path()).unwrap(), bytes);
-        let wrong = Object { digest: Digest::of(b"others"), ..object };
-        assert!(objects.fetch_to_spool(&wrong).await.is_err());
-        world.close().await;
     }
+}
+
+async fn are_read_in_part_and_brought_back(app: &App) {
+    let objects = app.library.objects();
+    let bytes: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    let object = keep(app, &bytes, "long").await.unwrap();
+    assert_eq!(object.place.sealed.is_some(), objects.keys().current().is_some());
+    let reversed = Range { start: 5, end: 2 };
+    for range in [0..0, 0..1, 7..100_000, 1_199_999..1_200_000, 1_199_990..u64::MAX, 1_200_000..1_200_001, reversed] {
+        let stream = objects.read(&object.place, object.bytes, range.clone()).await.unwrap();
+        let read = stream.try_collect::<Vec<_>>().await.unwrap().concat();
+        let places = [range.start, range.end].map(|place| usize::try_from(place).unwrap().min(bytes.len()));
+        assert_eq!(read, bytes.get(places[0]..places[1]).unwrap_or_default(), "{range:?}");
+    }
+    let received = objects.fetch_to_spool(&object).await.unwrap();
+    assert_eq!((received.digest, received.bytes), (object.digest, object.bytes));
+    assert_eq!(std::fs::read(received.path()).unwrap(), bytes);
+    let wrong = Object { digest: Digest::of(b"others"), ..object };
+    assert!(objects.fetch_to_spool(&wrong).await.is_err());
 }
