@@ -230,10 +230,11 @@ async fn start(config: Config, database: &TestDatabase, clock: &Clock) -> App {
     start_with((config, Sizes::little()), database, clock).await
 }
 
-async fn start_with(decided: (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
+async fn start_with((mut config, sizes): (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
     let db = database.reopen().await;
+    config.data_dir = database.data_dir();
     let drawn = (clock.clone(), Random::system());
-    Box::pin(App::start_with(decided, db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
+    Box::pin(App::start_with((config, sizes), db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
 }
 
 fn object(content: Value) -> ruma::CanonicalJsonObject {

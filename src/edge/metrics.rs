@@ -11,6 +11,7 @@ mod media_store;
 mod process;
 mod resources;
 mod strike;
+mod uploads;
 
 use std::{
     fmt,
@@ -40,6 +41,7 @@ use self::{
     process::Process,
     resources::ResourceCollector,
     strike::{LimitLabel, Strikes},
+    uploads::UploadMetrics,
 };
 pub use self::{
     resources::{Pool, ProcessResources},
@@ -78,6 +80,7 @@ struct Inner {
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
     full_inboxes: FullInboxes,
+    uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
     /// Empty until [`Metrics::watch`].
@@ -202,6 +205,7 @@ impl Metrics {
         let full_inboxes = FullInboxes::default();
         let help = "Messages to devices that were left out because as much waits for the device as may";
         ours.register("to_device_inbox_full", help, full_inboxes.left_out.clone());
+        let uploads = UploadMetrics::register(ours);
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
         for reason in LoginFailure::ALL.map(LoginFailure::as_str) {
@@ -228,6 +232,7 @@ impl Metrics {
             rate_limited,
             to_device_unsent,
             full_inboxes,
+            uploads,
             failed_logins,
             media_stores,
             watched,
@@ -275,6 +280,17 @@ impl Metrics {
     /// minute, logs for whom.
     pub fn to_device_inbox_full(&self, user_id: &UserId, device_id: &DeviceId) {
         self.0.full_inboxes.leave_out(user_id, device_id);
+    }
+
+    /// Counts a file that a user has uploaded.
+    pub fn media_uploaded(&self) {
+        self.0.uploads.uploads.inc();
+    }
+
+    /// Counts a file that is kept, a user's or another's: `is_new` where its bytes were stored for it, and no others like
+    /// them were there.
+    pub fn media_kept(&self, bytes: u64, is_new: bool) {
+        self.0.uploads.kept(bytes, is_new);
     }
 
     /// Counts a login that has failed.
