@@ -11,5 +11,6 @@ pub(crate) mod hub;
 pub(crate) mod identity;
 pub(crate) mod mail;
 pub mod metrics;
+pub(crate) mod outside_client;
 pub mod serve;
 pub mod telemetry;
