@@ -9,55 +9,38 @@
 
 mod charset;
 mod elements;
+mod summary;
 mod tables;
 mod tag_limit;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;
 
-use std::collections::BTreeMap;
-
 use html5ever::{
     tendril::StrTendril,
     tokenizer::{BufferQueue, Tokenizer, TokenizerOpts},
 };
 
+pub(crate) use self::summary::PageSummary;
 use self::{elements::Elements, tag_limit::TagLimit};
 
 /// How much of a page is read, in bytes. What it says of itself stands at its beginning.
 pub(crate) const MAX_PAGE: usize = 768 * 1024;
 /// How many bytes of it are read before it is looked whether to go on.
 const PIECE: usize = 1_024;
-/// The longest address that is kept, in bytes.
-pub(super) const MAX_ADDRESS: usize = 2_048;
 
-/// A page in short. Addresses are as it has written them, for [`base`](Self::base) or its own to be added.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PageSummary {
-    /// By their names in Open Graph, such as `og:title`, without those of pictures, sounds and films. None is empty, and
-    /// there are no controls in them.
-    pub(crate) properties: BTreeMap<String, String>,
-    /// Of what shows the page best.
-    pub(crate) picture: Option<String>,
-    /// Of what says the same in JSON.
-    pub(crate) oembed: Option<String>,
-    pub(crate) base: Option<String>,
-}
-
-impl PageSummary {
-    /// Reads the first [`MAX_PAGE`] bytes. `content_type` is the header that the page came with. Takes a moment.
-    pub(crate) fn read(page: &[u8], content_type: Option<&str>) -> Self {
-        let decoded = charset::decode(page.get(..MAX_PAGE).unwrap_or(page), content_type);
-        let tokenizer = Tokenizer::new(Elements::default(), TokenizerOpts::default());
-        let (input, mut limit, mut rest) = (BufferQueue::default(), TagLimit::default(), &*decoded.text);
-        while !rest.is_empty() && !tokenizer.sink.is_done() && limit.holds(tokenizer.sink.tokens()) {
-            let (piece, later) = rest.split_at(rest.floor_char_boundary(PIECE));
-            limit.count(piece);
-            input.push_back(StrTendril::from_slice(piece));
-            // It stops at the end of a piece only: the sink returns nothing that it would stop for.
-            drop(tokenizer.feed(&input));
-            rest = later;
-        }
-        tokenizer.sink.summary(decoded.is_whole)
+/// Reads the first [`MAX_PAGE`] bytes. `content_type` is the header that the page came with. Takes a moment.
+pub(crate) fn read(page: &[u8], content_type: Option<&str>) -> PageSummary {
+    let decoded = charset::decode(page.get(..MAX_PAGE).unwrap_or(page), content_type);
+    let tokenizer = Tokenizer::new(Elements::default(), TokenizerOpts::default());
+    let (input, mut limit, mut rest) = (BufferQueue::default(), TagLimit::default(), &*decoded.text);
+    while !rest.is_empty() && !tokenizer.sink.is_done() && limit.holds(tokenizer.sink.tokens()) {
+        let (piece, later) = rest.split_at(rest.floor_char_boundary(PIECE));
+        limit.count(piece);
+        input.push_back(StrTendril::from_slice(piece));
+        // It stops at the end of a piece only: the sink returns nothing that it would stop for.
+        drop(tokenizer.feed(&input));
+        rest = later;
     }
+    tokenizer.sink.summary(decoded.is_whole)
 }

@@ -1,4 +1,5 @@
-//! Servers outside, for tests: each answers as its script says, on loopback, and knows what it was asked.
+//! Servers outside, for tests: each answers as its script says, and knows what it was asked. Each of this machine's
+//! addresses leads to it, so that a test finds out when the wrong one is asked.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -60,8 +61,9 @@ impl Scripted {
 
 impl Site {
     pub(crate) fn start(script: impl Fn(&Asked) -> Scripted + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        let asked = Arc::new(Mutex::new(Vec::new()));
         let (script, heard) = (Arc::new(script), Arc::clone(&asked));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {

@@ -48,7 +48,7 @@ fn told(bytes: &[u8], content_type: Option<&str>) -> Charset {
     if let Some(utf16 @ Charset::Utf16 { .. }) = by_header {
         return utf16;
     }
-    if !bytes.is_ascii() && is_utf8(bytes) {
+    if is_utf8(bytes) {
         return Charset::Utf8;
     }
     let by_page = || {
@@ -63,10 +63,14 @@ fn told(bytes: &[u8], content_type: Option<&str>) -> Charset {
     by_header.or_else(by_page).unwrap_or(looks)
 }
 
-/// Also where the last character is cut.
+/// Whether there is something in it that only UTF-8 has, and nothing else. The last character may be cut.
 fn is_utf8(bytes: &[u8]) -> bool {
-    // None where it only lacks its end.
-    std::str::from_utf8(bytes).err().is_none_or(|error| error.error_len().is_none())
+    let whole = match std::str::from_utf8(bytes) {
+        Ok(_) => bytes,
+        Err(error) if error.error_len().is_some() => return false,
+        Err(error) => bytes.get(..error.valid_up_to()).unwrap_or_default(),
+    };
+    !whole.is_ascii()
 }
 
 /// What follows `charset=`, in small letters.

@@ -7,7 +7,10 @@ use html5ever::tokenizer::{
     states::RawKind::{Rawtext, Rcdata, ScriptData},
 };
 
-use super::{MAX_ADDRESS, PageSummary, text::clean};
+use super::{
+    summary::{MAX_ADDRESS, PageSummary},
+    text::clean,
+};
 
 /// How many properties are kept.
 const MAX_PROPERTIES: usize = 32;
@@ -59,7 +62,8 @@ impl TokenSink for Elements {
 
     fn process_token(&self, token: Token, _: u64) -> TokenSinkResult<()> {
         let mut found = self.0.borrow_mut();
-        found.tokens += 1;
+        // An error may lie within a tag.
+        found.tokens += u64::from(!matches!(token, Token::ParseError(_)));
         match token {
             Token::TagToken(tag) if tag.kind == TagKind::StartTag => return found.begin(&tag),
             Token::TagToken(tag) => found.end(&tag.name),
@@ -71,7 +75,7 @@ impl TokenSink for Elements {
 }
 
 impl Elements {
-    /// How many tokens there were, errors in the page among them.
+    /// How many tokens there were. None of them lies within another.
     pub(super) fn tokens(&self) -> u64 {
         self.0.borrow().tokens
     }

@@ -1,7 +1,7 @@
-use super::*;
+use super::{MAX_PAGE, PageSummary};
 
 fn read(page: &str) -> PageSummary {
-    PageSummary::read(page.as_bytes(), Some("text/html; charset=utf-8"))
+    super::read(page.as_bytes(), Some("text/html; charset=utf-8"))
 }
 
 fn properties(summary: &PageSummary) -> Vec<(&str, &str)> {
@@ -88,7 +88,7 @@ fn an_empty_property_hides_nothing() {
 #[test]
 fn what_can_not_be_read_is_left_out() {
     let page = b"<title>\x83n\x83\x8d\x81[</title><meta name=description content=plain><meta property=og:image content=/\x83.png>";
-    let summary = PageSummary::read(page, Some("text/html; charset=shift_jis"));
+    let summary = super::read(page, Some("text/html; charset=shift_jis"));
     assert_eq!(properties(&summary), [("og:description", "plain")]);
     assert_eq!(summary.picture, None);
 }
@@ -127,6 +127,10 @@ fn a_tag_of_many_attributes_ends_the_page() {
     assert_eq!(properties(&summary), [("og:title", "Title")]);
     let tag = format!("<b{}>", (0..3_000).map(|n| format!(" {n:x}")).collect::<String>());
     let summary = read(&format!("<title>Title</title>{}<meta property=og:title content=late>", tag.repeat(40)));
+    assert_eq!(properties(&summary), [("og:title", "Title")]);
+    // Nor do errors within a tag make it another one.
+    let errors: String = (0..100_000).map(|n| format!(" a a{n:x}\"<")).collect();
+    let summary = read(&format!("<title>Title</title><b{errors}><meta property=og:title content=late>"));
     assert_eq!(properties(&summary), [("og:title", "Title")]);
     // A large address is none of that.
     let data = format!("<link rel=icon href=\"data:image/png;base64,{}\">", "abcd+/gh".repeat(3_000));
