@@ -48,6 +48,8 @@ struct Found {
     reading: Option<(Part, String)>,
     /// Within how many elements of [`ASIDE`].
     aside: usize,
+    /// Whether what comes is no text, such as a script. The next tag ends that.
+    is_raw: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -136,7 +138,9 @@ impl Found {
             "link" => self.link(tag),
             "base" => keep(&mut self.base, address(attribute(tag, "href"))),
             "title" => {
-                if self.title.is_none() {
+                // Pictures within a page have titles as well.
+                self.is_raw = self.title.is_some() || self.aside > 0;
+                if !self.is_raw {
                     self.begin_reading(Part::Title);
                 }
                 return TokenSinkResult::RawData(Rcdata);
@@ -144,9 +148,14 @@ impl Found {
             "h1" if self.heading.is_none() && self.aside == 0 => self.begin_reading(Part::Heading),
             "p" if self.aside == 0 => self.begin_reading(Part::Paragraph),
             "body" => self.end_head(),
-            "textarea" => return TokenSinkResult::RawData(Rcdata),
-            "style" | "xmp" | "iframe" | "noembed" | "noframes" => return TokenSinkResult::RawData(Rawtext),
-            "script" => return TokenSinkResult::RawData(ScriptData),
+            "textarea" | "style" | "xmp" | "iframe" | "noembed" | "noframes" | "script" => {
+                self.is_raw = true;
+                return TokenSinkResult::RawData(match &*tag.name {
+                    "textarea" => Rcdata,
+                    "script" => ScriptData,
+                    _ => Rawtext,
+                });
+            }
             "plaintext" => return TokenSinkResult::Plaintext,
             name if ASIDE.contains(&name) && !tag.self_closing => {
                 self.finish_reading();
@@ -158,6 +167,7 @@ impl Found {
     }
 
     fn end(&mut self, name: &str) {
+        self.is_raw = false;
         match name {
             "title" | "h1" | "p" => self.finish_reading(),
             "head" => self.end_head(),
@@ -228,7 +238,9 @@ impl Found {
     }
 
     fn read(&mut self, text: &str) {
-        if let Some((_, read)) = &mut self.reading {
+        if let Some((_, read)) = &mut self.reading
+            && !self.is_raw
+        {
             read.push_str(beginning(text, MAX_VALUE.saturating_sub(read.len())));
         }
     }

@@ -64,6 +64,8 @@ fn a_plain_page_has_a_title_and_some_text() {
     assert_eq!(properties(&read("<title>unended")), [("og:title", "unended")]);
     let described = "<title>t</title><meta name=description content=said><p>text</p>";
     assert_eq!(properties(&read(described)), [("og:description", "said"), ("og:title", "t")]);
+    let raw = "<title>t</title><p>One <script>'<p>no'</script>two<style>p {}</style> <textarea><b></textarea>three</p>";
+    assert_eq!(properties(&read(raw)), [("og:description", "One two three"), ("og:title", "t")]);
     assert_eq!(read("hello"), PageSummary::default());
     assert_eq!(read(""), PageSummary::default());
 }
