@@ -11,6 +11,7 @@
 mod corpus;
 mod heads;
 mod names;
+mod pages;
 mod parsers;
 mod requests;
 mod scene;
