@@ -12,6 +12,7 @@ mod corpus;
 mod heads;
 mod names;
 mod parsers;
+mod pictures;
 mod requests;
 mod scene;
 
