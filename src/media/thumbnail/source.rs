@@ -9,7 +9,7 @@ use std::{
 };
 
 use image::{
-    AnimationDecoder as _, DynamicImage, Frames, ImageDecoder, ImageFormat, ImageReader, RgbaImage,
+    AnimationDecoder as _, DynamicImage, ExtendedColorType, Frames, ImageDecoder, ImageFormat, ImageReader, RgbaImage,
     codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder},
     metadata::{LoopCount, Orientation},
 };
@@ -44,8 +44,9 @@ pub(super) struct Source<'a> {
     orientation: Orientation,
     /// How many frames the file says that it has. None if it does not say.
     frames: Option<u32>,
-    /// In bytes, for decoding it or its first frame.
+    /// In bytes, for decoding it or its first frame, and of what comes out.
     decoding: u64,
+    decoded: u64,
 }
 
 impl<'a> Source<'a> {
@@ -86,14 +87,21 @@ impl<'a> Source<'a> {
             ImageFormat::Gif => 2 * total,
             ImageFormat::WebP => total + 8 * pixels,
             // As it is stored, which may be more than what comes out, and the largest strip.
-            ImageFormat::Tiff => 2 * total + 8 * pixels + file_bytes,
+            ImageFormat::Tiff => {
+                let stored = match decoder.original_color_type() {
+                    ExtendedColorType::Cmyk8 => 4 * pixels,
+                    ExtendedColorType::Cmyk16 => 8 * pixels,
+                    _ => total,
+                };
+                total + stored + file_bytes
+            }
             _ => total,
         };
         let decoding = decoding.saturating_add(OVERHEAD);
         if format == ImageFormat::Png && !png(path, limits, deadline)?.is_apng()? {
             frames = Some(1);
         }
-        Ok(Self { path, limits, deadline, format, width, height, orientation, frames, decoding })
+        Ok(Self { path, limits, deadline, format, width, height, orientation, frames, decoding, decoded: total })
     }
 
     /// As it is seen.
@@ -107,7 +115,8 @@ impl<'a> Source<'a> {
 
     /// In bytes, for a thumbnail that stands still.
     pub(super) fn memory(&self, plan: &Plan) -> u64 {
-        self.decoding.saturating_add(plan.memory())
+        // What the decoder has kept is gone by the time that pixels become fewer.
+        self.decoding.max(self.decoded.saturating_add(plan.memory()))
     }
 
     /// In bytes, for one that moves. None where there is none: because nothing moves, or too much does.
