@@ -13,6 +13,7 @@ mod heads;
 mod names;
 mod pages;
 mod parsers;
+mod pictures;
 mod requests;
 mod scene;
 
