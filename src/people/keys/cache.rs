@@ -1,9 +1,10 @@
 //! What others are shown of a user's keys, in memory: a look at it spares the database the question, and the texts are
 //! written once for all who ask.
 //!
-//! Every change of what is shown is an entry of the log in the transaction that makes it, by which clients hear of it. By
-//! that entry what was remembered of the user is thrown away, on every node. That somebody has no account is not
-//! remembered: no entry says that they have one now.
+//! Every change of what is shown is an entry of the log in the transaction that makes it, by which clients hear of it;
+//! where an operator makes it beside running nodes, the entry follows before the command says that it is done. By that
+//! entry what was remembered of the user is thrown away, on every node. That somebody has no account is not remembered:
+//! no entry says that they have one now.
 
 use std::{collections::BTreeSet, sync::Arc};
 

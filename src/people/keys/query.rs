@@ -45,8 +45,8 @@ pub(super) enum Found {
 pub(super) type SignedMasters = BTreeMap<OwnedUserId, Vec<MasterSignature>>;
 
 impl Keys {
-    /// What is shown of the first of these users, of so many as are not too much at once, and of one at least. After one
-    /// who is too much alone there are no more.
+    /// What is shown of the first of these users, of so many as are not too much at once, and of one at least. After
+    /// one who is too much alone there are no more.
     pub(super) async fn gather<'a>(&self, users: &'a [OwnedUserId]) -> Result<Vec<(&'a OwnedUserId, Found)>> {
         let (mut gathered, mut bytes, mut is_complete) = (Vec::new(), 0, true);
         for user_id in users {

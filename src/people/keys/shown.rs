@@ -1,8 +1,8 @@
 //! What others are shown of a user's keys, as it is written into their answers.
 //!
 //! Each reader is shown the same, but for signatures by other users' user-signing keys: these are shown to nobody but
-//! whose they are, because they would tell who knows whom. They are written into a master key for its reader, if they are
-//! of what that key says.
+//! whose they are, because they would tell who knows whom. They are written into a master key for its reader, if they
+//! are of what that key says.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#key-and-signature-security>
 
@@ -191,7 +191,8 @@ impl ShownMaster {
         Ok(())
     }
 
-    /// Whether this is the key of which these are the signed bytes. Another may have the same name, and say something else.
+    /// Whether this is the key of which these are the signed bytes. Another may have the same name, and say something
+    /// else.
     fn says(&self, json: &str) -> bool {
         let open = json.strip_suffix('}').unwrap_or(json);
         json.len() == self.signed && self.text.starts_with(open.as_bytes())
