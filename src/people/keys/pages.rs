@@ -86,15 +86,14 @@ impl KeyQuery {
     /// The next part of the answer's JSON, and whether it is the last. Not to be called after that.
     pub(crate) async fn part(&mut self) -> Result<(Vec<u8>, bool)> {
         let mut text = Vec::new();
-        let mut place = match self.place.take() {
-            Some(place) => place,
-            None => {
-                if let Some(whole) = self.find_whole().await? {
-                    return Ok((whole, true));
-                }
-                self.write_head(&mut text)?;
-                self.begin(Section::Devices)
+        let mut place = if let Some(place) = self.place.take() {
+            place
+        } else {
+            if let Some(whole) = self.find_whole().await? {
+                return Ok((whole, true));
             }
+            self.write_head(&mut text)?;
+            self.begin(Section::Devices)
         };
         loop {
             while place.next == place.end {
@@ -155,7 +154,7 @@ impl KeyQuery {
             return Ok(None);
         }
         let signed = self.keys.find_signed(&self.reader, &gathered).await?;
-        let mut text = Vec::with_capacity(self.capacity(&gathered));
+        let mut text = Vec::with_capacity(capacity(&gathered));
         self.write_head(&mut text)?;
         let mut place = self.begin(Section::Devices);
         loop {
@@ -165,16 +164,6 @@ impl KeyQuery {
                 return Ok(Some(text));
             }
         }
-    }
-
-    /// About how many bytes it takes to show these users.
-    fn capacity(&self, gathered: &[(&OwnedUserId, Found)]) -> usize {
-        let bytes = |(user_id, found): &(&OwnedUserId, Found)| match found {
-            // Each name stands there three times.
-            Found::Keys(shown) => 4 * user_id.as_str().len() + shown.bytes,
-            Found::Nobody | Found::Large => 0,
-        };
-        256 + gathered.iter().map(bytes).sum::<usize>()
     }
 
     /// Writes what there is of the next users, as many as are not too much, or of the next devices of one.
@@ -295,6 +284,16 @@ impl KeyQuery {
         }
         Ok(())
     }
+}
+
+/// About how many bytes it takes to show these users.
+fn capacity(gathered: &[(&OwnedUserId, Found)]) -> usize {
+    let bytes = |(user_id, found): &(&OwnedUserId, Found)| match found {
+        // Each name stands there three times.
+        Found::Keys(shown) => 4 * user_id.as_str().len() + shown.bytes,
+        Found::Nobody | Found::Large => 0,
+    };
+    256 + gathered.iter().map(bytes).sum::<usize>()
 }
 
 impl Section {
