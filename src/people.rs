@@ -28,7 +28,7 @@ use self::{
     device::Devices,
     filter::Filters,
     key_backup::KeyBackups,
-    keys::Keys,
+    keys::{KeyCache, Keys},
     notice::Notices,
     profile::Profiles,
     rate_limit::RateLimits,
@@ -86,21 +86,25 @@ pub(crate) struct Caches {
     account_data: Arc<account_data::AccountDataCache>,
     bearers: Arc<TokenCache>,
     inboxes: Arc<InboxCache>,
+    keys: Arc<KeyCache>,
 }
 
 impl Caches {
     pub(crate) fn new(sizes: &Sizes) -> Self {
         let account_data = Arc::new(account_data::AccountDataCache::new(sizes));
         let bearers = Arc::new(TokenCache::new(&sizes.caches));
-        Self { account_data, bearers, inboxes: Arc::new(InboxCache::new(&sizes.caches)) }
+        let inboxes = Arc::new(InboxCache::new(&sizes.caches));
+        Self { account_data, bearers, inboxes, keys: Arc::new(KeyCache::new(&sizes.caches)) }
     }
 
     pub(crate) fn weighed(&self) -> Vec<Arc<dyn Weighed>> {
-        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _, Arc::clone(&self.inboxes) as _]
+        let Self { account_data, bearers, inboxes, keys } = self.clone();
+        vec![account_data as _, bearers as _, inboxes as _, keys as _]
     }
 
     pub(crate) fn readers(&self) -> Vec<Arc<dyn Reader>> {
-        vec![Arc::clone(&self.account_data) as _, Arc::clone(&self.bearers) as _, Arc::clone(&self.inboxes) as _]
+        let Self { account_data, bearers, inboxes, keys } = self.clone();
+        vec![account_data as _, bearers as _, inboxes as _, keys as _]
     }
 }
 
@@ -130,7 +134,7 @@ impl People {
             quotas.clone(),
             metrics.clone(),
         );
-        let keys = Keys::new(db.clone(), log.clone(), tasks.clone(), server_name.clone());
+        let keys = Keys::new(db.clone(), log.clone(), tasks.clone(), server_name.clone(), caches.keys);
         let (secret, documents) = (key.shared_secret(), terms.clone());
         Ok(Self {
             account_data: AccountDataOfUsers::new(db.clone(), log.clone(), caches.account_data, quotas.clone()),

@@ -38,6 +38,8 @@ pub struct CacheSizes {
     pub connected: u64,
     /// Which rooms others are in, of whose presence or devices somebody has to hear.
     pub strangers: u64,
+    /// What others are shown of the keys of users and their devices.
+    pub device_keys: u64,
     /// Whose devices and keys have changed lately.
     pub device_lists: u64,
     /// How many one-time keys the devices have that are connected.
@@ -67,13 +69,14 @@ impl CacheSizes {
             presence,
             connected,
             strangers,
+            device_keys,
             device_lists,
             key_counts,
             inboxes,
             log,
         } = *self;
         let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
-        let of_keys = device_lists + key_counts + inboxes;
+        let of_keys = device_keys + device_lists + key_counts + inboxes;
         of_people + of_keys + room_cards + unread + receipts + typing + log
     }
 }
@@ -92,6 +95,7 @@ impl Default for CacheSizes {
             presence: 24 * MIB,
             connected: 60 * MIB,
             strangers: 16 * MIB,
+            device_keys: 64 * MIB,
             device_lists: MIB,
             key_counts: 6 * MIB,
             inboxes: 4 * MIB,

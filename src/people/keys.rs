@@ -1,8 +1,9 @@
 //! The public keys of end-to-end encryption: devices upload them, everybody else asks for them.
 //!
 //! Whatever is stored was judged before: whose it is, how large, and that its signatures are right. A change and the
-//! entry of the log by which others hear of it are one transaction. What is asked for is read from the database, so that
-//! no node answers with what another has replaced.
+//! entry of the log by which others hear of it are one transaction. What everybody is shown of a user is remembered
+//! (`keys/cache.rs`) until such an entry comes, so that no node answers with what another has replaced; what one reader
+//! alone is shown is read from the database.
 //!
 //! Lock order: the account, its device, master keys and the signatures of them by their owners, one-time keys, fallback
 //! keys, the log; several of a sort in the order of their bytes. Of a user only the account's holder writes identity keys,
@@ -14,6 +15,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
+mod cache;
 mod claim;
 mod cross_signing;
 mod device_keys;
@@ -21,6 +23,7 @@ mod one_time;
 mod pages;
 mod query;
 mod queue;
+mod shown;
 mod signature;
 mod signed;
 #[cfg(test)]
@@ -38,6 +41,7 @@ use self::queue::ClaimQueue;
 use crate::{db::Db, ground::tasks::Tasks, log::Log};
 
 pub(crate) use self::{
+    cache::KeyCache,
     cross_signing::{Confirmation, NewCrossSigning, Outcome},
     pages::KeyQuery,
 };
@@ -52,11 +56,19 @@ struct Inner {
     tasks: Tasks,
     server_name: OwnedServerName,
     claims: ClaimQueue,
+    cache: Arc<KeyCache>,
 }
 
 impl Keys {
-    pub(crate) fn new(db: Db, log: Log, tasks: Tasks, server_name: OwnedServerName) -> Self {
-        Self(Arc::new(Inner { db, log, tasks, server_name, claims: ClaimQueue::default() }))
+    /// `cache` has to follow the log.
+    pub(in crate::people) fn new(
+        db: Db,
+        log: Log,
+        tasks: Tasks,
+        server_name: OwnedServerName,
+        cache: Arc<KeyCache>,
+    ) -> Self {
+        Self(Arc::new(Inner { db, log, tasks, server_name, claims: ClaimQueue::default(), cache }))
     }
 
     fn is_local(&self, user_id: &UserId) -> bool {

@@ -21,9 +21,8 @@ statements! {
         WHERE user_id = $1";
     LOCK_MASTER_KEY = "SELECT user_id, usage, public_key, json, signature FROM cross_signing_keys
         WHERE user_id = $1 AND usage = 'master' FOR UPDATE";
-    /// Without the user-signing keys of others than $2.
-    LIST_VISIBLE_KEYS = "SELECT user_id, usage, public_key, json, signature FROM cross_signing_keys
-        WHERE user_id IN LIST($1) AND (usage <> 'user_signing' OR user_id = $2)";
+    LIST_KEYS_OF_USERS = "SELECT user_id, usage, public_key, json, signature FROM cross_signing_keys
+        WHERE user_id IN LIST($1)";
     FIND_BY_PUBLIC_KEY = "SELECT usage FROM cross_signing_keys WHERE user_id = $1 AND public_key = $2";
     DELETE_CROSS_SIGNING_KEY = "DELETE FROM cross_signing_keys WHERE user_id = $1 AND usage = $2";
     DELETE_CROSS_SIGNING_KEYS = "DELETE FROM cross_signing_keys WHERE user_id = $1";
@@ -32,12 +31,17 @@ statements! {
         VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (target_user_id, target, signer_user_id, signer_key_id) DO UPDATE
         SET signature = excluded.signature WHERE key_signatures.signature <> excluded.signature";
-    /// On master keys, by the users themselves and by $2.
-    LIST_VISIBLE_SIGNATURES = "SELECT s.target_user_id, s.signer_user_id, s.signer_key_id, s.signature
+    /// On master keys, by the users themselves.
+    LIST_OWN_SIGNATURES = "SELECT s.target_user_id, s.signer_key_id, s.signature
         FROM cross_signing_keys m
         JOIN key_signatures s ON s.target_user_id = m.user_id AND s.target = m.public_key
-            AND s.signer_user_id IN (m.user_id, $2)
+            AND s.signer_user_id = m.user_id
         WHERE m.user_id IN LIST($1) AND m.usage = 'master'";
+    /// On the master keys of others by $1, who has made few signatures at most: these are looked through first.
+    LIST_MASTER_SIGNATURES = "SELECT s.target_user_id, m.json, s.signer_key_id, s.signature
+        FROM key_signatures s
+        JOIN cross_signing_keys m ON m.user_id = s.target_user_id AND m.usage = 'master' AND m.public_key = s.target
+        WHERE s.signer_user_id = $1 AND s.target_user_id <> $1 AND s.target_user_id IN LIST($2)";
     DELETE_SIGNATURES = "DELETE FROM key_signatures
         WHERE (target_user_id = $1 AND target IN LIST($2)) OR (signer_user_id = $1 AND signer_key_id IN LIST($3))"
         | "WITH locked AS MATERIALIZED (
@@ -109,6 +113,16 @@ pub(crate) struct KeySignature {
     pub(crate) signature: String,
 }
 
+/// A signature that somebody has made of another user's master key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MasterSignature {
+    /// Canonical JSON of what is signed.
+    pub(crate) json: String,
+    /// With its algorithm: `ed25519:…`.
+    pub(crate) signer_key_id: String,
+    pub(crate) signature: String,
+}
+
 /// Puts a key in place of another of its usage.
 pub(crate) async fn upsert(conn: &mut Conn, user_id: &UserId, key: &CrossSigningKey) -> DbResult<()> {
     let args = args![user_id, key.usage.as_str(), &key.public_key, &key.json, &key.signature];
@@ -128,13 +142,9 @@ pub(crate) async fn lock_master(conn: &mut Conn, user_id: &UserId) -> DbResult<O
     row.map(|row| key(&row).map(|(_, key)| key)).transpose()
 }
 
-/// The keys of these users that `reader` may see.
-pub(crate) async fn list_visible(
-    conn: &mut Conn,
-    users: &[&str],
-    reader: &UserId,
-) -> DbResult<Vec<(OwnedUserId, CrossSigningKey)>> {
-    conn.list(&LIST_VISIBLE_KEYS, args![users, reader]).await?.iter().map(key).collect()
+/// All keys of these users.
+pub(crate) async fn list_of_users(conn: &mut Conn, users: &[&str]) -> DbResult<Vec<(OwnedUserId, CrossSigningKey)>> {
+    conn.list(&LIST_KEYS_OF_USERS, args![users]).await?.iter().map(key).collect()
 }
 
 /// Whether a user has a cross-signing key of this name.
@@ -161,14 +171,22 @@ pub(crate) async fn insert_signature(conn: &mut Conn, signature: &KeySignature) 
     Ok(conn.execute(&INSERT_KEY_SIGNATURE, args).await? > 0)
 }
 
-/// Who has signed the master keys of these users, as far as `reader` may see it: the users' own devices, and the reader.
-pub(crate) async fn list_visible_signatures(
+/// What the devices of these users have signed of the master keys of their users: whose, by which key, and the signature.
+pub(crate) async fn list_own_signatures(
     conn: &mut Conn,
     users: &[&str],
-    reader: &UserId,
-) -> DbResult<Vec<(OwnedUserId, OwnedUserId, String, String)>> {
-    let rows = conn.list(&LIST_VISIBLE_SIGNATURES, args![users, reader]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).collect()
+) -> DbResult<Vec<(OwnedUserId, String, String)>> {
+    let rows = conn.list(&LIST_OWN_SIGNATURES, args![users]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).collect()
+}
+
+/// What a user has signed of the master keys of these others.
+pub(crate) async fn list_master_signatures(
+    conn: &mut Conn,
+    signer: &UserId,
+    users: &[&str],
+) -> DbResult<Vec<(OwnedUserId, MasterSignature)>> {
+    conn.list(&LIST_MASTER_SIGNATURES, args![signer, users]).await?.iter().map(master_signature).collect()
 }
 
 /// Deletes the signatures of a user's devices and cross-signing keys, and those that they have made. Each is named by the
@@ -187,6 +205,11 @@ pub(crate) async fn delete_signatures_of_device(
 ) -> DbResult<()> {
     let (device_ids, none): ([&str; 1], [&str; 0]) = ([device_id.as_str()], []);
     conn.execute(&DELETE_SIGNATURES, args![user_id, device_ids.as_slice(), none.as_slice()]).await.map(drop)
+}
+
+fn master_signature(row: &Row) -> DbResult<(OwnedUserId, MasterSignature)> {
+    let signature = MasterSignature { json: row.get(1)?, signer_key_id: row.get(2)?, signature: row.get(3)? };
+    Ok((row.get(0)?, signature))
 }
 
 fn key(row: &Row) -> DbResult<(OwnedUserId, CrossSigningKey)> {

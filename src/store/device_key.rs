@@ -32,15 +32,11 @@ statements! {
             AND s.signer_user_id = k.user_id
         ORDER BY k.device_id";
     /// By user, about how many bytes it takes to show the devices, and to show the other keys: with each key comes what is
-    /// around it.
-    LIST_KEY_SIZES = "SELECT user_id, SUM(OCTET_LENGTH(json)) + 400 * COUNT(*), 0 FROM device_keys
-            WHERE user_id IN LIST($1) GROUP BY user_id
-        UNION ALL SELECT user_id, 0, SUM(OCTET_LENGTH(json)) + 200 * COUNT(*) FROM cross_signing_keys
-            WHERE user_id IN LIST($1) GROUP BY user_id
-        UNION ALL SELECT m.user_id, 0, SUM(OCTET_LENGTH(s.signer_key_id)) + 100 * COUNT(*)
-            FROM cross_signing_keys m JOIN key_signatures s ON s.target_user_id = m.user_id
-                AND s.target = m.public_key AND s.signer_user_id = m.user_id
-            WHERE m.user_id IN LIST($1) AND m.usage = 'master' GROUP BY m.user_id";
+    /// around it, and each device may have signed the master key.
+    LIST_KEY_SIZES = "SELECT user_id, SUM(OCTET_LENGTH(json) + OCTET_LENGTH(device_id)) + 500 * COUNT(*)
+            FROM device_keys WHERE user_id IN LIST($1) GROUP BY user_id
+        UNION ALL SELECT user_id, SUM(OCTET_LENGTH(json)) + 200 * COUNT(*)
+            FROM cross_signing_keys WHERE user_id IN LIST($1) GROUP BY user_id";
     DELETE_DEVICE_KEYS = "DELETE FROM device_keys WHERE user_id = $1 AND device_id IN LIST($2) RETURNING device_id";
 }
 
@@ -61,13 +57,6 @@ pub(crate) struct ListedKeys {
     pub(crate) display_name: Option<String>,
     /// By which key, and the signature.
     pub(crate) signed_by: Option<(String, String)>,
-}
-
-/// About how much it is to show somebody's keys, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KeySizes {
-    pub(crate) devices: i64,
-    pub(crate) cross_signing: i64,
 }
 
 /// Puts a device's keys in place of those that it had.
@@ -101,13 +90,11 @@ pub(crate) async fn list_next(
     conn.list(&LIST_NEXT_DEVICE_KEYS, args![user_id, after, limit]).await?.iter().map(listed).collect()
 }
 
-/// About how much it is to show the keys of these users. Those who have none are left out.
-pub(crate) async fn list_sizes(conn: &mut Conn, users: &[&str]) -> DbResult<BTreeMap<OwnedUserId, KeySizes>> {
-    let mut sizes: BTreeMap<OwnedUserId, KeySizes> = BTreeMap::new();
+/// About how much it is to show the keys of these users, in bytes. Those who have none are left out.
+pub(crate) async fn list_sizes(conn: &mut Conn, users: &[&str]) -> DbResult<BTreeMap<OwnedUserId, i64>> {
+    let mut sizes: BTreeMap<OwnedUserId, i64> = BTreeMap::new();
     for row in conn.list(&LIST_KEY_SIZES, args![users]).await? {
-        let size = sizes.entry(row.get(0)?).or_default();
-        size.devices += row.get::<i64>(1)?;
-        size.cross_signing += row.get::<i64>(2)?;
+        *sizes.entry(row.get(0)?).or_default() += row.get::<i64>(1)?;
     }
     Ok(sizes)
 }

@@ -117,6 +117,18 @@ async fn what_relates_to_an_event_is_found_by_the_event() {
     database.close().await;
 }
 
+/// Somebody has signed few keys, if any, and may ask for a thousand at once.
+#[tokio::test]
+async fn what_somebody_has_signed_is_found_by_the_signer() {
+    let database = testing::sqlite().await;
+    let mut statements = cross_signing::STATEMENTS.iter().map(|statement| statement.sql(Engine::Sqlite));
+    let sql = statements.find(|sql| sql.contains("WHERE s.signer_user_id = $1")).unwrap();
+    let plan = testing::plan(&database, sql).await;
+    let by_signer = "key_signatures_by_signer (signer_user_id=?)";
+    assert!(plan.iter().any(|step| step.contains(by_signer)), "{sql}\n{plan:?}");
+    database.close().await;
+}
+
 /// Advisory locks are called by numbers, and nothing else keeps two purposes from having one.
 #[test]
 fn no_two_locks_have_one_number() {

@@ -19,7 +19,7 @@ const REGISTER: &str = "/_matrix/client/v3/register";
 const TRIES: usize = 20;
 
 /// Waits until the command would say that every server goes by it.
-async fn until_noticed(operator: &Administration, user: &Client) {
+pub(crate) async fn until_noticed(operator: &Administration, user: &Client) {
     let user_id = UserId::parse(&user.user_id).unwrap();
     for _ in 0..TRIES {
         if operator.until_noticed(&user_id).await.unwrap() == Noticed::Everywhere {

@@ -13,6 +13,7 @@ use ruma::{
 use serde_json::{Value, json};
 
 use crate::{
+    administration::until_noticed,
     on_both,
     world::{Client, Engine, Reply, World, escape},
 };
@@ -284,7 +285,9 @@ on_both! {
         let body = json!({ "new_password": "another one", "logout_devices": true, "auth": alice.password() });
         alice.post("/_matrix/client/v3/account/password", body).await.ok();
         assert_eq!(devices().await, [kept]);
-        world.administration().await.end_sessions("alice", None).await.unwrap();
+        let operator = world.administration().await;
+        operator.end_sessions("alice", None).await.unwrap();
+        until_noticed(&operator, &alice).await;
         assert!(devices().await.is_empty());
     }
 }

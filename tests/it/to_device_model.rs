@@ -111,9 +111,9 @@ impl<'a> Play<'a> {
                 }
             }
         }
-        for device in 0..DEVICES.len() {
+        for (device, name) in DEVICES.iter().enumerate() {
             while !self.sync(device, How::Next).await.is_empty() {}
-            assert_eq!(self.devices[device].waiting, [0_usize; 0], "seed {} {}", self.seed, DEVICES[device]);
+            assert_eq!(self.devices[device].waiting, [0_usize; 0], "seed {} {name}", self.seed);
         }
     }
 

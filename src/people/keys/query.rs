@@ -1,135 +1,155 @@
-//! Somebody asks for the identity keys of others, and sees of their signatures what they may see.
+//! What is shown of those who are asked for: from memory, and what is not there from the database, in the same few
+//! statements however many users that are.
 //!
-//! The number of statements does not depend on how many users are asked for at once. Signatures by other users'
-//! user-signing keys are shown to nobody but these: they would tell who knows whom.
+//! Somebody may have hundreds of devices with large keys, and may be asked for with a thousand like them. So what keys
+//! take is counted before they are read, and no more than [`PART`] is read at once. Who has more than that alone is not
+//! remembered either.
 //!
-//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysquery> and
-//! <https://spec.matrix.org/v1.19/client-server-api/#key-and-signature-security>
+//! All that is shown of a user is of one state of the data: a key and its signatures fit each other. What a reader has
+//! signed may be read a moment later, and is shown where it is of the key that is.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysquery>
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
-use ruma::{OwnedDeviceId, OwnedUserId, UserId};
-use serde::Serialize;
-use serde_json::{Map, Value, value::RawValue};
+use ruma::{OwnedUserId, UserId};
 
-use super::signed::assemble;
+use super::{
+    Keys,
+    shown::{ShownCrossSigning, ShownKeys, cross_signing_of, devices_of},
+};
 use crate::{
-    db::Tx,
+    db::Conn,
     error::Result,
     store::{
-        cross_signing::{self, CrossSigningKey, Usage},
-        device_key::{self, ListedDevice, ListedKeys},
+        cross_signing::{self, MasterSignature, Usage},
+        device_key,
     },
 };
 
-/// An answer, written as the specification has it.
-#[derive(Default, Serialize)]
-pub(super) struct QueriedKeys {
-    pub(super) failures: Map<String, Value>,
-    pub(super) device_keys: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Box<RawValue>>>,
-    pub(super) master_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
-    pub(super) self_signing_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
-    pub(super) user_signing_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
+/// How much is read at once, in bytes.
+const PART: usize = 4 * 1024 * 1024;
+/// How many users are remembered in a row: the log stands still meanwhile.
+const REMEMBERED_AT_ONCE: usize = 64;
+
+/// What there is of somebody who is asked for.
+pub(super) enum Found {
+    /// Nobody has such an account.
+    Nobody,
+    Keys(Arc<ShownKeys>),
+    /// More than is read at once.
+    Large,
 }
 
-#[derive(Serialize)]
-struct Unsigned<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_display_name: Option<&'a str>,
-}
+/// What a reader has signed of the master keys of others.
+pub(super) type SignedMasters = BTreeMap<OwnedUserId, Vec<MasterSignature>>;
 
-/// The keys of a device with the signatures of its user's other keys: by which, and the signature.
-type SignedKeys = (ListedKeys, Vec<(String, String)>);
-
-/// Who has signed a master key, by which key, and the signature, by whose master key it is.
-type SignaturesOnMasters = BTreeMap<OwnedUserId, Vec<(OwnedUserId, String, String)>>;
-
-/// Who is asked for, and which of their devices, or none for all of them.
-pub(super) type Asked = BTreeMap<OwnedUserId, BTreeSet<OwnedDeviceId>>;
-
-/// Everybody who has an account, and those of their devices that are asked for.
-pub(super) async fn add_devices(
-    snapshot: &mut Tx,
-    users: &[&str],
-    asked: &Asked,
-    answer: &mut QueriedKeys,
-) -> Result<()> {
-    add_listed(device_key::list(snapshot, users).await?, asked, answer)
-}
-
-pub(super) fn add_listed(listed: Vec<ListedDevice>, asked: &Asked, answer: &mut QueriedKeys) -> Result<()> {
-    let mut devices: BTreeMap<(OwnedUserId, OwnedDeviceId), SignedKeys> = BTreeMap::new();
-    for ListedDevice { user_id, keys } in listed {
-        // Without devices, too: the user is known, and a client need not ask again.
-        answer.device_keys.entry(user_id.clone()).or_default();
-        let Some(mut keys) = keys else { continue };
-        let is_asked_for = |ids: &BTreeSet<OwnedDeviceId>| ids.is_empty() || ids.contains(&keys.device_id);
-        if asked.get(&user_id).is_some_and(is_asked_for) {
-            let signed_by = keys.signed_by.take();
-            let key = (user_id, keys.device_id.clone());
-            devices.entry(key).or_insert_with(|| (keys, Vec::new())).1.extend(signed_by);
+impl Keys {
+    /// What is shown of the first of these users, of so many as are not too much at once, and of one at least. After
+    /// one who is too much alone there are no more.
+    pub(super) async fn gather<'a>(&self, users: &'a [OwnedUserId]) -> Result<Vec<(&'a OwnedUserId, Found)>> {
+        let (mut gathered, mut bytes, mut is_complete) = (Vec::new(), 0, true);
+        for user_id in users {
+            let known = self.0.cache.find(user_id);
+            bytes += known.as_ref().map_or(0, |shown| shown.bytes);
+            if bytes > PART && !gathered.is_empty() {
+                break;
+            }
+            is_complete &= known.is_some();
+            gathered.push((user_id, known.map_or(Found::Nobody, Found::Keys)));
         }
+        if !is_complete {
+            self.load_missing(&mut gathered).await?;
+        }
+        Ok(gathered)
     }
-    for ((user_id, device_id), (keys, signed_by)) in devices {
-        let own_key_id = format!("ed25519:{device_id}");
-        let mut signatures = BTreeMap::from([(own_key_id.as_str(), keys.signature.as_str())]);
-        signatures.extend(signed_by.iter().map(|(key_id, signature)| (key_id.as_str(), signature.as_str())));
-        let signatures = BTreeMap::from([(user_id.as_str(), signatures)]);
-        let unsigned = Unsigned { device_display_name: keys.display_name.as_deref() };
-        let shown = assemble(&keys.json, &signatures, Some(&unsigned))?;
-        answer.device_keys.entry(user_id).or_default().insert(device_id, shown);
+
+    /// Reads what is shown of those of whom nothing is known yet. Leaves out who would be too much with those before.
+    async fn load_missing(&self, gathered: &mut Vec<(&OwnedUserId, Found)>) -> Result<()> {
+        let mut snapshot = self.0.log.tail().snapshot(&self.0.db).await?;
+        let missing = gathered.iter().filter(|(_, found)| matches!(found, Found::Nobody));
+        let missing: Vec<&str> = missing.map(|(user_id, _)| user_id.as_str()).collect();
+        let sizes = device_key::list_sizes(&mut snapshot, &missing).await?;
+        let (mut fitting, mut bytes, mut to_load) = (0, 0, Vec::new());
+        for (user_id, found) in gathered.iter_mut() {
+            let user_id = *user_id;
+            let size = match found {
+                Found::Keys(shown) => shown.bytes,
+                _ => sizes.get(user_id).map_or(0, |size| usize::try_from(*size).unwrap_or(usize::MAX)),
+            };
+            let is_large = size > PART && matches!(found, Found::Nobody);
+            bytes += if is_large { 0 } else { size };
+            if bytes > PART && fitting > 0 {
+                break;
+            }
+            fitting += 1;
+            if is_large {
+                *found = Found::Large;
+                break;
+            }
+            if matches!(found, Found::Nobody) {
+                to_load.push(user_id.as_str());
+            }
+        }
+        gathered.truncate(fitting);
+        let loaded = if to_load.is_empty() { Vec::new() } else { load(&mut snapshot, &to_load).await? };
+        let position = snapshot.close().await;
+        for some in loaded.chunks(REMEMBERED_AT_ONCE) {
+            // If so much was written meanwhile that nobody can say what has changed, they are read again the next time.
+            self.0.log.tail().catch_up(position, |missed| self.0.cache.remember(some, missed));
+        }
+        let loaded: BTreeMap<OwnedUserId, Arc<ShownKeys>> = loaded.into_iter().collect();
+        for (user_id, found) in gathered {
+            if let Some(shown) = loaded.get(*user_id) {
+                *found = Found::Keys(Arc::clone(shown));
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// The cross-signing keys of somebody who has too much else. Nobody has too many of these.
+    pub(super) async fn load_cross_signing(&self, user_id: &UserId) -> Result<ShownKeys> {
+        let mut snapshot = self.0.db.snapshot().await?;
+        let keys = load_cross_signing(&mut snapshot, &[user_id.as_str()]).await?.remove(user_id);
+        Ok(ShownKeys::new(Vec::new(), keys.unwrap_or_default()))
+    }
+
+    /// What a reader has signed of these master keys: nobody else is shown that.
+    pub(super) async fn find_signed(
+        &self,
+        reader: &UserId,
+        gathered: &[(&OwnedUserId, Found)],
+    ) -> Result<SignedMasters> {
+        let has_master = |found: &Found| matches!(found, Found::Keys(shown) if shown.cross_signing.master.is_some());
+        let others = gathered.iter().filter(|(user_id, found)| **user_id != reader && has_master(found));
+        let others: Vec<&str> = others.map(|(user_id, _)| user_id.as_str()).collect();
+        let mut signed = SignedMasters::new();
+        if !others.is_empty() {
+            let mut conn = self.0.db.read().await?;
+            for (user_id, signature) in cross_signing::list_master_signatures(&mut conn, reader, &others).await? {
+                signed.entry(user_id).or_default().push(signature);
+            }
+        }
+        Ok(signed)
+    }
 }
 
-pub(super) async fn add_cross_signing(
-    snapshot: &mut Tx,
-    users: &[&str],
-    reader: &UserId,
-    answer: &mut QueriedKeys,
-) -> Result<()> {
-    let keys = cross_signing::list_visible(snapshot, users, reader).await?;
-    let mut on_masters = SignaturesOnMasters::new();
+/// What the database has of these users, but for those who have no account.
+async fn load(snapshot: &mut Conn, users: &[&str]) -> Result<Vec<(OwnedUserId, Arc<ShownKeys>)>> {
+    let devices = devices_of(device_key::list(snapshot, users).await?)?;
+    let mut cross_signing = load_cross_signing(snapshot, users).await?;
+    let loaded = devices.into_iter().map(|(user_id, devices)| {
+        let cross_signing = cross_signing.remove(&user_id).unwrap_or_default();
+        (user_id, Arc::new(ShownKeys::new(devices, cross_signing)))
+    });
+    Ok(loaded.collect())
+}
+
+async fn load_cross_signing(snapshot: &mut Conn, users: &[&str]) -> Result<BTreeMap<OwnedUserId, ShownCrossSigning>> {
+    let keys = cross_signing::list_of_users(snapshot, users).await?;
+    let mut on_masters = Vec::new();
     if keys.iter().any(|(_, key)| key.usage == Usage::Master) {
-        for (owner, signer, key_id, signature) in
-            cross_signing::list_visible_signatures(snapshot, users, reader).await?
-        {
-            on_masters.entry(owner).or_default().push((signer, key_id, signature));
-        }
+        on_masters = cross_signing::list_own_signatures(snapshot, users).await?;
     }
-    let masters: BTreeMap<OwnedUserId, String> = keys
-        .iter()
-        .filter(|(_, key)| key.usage == Usage::Master)
-        .map(|(user_id, key)| (user_id.clone(), format!("ed25519:{}", key.public_key)))
-        .collect();
-    for (user_id, key) in keys {
-        let master = masters.get(&user_id).map(String::as_str);
-        let on_master = on_masters.get(&user_id).map_or(&[][..], Vec::as_slice);
-        let shown = show(&user_id, &key, master, on_master)?;
-        match key.usage {
-            Usage::Master => answer.master_keys.insert(user_id, shown),
-            Usage::SelfSigning => answer.self_signing_keys.insert(user_id, shown),
-            Usage::UserSigning => answer.user_signing_keys.insert(user_id, shown),
-        };
-    }
-    Ok(())
-}
-
-/// A cross-signing key with the signatures on it: of the master key, unless it is that itself.
-fn show(
-    user_id: &UserId,
-    key: &CrossSigningKey,
-    master: Option<&str>,
-    on_master: &[(OwnedUserId, String, String)],
-) -> Result<Box<RawValue>> {
-    let mut signatures: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
-    if let (Some(master), Some(signature)) = (master, &key.signature) {
-        signatures.entry(user_id.as_str()).or_default().insert(master, signature);
-    }
-    if key.usage == Usage::Master {
-        for (signer, key_id, signature) in on_master {
-            signatures.entry(signer.as_str()).or_default().insert(key_id, signature);
-        }
-    }
-    assemble(&key.json, &signatures, None::<&Unsigned<'_>>)
+    cross_signing_of(keys, on_masters)
 }

@@ -104,24 +104,25 @@ pub(super) fn verifies(text: &str, key: &PublicKey, signature: &str) -> bool {
         && verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, parsed.as_bytes(), text.as_bytes()).is_ok()
 }
 
-/// The object that was taken apart, with these signatures and what the server has to say of it. `text` is an object that
-/// is not empty.
-pub(super) fn assemble(
+/// Writes the object that was taken apart, with these signatures and what the server has to say of it. `text` is an
+/// object that is not empty.
+pub(super) fn write_signed(
+    out: &mut Vec<u8>,
     text: &str,
     signatures: &BTreeMap<&str, BTreeMap<&str, &str>>,
     unsigned: Option<&impl Serialize>,
-) -> Result<Box<RawValue>> {
-    let mut json = text.strip_suffix('}').unwrap_or(text).to_owned();
+) -> Result<()> {
+    out.extend_from_slice(text.strip_suffix('}').unwrap_or(text).as_bytes());
     if !signatures.is_empty() {
-        json.push_str(r#","signatures":"#);
-        json.push_str(&serde_json::to_string(signatures).map_err(Error::broken)?);
+        out.extend_from_slice(br#","signatures":"#);
+        serde_json::to_writer(&mut *out, signatures).map_err(Error::broken)?;
     }
     if let Some(unsigned) = unsigned {
-        json.push_str(r#","unsigned":"#);
-        json.push_str(&serde_json::to_string(unsigned).map_err(Error::broken)?);
+        out.extend_from_slice(br#","unsigned":"#);
+        serde_json::to_writer(&mut *out, unsigned).map_err(Error::broken)?;
     }
-    json.push('}');
-    RawValue::from_string(json).map_err(Error::broken)
+    out.push(b'}');
+    Ok(())
 }
 
 /// `M_INVALID_SIGNATURE`.
@@ -148,10 +149,11 @@ mod tests {
         assert_eq!(signed.text, "{\"a\":[\"ä\",\"\\n\"],\"b\":1}");
         let signatures = BTreeMap::from([("@a:b", BTreeMap::from([("ed25519:C", "x")]))]);
         let unsigned = json!({ "device_display_name": "\"" });
-        let shown = assemble(&signed.text, &signatures, Some(&unsigned)).unwrap();
+        let mut shown = Vec::new();
+        write_signed(&mut shown, &signed.text, &signatures, Some(&unsigned)).unwrap();
         let mut expected = key;
         expected["unsigned"] = unsigned;
-        assert_eq!(serde_json::from_str::<Value>(shown.get()).unwrap(), expected);
+        assert_eq!(serde_json::from_slice::<Value>(&shown).unwrap(), expected);
     }
 
     #[test]

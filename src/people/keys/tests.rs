@@ -1,5 +1,6 @@
 //! Each key once and in order, and no signature beside a key that it is not of, on both engines.
 
+mod cache;
 mod locks;
 mod pages;
 mod sessions;

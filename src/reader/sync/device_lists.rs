@@ -166,14 +166,14 @@ impl Sources {
         at: Order,
         comparison: &mut Comparison<'_>,
     ) -> Result<Vec<OwnedUserId>> {
-        let state = match room.view(|view| view.state_at(at)) {
-            Some(remembered) => remembered,
-            None => {
-                let state = self.rooms.state_at(room, at).await?;
-                comparison.effort.add_statement();
-                comparison.effort.add_memberships(state.members().count());
-                state
-            }
+        let remembered = room.view(|view| view.state_at(at));
+        let state = if let Some(remembered) = remembered {
+            remembered
+        } else {
+            let state = self.rooms.state_at(room, at).await?;
+            comparison.effort.add_statement();
+            comparison.effort.add_memberships(state.members().count());
+            state
         };
         Ok(joined(&state, comparison.user_id).collect())
     }
