@@ -8,11 +8,16 @@
 pub(crate) mod file_name;
 pub(crate) mod kind;
 pub(crate) mod library;
+pub(crate) mod moving;
 pub(crate) mod objects;
 pub(crate) mod page;
 pub(crate) mod preview;
+pub(crate) mod quarantine;
+pub(crate) mod remote;
+pub(crate) mod scanner;
 pub(crate) mod seal;
 pub(crate) mod spool;
+pub(crate) mod sweep;
 pub(crate) mod thumbnail;
 pub(crate) mod thumbnails;
 pub(crate) mod upload;
@@ -20,8 +25,8 @@ pub(crate) mod upload;
 use std::ops::Deref;
 
 use self::{
-    library::Library, objects::Objects, preview::Previews, seal::MasterKeys, spool::Spool, thumbnails::Thumbnails,
-    upload::Uploads,
+    library::Library, objects::Objects, preview::Previews, quarantine::Quarantine, remote::RemoteMedia,
+    scanner::Scanner, seal::MasterKeys, spool::Spool, sweep::MediaUpkeep, thumbnails::Thumbnails, upload::Uploads,
 };
 use crate::{
     edge::object_store::Stores,
@@ -36,7 +41,11 @@ pub struct Media {
     pub(crate) library: Library,
     /// None where the server looks at no pages.
     pub(crate) previews: Option<Previews>,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) remote: RemoteMedia,
+    pub(crate) scanner: Scanner,
     pub(crate) thumbnails: Thumbnails,
+    pub(crate) upkeep: MediaUpkeep,
     pub(crate) uploads: Uploads,
 }
 
@@ -59,16 +68,21 @@ impl Media {
         let parts = (db.clone(), clock.clone(), random.clone());
         let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone());
         let library = Library::new(db.clone(), objects.clone(), clock.clone());
+        let scanner = Scanner::new((db.clone(), clock.clone()), objects.clone(), &config.media.scanner);
         let uploads = Uploads::new(
             parts.clone(),
             server_name.clone(),
-            (objects.clone(), library.clone()),
+            (objects.clone(), library.clone(), scanner.clone()),
             (config, Quotas::of(config)),
             metrics.clone(),
         );
         let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
         let tasks = people.tasks.clone();
         let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks);
-        Ok(Self { library, previews, thumbnails, uploads, people })
+        let quarantine = Quarantine::new((db.clone(), clock.clone()), library.clone(), people.rooms.clone());
+        // Nobody fetches anything from other servers yet.
+        let remote = RemoteMedia::new((db.clone(), clock.clone()), library.clone(), scanner.clone(), None, &config.media);
+        let upkeep = MediaUpkeep::new((db.clone(), clock.clone()), library.clone(), &config.media);
+        Ok(Self { library, previews, quarantine, remote, scanner, thumbnails, upkeep, uploads, people })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     ground::{sizes::PruneSizes, tasks::Shutdown},
     log::{Log, Pruned},
-    media::library::Library,
+    media::{library::Library, sweep::MediaUpkeep},
     node::Duty,
     people::{account::Accounts, key_backup::KeyBackups, threepid::Threepids, to_device::ToDeviceMessages, uia::Uia},
     reader::user_directory::UserDirectory,
@@ -34,6 +34,7 @@ pub(crate) struct UpkeepTargets {
     pub(crate) delayed_events: DelayedEvents,
     pub(crate) key_backups: KeyBackups,
     pub(crate) library: Library,
+    pub(crate) media: MediaUpkeep,
     pub(crate) threepids: Threepids,
     pub(crate) to_device: ToDeviceMessages,
     pub(crate) user_directory: UserDirectory,
@@ -67,6 +68,11 @@ pub(crate) async fn run(tidied: UpkeepTargets, duty: Duty, shutdown: Shutdown) {
         }
         tokio::select! {
             () = shutdown.requests_done() => break,
+            // A store takes its time, and each removal stays done.
+            () = tidy_media(&tidied.media, &duty) => {}
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
             // What is broken off is begun again next time.
             () = prune(&tidied, &duty) => {}
         }
@@ -97,6 +103,13 @@ async fn clear_key_backups(key_backups: &KeyBackups, duty: &Duty) {
 async fn clear_inboxes(to_device: &ToDeviceMessages, duty: &Duty) {
     if duty.is_mine() {
         report("removing what was sent to devices that have ended", to_device.clear_ended().await);
+    }
+}
+
+/// What has expired, and the bytes of what was deleted.
+async fn tidy_media(media: &MediaUpkeep, duty: &Duty) {
+    if duty.is_mine() {
+        report("removing media that nobody has any more", media.tidy().await);
     }
 }
 
