@@ -8,11 +8,18 @@
 pub(crate) mod file_name;
 pub(crate) mod kind;
 pub(crate) mod library;
+pub(crate) mod moving;
 pub(crate) mod objects;
 pub(crate) mod page;
 pub(crate) mod preview;
+pub(crate) mod quarantine;
+pub(crate) mod remote;
+pub(crate) mod scanner;
 pub(crate) mod seal;
 pub(crate) mod spool;
+pub(crate) mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod thumbnail;
 pub(crate) mod thumbnails;
 pub(crate) mod upload;
@@ -20,8 +27,8 @@ pub(crate) mod upload;
 use std::ops::Deref;
 
 use self::{
-    library::Library, objects::Objects, preview::Previews, seal::MasterKeys, spool::Spool, thumbnails::Thumbnails,
-    upload::Uploads,
+    library::Library, objects::Objects, preview::Previews, quarantine::Quarantine, remote::RemoteMedia,
+    scanner::Scanner, seal::MasterKeys, spool::Spool, sweep::MediaUpkeep, thumbnails::Thumbnails, upload::Uploads,
 };
 use crate::{
     edge::object_store::Stores,
@@ -36,7 +43,11 @@ pub struct Media {
     pub(crate) library: Library,
     /// None where the server looks at no pages.
     pub(crate) previews: Option<Previews>,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) remote: RemoteMedia,
+    pub(crate) scanner: Scanner,
     pub(crate) thumbnails: Thumbnails,
+    pub(crate) upkeep: MediaUpkeep,
     pub(crate) uploads: Uploads,
 }
 
@@ -58,17 +69,23 @@ impl Media {
         let keys = MasterKeys::of(&config.media);
         let parts = (db.clone(), clock.clone(), random.clone());
         let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone());
-        let library = Library::new(db.clone(), objects.clone(), clock.clone());
+        let (library, tasks) = (Library::new(db.clone(), objects.clone(), clock.clone()), people.tasks.clone());
+        let scanner = Scanner::new((db.clone(), clock.clone()), objects.clone(), &config.media.scanner, tasks.clone());
         let uploads = Uploads::new(
             parts.clone(),
             server_name.clone(),
-            (objects.clone(), library.clone()),
+            (objects.clone(), library.clone(), scanner.clone()),
             (config, Quotas::of(config)),
             metrics.clone(),
         );
         let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
-        let tasks = people.tasks.clone();
-        let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks);
-        Ok(Self { library, previews, thumbnails, uploads, people })
+        let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks.clone());
+        let quarantine = Quarantine::new(db.clone(), clock.clone(), server_name.clone());
+        // None is asked before there is federation.
+        let (parts, origin) = ((db.clone(), clock.clone()), None);
+        let remote =
+            RemoteMedia::new(parts.clone(), library.clone(), server_name.clone(), &config.media, tasks, origin);
+        let upkeep = MediaUpkeep::new(parts, library.clone(), (&config.media, &config.url_previews));
+        Ok(Self { library, previews, quarantine, remote, scanner, thumbnails, upkeep, uploads, people })
     }
 }

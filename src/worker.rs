@@ -47,6 +47,7 @@ impl Workers {
             delayed_events: delayed_events.clone(),
             key_backups: readers.key_backups.clone(),
             library: readers.library.clone(),
+            media: readers.upkeep.clone(),
             threepids: readers.threepids.clone(),
             to_device: readers.to_device.clone(),
             user_directory: readers.user_directory.clone(),

@@ -24,6 +24,7 @@ use super::{
     file_name, kind,
     library::{Library, MediaId, MediaUri},
     objects::{Object, Objects},
+    scanner::Scanner,
     spool::Incoming,
 };
 use crate::{
@@ -37,6 +38,7 @@ use crate::{
     store::{
         account,
         media::{self, NewMedia, Origin},
+        media_object,
         media_quarantine::{self, QuarantineKind},
     },
 };
@@ -50,6 +52,7 @@ pub(crate) struct Uploads {
     db: Db,
     objects: Objects,
     library: Library,
+    scanner: Scanner,
     clock: Clock,
     random: Random,
     server_name: OwnedServerName,
@@ -82,18 +85,20 @@ struct Entry {
     file_name: Option<String>,
     /// Whether there is a row of the URI.
     is_pending: bool,
+    /// When a scanner has found the bytes harmless.
+    scanned_at: Option<i64>,
 }
 
 impl Uploads {
     pub(crate) fn new(
         (db, clock, random): (Db, Clock, Random),
         server_name: OwnedServerName,
-        (objects, library): (Objects, Library),
+        (objects, library, scanner): (Objects, Library, Scanner),
         (config, quotas): (&Config, Quotas),
         metrics: Metrics,
     ) -> Self {
         let limits = Limits::new(&config.media, quotas);
-        Self { db, objects, library, clock, random, server_name, limits, metrics }
+        Self { db, objects, library, scanner, clock, random, server_name, limits, metrics }
     }
 
     /// In bytes: how large a file may be.
@@ -176,7 +181,7 @@ impl Uploads {
 
     /// In the transaction that makes sure of the bytes.
     async fn enter(&self, tx: &mut Tx, object: &Object, entry: &Entry) -> Result<()> {
-        let Entry { uri, user_id, content_type, file_name, is_pending } = entry;
+        let Entry { uri, user_id, content_type, file_name, is_pending, scanned_at } = entry;
         // What somebody has is the same from here to the end, and whose account has ended leaves nothing behind.
         lock_account(tx, user_id).await?;
         match media_quarantine::find_of_upload(tx, user_id, &object.digest).await? {
@@ -204,6 +209,9 @@ impl Uploads {
             }
         } else if !media::insert(tx, &new).await? {
             return Err(Error::broken("a new media id is in use"));
+        }
+        if let Some(at) = scanned_at.filter(|_| object.scanned_at.is_none()) {
+            media_object::set_scanned(tx, &object.digest, at).await?;
         }
         Ok(())
     }
@@ -237,20 +245,22 @@ impl Uploading {
     }
 
     /// Keeps the file, durably. `content_type` and `file_name` are as the client says them. Refuses as
-    /// [`Uploads::begin`], and `M_FORBIDDEN` what nobody may have.
+    /// [`Uploads::begin`], and `M_FORBIDDEN` what nobody may have; [`Error::Unavailable`] where it is to be looked at and
+    /// can't be.
     pub(crate) async fn finish(self, content_type: Option<&str>, file_name: Option<&str>) -> Result<MediaUri> {
         let Self { uploads, user_id, pending, incoming } = self;
         let received = incoming.finish().await?;
         let mut conn = uploads.db.read().await?;
         uploads.limits.check_server(&mut conn, received.bytes, uploads.now()).await?;
         drop(conn);
+        let scanned_at = uploads.scanner.check(&received).await?;
         let is_pending = pending.is_some();
         let uri = match pending {
             Some(uri) => uri,
             None => uploads.new_uri()?,
         };
         let (content_type, file_name) = (content_type.and_then(kind::clean), file_name.and_then(file_name::sanitise));
-        let entry = Entry { uri: uri.clone(), user_id, content_type, file_name, is_pending };
+        let entry = Entry { uri: uri.clone(), user_id, content_type, file_name, is_pending, scanned_at };
         let entering = uploads.clone();
         let sniffed = kind::sniff(&received.head);
         uploads

@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     ground::{sizes::PruneSizes, tasks::Shutdown},
     log::{Log, Pruned},
-    media::library::Library,
+    media::{library::Library, sweep::MediaUpkeep},
     node::Duty,
     people::{account::Accounts, key_backup::KeyBackups, threepid::Threepids, to_device::ToDeviceMessages, uia::Uia},
     reader::user_directory::UserDirectory,
@@ -34,6 +34,7 @@ pub(crate) struct UpkeepTargets {
     pub(crate) delayed_events: DelayedEvents,
     pub(crate) key_backups: KeyBackups,
     pub(crate) library: Library,
+    pub(crate) media: MediaUpkeep,
     pub(crate) threepids: Threepids,
     pub(crate) to_device: ToDeviceMessages,
     pub(crate) user_directory: UserDirectory,
@@ -62,6 +63,11 @@ pub(crate) async fn run(tidied: UpkeepTargets, duty: Duty, shutdown: Shutdown) {
         }
         tokio::select! {
             () = shutdown.requests_done() => break,
+            // Stores take their time. Each step stays done.
+            () = tidy_media(&tidied.media, &duty) => {}
+        }
+        tokio::select! {
+            () = shutdown.requests_done() => break,
             // What is broken off is begun again next time.
             () = prune(&tidied, &duty) => {}
         }
@@ -85,6 +91,13 @@ async fn settle(directory: &UserDirectory, duty: &Duty) {
 async fn clear_key_backups(key_backups: &KeyBackups, duty: &Duty) {
     if duty.is_mine() {
         report("removing the keys of deleted backups", key_backups.clear_deleted().await);
+    }
+}
+
+/// What has expired, what nobody asks for any more, and bytes that are to be deleted.
+async fn tidy_media(media: &MediaUpkeep, duty: &Duty) {
+    if duty.is_mine() {
+        report("tidying media", media.tidy().await);
     }
 }
 
