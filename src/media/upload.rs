@@ -19,7 +19,7 @@ use ruma::{
     api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
 };
 
-use self::limits::Limits;
+use self::limits::UploadLimits;
 use super::{
     file_name, kind,
     library::{Library, MediaId, MediaUri},
@@ -56,7 +56,7 @@ pub(crate) struct Uploads {
     clock: Clock,
     random: Random,
     server_name: OwnedServerName,
-    limits: Limits,
+    limits: UploadLimits,
     metrics: Metrics,
 }
 
@@ -97,7 +97,7 @@ impl Uploads {
         (config, quotas): (&Config, Quotas),
         metrics: Metrics,
     ) -> Self {
-        let limits = Limits::new(&config.media, quotas);
+        let limits = UploadLimits::new(&config.media, quotas);
         Self { db, objects, library, scanner, clock, random, server_name, limits, metrics }
     }
 

@@ -24,7 +24,7 @@ const BELIEVED: Duration = Duration::from_secs(30);
 
 /// The limits of uploads. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Limits(Arc<Inner>);
+pub(super) struct UploadLimits(Arc<Inner>);
 
 struct Inner {
     config: MediaConfig,
@@ -42,7 +42,7 @@ struct ServerUsage {
     bytes: u64,
 }
 
-impl Limits {
+impl UploadLimits {
     pub(super) fn new(config: &MediaConfig, quotas: Quotas) -> Self {
         Self(Arc::new(Inner { config: config.clone(), quotas, server: Mutex::new(None) }))
     }
