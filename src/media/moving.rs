@@ -36,6 +36,8 @@ use crate::{
 const ROWS: i64 = 100;
 /// How many things are moved at once.
 const AT_ONCE: usize = 4;
+/// A store that gives out nothing of so many things one after the other is out of order. Of fewer the disk may be.
+const FAILURES: usize = 20;
 
 /// How far a move has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +85,16 @@ enum Moved {
     Yes,
     /// It was moved or deleted meanwhile.
     No,
-    Failed,
+    /// It is damaged, and is where it was.
+    Damaged,
+    /// Its store does not give it out now.
+    Unavailable,
+}
+
+/// Why something can't be moved.
+enum Unread {
+    Damaged(String),
+    Unavailable(String),
 }
 
 impl Thing {
@@ -130,7 +141,8 @@ impl Thing {
 
 impl MediaUpkeep {
     /// Moves all that is in one store to another. What comes in meanwhile goes where the configuration says, so that is to be
-    /// the other one. Ends with the first error of a store or the database; what can't be read whole stays and is counted.
+    /// the other one. What can't be read whole stays and is counted. Ends with the first error of the database or of the store
+    /// that is written to, and where the one that is read gives out nothing any more.
     ///
     /// What is not encrypted yet is afterwards, if there is a master key, and what is under an old one gets a new key.
     pub(crate) async fn move_media(&self, from: &str, to: &str, progress: MoveProgress<'_>) -> Result<MoveReport> {
@@ -149,6 +161,7 @@ impl MediaUpkeep {
             report.of_bytes = u64::try_from(usage.bytes).unwrap_or(0);
         }
         progress(&report);
+        let mut failures = 0;
         for table in [Table::Objects, Table::Thumbnails] {
             let mut after = (String::new(), String::new());
             loop {
@@ -164,6 +177,10 @@ impl MediaUpkeep {
                 while let Some((moved, bytes)) = moves.try_next().await? {
                     report.note(table, moved, bytes);
                     progress(&report);
+                    failures = if moved == Moved::Unavailable { failures + 1 } else { 0 };
+                    if failures >= FAILURES {
+                        return Err(Error::Unavailable(format!("the store {from} gives out nothing at this moment")));
+                    }
                 }
             }
         }
@@ -212,7 +229,7 @@ impl MediaUpkeep {
         let objects = self.library().objects();
         let received = match self.fetch(thing).await? {
             Ok(received) => received,
-            Err(reason) => return self.note_unread(thing, &reason).await,
+            Err(unread) => return self.note_unread(thing, unread).await,
         };
         let place = objects.put_in(to, received.path()).await?;
         match self.is_same(&place, &received).await {
@@ -239,44 +256,54 @@ impl MediaUpkeep {
         Ok(Moved::Yes)
     }
 
-    /// Brings a thing to a file on this machine, or returns why it is not whole.
-    async fn fetch(&self, thing: &Thing) -> Result<Result<Received, String>> {
+    /// Brings a thing to a file on this machine, or returns why it can't be.
+    async fn fetch(&self, thing: &Thing) -> Result<Result<Received, Unread>> {
         let (objects, place) = (self.library().objects(), Place::from(thing.place().clone()));
+        let damaged = |reason: &str| Ok(Err(Unread::Damaged(reason.to_owned())));
+        match self.is_whole(&place, thing.bytes()).await {
+            Ok(true) => {}
+            Ok(false) => return damaged("it is not there, or not all of it"),
+            Err(Error::Unavailable(reason)) => return Ok(Err(Unread::Unavailable(reason))),
+            Err(error) => return Err(error),
+        }
         let mut bytes = match objects.find_bytes(&place, thing.bytes(), 0..thing.bytes()).await {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(Err("nothing is there".to_owned())),
-            Err(Error::Broken(reason)) => return Ok(Err(reason)),
+            Ok(None) => return damaged("it is not there"),
+            Err(Error::Broken(reason)) => return damaged(&reason),
+            Err(Error::Unavailable(reason)) => return Ok(Err(Unread::Unavailable(reason))),
             Err(error) => return Err(error),
         };
         let mut incoming = objects.spool().begin().await?;
         while let Some(part) = bytes.next().await {
             match part {
                 Ok(part) => incoming.write(&part).await?,
-                Err(error) if is_damage(&error) => return Ok(Err(error.to_string())),
-                Err(error) => return Err(Error::Unavailable(format!("reading has broken off: {error}"))),
+                Err(error) if is_damage(&error) => return damaged(&error.to_string()),
+                Err(error) => return Ok(Err(Unread::Unavailable(error.to_string()))),
             }
         }
         let received = incoming.finish().await?;
-        let is_whole = match thing {
+        let is_same = match thing {
             Thing::Object(object) => received.digest == object.digest,
             Thing::Thumbnail(thumbnail) => received.bytes == thumbnail.bytes,
         };
-        Ok(if is_whole { Ok(received) } else { Err("its bytes are others than they were".to_owned()) })
+        if is_same { Ok(Ok(received)) } else { damaged("its bytes are others than they were") }
     }
 
     /// What can't be read may have been moved or deleted since its row was.
-    async fn note_unread(&self, thing: &Thing, reason: &str) -> Result<Moved> {
-        let place = thing.place();
-        let table = if matches!(thing, Thing::Object(_)) { Table::Objects } else { Table::Thumbnails };
+    async fn note_unread(&self, thing: &Thing, unread: Unread) -> Result<Moved> {
         let mut tx = self.db().begin().await?;
         // To where it is: says whether that is so, and changes nothing.
-        if !thing.set_place(&mut tx, place).await? {
+        if !thing.set_place(&mut tx, thing.place()).await? {
             return Ok(Moved::No);
         }
         drop(tx);
-        let (digest, location, what) = (thing.digest(), &place.location, table.name());
-        tracing::error!(%digest, store = %place.store, %location, what, reason, "something can't be moved");
-        Ok(Moved::Failed)
+        let (moved, reason) = match unread {
+            Unread::Damaged(reason) => (Moved::Damaged, reason),
+            Unread::Unavailable(reason) => (Moved::Unavailable, reason),
+        };
+        let StoredPlace { store, location, .. } = thing.place();
+        tracing::error!(digest = %thing.digest(), %store, %location, %reason, "something of media can't be moved");
+        Ok(moved)
     }
 
     /// Whether what is at a place is what was written there.
@@ -335,21 +362,12 @@ impl MediaUpkeep {
     }
 }
 
-impl Table {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Objects => "object",
-            Self::Thumbnails => "thumbnail",
-        }
-    }
-}
-
 impl MoveReport {
     fn note(&mut self, table: Table, moved: Moved, bytes: u64) {
         match (moved, table) {
             (Moved::Yes, Table::Objects) => self.objects += 1,
             (Moved::Yes, Table::Thumbnails) => self.thumbnails += 1,
-            (Moved::Failed, _) => self.failed += 1,
+            (Moved::Damaged | Moved::Unavailable, _) => self.failed += 1,
             (Moved::No, _) => {}
         }
         if moved == Moved::Yes {

@@ -57,7 +57,6 @@ pub(crate) trait Origin: Send + Sync {
 }
 
 /// What comes from another server.
-#[cfg_attr(not(test), expect(dead_code, reason = "federation makes them"))]
 pub(crate) struct Fetched {
     /// As the other server says.
     pub(crate) content_type: Option<String>,
@@ -68,7 +67,7 @@ pub(crate) struct Fetched {
 }
 
 /// Why nothing comes.
-#[cfg_attr(not(test), expect(dead_code, reason = "federation makes them"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "federation makes them"))]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OriginError {
     #[error("the server does not have it")]

@@ -233,7 +233,7 @@ impl MediaUpkeep {
 
     /// Whether a store has as many bytes at a place as there are to be. What can't be opened for want of a master key is
     /// compared in nothing.
-    async fn is_whole(&self, place: &Place, bytes: u64) -> Result<bool> {
+    pub(super) async fn is_whole(&self, place: &Place, bytes: u64) -> Result<bool> {
         let objects = self.library().objects();
         let size = objects.stores().size(&place.store, &place.location).await?;
         let Some(size) = size else { return Ok(false) };

@@ -151,15 +151,16 @@ async fn what_is_lost_or_damaged_stays_and_holds_up_nothing() {
         let app = &world.app;
         let alice = new_user(app, "alice").await;
         let mut uris = Vec::new();
-        for bytes in [&b"whole"[..], b"lost", b"damaged"] {
+        for bytes in [&b"whole"[..], b"lost", b"damaged", b"cut off"] {
             uris.push(upload(app, &alice, bytes).await.unwrap());
         }
         let place = |location: &str| folder.path().join("one").join(location);
         fs::remove_file(place(&item(app, &uris[1]).await.object.place.location)).unwrap();
         fs::write(place(&item(app, &uris[2]).await.object.place.location), b"damages").unwrap();
+        fs::write(place(&item(app, &uris[3]).await.object.place.location), b"cut").unwrap();
         let moved = app.upkeep.move_media("one", "two", &mut |_| {}).await.unwrap();
-        assert_eq!((moved.objects, moved.failed, moved.bytes), (1, 2, 5));
-        for (uri, store) in uris.iter().zip(["two", "one", "one"]) {
+        assert_eq!((moved.objects, moved.failed, moved.bytes), (1, 3, 5));
+        for (uri, store) in uris.iter().zip(["two", "one", "one", "one"]) {
             assert_eq!(item(app, uri).await.object.place.store, store);
         }
         assert_eq!((count(app).await.removals, stored(app, "two").await.len()), (1, 1));

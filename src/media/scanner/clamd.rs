@@ -79,7 +79,7 @@ async fn send(mut connection: impl AsyncWrite + Unpin, file: &mut File) -> io::R
 
 /// Up to its end, which is a zero byte or that of the connection.
 async fn read_answer(connection: impl AsyncRead + Unpin) -> io::Result<String> {
-    let (mut answer, mut connection) = (Vec::new(), connection.take(MAX_ANSWER));
+    let (mut answer, mut connection) = (Vec::<u8>::new(), connection.take(MAX_ANSWER));
     loop {
         let read = connection.read_buf(&mut answer).await?;
         if let Some(end) = answer.iter().position(|byte| *byte == 0) {
