@@ -11,7 +11,10 @@ mod tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use self::clamd::ClamdAddress;
 use super::{
@@ -63,6 +66,12 @@ enum Engine {
     Clamd(ClamdAddress),
 }
 
+/// The right to have a file looked at, as long as this is there.
+struct Turn<'a> {
+    _queue: SemaphorePermit<'a>,
+    _place: SemaphorePermit<'a>,
+}
+
 /// What is known of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -104,7 +113,10 @@ impl Scanner {
         if let Some(scanned_at) = self.scanned_at(&received.digest).await? {
             return Ok(Some(scanned_at));
         }
-        let verdict = self.look(&received.digest, received.path()).await;
+        let verdict = match self.turn().await {
+            Ok(_turn) => self.look(&received.digest, received.path()).await,
+            Err(reason) => Verdict::Unknown(reason.to_owned()),
+        };
         answer(&received.digest, verdict).map(|()| Some(self.now()))
     }
 
@@ -134,6 +146,11 @@ impl Scanner {
 
     async fn scan(&self, digest: &Digest) -> Verdict {
         let scanning = async {
+            // First, so that few files are brought here at once.
+            let _turn = match self.turn().await {
+                Ok(turn) => turn,
+                Err(reason) => return Ok(Verdict::Unknown(reason.to_owned())),
+            };
             // It may have been looked at or moved since the caller read the row.
             let found = media_object::find(&mut self.0.db.read().await?, digest).await?;
             let Some(object) = found.map(Object::from) else {
@@ -155,14 +172,15 @@ impl Scanner {
         Box::pin(scanning).await.unwrap_or_else(|error| Verdict::Unknown(error.to_string()))
     }
 
+    /// Waits until one more file may be looked at. Or says why none will be.
+    async fn turn(&self) -> Result<Turn<'_>, &'static str> {
+        let queue = self.0.queue.try_acquire().map_err(|_full| "too many files wait to be looked at")?;
+        let place = self.0.places.acquire().await.map_err(|_closed| "nothing is looked at any more")?;
+        Ok(Turn { _queue: queue, _place: place })
+    }
+
     /// Has a file looked at, and quarantines what it is made of if it is not harmless.
     async fn look(&self, digest: &Digest, path: &Path) -> Verdict {
-        let Ok(_queue) = self.0.queue.try_acquire() else {
-            return Verdict::Unknown("too many files wait to be looked at".to_owned());
-        };
-        let Ok(_place) = self.0.places.acquire().await else {
-            return Verdict::Unknown("nothing is looked at any more".to_owned());
-        };
         let looking = async {
             match &self.0.engine {
                 Some(Engine::Command(command)) => command::look(command, path).await,
