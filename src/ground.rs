@@ -8,6 +8,7 @@ pub mod clock;
 pub mod data_folder;
 pub(crate) mod date;
 pub mod digest;
+pub(crate) mod flights;
 pub mod position;
 pub mod random;
 pub mod room_version;

@@ -18,6 +18,8 @@ pub(crate) mod scanner;
 pub(crate) mod seal;
 pub(crate) mod spool;
 pub(crate) mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod thumbnail;
 pub(crate) mod thumbnails;
 pub(crate) mod upload;
@@ -67,8 +69,8 @@ impl Media {
         let keys = MasterKeys::of(&config.media);
         let parts = (db.clone(), clock.clone(), random.clone());
         let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone());
-        let library = Library::new(db.clone(), objects.clone(), clock.clone());
-        let scanner = Scanner::new((db.clone(), clock.clone()), objects.clone(), &config.media.scanner);
+        let (library, tasks) = (Library::new(db.clone(), objects.clone(), clock.clone()), people.tasks.clone());
+        let scanner = Scanner::new((db.clone(), clock.clone()), objects.clone(), &config.media.scanner, tasks.clone());
         let uploads = Uploads::new(
             parts.clone(),
             server_name.clone(),
@@ -77,12 +79,13 @@ impl Media {
             metrics.clone(),
         );
         let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
-        let tasks = people.tasks.clone();
-        let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks);
-        let quarantine = Quarantine::new((db.clone(), clock.clone()), library.clone(), people.rooms.clone());
-        // Nobody fetches anything from other servers yet.
-        let remote = RemoteMedia::new((db.clone(), clock.clone()), library.clone(), scanner.clone(), None, &config.media);
-        let upkeep = MediaUpkeep::new((db.clone(), clock.clone()), library.clone(), &config.media);
+        let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks.clone());
+        let quarantine = Quarantine::new(db.clone(), clock.clone(), server_name.clone());
+        // None is asked before there is federation.
+        let (parts, origin) = ((db.clone(), clock.clone()), None);
+        let remote =
+            RemoteMedia::new(parts.clone(), library.clone(), server_name.clone(), &config.media, tasks, origin);
+        let upkeep = MediaUpkeep::new(parts, library.clone(), (&config.media, &config.url_previews));
         Ok(Self { library, previews, quarantine, remote, scanner, thumbnails, upkeep, uploads, people })
     }
 }

@@ -28,6 +28,7 @@ pub(crate) mod media;
 pub(crate) mod media_object;
 pub(crate) mod media_quarantine;
 pub(crate) mod media_thumbnail;
+pub(crate) mod media_upkeep;
 pub(crate) mod membership;
 pub(crate) mod moment;
 pub(crate) mod node;

@@ -41,6 +41,7 @@ CREATE INDEX media_user ON media (user_id, created_at, bytes) WHERE user_id IS N
 CREATE INDEX media_pending ON media (user_id, expires_at) WHERE digest IS NULL;
 CREATE INDEX media_created ON media (created_at);
 CREATE INDEX media_used ON media (origin, used_at);
+CREATE INDEX media_quarantined ON media (quarantined_by) WHERE quarantined_by IS NOT NULL;
 
 -- Smaller pictures of what an object shows, made once. `variant` says which, such as `320x240-scale`. Of what can't be made
 -- the row says why in `failure`, and has no bytes.

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// For so long whoever has looked up where bytes are can read them there, although nobody else finds them.
-const STILL_READ: Duration = Duration::from_mins(10);
+pub(super) const STILL_READ: Duration = Duration::from_mins(10);
 /// How often somebody else may do the opposite in between before the caller is asked to try again.
 const ATTEMPTS: usize = 16;
 
@@ -225,7 +225,12 @@ impl Objects {
     /// Writes a file to a place of its own, where it is durable then. Nothing names it: whoever does not get round to that
     /// calls [`Self::forget`].
     pub(crate) async fn put(&self, path: &Path) -> Result<Place> {
-        let (store, location) = (self.stores.current().to_owned(), self.new_location());
+        self.put_in(self.stores.current(), path).await
+    }
+
+    /// As [`Self::put`], in this store.
+    pub(crate) async fn put_in(&self, store: &str, path: &Path) -> Result<Place> {
+        let (store, location) = (store.to_owned(), self.new_location());
         let (done, sealed) = match self.keys.seal(&self.spool, path).await? {
             Some((file, key)) => (self.stores.put(&store, &location, file.path()).await, Some(key)),
             None => (self.stores.put(&store, &location, path).await, None),

@@ -245,7 +245,8 @@ impl Uploading {
     }
 
     /// Keeps the file, durably. `content_type` and `file_name` are as the client says them. Refuses as
-    /// [`Uploads::begin`], and `M_FORBIDDEN` what nobody may have.
+    /// [`Uploads::begin`], and `M_FORBIDDEN` what nobody may have; [`Error::Unavailable`] where it is to be looked at and
+    /// can't be.
     pub(crate) async fn finish(self, content_type: Option<&str>, file_name: Option<&str>) -> Result<MediaUri> {
         let Self { uploads, user_id, pending, incoming } = self;
         let received = incoming.finish().await?;

@@ -160,7 +160,7 @@ pub(crate) async fn delete_removal(conn: &mut Conn, store: &str, location: &str)
     conn.execute(&DELETE_REMOVAL, args![store, location]).await.map(drop)
 }
 
-fn object(row: &Row) -> DbResult<StoredObject> {
+pub(super) fn object(row: &Row) -> DbResult<StoredObject> {
     read(row, 0)?.ok_or_else(|| DbError::decode("an object has no store"))
 }
 

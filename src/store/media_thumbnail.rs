@@ -130,7 +130,7 @@ fn thumbnail(row: &Row) -> DbResult<StoredThumbnail> {
     }
 }
 
-fn placed(row: &Row) -> DbResult<PlacedThumbnail> {
+pub(super) fn placed(row: &Row) -> DbResult<PlacedThumbnail> {
     let place = StoredPlace::read(row, 0)?.ok_or_else(|| DbError::decode("a thumbnail has no store"))?;
     let digest = super::media_object::digest(&row.get::<String>(7)?)?;
     Ok(PlacedThumbnail { digest, variant: row.get(8)?, place, bytes: bytes(row)? })

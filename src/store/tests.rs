@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::{
     account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, device,
     device_key, device_list, ephemeral, erasure, errand, event, filter, history, key_backup, log, media, media_object,
-    media_quarantine, media_thumbnail, membership, moment, node, one_time_key, outside_membership, profile, redaction,
-    registration, relation, report, room, search, server, signing_key, state, threepid, to_device, token, uia,
-    url_preview, usage, user_directory,
+    media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership,
+    profile, redaction, registration, relation, report, room, search, server, signing_key, state, threepid, to_device,
+    token, uia, url_preview, usage, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -38,6 +38,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     media_object::STATEMENTS,
     media_quarantine::STATEMENTS,
     media_thumbnail::STATEMENTS,
+    media_upkeep::STATEMENTS,
     membership::STATEMENTS,
     moment::STATEMENTS,
     node::STATEMENTS,
