@@ -18,6 +18,7 @@ mod injected;
 mod key;
 mod limits;
 mod mail;
+mod media;
 mod problem;
 mod public_key;
 mod room_version;
@@ -46,6 +47,7 @@ pub use self::{
     injected::is_injected,
     limits::{ConnectionsConfig, QuotasConfig, RateLimitConfig, RateLimitsConfig},
     mail::{HostName, MailEncryption, MailFrom},
+    media::{MediaConfig, MediaRedirect, MediaStoreConfig, ScannerConfig, UrlPreviewsConfig},
     problem::{ConfigError, Problem},
     public_key::PublicKey,
     secret::{Secret, SecretUrl},
@@ -81,6 +83,8 @@ pub struct Config {
     pub rate_limits: RateLimitsConfig,
     pub quotas: QuotasConfig,
     pub rooms: RoomsConfig,
+    pub media: MediaConfig,
+    pub url_previews: UrlPreviewsConfig,
     pub presence: PresenceConfig,
     pub user_directory: UserDirectoryConfig,
     pub turn: TurnConfig,
@@ -373,6 +377,8 @@ impl Default for Config {
             identity: IdentityConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             quotas: QuotasConfig::default(),
+            media: MediaConfig::default(),
+            url_previews: UrlPreviewsConfig::default(),
             rooms: RoomsConfig { default_version: RoomVersionId::V12, cache_megabytes: 256 },
             presence: PresenceConfig { enabled: true },
             user_directory: UserDirectoryConfig::default(),

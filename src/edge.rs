@@ -13,5 +13,6 @@ pub(crate) mod identity;
 pub(crate) mod mail;
 pub mod metrics;
 pub(crate) mod object_store;
+pub(crate) mod outside_client;
 pub mod serve;
 pub mod telemetry;

@@ -11,7 +11,9 @@
 mod corpus;
 mod heads;
 mod names;
+mod pages;
 mod parsers;
+mod pictures;
 mod requests;
 mod scene;
 

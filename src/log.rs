@@ -23,6 +23,7 @@ mod prune;
 mod quotas;
 mod refresh;
 mod replay;
+mod snapshot;
 mod stretch;
 mod tail;
 mod tokens;

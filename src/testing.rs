@@ -64,9 +64,14 @@ impl World {
 
     /// One on each engine that is at hand.
     pub(crate) async fn on_each_engine() -> Vec<Self> {
+        Self::on_each_engine_with(&Config::default()).await
+    }
+
+    /// One on each engine that is at hand, with this configuration.
+    pub(crate) async fn on_each_engine_with(config: &Config) -> Vec<Self> {
         let mut worlds = Vec::new();
         for database in databases().await {
-            worlds.push(Self::on(database, Config::default()).await);
+            worlds.push(Self::on(database, config.clone()).await);
         }
         worlds
     }
@@ -90,9 +95,14 @@ impl World {
     /// Two servers on one database, where there is an engine at hand that allows it. The second has no database of
     /// its own to remove.
     pub(crate) async fn two_nodes() -> Option<(Self, App)> {
-        for world in Self::on_each_engine().await {
+        Self::two_nodes_with(&Config::default()).await
+    }
+
+    /// As [`World::two_nodes`], with this configuration.
+    pub(crate) async fn two_nodes_with(config: &Config) -> Option<(Self, App)> {
+        for world in Self::on_each_engine_with(config).await {
             if world.app.db.engine() == Engine::Postgres {
-                let other = start(Config::default(), &world.database, &world.clock).await;
+                let other = start(config.clone(), &world.database, &world.clock).await;
                 return Some((world, other));
             }
             world.close().await;
@@ -104,6 +114,11 @@ impl World {
     pub(crate) async fn close_both(self, other: App) {
         stop(other).await;
         self.close().await;
+    }
+
+    /// Every row of a table as text, in no order that means anything.
+    pub(crate) async fn dump(&self, table: &str) -> Vec<String> {
+        self.database.dump(table).await
     }
 
     /// Stops the server and removes its database.
@@ -215,10 +230,11 @@ async fn start(config: Config, database: &TestDatabase, clock: &Clock) -> App {
     start_with((config, Sizes::little()), database, clock).await
 }
 
-async fn start_with(decided: (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
+async fn start_with((mut config, sizes): (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
     let db = database.reopen().await;
+    config.data_dir = database.data_dir();
     let drawn = (clock.clone(), Random::system());
-    Box::pin(App::start_with(decided, db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
+    Box::pin(App::start_with((config, sizes), db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
 }
 
 fn object(content: Value) -> ruma::CanonicalJsonObject {

@@ -35,6 +35,7 @@ pub(super) mod media;
 mod members;
 mod message;
 mod mutual_rooms;
+mod news;
 mod openid;
 mod parts;
 mod presence;

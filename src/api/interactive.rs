@@ -4,7 +4,7 @@
 //! object to ask for the flows, and the name in the `user` of old.
 //!
 //! Where a password confirms something, what exactly was asked for (path and body without `auth`) is part of what it
-//! confirms: a session that was completed for one device can't be used to delete another.
+//! confirms: a session that was completed for one device can't be used to delete another. So is the device that asks.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-api-in-the-rest-api>
 
@@ -100,7 +100,9 @@ impl<R> Interactive<R> {
             app.rate_limits.check_confirmation(&user.user_id, &user.device_id).await?;
         }
         let (user_id, flows) = (Some(&*user.user_id), [vec![AuthType::Password]]);
-        let demand = Demand { user_id, params: &self.params, ..Demand::new(operation, &flows, address) };
+        // What was begun on one device is confirmed there.
+        let params = json!([user.device_id, self.params]).to_string();
+        let demand = Demand { user_id, params: &params, ..Demand::new(operation, &flows, address) };
         self.authenticate(app, demand).await?;
         // A password waits for its turn, and is compared with the hash from before that: whoever has been logged out or
         // locked meanwhile confirms nothing any more.

@@ -39,7 +39,7 @@ const KIB: usize = 1024;
 const LIST: u32 = 5;
 /// What a whole room costs of `read`, or a walk through many.
 const WHOLE_ROOM: u32 = 10;
-/// What all keys of a backup cost of `read`, or to delete of `account_data`.
+/// What it costs of `account_data` to delete all keys of a backup.
 const WHOLE_BACKUP: u32 = 50;
 /// How many keys come at once, in bytes: some thousands. Clients send a hundred or two.
 const KEYS: usize = 8 * 1024 * KIB;
@@ -53,6 +53,7 @@ const TO_DEVICE: &str = "`to_device` of the account: 1 for each device, and 1 fo
 const UPLOAD: &str = "`media` of the account: 1 for each MiB of the file";
 /// In bytes. How large a file may be is configured, and refused with words of its own: `media/upload.rs`.
 const ANY_SIZE: usize = usize::MAX;
+const KEY_BACKUP: &str = "`read` of the account: 5, and 1 for each 1,000 keys or MiB after the first";
 const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
 const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
@@ -207,8 +208,8 @@ policies! {
         backup::delete_backup_keys_for_session::v3::Request => suspended, per_account(Limit::AccountData);
         backup::delete_backup_version::v3::Request => suspended, per_account(Limit::AccountData), costs(WHOLE_BACKUP);
         backup::get_backup_info::v3::Request;
-        backup::get_backup_keys::v3::Request => costs(WHOLE_BACKUP);
-        backup::get_backup_keys_for_room::v3::Request => costs(LIST);
+        backup::get_backup_keys::v3::Request => counted_by_handler(KEY_BACKUP);
+        backup::get_backup_keys_for_room::v3::Request => counted_by_handler(KEY_BACKUP);
         backup::get_backup_keys_for_session::v3::Request;
         backup::get_latest_backup_info::v3::Request;
         backup::update_backup_version::v3::Request => suspended, body(64 * KIB), per_account(Limit::AccountData);

@@ -53,9 +53,21 @@ const fn per_second(path: &'static str) -> ConfigKey {
     ConfigKey { path, kind: Number, expects: "a number above 0, such as 0.5", parse: positive }
 }
 
+/// What the check says is what it checks.
+macro_rules! whole_number {
+    ($path:expr, $from:literal to $to:literal) => {
+        ConfigKey {
+            path: $path,
+            kind: Integer,
+            expects: concat!("a whole number from ", $from, " to ", $to),
+            parse: between::<$from, $to>,
+        }
+    };
+}
+
 /// One at least, a million at most.
 const fn count(path: &'static str) -> ConfigKey {
-    ConfigKey { path, kind: Integer, expects: "a whole number from 1 to 1000000", parse: between::<1, 1_000_000> }
+    whole_number!(path, 1 to 1_000_000)
 }
 
 const fn boolean(path: &'static str) -> ConfigKey {
@@ -83,38 +95,18 @@ pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey { path: "tls.key", kind: Text, expects: "the path of a PEM file", parse: not_empty },
     count("connections.max"),
     count("connections.max_per_address"),
-    ConfigKey {
-        path: "connections.max_streams",
-        kind: Integer,
-        expects: "a whole number from 1 to 10000",
-        parse: between::<1, 10_000>,
-    },
-    ConfigKey {
-        path: "connections.patience_seconds",
-        kind: Integer,
-        expects: "a whole number from 1 to 3600",
-        parse: between::<1, 3_600>,
-    },
+    whole_number!("connections.max_streams", 1 to 10_000),
+    whole_number!("connections.patience_seconds", 1 to 3_600),
     count("connections.held_megabytes"),
     count("connections.held_megabytes_per_caller"),
-    ConfigKey {
-        path: "connections.waiting_syncs_per_device",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000",
-        parse: between::<1, 1_000>,
-    },
+    whole_number!("connections.waiting_syncs_per_device", 1 to 1_000),
     ConfigKey {
         path: "database.url",
         kind: ValueKind::Secret,
         expects: "a URL such as \"sqlite:PATH\" or \"postgres://user:password@host/database\"",
         parse: parses::<DatabaseUrl>,
     },
-    ConfigKey {
-        path: "database.max_connections",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000",
-        parse: between::<1, 1_000>,
-    },
+    whole_number!("database.max_connections", 1 to 1_000),
     ConfigKey {
         path: "redis.url",
         kind: ValueKind::Secret,
@@ -149,24 +141,14 @@ pub(super) static KEYS: &[ConfigKey] = &[
                   en = { name = \"Privacy policy\", url = \"https://example.org/privacy\" } }",
         parse: terms,
     },
-    ConfigKey {
-        path: "passwords.min_length",
-        kind: Integer,
-        expects: "a whole number from 1 to 128",
-        parse: between::<1, 128>,
-    },
+    whole_number!("passwords.min_length", 1 to 128),
     ConfigKey {
         path: "mail.host",
         kind: Text,
         expects: "the name of a mail server, such as \"mail.example.org\"",
         parse: parses::<HostName>,
     },
-    ConfigKey {
-        path: "mail.port",
-        kind: Integer,
-        expects: "a whole number from 1 to 65535",
-        parse: between::<1, 65_535>,
-    },
+    whole_number!("mail.port", 1 to 65_535),
     ConfigKey {
         path: "mail.encryption",
         kind: Text,
@@ -236,23 +218,13 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "a list of user ids such as \"@bridge:example.org\"",
         parse: parses::<Vec<OwnedUserId>>,
     },
-    ConfigKey {
-        path: "quotas.account_data_megabytes",
-        kind: Integer,
-        expects: "a whole number from 1 to 1000",
-        parse: between::<1, 1_000>,
-    },
+    whole_number!("quotas.account_data_megabytes", 1 to 1_000),
     count("quotas.account_data_pieces"),
     count("quotas.tags_per_room"),
     count("quotas.filters"),
     count("quotas.devices"),
     count("quotas.addresses"),
-    ConfigKey {
-        path: "quotas.profile_kilobytes",
-        kind: Integer,
-        expects: "a whole number from 1 to 64",
-        parse: between::<1, 64>,
-    },
+    whole_number!("quotas.profile_kilobytes", 1 to 64),
     count("quotas.profile_fields"),
     count("quotas.aliases"),
     count("quotas.rooms_per_day"),
@@ -262,18 +234,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
     count("quotas.openid_tokens"),
     count("quotas.key_backups"),
     count("quotas.key_backup_sessions"),
-    ConfigKey {
-        path: "quotas.key_backup_megabytes",
-        kind: Integer,
-        expects: "a whole number from 1 to 100000",
-        parse: between::<1, 100_000>,
-    },
-    ConfigKey {
-        path: "quotas.to_device_megabytes",
-        kind: Integer,
-        expects: "a whole number from 1 to 10000",
-        parse: between::<1, 10_000>,
-    },
+    whole_number!("quotas.key_backup_megabytes", 1 to 100_000),
+    whole_number!("quotas.to_device_megabytes", 1 to 10_000),
     ConfigKey {
         path: "rooms.default_version",
         kind: Text,
@@ -290,12 +252,7 @@ pub(super) static KEYS: &[ConfigKey] = &[
         parse: parses::<Vec<TurnUri>>,
     },
     ConfigKey { path: "turn.shared_secret", kind: ValueKind::Secret, expects: "a text", parse: parses::<Secret> },
-    ConfigKey {
-        path: "turn.lifetime_seconds",
-        kind: Integer,
-        expects: "a whole number from 60 to 2592000",
-        parse: between::<60, 2_592_000>,
-    },
+    whole_number!("turn.lifetime_seconds", 60 to 2_592_000),
     ConfigKey {
         path: "server_notices.localpart",
         kind: Text,
@@ -321,18 +278,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
                   { type = \"livekit\", livekit_service_url = \"https://rtc.example.org\" }",
         parse: transports,
     },
-    ConfigKey {
-        path: "delayed_events.max_delay_seconds",
-        kind: Integer,
-        expects: "a whole number from 1 to 31536000",
-        parse: between::<1, 31_536_000>,
-    },
-    ConfigKey {
-        path: "delayed_events.max_scheduled",
-        kind: Integer,
-        expects: "a whole number from 0 to 10000",
-        parse: between::<0, 10_000>,
-    },
+    whole_number!("delayed_events.max_delay_seconds", 1 to 31_536_000),
+    whole_number!("delayed_events.max_scheduled", 0 to 10_000),
     boolean("federation.enabled"),
     ConfigKey {
         path: "well_known.client_base_url",
@@ -371,18 +318,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
         expects: "an address such as \"127.0.0.1:8018\" or \"unix:/run/hearth-metrics.sock\"",
         parse: parses::<ListenAddress>,
     },
-    ConfigKey {
-        path: "timeouts.shutdown_notice_seconds",
-        kind: Integer,
-        expects: "a whole number from 0 to 3600",
-        parse: between::<0, 3_600>,
-    },
-    ConfigKey {
-        path: "timeouts.shutdown_seconds",
-        kind: Integer,
-        expects: "a whole number from 0 to 3600",
-        parse: between::<0, 3_600>,
-    },
+    whole_number!("timeouts.shutdown_notice_seconds", 0 to 3_600),
+    whole_number!("timeouts.shutdown_seconds", 0 to 3_600),
 ];
 
 impl ConfigKey {

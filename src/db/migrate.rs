@@ -84,6 +84,8 @@ static MIGRATIONS: &[Migration] = migrations![
     30 "0030_device_lists",
     31 "0031_to_device",
     32 "0032_key_backup",
+    33 "0033_ended_inboxes",
+    34 "0034_media",
 ];
 
 statements! {

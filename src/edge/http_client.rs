@@ -52,6 +52,15 @@ pub(crate) enum HttpClientError {
 
 /// Reads the certificates of the machine, so clients are made once, at start.
 pub(crate) fn new(needs: ClientOptions) -> Result<Client, HttpClientError> {
+    new_with(needs, |http| http)
+}
+
+/// As [`new`], with what one client has for itself.
+pub(crate) fn new_with(
+    needs: ClientOptions,
+    own: impl Fn(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, HttpClientError> {
+    let builder = |needs| own(builder(needs));
     // Whoever comes second finds the same one in its place.
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap_or_else(drop);
     // An empty list of authorities keeps the library from looking for the machine's own.

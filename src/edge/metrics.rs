@@ -6,10 +6,12 @@
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
 mod caches;
+mod full_inboxes;
 mod media_store;
 mod process;
 mod resources;
 mod strike;
+mod uploads;
 
 use std::{
     fmt,
@@ -30,13 +32,16 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+use ruma::{DeviceId, UserId};
 
 use self::{
     caches::CacheCollector,
+    full_inboxes::FullInboxes,
     media_store::MediaStoreMetrics,
     process::Process,
     resources::ResourceCollector,
     strike::{LimitLabel, Strikes},
+    uploads::UploadMetrics,
 };
 pub use self::{
     resources::{Pool, ProcessResources},
@@ -74,6 +79,8 @@ struct Inner {
     forwards_given_up: Counter,
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
+    full_inboxes: FullInboxes,
+    uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
     /// Empty until [`Metrics::watch`].
@@ -195,6 +202,10 @@ impl Metrics {
         let to_device_unsent = Counter::default();
         let help = "Messages to devices of other servers, which are accepted and not sent yet";
         ours.register("to_device_unsent", help, to_device_unsent.clone());
+        let full_inboxes = FullInboxes::default();
+        let help = "Messages to devices that were left out because as much waits for the device as may";
+        ours.register("to_device_inbox_full", help, full_inboxes.left_out.clone());
+        let uploads = UploadMetrics::register(ours);
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
         for reason in LoginFailure::ALL.map(LoginFailure::as_str) {
@@ -220,6 +231,8 @@ impl Metrics {
             forwards_given_up,
             rate_limited,
             to_device_unsent,
+            full_inboxes,
+            uploads,
             failed_logins,
             media_stores,
             watched,
@@ -261,6 +274,23 @@ impl Metrics {
     /// Counts messages to devices that nobody sends on yet.
     pub fn to_device_unsent(&self, messages: usize) {
         self.0.to_device_unsent.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a message that was left out because as much waits for its device as may and, if it is the first one in a
+    /// minute, logs for whom.
+    pub fn to_device_inbox_full(&self, user_id: &UserId, device_id: &DeviceId) {
+        self.0.full_inboxes.leave_out(user_id, device_id);
+    }
+
+    /// Counts a file that a user has uploaded.
+    pub fn media_uploaded(&self) {
+        self.0.uploads.uploads.inc();
+    }
+
+    /// Counts a file that is kept, a user's or another's: `is_new` where its bytes were stored for it, and no others like
+    /// them were there.
+    pub fn media_kept(&self, bytes: u64, is_new: bool) {
+        self.0.uploads.kept(bytes, is_new);
     }
 
     /// Counts a login that has failed.

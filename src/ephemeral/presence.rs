@@ -102,11 +102,9 @@ impl PresenceOfUsers {
 
     async fn load(&self) -> Result<()> {
         loop {
-            let mut snapshot = self.0.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let mut snapshot = self.0.log.tail().snapshot(&self.0.db).await?;
             let present = store::ephemeral::list_present(&mut snapshot).await?;
-            drop(snapshot);
-            self.0.log.tail().reach(position).await;
+            let position = snapshot.close().await;
             let load = |missed: &[_]| self.0.cache.load(position, present, missed);
             if self.0.log.tail().catch_up(position, load).is_some() {
                 return Ok(());

@@ -189,18 +189,17 @@ impl Receipts {
     async fn load(&self, room_id: &RoomId) -> Result<Vec<(Position, Arc<Receipt>)>> {
         // Again where the log has gone too far ahead to be caught up with.
         loop {
-            let mut snapshot = self.0.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let tail = self.0.rooms.log().tail();
+            let mut snapshot = tail.snapshot(&self.0.db).await?;
             let mut receipts: Vec<_> = store::ephemeral::list_receipts(&mut snapshot, room_id, Position::START)
                 .await?
                 .into_iter()
                 .map(|(at, receipt)| (at, Arc::new(receipt)))
                 .collect();
             receipts.sort_unstable_by_key(|(at, _)| *at);
-            drop(snapshot);
-            self.0.rooms.log().tail().reach(position).await;
+            let position = snapshot.close().await;
             let remember = |missed: &[_]| self.0.cache.remember(room_id, position, &receipts, missed);
-            if self.0.rooms.log().tail().catch_up(position, remember).is_some() {
+            if tail.catch_up(position, remember).is_some() {
                 return Ok(receipts);
             }
         }

@@ -90,13 +90,12 @@ impl Typists {
     /// Reads who was typing when the server stopped, and follows the log from there.
     async fn load(&self) -> Result<()> {
         loop {
-            let mut snapshot = self.0.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let tail = self.0.rooms.log().tail();
+            let mut snapshot = tail.snapshot(&self.0.db).await?;
             let typists = store::ephemeral::list_typists(&mut snapshot).await?;
-            drop(snapshot);
-            self.0.rooms.log().tail().reach(position).await;
+            let position = snapshot.close().await;
             let load = |missed: &[_]| self.0.cache.load(position, &typists, missed);
-            if self.0.rooms.log().tail().catch_up(position, load).is_some() {
+            if tail.catch_up(position, load).is_some() {
                 return Ok(());
             }
         }

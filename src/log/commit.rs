@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    judge::{Judged, Judgement, OverQuota, judge},
+    judge::{Judged, Judgement, OverQuota, find_over_quota, judge},
     kind::typing::list_begun,
     marks::{Older, READ_AT_START, Recent},
     refresh::Refresher,
@@ -234,6 +234,15 @@ impl Log {
     pub async fn append(&self, write: Write) -> Result<Committed, CommitError> {
         self.submit(write).committed().await
     }
+
+    /// Refuses a write that goes beyond a quota as things stand, before something is done for it that can't be undone. The
+    /// judge looks again.
+    pub async fn check_quotas(&self, write: &Write) -> Result<(), crate::error::Error> {
+        match find_over_quota(&mut self.db.read().await?, write).await? {
+            Some(OverQuota { message, info_uri }) => Err(CommitError::OverQuota { message, info_uri }.into()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Commits batches and hands them to the readers.
@@ -325,7 +334,7 @@ impl Committer {
     pub(super) async fn attempt_in(&self, mut tx: Tx, writes: &[Write]) -> DbResult<Attempted> {
         // The rooms' rows first, which a slow writer elsewhere may hold: nobody else is to wait for that behind the
         // log's lock, which the judge takes after them.
-        let Judged { judgements, rooms, holdings, inboxes } = judge(&mut tx, writes).await?;
+        let Judged { judgements, rooms, holdings, deliveries } = judge(&mut tx, writes).await?;
         // Everybody waits, so that what depends on nobody writing meanwhile is asked at once.
         let (typed_in, typists) = list_begun(writes);
         let (mut last, joined) = store::log::last_position_and_joined(&mut tx, &typed_in, &typists).await?;
@@ -358,10 +367,13 @@ impl Committer {
         // A dropped transaction is rolled back, and the locks are gone with it. Up to here no position was used up, so
         // none is left empty.
         let batch_id = self.random.token(16);
-        let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, joined, inboxes };
+        let batch = NewBatch { id: &batch_id, first, writes: &accepted, rooms, joined, deliveries: &deliveries };
         let news = write(&mut tx, batch).await?;
         holdings.write(&mut tx).await?;
         self.make_durable(tx, &batch_id).await?;
+        for (user_id, device_id) in deliveries.full() {
+            self.metrics.to_device_inbox_full(user_id, device_id);
+        }
         Ok((verdicts, Some(Batch { first, last, mark: Mark::of(&batch_id), news })))
     }
 

@@ -8,7 +8,8 @@
 //! event is built again; then what the write is refused for.
 //!
 //! What is taken for granted of an account (`judge/account.rs`) comes after all that, and quotas last, so that a retry of a
-//! join still succeeds. Messages to devices have a judge of their own (`judge/to_device.rs`).
+//! join still succeeds. Messages to devices have a judge of their own (`judge/to_device.rs`), which refuses no write for
+//! what is too much for one device: that device alone is left out.
 //!
 //! Locks: the rooms' rows are held from here to the end of the transaction, and after them the log's, which is taken once:
 //! what has no row to lock is looked at under it. On SQLite the transaction is alone anyway.
@@ -24,7 +25,7 @@ use std::{
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 
-pub(super) use self::holdings::{ChangedHoldings, OverQuota};
+pub(super) use self::holdings::{ChangedHoldings, OverQuota, find_over_quota};
 use self::{
     account::{ExpectedAccounts, Unmet},
     holdings::Holdings,
@@ -37,7 +38,8 @@ use crate::{
         fact::{Fact, ListingChange, NewAccountData, NewEvent, NewOutsideMembership, RoomHead, Write},
     },
     ground::position::Position,
-    store::{self, relation::Annotation, room::RoomStanding, to_device::Inboxes},
+    log::kind::to_device::Deliveries,
+    store::{self, relation::Annotation, room::RoomStanding},
 };
 
 /// What becomes of a write.
@@ -70,8 +72,8 @@ pub(super) struct Judged {
     pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
     /// What users have with the writes that were accepted.
     pub(super) holdings: ChangedHoldings,
-    /// How the inboxes stand, before the batch, that it may add to.
-    pub(super) inboxes: Inboxes,
+    /// What becomes of the messages to devices of those that were accepted.
+    pub(super) deliveries: Deliveries,
 }
 
 /// What the batch has done so far, on top of what the database holds.
@@ -169,12 +171,12 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         }
     }
     let judgements = writes.iter().map(|write| judge.write(write)).collect();
-    let (holdings, inboxes) = (judge.holdings.into_changed(), judge.to_device.into_inboxes());
+    let (holdings, deliveries) = (judge.holdings.into_changed(), judge.to_device.into_deliveries());
     Ok(Judged {
         judgements,
         rooms: locked.into_iter().map(|(room, (_, standing))| (room, standing)).collect(),
         holdings,
-        inboxes,
+        deliveries,
     })
 }
 
@@ -257,9 +259,6 @@ impl<'a> Judge<'a> {
             Ok(()) => {}
             Err(Unmet::Deactivated(user_id)) => return Judgement::Deactivated(user_id),
             Err(Unmet::Renamed) => return Judgement::Conflict,
-        }
-        if let Err(over) = self.to_device.check(write) {
-            return Judgement::OverQuota(over);
         }
         match self.holdings.addition(write) {
             Ok(addition) => self.holdings.add(addition),

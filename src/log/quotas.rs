@@ -40,7 +40,7 @@ impl Quotas {
 
     /// How much a user may have. None for those to whom no quota applies.
     pub fn find(&self, user_id: &UserId, which: WhichQuota) -> Option<u32> {
-        (!self.0.exempt_users.contains(user_id)).then(|| which(&self.0.config))
+        (!self.is_exempt(user_id)).then(|| which(&self.0.config))
     }
 
     /// Refuses somebody one more who has so many already, with a message made of what they may have. Both have to be
@@ -75,6 +75,16 @@ impl Quotas {
         }
     }
 
+    /// Whether no quota applies to a user.
+    pub fn is_exempt(&self, user_id: &UserId) -> bool {
+        self.0.exempt_users.contains(user_id)
+    }
+
+    /// A refusal where a limit is not a quota of this section, with the page to read about it.
+    pub fn refusal(&self, message: impl Into<String>) -> Error {
+        Error::over_quota(message, &self.0.info_uri)
+    }
+
     /// The bound on what a user keeps here.
     pub fn account_data(&self, user_id: &UserId) -> Option<WriteQuota> {
         let bytes = i64::from(self.find(user_id, |quotas| quotas.account_data_megabytes)?) * 1024 * 1024;
@@ -94,7 +104,7 @@ impl Quotas {
         Some(self.write_quota(user_id, Bound::Rooms { a_day, now }))
     }
 
-    /// The bound on what waits for each of a user's devices.
+    /// The bound on what waits for each of a user's devices. What is beyond it is left out, and no write refused for it.
     pub fn inbox(&self, user_id: &UserId) -> Option<WriteQuota> {
         let bytes = i64::from(self.find(user_id, |quotas| quotas.to_device_megabytes)?) * 1024 * 1024;
         Some(self.write_quota(user_id, Bound::Inbox(bytes)))

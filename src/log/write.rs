@@ -12,7 +12,8 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId, events::room::mem
 
 use self::touched::{TouchedRoom, TouchedRooms};
 use super::kind::{
-    Facts, to_device,
+    Facts,
+    to_device::{self, Deliveries},
     typing::{self, GoneUsers, JoinedPairs},
 };
 use crate::{
@@ -29,7 +30,6 @@ use crate::{
         moment::Moment,
         room::RoomStanding,
         state::{ForkChange, Version},
-        to_device::Inboxes,
     },
 };
 
@@ -44,8 +44,8 @@ pub(super) struct NewBatch<'a> {
     pub(super) rooms: HashMap<OwnedRoomId, RoomStanding>,
     /// Those of whom it says that they begin to type who are in the room before it.
     pub(super) joined: JoinedPairs,
-    /// How the inboxes stand that it adds to.
-    pub(super) inboxes: Inboxes,
+    /// What becomes of its messages to devices.
+    pub(super) deliveries: &'a Deliveries,
 }
 
 /// Writes everything and returns what readers are to be handed, in the order of positions.
@@ -53,12 +53,15 @@ pub(super) struct NewBatch<'a> {
 /// `news[i]` stands at `first + i`, also where it is [`News::Superseded`]: no place is left out. The batch's row lists
 /// such entries as what they were meant to be; whoever reads them from the database finds what stands in the table.
 pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News>> {
-    let NewBatch { id: batch_id, first, writes, rooms, joined, inboxes } = batch;
+    let NewBatch { id: batch_id, first, writes, rooms, joined, deliveries } = batch;
     let mut at = first;
     let mut events: Vec<(Position, &NewEvent)> = Vec::new();
     let mut facts = Facts::default();
     let mut news = Vec::new();
+    let mut requests = Vec::new();
+    let mut delivered = deliveries.each();
     for write in writes {
+        requests.extend(write.request.as_ref().map(|request| (at, request)));
         for event in &write.events {
             events.push((at, event));
             news.push(News::Event(Arc::new(event.at(at))));
@@ -67,7 +70,9 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
         for fact in &write.facts {
             facts.push(at, fact);
             news.push(match fact {
-                Fact::ToDevice(new) => News::ToDevice(Arc::new(to_device::news(new, &inboxes))),
+                Fact::ToDevice(new) => {
+                    News::ToDevice(Arc::new(to_device::news(new, delivered.next().unwrap_or_default())))
+                }
                 _ => fact.news(),
             });
             at = at.next();
@@ -75,8 +80,7 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
     }
     let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
     store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
-    let requests: Vec<_> = writes.iter().filter_map(|write| write.request.as_ref()).collect();
-    to_device::write(tx, &facts.to_device, &requests, inboxes).await?;
+    to_device::write(tx, &facts.to_device, &requests, deliveries).await?;
     if !events.is_empty() {
         write_events(tx, &events, &rooms).await?;
     }

@@ -64,7 +64,7 @@ pub(crate) use self::{
     login::LOGIN_TOKEN_LIFETIME,
     openid::OPENID_TOKEN_LIFETIME,
     register::{Confirmation, Registration, RegistrationRequest, Repetition, RequestedDevice},
-    session::{NewSession, Session},
+    session::{NewSession, Session, hold_account},
     settings::AccountSettings,
     shared_secret::SharedSecretRegistration,
     token_cache::TokenCache,
@@ -195,10 +195,7 @@ impl Accounts {
             }
             Notify::Errand => {
                 self.leave_changed(&mut tx, user_id, &keys).await?;
-                // As the log does it with the entry. Last, because nobody writes while this has the log's lock.
-                crate::store::log::lock(&mut tx).await?;
-                crate::store::to_device::delete_orphans(&mut tx, user_id).await?;
-                Ok(tx.commit().await?)
+                self.commit_leaving(tx, user_id).await
             }
         }
     }

@@ -189,15 +189,13 @@ impl AccountDataOfUsers {
             return Ok(data);
         }
         loop {
-            let mut snapshot = self.0.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let mut snapshot = self.0.log.tail().snapshot(&self.0.db).await?;
             let rows: Vec<_> = store::account_data::list_since(&mut snapshot, user_id, Position::START)
                 .await?
                 .into_iter()
                 .map(|(at, data)| (at, Arc::new(data)))
                 .collect();
-            drop(snapshot);
-            self.0.log.tail().reach(position).await;
+            let position = snapshot.close().await;
             let remember = |missed: &[_]| self.0.cache.remember(user_id, position, &rows, missed);
             if let Some(data) = self.0.log.tail().catch_up(position, remember) {
                 return Ok(data);

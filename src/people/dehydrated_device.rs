@@ -15,7 +15,7 @@ use ruma::{
 };
 
 use super::{
-    account::{Accounts, unknown_access_token},
+    account::{Accounts, User, hold_account},
     device::{check_device_id, shorten_display_name},
     keys::Keys,
 };
@@ -25,7 +25,7 @@ use crate::{
     event::fact::{AccountChange, Fact},
     ground::{clock::Clock, position::Position},
     log::Log,
-    store::{account, cross_signing, dehydrated_device, device, to_device},
+    store::{cross_signing, dehydrated_device, device, to_device},
 };
 
 pub(crate) use crate::store::{
@@ -68,7 +68,8 @@ impl DehydratedDevices {
     ///
     /// `M_INVALID_PARAM` for the ID of a device on which the user is logged in, `M_TOO_LARGE` for what no client writes,
     /// `M_USER_LIMIT_EXCEEDED` for one device more than the user may have; for keys as [`Keys::read_upload`] says.
-    pub(crate) async fn put(&self, user_id: &UserId, new: NewDehydratedDevice) -> Result<()> {
+    pub(crate) async fn put(&self, user: &User, new: NewDehydratedDevice) -> Result<()> {
+        let user_id = &*user.user_id;
         let NewDehydratedDevice { device: DehydratedDevice { id, data }, display_name, keys } = new;
         let device = DehydratedDevice { id: check_device_id(id)?, data };
         if device.data.len() > MAX_DATA {
@@ -76,15 +77,13 @@ impl DehydratedDevices {
         }
         // Signatures take their time, so they are verified before anything is locked.
         let keys = self.keys.read_upload(user_id, &device.id, &keys).await?;
-        let mut tx = self.begin(user_id).await?;
+        let mut tx = self.begin(user).await?;
         let mut facts = vec![devices_changed(user_id)];
-        let mut keeps_name = false;
         if let Some(old) = dehydrated_device::find(&mut tx, user_id).await? {
             if old == device {
                 return Ok(());
             }
             facts.extend(self.accounts.end_unseen_device(&mut tx, user_id, &old.id).await?);
-            keeps_name = old.id == device.id;
         }
         if cross_signing::is_public_key(&mut tx, user_id, device.id.as_str()).await? {
             return Err(Error::invalid_param("One of your cross-signing keys is called so: make another device"));
@@ -97,12 +96,6 @@ impl DehydratedDevices {
         device::insert_unseen(&mut tx, user_id, &device.id, name.as_deref(), now).await?;
         facts.extend(self.keys.store_upload(&mut tx, user_id, &device.id, keys).await?);
         dehydrated_device::upsert(&mut tx, user_id, &device).await?;
-        if keeps_name {
-            // An inbox goes with its device, which is there again by now and could not read it. The log's lock comes
-            // after the rows of the user, and before what is sent meanwhile.
-            crate::store::log::lock(&mut tx).await?;
-            to_device::delete_until(&mut tx, user_id, &device.id, Position(i64::MAX)).await?;
-        }
         self.log.commit(tx, facts).await?;
         Ok(())
     }
@@ -113,8 +106,9 @@ impl DehydratedDevices {
     }
 
     /// Deletes the device with its keys and its messages, and returns what it was. `M_NOT_FOUND` where there is none.
-    pub(crate) async fn delete(&self, user_id: &UserId) -> Result<DehydratedDevice> {
-        let mut tx = self.begin(user_id).await?;
+    pub(crate) async fn delete(&self, user: &User) -> Result<DehydratedDevice> {
+        let user_id = &*user.user_id;
+        let mut tx = self.begin(user).await?;
         let device = dehydrated_device::find(&mut tx, user_id).await?.ok_or_else(no_dehydrated_device)?;
         let mut facts = vec![devices_changed(user_id)];
         facts.extend(self.accounts.end_unseen_device(&mut tx, user_id, &device.id).await?);
@@ -143,13 +137,12 @@ impl DehydratedDevices {
         Ok(to_device::list_page(&mut conn, (user_id, device_id), (after, until), most).await?)
     }
 
-    /// Begins to write with the account locked, unless it has ended.
-    async fn begin(&self, user_id: &UserId) -> Result<Tx> {
+    /// Begins to write with the account locked and the session that writes: who was logged out everywhere leaves no device
+    /// behind.
+    async fn begin(&self, user: &User) -> Result<Tx> {
         let mut tx = self.db.begin().await?;
-        match account::lock(&mut tx, user_id).await? {
-            Some(account) if !account.deactivated => Ok(tx),
-            _ => Err(unknown_access_token()),
-        }
+        hold_account(&mut tx, user).await?;
+        Ok(tx)
     }
 }
 

@@ -24,19 +24,24 @@ use crate::{
     error::{Error, Result},
     ground::random::Random,
     log::Quotas,
-    store::{account, key_backup},
+    store::{
+        account,
+        key_backup::{self, Portion},
+    },
 };
 
-pub(crate) use crate::store::key_backup::{Backup, Contents, KeyBackupData, KeySelection, SessionKey, Standing};
+pub(crate) use crate::store::key_backup::{
+    Backup, Contents, KeyBackupData, KeyPage, KeySelection, SessionKey, Standing,
+};
 
 /// In characters: unique for whatever a backup ever held, also after a database was restored.
 const ETAG_LENGTH: usize = 16;
 /// How many keys are looked up and written at once.
 const WRITTEN_AT_ONCE: usize = 500;
-/// How many keys are read at once. At [`MAX_SESSION_DATA`] they are 16 MiB, which no client's are.
-pub(crate) const PAGE: usize = 250;
-/// How many keys are deleted in one transaction. On SQLite nobody else writes meanwhile.
-const DELETED_AT_ONCE: i64 = 2_000;
+/// How much is read at once. Keys as clients write them come to about as much by either measure.
+const PAGE: Portion = Portion { keys: 1_000, bytes: MIB };
+/// How much is deleted in one transaction. On SQLite nobody else writes meanwhile.
+const DELETED_AT_ONCE: Portion = Portion { keys: 2_000, bytes: 4 * MIB };
 /// How many deleted backups are looked at in one go.
 const BACKUPS_AT_ONCE: i64 = 100;
 /// Of the identifier of a session, in bytes: an index of `PostgreSQL` holds no more than a few thousand. Clients use 43.
@@ -177,8 +182,7 @@ impl KeyBackups {
         Ok(key)
     }
 
-    /// The next [`PAGE`] keys of a backup, or of a room in it, after one that was read. They are ordered by room and
-    /// session. Fewer are the last.
+    /// The next keys of a backup, or of a room in it, after one that was read.
     ///
     /// `M_NOT_FOUND` where the backup is not there, or has been deleted since the page before.
     pub(crate) async fn page(
@@ -187,15 +191,14 @@ impl KeyBackups {
         version: &str,
         room_id: Option<&RoomId>,
         after: Option<&SessionKey>,
-    ) -> Result<Vec<SessionKey>> {
+    ) -> Result<KeyPage> {
         let version = read_version(version)?;
         let after = after.map_or(("", ""), |key| (key.room_id.as_str(), key.session_id.as_str()));
-        let limit = i64::try_from(PAGE).map_err(Error::broken)?;
         let mut conn = self.db.read().await?;
-        let keys = key_backup::page(&mut conn, user_id, version, (room_id, after), limit).await?;
+        let page = key_backup::page(&mut conn, user_id, version, (room_id, after), PAGE).await?;
         // Looked up after the keys: where it is still there, none of them was missing.
         key_backup::find(&mut conn, user_id, version).await?.ok_or_else(no_such_backup)?;
-        Ok(keys)
+        Ok(page)
     }
 
     /// Deletes keys of a backup, which need not be the one in use. Many are deleted in steps, in the middle of which this
@@ -212,16 +215,15 @@ impl KeyBackups {
             let backup = key_backup::find(&mut tx, user_id, version).await?.ok_or_else(no_such_backup)?;
             let mut contents = backup.contents;
             let deleted = key_backup::delete_some_keys(&mut tx, user_id, version, which, DELETED_AT_ONCE).await?;
-            if deleted.is_empty() {
+            if deleted.count == 0 {
                 return Ok(contents);
             }
-            let count = i64::try_from(deleted.len()).map_err(Error::broken)?;
-            contents.sessions -= count;
-            contents.bytes -= deleted.iter().sum::<i64>();
+            contents.sessions -= deleted.count;
+            contents.bytes -= deleted.bytes;
             contents.etag = self.new_etag();
             key_backup::set_contents(&mut tx, user_id, version, &contents).await?;
             tx.commit().await?;
-            if count < DELETED_AT_ONCE {
+            if deleted.is_all {
                 return Ok(contents);
             }
         }
@@ -244,12 +246,11 @@ impl KeyBackups {
             account::lock(&mut tx, user_id).await?;
             let which = KeySelection::All;
             let deleted = key_backup::delete_some_keys(&mut tx, user_id, version, which, DELETED_AT_ONCE).await?;
-            let more = i64::try_from(deleted.len()).is_ok_and(|count| count == DELETED_AT_ONCE);
-            if !more {
+            if deleted.is_all {
                 key_backup::forget(&mut tx, user_id, version).await?;
             }
             tx.commit().await?;
-            if !more {
+            if deleted.is_all {
                 return Ok(());
             }
         }

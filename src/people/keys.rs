@@ -4,8 +4,13 @@
 //! entry of the log by which others hear of it are one transaction. What is asked for is read from the database, so that
 //! no node answers with what another has replaced.
 //!
-//! Lock order: the account, its device, one-time keys, fallback keys, the log. Of a user only the account's holder
-//! writes identity keys, cross-signing keys and signatures, so that a signature is never beside a key that it is not of.
+//! Lock order: the account, its device, master keys and the signatures of them by their owners, one-time keys, fallback
+//! keys, the log; several of a sort in the order of their bytes. Of a user only the account's holder writes identity keys,
+//! cross-signing keys and signatures, and whoever signs the master key of somebody else locks that, so that a signature
+//! is never beside a key that it is not of.
+//!
+//! Who uploads holds their session as well ([`crate::people::account::hold_account`]): a request that was on its way when
+//! it ended leaves nothing behind, and one of a session before does not replace the keys of the one after it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
@@ -13,6 +18,7 @@ mod claim;
 mod cross_signing;
 mod device_keys;
 mod one_time;
+mod pages;
 mod query;
 mod queue;
 mod signature;
@@ -31,7 +37,10 @@ use serde_json::{Map, Value, json};
 use self::queue::ClaimQueue;
 use crate::{db::Db, ground::tasks::Tasks, log::Log};
 
-pub(crate) use self::cross_signing::{Confirmation, NewCrossSigning, Outcome};
+pub(crate) use self::{
+    cross_signing::{Confirmation, NewCrossSigning, Outcome},
+    pages::KeyQuery,
+};
 
 /// The keys of this server's users. Cheap to clone.
 #[derive(Clone)]

@@ -6,6 +6,9 @@
 //! of what was given out to whom, every node does the same with the same token, and who repeats a token gets the same
 //! messages again, as long as the next one was not used. A token that says nothing of messages confirms nothing.
 //!
+//! What waits for a device that ends is gone for everybody at that moment; its rows go afterwards, in steps
+//! (`to_device/ended.rs`).
+//!
 //! What is confirmed is deleted before the client is answered. A look at the cache (`to_device/cache.rs`) tells that a
 //! device has nothing waiting, and spares the database the question.
 //!
@@ -15,10 +18,11 @@
 
 mod cache;
 mod confirmations;
+mod ended;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, UserId,
@@ -37,10 +41,7 @@ use crate::{
         fact::{Fact, NewToDevice, ToDeviceRequest, Write},
         parse_content,
     },
-    ground::{
-        clock::{Clock, millis},
-        position::Position,
-    },
+    ground::{clock::Clock, position::Position},
     log::{CommitError, Log, Quotas},
     store,
 };
@@ -61,9 +62,6 @@ const COST_BYTES: usize = 4 * 1024;
 /// are so many.
 const PAGE_MESSAGES: usize = 100;
 const PAGE_BYTES: i64 = 1024 * 1024;
-
-/// For how long a repeated request is recognised. Clients keep what they could not send over a restart.
-const REQUESTS_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// The messages from device to device. Cheap to clone.
 #[derive(Clone)]
@@ -197,10 +195,11 @@ impl ToDeviceMessages {
         if is_too_much { Err(too_many()) } else { Ok(addressed) }
     }
 
-    /// Puts messages into inboxes: all of them or none. A request that was made before sends nothing, whatever its
-    /// messages are now.
+    /// Puts messages into inboxes, in one act. A request that was made before sends nothing, whatever its messages are
+    /// now.
     ///
-    /// `M_USER_LIMIT_EXCEEDED` where more would wait for a device than may.
+    /// A device for which as much waits as may is left out, as one that is not there: the others get theirs, and who sends
+    /// does not learn of it.
     pub(crate) async fn send(&self, request: SendRequest, addressed: Addressed) -> Result<()> {
         let SendRequest { sender, device_id, kind, transaction_id } = request;
         if kind.len() > MAX_KIND || kind.contains('\0') {
@@ -264,13 +263,6 @@ impl ToDeviceMessages {
         Ok(InboxPage { messages: page.messages, until: if page.is_full { last } else { until } })
     }
 
-    /// Forgets requests that nobody repeats any more. To be called now and then.
-    pub(crate) async fn clear_expired(&self) -> Result<()> {
-        let mut tx = self.0.db.begin().await?;
-        store::to_device::delete_requests_until(&mut tx, self.now() - millis(REQUESTS_KEPT)).await?;
-        Ok(tx.commit().await?)
-    }
-
     /// What waits for the devices of a user, from memory where it is there.
     async fn inboxes(&self, user_id: &UserId) -> Result<Arc<UserInboxes>> {
         if let Some(inboxes) = self.0.cache.find(user_id) {
@@ -278,11 +270,9 @@ impl ToDeviceMessages {
         }
         let (log, db) = (&self.0.log, &self.0.db);
         loop {
-            let mut snapshot = db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let mut snapshot = log.tail().snapshot(db).await?;
             let waiting = store::to_device::list_waiting(&mut snapshot, user_id).await?;
-            drop(snapshot);
-            log.tail().reach(position).await;
+            let position = snapshot.close().await;
             let remember = |missed: &[_]| self.0.cache.remember(user_id, position, &waiting, missed);
             if let Some(inboxes) = log.tail().catch_up(position, remember) {
                 return Ok(inboxes);

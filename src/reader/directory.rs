@@ -149,12 +149,11 @@ impl Directory {
         }
         for chunk in missing.chunks(CHUNK) {
             for _ in 0..ATTEMPTS {
-                let mut snapshot = self.0.db.snapshot().await?;
-                let position = store::log::last_position(&mut snapshot).await?;
+                let mut snapshot = self.0.log.tail().snapshot(&self.0.db).await?;
+                let position = snapshot.position();
                 let read = card::read(&mut snapshot, chunk, position).await?;
-                drop(snapshot);
                 // What the readers read later than this makes a card void.
-                self.0.log.tail().reach(position).await;
+                snapshot.close().await;
                 let read: Vec<Arc<RoomCard>> = read.into_iter().map(Arc::new).collect();
                 let fresh = self.0.cache.remember(&read);
                 cards.extend(read.into_iter().map(|card| (card.room_id().to_owned(), card)));

@@ -2,14 +2,16 @@
 //!
 //! [`gather`] finds what a user has not seen of what is [`wanted`]; [`v3`] writes it as classic `/sync`, [`initial`] as
 //! clients of old expect it, who go on with [`stream`]. [`watch`] knows who is connected ([`watcher`]) and wakes
-//! who waits.
+//! who waits; [`watchers`] asks it, or the database.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
 mod client;
 mod device_changes;
 mod device_lists;
+mod effort;
 mod gather;
+mod gathered;
 mod initial;
 mod key_counts;
 mod membership;
@@ -17,6 +19,7 @@ mod neighbours;
 mod outside;
 mod presence;
 mod recent_moves;
+mod sharing;
 mod sources;
 mod state;
 mod stream;
@@ -30,11 +33,14 @@ mod waits;
 mod wanted;
 mod watch;
 mod watcher;
+mod watchers;
 
 pub(crate) use self::{
     client::Client,
     device_changes::DeviceChangeCache,
-    gather::{Gathered, Rest, Syncs},
+    effort::Effort,
+    gather::Syncs,
+    gathered::{Gathered, Rest},
     initial::InitialSyncBody,
     key_counts::{KeyCountCache, KeyCountsOfDevices},
     neighbours::wake_neighbours,
@@ -42,5 +48,6 @@ pub(crate) use self::{
     stream::{Listener, StreamPage},
     v3::{StateAfter, SyncBody, SyncWriter},
     waits::Waits,
-    watch::{Registry, Strangers, Watchers},
+    watch::{Registry, Strangers},
+    watchers::Watchers,
 };

@@ -139,18 +139,18 @@ impl Unread {
     ) -> Result<()> {
         // Again where the log has gone too far ahead to be caught up with.
         loop {
-            let mut snapshot = self.0.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let tail = self.0.rooms.log().tail();
+            let mut snapshot = tail.snapshot(&self.0.db).await?;
+            let position = snapshot.position();
             // No such room in this snapshot: the next round finds out why.
             let Some((head, _)) = store::room::find_head(&mut snapshot, room_id).await? else { return Ok(()) };
             let reach = self.reach(&mut snapshot, room_id, head.head, position).await?;
             let Some(tally) = count(&mut snapshot, (user_id, ignored), room, reach, position).await? else {
                 return Ok(());
             };
-            drop(snapshot);
-            self.0.rooms.log().tail().reach(position).await;
+            snapshot.close().await;
             let keep = |missed: &[_]| self.0.cache.keep(user_id, room_id, tally, head.head, missed);
-            if self.0.rooms.log().tail().catch_up(position, keep).is_some() {
+            if tail.catch_up(position, keep).is_some() {
                 return Ok(());
             }
         }

@@ -2,9 +2,13 @@
 //! they have signed.
 //!
 //! Whoever writes them holds the account of the signer. A signature is deleted with the key that has made it, and with
-//! the key that it is of.
+//! the key that it is of: so whoever signs the master key of somebody else holds that key's row ([`lock_master`]), and
+//! whoever replaces or deletes theirs holds it, too.
+//!
+//! Two users who have signed each other's master keys delete rows of each other. So rows of signatures are locked in the
+//! order of their bytes, whatever order the database sorts text in, and all that one change deletes in one statement.
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 
 use crate::db::{Conn, DbError, DbResult, Row, args, statements};
 
@@ -15,6 +19,8 @@ statements! {
         SET public_key = excluded.public_key, json = excluded.json, signature = excluded.signature";
     LIST_CROSS_SIGNING_KEYS = "SELECT user_id, usage, public_key, json, signature FROM cross_signing_keys
         WHERE user_id = $1";
+    LOCK_MASTER_KEY = "SELECT user_id, usage, public_key, json, signature FROM cross_signing_keys
+        WHERE user_id = $1 AND usage = 'master' FOR UPDATE";
     /// Without the user-signing keys of others than $2.
     LIST_VISIBLE_KEYS = "SELECT user_id, usage, public_key, json, signature FROM cross_signing_keys
         WHERE user_id IN LIST($1) AND (usage <> 'user_signing' OR user_id = $2)";
@@ -32,9 +38,25 @@ statements! {
         JOIN key_signatures s ON s.target_user_id = m.user_id AND s.target = m.public_key
             AND s.signer_user_id IN (m.user_id, $2)
         WHERE m.user_id IN LIST($1) AND m.usage = 'master'";
-    DELETE_SIGNATURES_OF = "DELETE FROM key_signatures WHERE target_user_id = $1 AND target IN LIST($2)";
-    DELETE_SIGNATURES_BY = "DELETE FROM key_signatures WHERE signer_user_id = $1 AND signer_key_id IN LIST($2)";
-    DELETE_ALL_SIGNATURES = "DELETE FROM key_signatures WHERE target_user_id = $1 OR signer_user_id = $1";
+    DELETE_SIGNATURES = "DELETE FROM key_signatures
+        WHERE (target_user_id = $1 AND target IN LIST($2)) OR (signer_user_id = $1 AND signer_key_id IN LIST($3))"
+        | "WITH locked AS MATERIALIZED (
+            SELECT target_user_id, target, signer_user_id, signer_key_id FROM key_signatures
+            WHERE (target_user_id = $1 AND target IN LIST($2)) OR (signer_user_id = $1 AND signer_key_id IN LIST($3))
+            ORDER BY target_user_id COLLATE \"C\", target COLLATE \"C\", signer_user_id COLLATE \"C\",
+                signer_key_id COLLATE \"C\" FOR UPDATE)
+        DELETE FROM key_signatures s USING locked
+        WHERE s.target_user_id = locked.target_user_id AND s.target = locked.target
+            AND s.signer_user_id = locked.signer_user_id AND s.signer_key_id = locked.signer_key_id";
+    DELETE_ALL_SIGNATURES = "DELETE FROM key_signatures WHERE target_user_id = $1 OR signer_user_id = $1"
+        | "WITH locked AS MATERIALIZED (
+            SELECT target_user_id, target, signer_user_id, signer_key_id FROM key_signatures
+            WHERE target_user_id = $1 OR signer_user_id = $1
+            ORDER BY target_user_id COLLATE \"C\", target COLLATE \"C\", signer_user_id COLLATE \"C\",
+                signer_key_id COLLATE \"C\" FOR UPDATE)
+        DELETE FROM key_signatures s USING locked
+        WHERE s.target_user_id = locked.target_user_id AND s.target = locked.target
+            AND s.signer_user_id = locked.signer_user_id AND s.signer_key_id = locked.signer_key_id";
 }
 
 /// What a key is for.
@@ -99,6 +121,13 @@ pub(crate) async fn list(conn: &mut Conn, user_id: &UserId) -> DbResult<Vec<Cros
     rows.iter().map(|row| key(row).map(|(_, key)| key)).collect()
 }
 
+/// The master key of a user, which nobody else signs, replaces or deletes until the transaction ends. Several are locked
+/// in the order of their users.
+pub(crate) async fn lock_master(conn: &mut Conn, user_id: &UserId) -> DbResult<Option<CrossSigningKey>> {
+    let row = conn.find(&LOCK_MASTER_KEY, args![user_id]).await?;
+    row.map(|row| key(&row).map(|(_, key)| key)).transpose()
+}
+
 /// The keys of these users that `reader` may see.
 pub(crate) async fn list_visible(
     conn: &mut Conn,
@@ -120,6 +149,7 @@ pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, usage: Usage) -> D
 
 /// Deletes the keys of a user, and all signatures by them and of them. Whether there were any keys.
 pub(crate) async fn delete_all(conn: &mut Conn, user_id: &UserId) -> DbResult<bool> {
+    lock_master(conn, user_id).await?;
     conn.execute(&DELETE_ALL_SIGNATURES, args![user_id]).await?;
     Ok(conn.execute(&DELETE_CROSS_SIGNING_KEYS, args![user_id]).await? > 0)
 }
@@ -141,21 +171,22 @@ pub(crate) async fn list_visible_signatures(
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).collect()
 }
 
-/// Deletes the signatures of a user's key, and those that it has made. `public_key` is its name.
-pub(crate) async fn delete_signatures_of_key(conn: &mut Conn, user_id: &UserId, public_key: &str) -> DbResult<()> {
-    delete_signatures_of_devices(conn, user_id, &[public_key]).await
+/// Deletes the signatures of a user's devices and cross-signing keys, and those that they have made. Each is named by the
+/// device's identifier or the public key.
+pub(crate) async fn delete_signatures(conn: &mut Conn, user_id: &UserId, names: &[&str]) -> DbResult<()> {
+    let key_ids: Vec<String> = names.iter().map(|name| format!("ed25519:{name}")).collect();
+    let key_ids: Vec<&str> = key_ids.iter().map(String::as_str).collect();
+    conn.execute(&DELETE_SIGNATURES, args![user_id, names, &key_ids]).await.map(drop)
 }
 
-/// Deletes the signatures of a user's devices, and those that they have made.
-pub(crate) async fn delete_signatures_of_devices(
+/// Deletes the signatures of a device whose keys say something else by now. What it has signed itself stays.
+pub(crate) async fn delete_signatures_of_device(
     conn: &mut Conn,
     user_id: &UserId,
-    device_ids: &[&str],
+    device_id: &DeviceId,
 ) -> DbResult<()> {
-    conn.execute(&DELETE_SIGNATURES_OF, args![user_id, device_ids]).await?;
-    let key_ids: Vec<String> = device_ids.iter().map(|device_id| format!("ed25519:{device_id}")).collect();
-    let key_ids: Vec<&str> = key_ids.iter().map(String::as_str).collect();
-    conn.execute(&DELETE_SIGNATURES_BY, args![user_id, &key_ids]).await.map(drop)
+    let (device_ids, none): ([&str; 1], [&str; 0]) = ([device_id.as_str()], []);
+    conn.execute(&DELETE_SIGNATURES, args![user_id, device_ids.as_slice(), none.as_slice()]).await.map(drop)
 }
 
 fn key(row: &Row) -> DbResult<(OwnedUserId, CrossSigningKey)> {

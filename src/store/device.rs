@@ -20,11 +20,26 @@ statements! {
         WHERE user_id = $1 ORDER BY created_ts, device_id";
     COUNT_DEVICES = "SELECT COUNT(*) FROM devices WHERE user_id = $1";
     RENAME_DEVICE = "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2";
-    DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2) RETURNING device_id";
-    DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2 RETURNING device_id";
-    DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1 RETURNING device_id";
+    // Many are locked in the order of the bytes of their key, whatever order the database sorts text in: who ends some,
+    // and who notes when they were seen, would wait for each other otherwise.
+    DELETE_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id IN LIST($2) RETURNING device_id"
+        | "WITH locked AS MATERIALIZED (
+            SELECT device_id FROM devices WHERE user_id = $1 AND device_id IN LIST($2)
+            ORDER BY device_id COLLATE \"C\" FOR UPDATE)
+        DELETE FROM devices d USING locked WHERE d.user_id = $1 AND d.device_id = locked.device_id
+        RETURNING d.device_id";
+    DELETE_OTHER_DEVICES = "DELETE FROM devices WHERE user_id = $1 AND device_id <> $2 RETURNING device_id"
+        | "WITH locked AS MATERIALIZED (
+            SELECT device_id FROM devices WHERE user_id = $1 AND device_id <> $2
+            ORDER BY device_id COLLATE \"C\" FOR UPDATE)
+        DELETE FROM devices d USING locked WHERE d.user_id = $1 AND d.device_id = locked.device_id
+        RETURNING d.device_id";
+    DELETE_ALL_DEVICES = "DELETE FROM devices WHERE user_id = $1 RETURNING device_id"
+        | "WITH locked AS MATERIALIZED (
+            SELECT device_id FROM devices WHERE user_id = $1 ORDER BY device_id COLLATE \"C\" FOR UPDATE)
+        DELETE FROM devices d USING locked WHERE d.user_id = $1 AND d.device_id = locked.device_id
+        RETURNING d.device_id";
     /// Many at once, as a JSON array of objects. Devices that are gone stay gone, and what is known of one that is newer.
-    /// Locked in the order of their key: nodes write the same devices at the same time.
     SET_LAST_SEEN = "UPDATE devices SET last_seen_ts = seen.ts, last_seen_ip = seen.ip
         FROM (SELECT value ->> 'user_id' AS user_id, value ->> 'device_id' AS device_id, value ->> 'ts' AS ts,
             value ->> 'ip' AS ip FROM json_each($1)) AS seen
@@ -35,7 +50,7 @@ statements! {
             FROM json_to_recordset($1::text::json) AS s (user_id text, device_id text, ts bigint, ip text)
             JOIN devices d ON d.user_id = s.user_id AND d.device_id = s.device_id
             WHERE d.last_seen_ts IS NULL OR d.last_seen_ts < s.ts
-            ORDER BY d.user_id, d.device_id FOR UPDATE OF d) AS seen
+            ORDER BY d.user_id COLLATE \"C\", d.device_id COLLATE \"C\" FOR UPDATE OF d) AS seen
         WHERE devices.user_id = seen.user_id AND devices.device_id = seen.device_id";
 }
 

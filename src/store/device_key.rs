@@ -3,6 +3,8 @@
 //! Whoever writes them holds the account: signatures are compared with them. They end with their device, in the same
 //! transaction.
 
+use std::collections::BTreeMap;
+
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 
 use super::{cross_signing, one_time_key};
@@ -20,6 +22,25 @@ statements! {
         LEFT JOIN key_signatures s ON s.target_user_id = k.user_id AND s.target = k.device_id
             AND s.signer_user_id = k.user_id
         WHERE a.user_id IN LIST($1)";
+    /// Of one user, the first $3 after a device, in whatever order the database sorts text in.
+    LIST_NEXT_DEVICE_KEYS = "SELECT k.user_id, k.device_id, k.json, k.signature, d.display_name, s.signer_key_id,
+            s.signature
+        FROM (SELECT user_id, device_id, json, signature FROM device_keys WHERE user_id = $1 AND device_id > $2
+            ORDER BY device_id LIMIT $3) AS k
+        LEFT JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id
+        LEFT JOIN key_signatures s ON s.target_user_id = k.user_id AND s.target = k.device_id
+            AND s.signer_user_id = k.user_id
+        ORDER BY k.device_id";
+    /// By user, about how many bytes it takes to show the devices, and to show the other keys: with each key comes what is
+    /// around it.
+    LIST_KEY_SIZES = "SELECT user_id, SUM(OCTET_LENGTH(json)) + 400 * COUNT(*), 0 FROM device_keys
+            WHERE user_id IN LIST($1) GROUP BY user_id
+        UNION ALL SELECT user_id, 0, SUM(OCTET_LENGTH(json)) + 200 * COUNT(*) FROM cross_signing_keys
+            WHERE user_id IN LIST($1) GROUP BY user_id
+        UNION ALL SELECT m.user_id, 0, SUM(OCTET_LENGTH(s.signer_key_id)) + 100 * COUNT(*)
+            FROM cross_signing_keys m JOIN key_signatures s ON s.target_user_id = m.user_id
+                AND s.target = m.public_key AND s.signer_user_id = m.user_id
+            WHERE m.user_id IN LIST($1) AND m.usage = 'master' GROUP BY m.user_id";
     DELETE_DEVICE_KEYS = "DELETE FROM device_keys WHERE user_id = $1 AND device_id IN LIST($2) RETURNING device_id";
 }
 
@@ -40,6 +61,13 @@ pub(crate) struct ListedKeys {
     pub(crate) display_name: Option<String>,
     /// By which key, and the signature.
     pub(crate) signed_by: Option<(String, String)>,
+}
+
+/// About how much it is to show somebody's keys, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeySizes {
+    pub(crate) devices: i64,
+    pub(crate) cross_signing: i64,
 }
 
 /// Puts a device's keys in place of those that it had.
@@ -63,6 +91,27 @@ pub(crate) async fn list(conn: &mut Conn, users: &[&str]) -> DbResult<Vec<Listed
     conn.list(&LIST_DEVICE_KEYS, args![users]).await?.iter().map(listed).collect()
 }
 
+/// The first devices of a user after one, at most `limit`, as others see them.
+pub(crate) async fn list_next(
+    conn: &mut Conn,
+    user_id: &UserId,
+    after: &str,
+    limit: i64,
+) -> DbResult<Vec<ListedDevice>> {
+    conn.list(&LIST_NEXT_DEVICE_KEYS, args![user_id, after, limit]).await?.iter().map(listed).collect()
+}
+
+/// About how much it is to show the keys of these users. Those who have none are left out.
+pub(crate) async fn list_sizes(conn: &mut Conn, users: &[&str]) -> DbResult<BTreeMap<OwnedUserId, KeySizes>> {
+    let mut sizes: BTreeMap<OwnedUserId, KeySizes> = BTreeMap::new();
+    for row in conn.list(&LIST_KEY_SIZES, args![users]).await? {
+        let size = sizes.entry(row.get(0)?).or_default();
+        size.devices += row.get::<i64>(1)?;
+        size.cross_signing += row.get::<i64>(2)?;
+    }
+    Ok(sizes)
+}
+
 /// Deletes everything that is kept of the keys of these devices, and returns those that had identity keys.
 ///
 /// One-time keys go before fallback keys, as claims lock them.
@@ -72,7 +121,7 @@ pub(crate) async fn delete_with_all(
     device_ids: &[&str],
 ) -> DbResult<Vec<OwnedDeviceId>> {
     one_time_key::delete(conn, user_id, device_ids).await?;
-    cross_signing::delete_signatures_of_devices(conn, user_id, device_ids).await?;
+    cross_signing::delete_signatures(conn, user_id, device_ids).await?;
     let rows = conn.list(&DELETE_DEVICE_KEYS, args![user_id, device_ids]).await?;
     rows.iter().map(|row| row.get(0)).collect()
 }

@@ -3,7 +3,7 @@
 //! A row stands at its place in the log and stays: a device that has been away for months asks what has changed since.
 //! Only the log writes here.
 
-use ruma::{DeviceId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     db::{Column, ColumnType, Conn, DbResult, Insert, Tx, args, statements},
@@ -13,15 +13,15 @@ use crate::{
 statements! {
     LIST_NEWEST_CHANGES = "SELECT position, user_id, seen_by FROM device_list_changes
         ORDER BY position DESC LIMIT $1";
-    /// Of those who share a room with $1, and of $1, who has changed after $2, up to $3, as far as $1 is shown it. By the
-    /// users and not by the places: what changed since may be many times what changed of these.
-    LIST_CHANGED_NEIGHBOURS = "SELECT theirs.user_id FROM memberships mine
-        JOIN memberships theirs ON theirs.room_id = mine.room_id AND theirs.membership = 'join'
-        WHERE mine.user_id = $1 AND mine.membership = 'join' AND EXISTS (SELECT 1 FROM device_list_changes c
-            WHERE c.user_id = theirs.user_id AND c.position > $2 AND c.position <= $3
-                AND (c.seen_by IS NULL OR c.seen_by = $1))
-        UNION SELECT user_id FROM device_list_changes
-            WHERE user_id = $1 AND position > $2 AND position <= $3 AND seen_by IS NULL";
+    /// Of those who are in one of the rooms, or may have been at $4, and of $2, who has changed after $3, up to $4, as
+    /// far as $2 is shown it. By the users and not by the places: what changed since may be many times what changed of
+    /// these. Each is looked up once, however many of the rooms they are in.
+    LIST_CHANGED_IN = "SELECT n.user_id FROM (SELECT user_id FROM memberships
+                WHERE room_id IN LIST($1) AND (membership = 'join' OR position > $4)
+            UNION SELECT CAST($2 AS TEXT)) n
+        WHERE EXISTS (SELECT 1 FROM device_list_changes c
+            WHERE c.user_id = n.user_id AND c.position > $3 AND c.position <= $4
+                AND (c.seen_by IS NULL OR c.seen_by = $2))";
 }
 
 /// A place holds one entry of the log, so nothing conflicts.
@@ -65,14 +65,15 @@ pub(crate) async fn list_newest(
     rows.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?, row.get(2)?))).collect()
 }
 
-/// Who has changed after a place, up to another, of the user and those who share a room with them. What the user is not
-/// shown does not count.
-pub(crate) async fn list_changed_neighbours(
+/// Who has changed after a place, up to another: of the user, and of all who were in one of these rooms at the second
+/// place. Some may not have been: whose membership has become another since. What the user is not shown does not count.
+pub(crate) async fn list_changed_in(
     conn: &mut Conn,
     user_id: &UserId,
-    after: Position,
-    until: Position,
+    rooms: &[&RoomId],
+    (after, until): (Position, Position),
 ) -> DbResult<Vec<OwnedUserId>> {
-    let rows = conn.list(&LIST_CHANGED_NEIGHBOURS, args![user_id, after.0, until.0]).await?;
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let rows = conn.list(&LIST_CHANGED_IN, args![&rooms, user_id, after.0, until.0]).await?;
     rows.iter().map(|row| row.get(0)).collect()
 }

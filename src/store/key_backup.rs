@@ -48,24 +48,60 @@ statements! {
                 AND s.room_id = asked.value ->> 0 AND s.session_id = asked.value ->> 1";
     FIND_KEY = "SELECT first_message_index, forwarded_count, is_verified, session_data FROM key_backup_sessions
         WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4";
+    /// The first $5 keys after one, and none more once they have $6 bytes. Where the page ends is found out from the lengths
+    /// alone, so that no more of the keys is read than the page holds.
     PAGE_OF_KEYS = "SELECT first_message_index, forwarded_count, is_verified, session_data, room_id, session_id
         FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND (room_id, session_id) > ($3, $4)
+            AND (room_id, session_id) <= (SELECT w.room_id, w.session_id FROM (
+                SELECT k.room_id, k.session_id, SUM(k.size) OVER (ORDER BY k.room_id, k.session_id) - k.size AS earlier
+                FROM (SELECT room_id, session_id,
+                        octet_length(room_id) + octet_length(session_id) + octet_length(session_data) AS size
+                    FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND (room_id, session_id) > ($3, $4)
+                    ORDER BY room_id, session_id LIMIT $5) AS k) AS w
+                WHERE w.earlier < $6 ORDER BY w.room_id DESC, w.session_id DESC LIMIT 1)
         ORDER BY room_id, session_id LIMIT $5";
     PAGE_OF_KEYS_OF_ROOM = "SELECT first_message_index, forwarded_count, is_verified, session_data, room_id, session_id
         FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id > $4
+            AND session_id <= (SELECT w.session_id FROM (
+                SELECT k.session_id, SUM(k.size) OVER (ORDER BY k.session_id) - k.size AS earlier
+                FROM (SELECT session_id,
+                        octet_length(room_id) + octet_length(session_id) + octet_length(session_data) AS size
+                    FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id > $4
+                    ORDER BY session_id LIMIT $5) AS k) AS w
+                WHERE w.earlier < $6 ORDER BY w.session_id DESC LIMIT 1)
         ORDER BY session_id LIMIT $5";
-    /// Returns how many bytes each of them had.
-    DELETE_SOME_KEYS = "DELETE FROM key_backup_sessions WHERE rowid IN (
-            SELECT rowid FROM key_backup_sessions WHERE user_id = $1 AND version = $2 LIMIT $3)
+    /// The first $3 keys, and none more once they have $4 bytes. Returns how many bytes each of them had.
+    DELETE_SOME_KEYS = "DELETE FROM key_backup_sessions WHERE rowid IN (SELECT w.id FROM (
+            SELECT k.id, SUM(k.size) OVER (ORDER BY k.room_id, k.session_id) - k.size AS earlier
+            FROM (SELECT rowid AS id, room_id, session_id,
+                    octet_length(room_id) + octet_length(session_id) + octet_length(session_data) AS size
+                FROM key_backup_sessions WHERE user_id = $1 AND version = $2
+                ORDER BY room_id, session_id LIMIT $3) AS k) AS w
+            WHERE w.earlier < $4)
         RETURNING octet_length(room_id) + octet_length(session_id) + octet_length(session_data)"
-        | "DELETE FROM key_backup_sessions WHERE ctid = ANY (ARRAY (
-            SELECT ctid FROM key_backup_sessions WHERE user_id = $1 AND version = $2 LIMIT $3))
+        | "DELETE FROM key_backup_sessions WHERE ctid = ANY (ARRAY (SELECT w.id FROM (
+            SELECT k.id, SUM(k.size) OVER (ORDER BY k.room_id, k.session_id) - k.size AS earlier
+            FROM (SELECT ctid AS id, room_id, session_id,
+                    octet_length(room_id) + octet_length(session_id) + octet_length(session_data) AS size
+                FROM key_backup_sessions WHERE user_id = $1 AND version = $2
+                ORDER BY room_id, session_id LIMIT $3) AS k) AS w
+            WHERE w.earlier < $4))
         RETURNING octet_length(room_id)::bigint + octet_length(session_id) + octet_length(session_data)";
-    DELETE_SOME_KEYS_OF_ROOM = "DELETE FROM key_backup_sessions WHERE rowid IN (
-            SELECT rowid FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND room_id = $4 LIMIT $3)
+    DELETE_SOME_KEYS_OF_ROOM = "DELETE FROM key_backup_sessions WHERE rowid IN (SELECT w.id FROM (
+            SELECT k.id, SUM(k.size) OVER (ORDER BY k.session_id) - k.size AS earlier
+            FROM (SELECT rowid AS id, session_id,
+                    octet_length(room_id) + octet_length(session_id) + octet_length(session_data) AS size
+                FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND room_id = $5
+                ORDER BY session_id LIMIT $3) AS k) AS w
+            WHERE w.earlier < $4)
         RETURNING octet_length(room_id) + octet_length(session_id) + octet_length(session_data)"
-        | "DELETE FROM key_backup_sessions WHERE ctid = ANY (ARRAY (
-            SELECT ctid FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND room_id = $4 LIMIT $3))
+        | "DELETE FROM key_backup_sessions WHERE ctid = ANY (ARRAY (SELECT w.id FROM (
+            SELECT k.id, SUM(k.size) OVER (ORDER BY k.session_id) - k.size AS earlier
+            FROM (SELECT ctid AS id, session_id,
+                    octet_length(room_id) + octet_length(session_id) + octet_length(session_data) AS size
+                FROM key_backup_sessions WHERE user_id = $1 AND version = $2 AND room_id = $5
+                ORDER BY session_id LIMIT $3) AS k) AS w
+            WHERE w.earlier < $4))
         RETURNING octet_length(room_id)::bigint + octet_length(session_id) + octet_length(session_data)";
     DELETE_KEY = "DELETE FROM key_backup_sessions
         WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4
@@ -155,6 +191,39 @@ impl SessionKey {
     pub(crate) fn bytes(&self) -> i64 {
         let bytes = self.room_id.as_str().len() + self.session_id.len() + self.data.session_data.get().len();
         i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+}
+
+/// Keys that follow each other in a backup.
+#[derive(Debug)]
+pub(crate) struct KeyPage {
+    /// Ordered by room and session.
+    pub(crate) keys: Vec<SessionKey>,
+    /// Whether there are none after them. An empty page always is the last.
+    pub(crate) is_last: bool,
+}
+
+/// Keys that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeletedKeys {
+    pub(crate) count: i64,
+    pub(crate) bytes: i64,
+    /// Whether none are left of what was to be deleted.
+    pub(crate) is_all: bool,
+}
+
+/// How much is read or deleted at once: a number of keys, and bytes after which no key follows any more. One key is dealt
+/// with however large it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portion {
+    pub(crate) keys: i64,
+    pub(crate) bytes: i64,
+}
+
+impl Portion {
+    /// Whether it may be that there was more than so many keys of so many bytes.
+    fn is_full(self, keys: usize, bytes: i64) -> bool {
+        i64::try_from(keys).unwrap_or(i64::MAX) >= self.keys || bytes >= self.bytes
     }
 }
 
@@ -276,40 +345,52 @@ pub(crate) async fn find_key(
     found.map(|row| data(&row)).transpose()
 }
 
-/// The keys after a session, ordered by room and session. `after`: the room and the session of the last one that was
-/// read, both empty to begin with; within a room, only the session counts.
+/// The keys after a session. `after`: the room and the session of the last one that was read, both empty to begin with;
+/// within a room, only the session counts.
 pub(crate) async fn page(
     conn: &mut Conn,
     user_id: &UserId,
     version: i64,
     (room_id, after): (Option<&RoomId>, (&str, &str)),
-    limit: i64,
-) -> DbResult<Vec<SessionKey>> {
+    most: Portion,
+) -> DbResult<KeyPage> {
+    let Portion { keys, bytes } = most;
     let rows = match room_id {
-        Some(room_id) => conn.list(&PAGE_OF_KEYS_OF_ROOM, args![user_id, version, room_id, after.1, limit]).await?,
-        None => conn.list(&PAGE_OF_KEYS, args![user_id, version, after.0, after.1, limit]).await?,
+        Some(room_id) => {
+            conn.list(&PAGE_OF_KEYS_OF_ROOM, args![user_id, version, room_id, after.1, keys, bytes]).await?
+        }
+        None => conn.list(&PAGE_OF_KEYS, args![user_id, version, after.0, after.1, keys, bytes]).await?,
     };
-    rows.iter().map(|row| Ok(SessionKey { data: data(row)?, room_id: row.get(4)?, session_id: row.get(5)? })).collect()
+    let read = |row: &Row| -> DbResult<SessionKey> {
+        Ok(SessionKey { data: data(row)?, room_id: row.get(4)?, session_id: row.get(5)? })
+    };
+    let keys = rows.iter().map(read).collect::<DbResult<Vec<_>>>()?;
+    let is_last = !most.is_full(keys.len(), keys.iter().map(SessionKey::bytes).sum());
+    Ok(KeyPage { keys, is_last })
 }
 
-/// Deletes keys of a backup, `limit` of them at most, and returns how many bytes each of them took.
+/// Deletes keys of a backup, a portion of them at most.
 pub(crate) async fn delete_some_keys(
     conn: &mut Conn,
     user_id: &UserId,
     version: i64,
     which: KeySelection<'_>,
-    limit: i64,
-) -> DbResult<Vec<i64>> {
+    most: Portion,
+) -> DbResult<DeletedKeys> {
+    let Portion { keys, bytes } = most;
     let rows = match which {
-        KeySelection::All => conn.list(&DELETE_SOME_KEYS, args![user_id, version, limit]).await?,
+        KeySelection::All => conn.list(&DELETE_SOME_KEYS, args![user_id, version, keys, bytes]).await?,
         KeySelection::OfRoom(room_id) => {
-            conn.list(&DELETE_SOME_KEYS_OF_ROOM, args![user_id, version, limit, room_id]).await?
+            conn.list(&DELETE_SOME_KEYS_OF_ROOM, args![user_id, version, keys, bytes, room_id]).await?
         }
         KeySelection::OfSession(room_id, session_id) => {
             conn.list(&DELETE_KEY, args![user_id, version, room_id, session_id]).await?
         }
     };
-    rows.iter().map(|row| row.get(0)).collect()
+    let sizes = rows.iter().map(|row| row.get(0)).collect::<DbResult<Vec<i64>>>()?;
+    let bytes: i64 = sizes.iter().sum();
+    let is_all = matches!(which, KeySelection::OfSession(..)) || !most.is_full(sizes.len(), bytes);
+    Ok(DeletedKeys { count: i64::try_from(sizes.len()).unwrap_or(i64::MAX), bytes, is_all })
 }
 
 fn backup(row: &Row) -> DbResult<Backup> {

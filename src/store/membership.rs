@@ -41,6 +41,18 @@ statements! {
         JOIN state_versions v ON v.lineage = r.trunk AND v.from_order > $2
         JOIN memberships m ON m.room_id = r.room_id AND m.user_id = v.state_key AND m.membership = 'join'
         WHERE r.room_id IN LIST($1) AND v.type = 'm.room.member' LIMIT $3";
+    /// Those of the users who are in one of the rooms.
+    LIST_IN_ANY = "SELECT DISTINCT user_id FROM memberships
+        WHERE user_id IN LIST($1) AND room_id IN LIST($2) AND membership = 'join'";
+    /// In which of the rooms a membership has changed after $2, or the encryption.
+    LIST_MOVED_ROOMS = "SELECT DISTINCT r.room_id, v.type FROM rooms r
+        JOIN state_versions v ON v.lineage = r.trunk AND v.from_order > $2
+        WHERE r.room_id IN LIST($1) AND v.type IN ('m.room.member', 'm.room.encryption')";
+    /// Whose membership of a room has changed after $2, up to $3. A page of them, in their order, behind $4.
+    LIST_MOVED = "SELECT DISTINCT v.state_key FROM rooms r
+        JOIN state_versions v ON v.lineage = r.trunk AND v.type = 'm.room.member'
+            AND v.from_order > $2 AND v.from_order <= $3 AND v.state_key > $4
+        WHERE r.room_id = $1 ORDER BY v.state_key LIMIT $5";
     LIST_AMONG = "SELECT room_id, membership FROM memberships WHERE user_id = $1 AND room_id IN LIST($2)";
     COUNT_JOINED = "SELECT room_id, COUNT(*) FROM memberships
         WHERE room_id IN LIST($1) AND membership = 'join' GROUP BY room_id";
@@ -113,6 +125,13 @@ impl<'a> MembershipRow<'a> {
         });
         Some(Self { user_id, room_id, state, position })
     }
+}
+
+/// What may have changed in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MovedKind {
+    Member,
+    Encryption,
 }
 
 #[derive(Deserialize)]
@@ -260,6 +279,43 @@ pub(crate) async fn list_rooms_of(conn: &mut Conn, users: &[&UserId]) -> DbResul
 pub(crate) async fn list_sharing(conn: &mut Conn, one: &UserId, users: &[&UserId]) -> DbResult<Vec<OwnedUserId>> {
     let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
     conn.list(&LIST_SHARING, args![one, &users]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Those of these users who are in one of these rooms.
+pub(crate) async fn list_in_any(conn: &mut Conn, users: &[&UserId], rooms: &[&RoomId]) -> DbResult<Vec<OwnedUserId>> {
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_IN_ANY, args![&users, &rooms]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// In which of these rooms something has changed after a place by which somebody may have come or gone, or the room may
+/// have become encrypted: two rows of each at most.
+///
+/// Whether it has changed back, or was nobody's coming and going but their new name, is not looked at.
+pub(crate) async fn list_moved_rooms(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+    after: Position,
+) -> DbResult<Vec<(OwnedRoomId, MovedKind)>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    let rows = conn.list(&LIST_MOVED_ROOMS, args![&rooms, Order::at(after).0]).await?;
+    let kind = |name: String| if name == "m.room.member" { MovedKind::Member } else { MovedKind::Encryption };
+    rows.iter().map(|row| Ok((row.get(0)?, kind(row.get(1)?)))).collect()
+}
+
+/// Whose membership of a room has changed after a place, up to another: the first `most` keys behind `beyond`, in
+/// their order. Behind the empty one are all of them.
+///
+/// As the state has them, so that a page can be asked for behind what is no user's name.
+pub(crate) async fn list_moved(
+    conn: &mut Conn,
+    room_id: &RoomId,
+    (after, until): (Position, Position),
+    (beyond, most): (&str, i64),
+) -> DbResult<Vec<String>> {
+    let places = (Order::at(after).0, Order::at(until).0);
+    let rows = conn.list(&LIST_MOVED, args![room_id, places.0, places.1, beyond, most]).await?;
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Those who are in a room, at most so many.

@@ -3,7 +3,8 @@
 //!
 //! Uploads hold the device's row ([`super::device::lock`]), claims hold nothing but the keys that they take. A claim passes
 //! over keys that another is taking at the same moment, so none waits for another, and none is given one twice.
-//! Fallback keys are locked after one-time keys, and in the order of their key.
+//! Fallback keys are locked after one-time keys, and in the order of the bytes of their key, whatever order the database
+//! sorts text in.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,12 @@ statements! {
     DELETE_OLD_CLAIMED_KEYS = "DELETE FROM one_time_keys
         WHERE user_id = $1 AND device_id = $2 AND algorithm = $3 AND sequence <= $4 AND claimed";
     DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id IN LIST($2)";
-    DELETE_FALLBACK_KEYS = "DELETE FROM fallback_keys WHERE user_id = $1 AND device_id IN LIST($2)";
+    DELETE_FALLBACK_KEYS = "DELETE FROM fallback_keys WHERE user_id = $1 AND device_id IN LIST($2)"
+        | "WITH locked AS MATERIALIZED (
+            SELECT device_id, algorithm FROM fallback_keys WHERE user_id = $1 AND device_id IN LIST($2)
+            ORDER BY device_id COLLATE \"C\", algorithm COLLATE \"C\" FOR UPDATE)
+        DELETE FROM fallback_keys f USING locked
+        WHERE f.user_id = $1 AND f.device_id = locked.device_id AND f.algorithm = locked.algorithm";
     /// What is there already stays, whether or not it was used.
     UPSERT_FALLBACK_KEY = "INSERT INTO fallback_keys (user_id, device_id, algorithm, key_id, json, used)
         VALUES ($1, $2, $3, $4, $5, FALSE)
@@ -79,7 +85,9 @@ statements! {
             FROM json_to_recordset($1::text::json) AS w (user_id text, device_id text, algorithm text, key_id text)
             JOIN fallback_keys f ON f.user_id = w.user_id AND f.device_id = w.device_id
                 AND f.algorithm = w.algorithm AND f.key_id = w.key_id
-            WHERE NOT f.used ORDER BY f.user_id, f.device_id, f.algorithm FOR UPDATE OF f) AS taken
+            WHERE NOT f.used
+            ORDER BY f.user_id COLLATE \"C\", f.device_id COLLATE \"C\", f.algorithm COLLATE \"C\"
+            FOR UPDATE OF f) AS taken
         WHERE fallback_keys.user_id = taken.user_id AND fallback_keys.device_id = taken.device_id
             AND fallback_keys.algorithm = taken.algorithm
         RETURNING fallback_keys.user_id, fallback_keys.device_id";
@@ -245,13 +253,15 @@ pub(crate) async fn delete_old_claimed(
     conn.execute(&DELETE_OLD_CLAIMED_KEYS, args![user_id, device_id, algorithm, until]).await.map(drop)
 }
 
-/// Deletes all keys of these devices that are handed out.
-pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, device_ids: &[&str]) -> DbResult<()> {
-    conn.execute(&DELETE_ONE_TIME_KEYS, args![user_id, device_ids]).await?;
-    conn.execute(&DELETE_FALLBACK_KEYS, args![user_id, device_ids]).await.map(drop)
+/// Deletes all keys of these devices that are handed out. Whether there were any.
+pub(crate) async fn delete(conn: &mut Conn, user_id: &UserId, device_ids: &[&str]) -> DbResult<bool> {
+    let one_time = conn.execute(&DELETE_ONE_TIME_KEYS, args![user_id, device_ids]).await?;
+    let fallback = conn.execute(&DELETE_FALLBACK_KEYS, args![user_id, device_ids]).await?;
+    Ok(one_time + fallback > 0)
 }
 
-/// Puts a fallback key in place of another of its algorithm. False where it is there already.
+/// Puts a fallback key in place of another of its algorithm. False where it is there already. Several are put in the
+/// order of their algorithms.
 pub(crate) async fn upsert_fallback(
     conn: &mut Conn,
     user_id: &UserId,

@@ -10,7 +10,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 
 use crate::{
     db::{Column, ColumnType, Conn, DbResult, Insert, Row, Tx, args, statements},
@@ -72,10 +72,6 @@ statements! {
     LIST_ROOMS_WITH = "SELECT DISTINCT r.room_id FROM memberships m JOIN rooms r ON r.room_id = m.room_id
         JOIN state_versions v ON v.lineage = r.trunk AND v.type = $2 AND v.state_key = $3
         WHERE m.user_id = $1 AND m.membership = 'join'";
-    /// Whose membership has changed after $2 in which of some rooms, and with no key in which the encryption has.
-    LIST_MOVES = "SELECT DISTINCT r.room_id, v.type, v.state_key FROM rooms r
-        JOIN state_versions v ON v.lineage = r.trunk AND v.from_order > $2
-        WHERE r.room_id IN LIST($1) AND v.type IN ('m.room.member', 'm.room.encryption')";
     VERSIONS_OF = "SELECT v.from_order, v.event_position, e.event_id, e.json, r.version FROM state_versions v
         LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
         WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = $3 ORDER BY v.from_order";
@@ -419,27 +415,6 @@ pub(crate) async fn list_rooms_with(
     state_key: &str,
 ) -> DbResult<Vec<OwnedRoomId>> {
     conn.list(&LIST_ROOMS_WITH, args![user_id, kind, state_key]).await?.iter().map(|row| row.get(0)).collect()
-}
-
-/// Whose membership has changed after a place in which of some rooms. Without a user where a room's encryption has.
-///
-/// Whoever has changed back, or changed nothing but their profile, is among them.
-pub(crate) async fn list_moves(
-    conn: &mut Conn,
-    rooms: &[&RoomId],
-    after: Position,
-) -> DbResult<Vec<(OwnedRoomId, Option<OwnedUserId>)>> {
-    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
-    let mut moves = Vec::new();
-    for row in conn.list(&LIST_MOVES, args![&rooms, Order::at(after).0]).await? {
-        let (kind, state_key): (String, String) = (row.get(1)?, row.get(2)?);
-        if kind != "m.room.member" {
-            moves.push((row.get(0)?, None));
-        } else if let Ok(user_id) = OwnedUserId::try_from(state_key) {
-            moves.push((row.get(0)?, Some(user_id)));
-        }
-    }
-    Ok(moves)
 }
 
 /// What a stretch of the log changed in the resolved state of these rooms, each change with the position of its event.

@@ -1,4 +1,5 @@
-//! `to_device_messages` and `to_device_requests`: what waits for devices, and by which requests it was sent.
+//! `to_device_messages`, `to_device_requests` and `to_device_ended`: what waits for devices, by which requests it was sent,
+//! and what of both is left of devices that have ended.
 //!
 //! An inbox is the messages of one device, in the order of the log. A place of the log holds one message for a device at
 //! most, so a page of an inbox ends between two places. Rows are added under the log's lock ([`super::log::lock`]), and
@@ -6,6 +7,9 @@
 //!
 //! `total` is a sum that runs along each inbox and begins anew where nothing waits. Of what is there it is known by the
 //! newest and the oldest row how much it is.
+//!
+//! There may be much in an inbox whose device ends, so it is not deleted then: a row of `to_device_ended` says up to where
+//! in the log everything was for a device that is gone, and whoever reads begins after that.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,59 +31,105 @@ statements! {
     /// newest message that waits, and the sum before the oldest.
     LIST_INBOXES = "SELECT d.user_id, d.device_id,
             (SELECT m.total FROM to_device_messages m WHERE m.user_id = d.user_id AND m.device_id = d.device_id
-                ORDER BY m.position DESC LIMIT 1),
+                AND m.position > COALESCE(e.until, 0) ORDER BY m.position DESC LIMIT 1),
             (SELECT m.total - m.size FROM to_device_messages m
-                WHERE m.user_id = d.user_id AND m.device_id = d.device_id ORDER BY m.position LIMIT 1)
+                WHERE m.user_id = d.user_id AND m.device_id = d.device_id
+                    AND m.position > COALESCE(e.until, 0) ORDER BY m.position LIMIT 1)
         FROM json_each($1) AS asked JOIN devices d
-            ON d.user_id = asked.value ->> 0 AND d.device_id = asked.value ->> 1"
+            ON d.user_id = asked.value ->> 0 AND d.device_id = asked.value ->> 1
+        LEFT JOIN to_device_ended e ON e.user_id = d.user_id AND e.device_id = d.device_id"
         | "SELECT d.user_id, d.device_id,
             (SELECT m.total FROM to_device_messages m WHERE m.user_id = d.user_id AND m.device_id = d.device_id
-                ORDER BY m.position DESC LIMIT 1),
+                AND m.position > COALESCE(e.until, 0) ORDER BY m.position DESC LIMIT 1),
             (SELECT m.total - m.size FROM to_device_messages m
-                WHERE m.user_id = d.user_id AND m.device_id = d.device_id ORDER BY m.position LIMIT 1)
+                WHERE m.user_id = d.user_id AND m.device_id = d.device_id
+                    AND m.position > COALESCE(e.until, 0) ORDER BY m.position LIMIT 1)
         FROM json_array_elements($1::text::json) AS asked (value) JOIN devices d
-            ON d.user_id = asked.value ->> 0 AND d.device_id = asked.value ->> 1";
+            ON d.user_id = asked.value ->> 0 AND d.device_id = asked.value ->> 1
+        LEFT JOIN to_device_ended e ON e.user_id = d.user_id AND e.device_id = d.device_id";
     /// For each device of a user, where the oldest and the newest message stand that wait for it.
     LIST_WAITING = "SELECT d.device_id,
-            (SELECT MIN(m.position) FROM to_device_messages m
-                WHERE m.user_id = d.user_id AND m.device_id = d.device_id),
-            (SELECT MAX(m.position) FROM to_device_messages m
-                WHERE m.user_id = d.user_id AND m.device_id = d.device_id)
-        FROM devices d WHERE d.user_id = $1";
+            (SELECT MIN(m.position) FROM to_device_messages m WHERE m.user_id = d.user_id
+                AND m.device_id = d.device_id AND m.position > COALESCE(e.until, 0)),
+            (SELECT MAX(m.position) FROM to_device_messages m WHERE m.user_id = d.user_id
+                AND m.device_id = d.device_id AND m.position > COALESCE(e.until, 0))
+        FROM devices d LEFT JOIN to_device_ended e ON e.user_id = d.user_id AND e.device_id = d.device_id
+        WHERE d.user_id = $1";
     LIST_DEVICES_OF = "SELECT user_id, device_id FROM devices WHERE user_id IN LIST($1)";
     /// The first $6 messages after a place, up to another, and no more once they have $5 bytes.
     LIST_PAGE = "SELECT position, sender, type, content, size FROM to_device_messages
-        WHERE user_id = $1 AND device_id = $2 AND position > $3 AND position <= $4
+        WHERE user_id = $1 AND device_id = $2 AND position <= $4
+            AND position > MAX($3, COALESCE(
+                (SELECT e.until FROM to_device_ended e WHERE e.user_id = $1 AND e.device_id = $2), 0))
             AND total - size < $5 + (SELECT m.total - m.size FROM to_device_messages m
-                WHERE m.user_id = $1 AND m.device_id = $2 AND m.position > $3 ORDER BY m.position LIMIT 1)
+                WHERE m.user_id = $1 AND m.device_id = $2 AND m.position > MAX($3, COALESCE(
+                    (SELECT e.until FROM to_device_ended e WHERE e.user_id = $1 AND e.device_id = $2), 0))
+                ORDER BY m.position LIMIT 1)
+        ORDER BY position LIMIT $6"
+        | "SELECT position, sender, type, content, size FROM to_device_messages
+        WHERE user_id = $1 AND device_id = $2 AND position <= $4
+            AND position > GREATEST($3, COALESCE(
+                (SELECT e.until FROM to_device_ended e WHERE e.user_id = $1 AND e.device_id = $2), 0))
+            AND total - size < $5 + (SELECT m.total - m.size FROM to_device_messages m
+                WHERE m.user_id = $1 AND m.device_id = $2 AND m.position > GREATEST($3, COALESCE(
+                    (SELECT e.until FROM to_device_ended e WHERE e.user_id = $1 AND e.device_id = $2), 0))
+                ORDER BY m.position LIMIT 1)
         ORDER BY position LIMIT $6";
-    DELETE_UNTIL = "DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = $2 AND position <= $3";
-    DELETE_INBOX = "DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = $2";
-    /// Each device of which there is something is looked for after the one before: what waits is not gone through.
-    LIST_ORPHANED_INBOXES = "WITH RECURSIVE inboxes (device_id) AS (
-            SELECT MIN(device_id) FROM to_device_messages WHERE user_id = $1
-            UNION ALL SELECT (SELECT MIN(m.device_id) FROM to_device_messages m
-                WHERE m.user_id = $1 AND m.device_id > inboxes.device_id)
-            FROM inboxes WHERE inboxes.device_id IS NOT NULL)
-        SELECT i.device_id FROM inboxes i WHERE i.device_id IS NOT NULL
-            AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.user_id = $1 AND d.device_id = i.device_id)
-        ORDER BY i.device_id";
-    LIST_ORPHANED_REQUESTS = "WITH RECURSIVE senders (device_id) AS (
-            SELECT MIN(device_id) FROM to_device_requests WHERE user_id = $1
-            UNION ALL SELECT (SELECT MIN(r.device_id) FROM to_device_requests r
-                WHERE r.user_id = $1 AND r.device_id > senders.device_id)
-            FROM senders WHERE senders.device_id IS NOT NULL)
-        SELECT s.device_id FROM senders s WHERE s.device_id IS NOT NULL
-            AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.user_id = $1 AND d.device_id = s.device_id)
-        ORDER BY s.device_id";
-    DELETE_REQUESTS_OF = "DELETE FROM to_device_requests WHERE user_id = $1 AND device_id = $2";
-    /// Of the requests of which each has a row in a JSON array, user, device and hash, those that were made before.
+    /// Up to a place, and not what is left of a device that has ended: that has no hurry.
+    DELETE_SOME_UNTIL = "DELETE FROM to_device_messages WHERE rowid IN (
+            SELECT m.rowid FROM to_device_messages m
+            WHERE m.user_id = $1 AND m.device_id = $2 AND m.position <= $3 AND m.position > COALESCE(
+                (SELECT e.until FROM to_device_ended e WHERE e.user_id = $1 AND e.device_id = $2), 0)
+            ORDER BY m.position LIMIT $4)"
+        | "DELETE FROM to_device_messages WHERE ctid = ANY (ARRAY (
+            SELECT m.ctid FROM to_device_messages m
+            WHERE m.user_id = $1 AND m.device_id = $2 AND m.position <= $3 AND m.position > COALESCE(
+                (SELECT e.until FROM to_device_ended e WHERE e.user_id = $1 AND e.device_id = $2), 0)
+            ORDER BY m.position LIMIT $4))";
+    /// Nobody knows the place before the log is locked: [`SETTLE_ENDED`] writes it.
+    END_INBOXES = "INSERT INTO to_device_ended (user_id, device_id)
+        SELECT $1, ended.value FROM json_each($2) AS ended WHERE TRUE
+        ON CONFLICT (user_id, device_id) DO UPDATE SET until = NULL"
+        | "INSERT INTO to_device_ended (user_id, device_id) SELECT $1::text, unnest($2::text[])
+        ON CONFLICT (user_id, device_id) DO UPDATE SET until = NULL";
+    SETTLE_ENDED = "UPDATE to_device_ended SET until = $2 WHERE user_id = $1 AND until IS NULL";
+    LIST_ENDED = "SELECT user_id, device_id, until FROM to_device_ended WHERE until IS NOT NULL
+        ORDER BY user_id, device_id LIMIT $1";
+    DELETE_SOME_ENDED = "DELETE FROM to_device_messages WHERE rowid IN (
+            SELECT m.rowid FROM to_device_messages m
+            WHERE m.user_id = $1 AND m.device_id = $2 AND m.position <= $3 ORDER BY m.position LIMIT $4)"
+        | "DELETE FROM to_device_messages WHERE ctid = ANY (ARRAY (
+            SELECT m.ctid FROM to_device_messages m
+            WHERE m.user_id = $1 AND m.device_id = $2 AND m.position <= $3 ORDER BY m.position LIMIT $4))";
+    /// The place is compared once more: a request that is made again meanwhile stands at a later one.
+    DELETE_SOME_ENDED_REQUESTS = "DELETE FROM to_device_requests
+        WHERE user_id = $1 AND device_id = $2 AND request IN (
+            SELECT r.request FROM to_device_requests r
+            WHERE r.user_id = $1 AND r.device_id = $2 AND r.position <= $3 LIMIT $4)"
+        | "DELETE FROM to_device_requests WHERE position <= $3 AND ctid = ANY (ARRAY (
+            SELECT r.ctid FROM to_device_requests r
+            WHERE r.user_id = $1 AND r.device_id = $2 AND r.position <= $3 LIMIT $4))";
+    /// Only once nothing is left: two nodes may have deleted at the same moment, so that either has found little.
+    FORGET_ENDED = "DELETE FROM to_device_ended WHERE user_id = $1 AND device_id = $2 AND until = $3
+        AND NOT EXISTS (SELECT 1 FROM to_device_messages m
+            WHERE m.user_id = $1 AND m.device_id = $2 AND m.position <= $3)
+        AND NOT EXISTS (SELECT 1 FROM to_device_requests r
+            WHERE r.user_id = $1 AND r.device_id = $2 AND r.position <= $3)";
+    /// Of the requests of which each has a row in a JSON array, user, device and hash, those that were made before, and not
+    /// by an earlier device of the name.
     LIST_MADE = "SELECT r.user_id, r.device_id, r.request FROM json_each($1) AS asked JOIN to_device_requests r
-            ON r.user_id = asked.value ->> 0 AND r.device_id = asked.value ->> 1 AND r.request = asked.value ->> 2"
+            ON r.user_id = asked.value ->> 0 AND r.device_id = asked.value ->> 1 AND r.request = asked.value ->> 2
+        LEFT JOIN to_device_ended e ON e.user_id = r.user_id AND e.device_id = r.device_id
+        WHERE r.position > COALESCE(e.until, -1)"
         | "SELECT r.user_id, r.device_id, r.request
         FROM json_array_elements($1::text::json) AS asked (value) JOIN to_device_requests r
-            ON r.user_id = asked.value ->> 0 AND r.device_id = asked.value ->> 1 AND r.request = asked.value ->> 2";
-    DELETE_REQUESTS_BEFORE = "DELETE FROM to_device_requests WHERE sent_ts <= $1";
+            ON r.user_id = asked.value ->> 0 AND r.device_id = asked.value ->> 1 AND r.request = asked.value ->> 2
+        LEFT JOIN to_device_ended e ON e.user_id = r.user_id AND e.device_id = r.device_id
+        WHERE r.position > COALESCE(e.until, -1)";
+    DELETE_SOME_REQUESTS_BEFORE = "DELETE FROM to_device_requests WHERE (user_id, device_id, request) IN (
+            SELECT r.user_id, r.device_id, r.request FROM to_device_requests r WHERE r.sent_ts <= $1 LIMIT $2)"
+        | "DELETE FROM to_device_requests WHERE sent_ts <= $1 AND ctid = ANY (ARRAY (
+            SELECT r.ctid FROM to_device_requests r WHERE r.sent_ts <= $1 LIMIT $2))";
 }
 
 static INSERT_MESSAGES: Insert = Insert::new(
@@ -98,6 +148,7 @@ static INSERT_MESSAGES: Insert = Insert::new(
     "",
 );
 
+/// A row that is there already is of an earlier device of the name.
 static INSERT_REQUESTS: Insert = Insert::new(
     "INSERT_TO_DEVICE_REQUESTS",
     "to_device_requests",
@@ -106,8 +157,10 @@ static INSERT_REQUESTS: Insert = Insert::new(
         ("device_id", ColumnType::Text),
         ("request", ColumnType::Text),
         ("sent_ts", ColumnType::Int),
+        ("position", ColumnType::Int),
     ],
-    "",
+    "ON CONFLICT (user_id, device_id, request) DO UPDATE
+        SET sent_ts = excluded.sent_ts, position = excluded.position",
 );
 
 #[cfg(test)]
@@ -225,14 +278,15 @@ pub(crate) async fn list_page(
     Ok(MessagePage { messages, is_full })
 }
 
-/// Deletes what a device has confirmed. May be done again.
-pub(crate) async fn delete_until(
+/// Deletes what a device has confirmed, oldest first, `limit` messages at most. Returns how many that were. May be done
+/// again.
+pub(crate) async fn delete_some_until(
     conn: &mut Conn,
-    user_id: &UserId,
-    device_id: &DeviceId,
+    (user_id, device_id): (&UserId, &DeviceId),
     until: Position,
-) -> DbResult<()> {
-    conn.execute(&DELETE_UNTIL, args![user_id, device_id, until.0]).await.map(drop)
+    limit: u32,
+) -> DbResult<u64> {
+    conn.execute(&DELETE_SOME_UNTIL, args![user_id, device_id, until.0, i64::from(limit)]).await
 }
 
 /// Adds messages to inboxes. Under the log's lock, and only for devices that are there.
@@ -250,33 +304,49 @@ pub(crate) async fn insert(tx: &mut Tx, rows: &[MessageRow<'_>]) -> DbResult<()>
     tx.insert(&INSERT_MESSAGES, &columns).await
 }
 
-/// Deletes what waits for devices that end in this transaction, as far as it has come. There may be much, and whoever
-/// holds only rows of somebody's own keeps nobody waiting. The rest goes by [`delete_orphans`].
-///
-/// Without the log's lock: a batch only adds to inboxes, unless their devices were gone before. In one order, which is
-/// that of those who confirm.
-pub(crate) async fn delete_inboxes(tx: &mut Tx, user_id: &UserId, device_ids: &[OwnedDeviceId]) -> DbResult<()> {
-    let mut device_ids: Vec<&OwnedDeviceId> = device_ids.iter().collect();
-    device_ids.sort_unstable();
-    for device_id in device_ids {
-        tx.execute(&DELETE_INBOX, args![user_id, device_id]).await?;
-    }
-    Ok(())
+/// What is left of a device that has ended: its messages and requests up to a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndedInbox {
+    pub(crate) user_id: OwnedUserId,
+    pub(crate) device_id: OwnedDeviceId,
+    pub(crate) until: Position,
 }
 
-/// Deletes what waits for devices of a user that are gone, and what they have sent by.
+/// Devices end in this transaction, and with them what waits for them and what they have sent by. The account is locked.
+/// [`settle_ended`] has to follow in the same transaction.
+pub(crate) async fn end_inboxes(conn: &mut Conn, user_id: &UserId, device_ids: &[&str]) -> DbResult<()> {
+    conn.execute(&END_INBOXES, args![user_id, device_ids]).await.map(drop)
+}
+
+/// Whatever was sent up to `until` to devices that this transaction ends is nobody's: nothing comes for them afterwards,
+/// and what comes later is for new devices of their names.
 ///
-/// Under the log's lock, with the devices gone in the same transaction or before: nothing comes for them afterwards.
-pub(crate) async fn delete_orphans(tx: &mut Tx, user_id: &UserId) -> DbResult<()> {
-    for row in tx.list(&LIST_ORPHANED_INBOXES, args![user_id]).await? {
-        let device_id: OwnedDeviceId = row.get(0)?;
-        tx.execute(&DELETE_INBOX, args![user_id, &device_id]).await?;
+/// Under the log's lock. `until`: its end, or a place that this transaction writes.
+pub(crate) async fn settle_ended(conn: &mut Conn, user_id: &UserId, until: Position) -> DbResult<()> {
+    conn.execute(&SETTLE_ENDED, args![user_id, until.0]).await.map(drop)
+}
+
+/// Some of the devices that have ended and of which something may still be there.
+pub(crate) async fn list_ended(conn: &mut Conn, limit: u32) -> DbResult<Vec<EndedInbox>> {
+    let rows = conn.list(&LIST_ENDED, args![i64::from(limit)]).await?;
+    let ended = |row: &Row| -> DbResult<EndedInbox> {
+        Ok(EndedInbox { user_id: row.get(0)?, device_id: row.get(1)?, until: Position(row.get(2)?) })
+    };
+    rows.iter().map(ended).collect()
+}
+
+/// Deletes what is left of a device that has ended, `limit` messages and as many requests at most, and then forgets it.
+/// Returns whether there may be more.
+pub(crate) async fn delete_some_ended(conn: &mut Conn, ended: &EndedInbox, limit: u32) -> DbResult<bool> {
+    let EndedInbox { user_id, device_id, until } = ended;
+    for statement in [&DELETE_SOME_ENDED, &DELETE_SOME_ENDED_REQUESTS] {
+        let deleted = conn.execute(statement, args![user_id, device_id, until.0, i64::from(limit)]).await?;
+        if deleted >= u64::from(limit) {
+            return Ok(true);
+        }
     }
-    for row in tx.list(&LIST_ORPHANED_REQUESTS, args![user_id]).await? {
-        let device_id: OwnedDeviceId = row.get(0)?;
-        tx.execute(&DELETE_REQUESTS_OF, args![user_id, &device_id]).await?;
-    }
-    Ok(())
+    conn.execute(&FORGET_ENDED, args![user_id, device_id, until.0]).await?;
+    Ok(false)
 }
 
 /// What a request is known by among those of its device: a hash of its type and its transaction id.
@@ -305,22 +375,23 @@ pub(crate) async fn list_made<'a>(tx: &mut Tx, requests: &[&'a ToDeviceRequest])
     Ok(made.map(|(request, _)| request.key()).collect())
 }
 
-/// Notes requests as made. None of them was before.
-pub(crate) async fn insert_requests(tx: &mut Tx, requests: &[&ToDeviceRequest]) -> DbResult<()> {
-    let hashes: Vec<String> = requests.iter().map(|request| hash(request)).collect();
+/// Notes requests as made, each with its place in the log. None of them was before.
+pub(crate) async fn insert_requests(tx: &mut Tx, requests: &[(Position, &ToDeviceRequest)]) -> DbResult<()> {
+    let hashes: Vec<String> = requests.iter().map(|(_, request)| hash(request)).collect();
     let columns = [
-        Column::texts(requests.iter().map(|request| request.sender.as_str())),
-        Column::texts(requests.iter().map(|request| request.device_id.as_str())),
+        Column::texts(requests.iter().map(|(_, request)| request.sender.as_str())),
+        Column::texts(requests.iter().map(|(_, request)| request.device_id.as_str())),
         Column::texts(hashes.iter().map(String::as_str)),
-        Column::ints(requests.iter().map(|request| request.sent_ts)),
+        Column::ints(requests.iter().map(|(_, request)| request.sent_ts)),
+        Column::ints(requests.iter().map(|(at, _)| at.0)),
     ];
     tx.insert(&INSERT_REQUESTS, &columns).await
 }
 
-/// Forgets the requests that were made up to a time, in milliseconds since the Unix epoch: who repeats one of them sends
-/// again.
-pub(crate) async fn delete_requests_until(conn: &mut Conn, time: i64) -> DbResult<()> {
-    conn.execute(&DELETE_REQUESTS_BEFORE, args![time]).await.map(drop)
+/// Forgets requests that were made up to a time, in milliseconds since the Unix epoch, `limit` of them at most: who repeats
+/// one of them sends again. Returns how many that were.
+pub(crate) async fn delete_some_requests_until(conn: &mut Conn, time: i64, limit: u32) -> DbResult<u64> {
+    conn.execute(&DELETE_SOME_REQUESTS_BEFORE, args![time, i64::from(limit)]).await
 }
 
 fn message(row: &Row) -> DbResult<WaitingMessage> {

@@ -29,6 +29,8 @@ statements! {
         FROM access_tokens t JOIN accounts a ON a.user_id = t.user_id
         WHERE t.token_hash = $1 AND a.deactivated_ts IS NULL";
     FIND_ACCESS_TOKEN_OF_DEVICE = "SELECT device_id FROM access_tokens WHERE user_id = $1 AND device_id = $2 LIMIT 1";
+    FIND_ACCESS_TOKEN = "SELECT device_id FROM access_tokens
+        WHERE token_hash = $1 AND user_id = $2 AND device_id = $3";
     INSERT_ACCESS_TOKEN = "INSERT INTO access_tokens (token_hash, user_id, device_id, expires_ts)
         VALUES ($1, $2, $3, $4)";
     DELETE_ACCESS_TOKEN = "DELETE FROM access_tokens WHERE token_hash = $1";
@@ -331,6 +333,16 @@ fn refresh_token(row: &Row) -> DbResult<RefreshToken> {
         access_token: hash(3)?,
         next: TokenHash::read(row, 4)?,
     })
+}
+
+/// Whether this access token still is one of the device, expired or not. With the device's row locked, it stays so.
+pub(crate) async fn is_of_device(
+    conn: &mut Conn,
+    token: &TokenHash,
+    user_id: &UserId,
+    device_id: &DeviceId,
+) -> DbResult<bool> {
+    Ok(conn.find(&FIND_ACCESS_TOKEN, args![token.bytes(), user_id, device_id]).await?.is_some())
 }
 
 /// Whether anybody can still speak for a device.

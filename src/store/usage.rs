@@ -1,13 +1,14 @@
 //! `account_data_usage` and `rooms_made`: what users have of what they may have only so much of, where that is not
 //! counted in the tables themselves.
 //!
-//! All of it is read and written under the log's lock ([`super::log::lock`]), with what it counts.
+//! All of it is written under the log's lock ([`super::log::lock`]), with what it counts. What is to be true is read there,
+//! too.
 
 use std::collections::HashMap;
 
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
-use crate::db::{Column, ColumnType, DbResult, Insert, Tx, args, statements};
+use crate::db::{Column, ColumnType, Conn, DbResult, Insert, Tx, args, statements};
 
 statements! {
     /// The pieces of which each has a row in a JSON array: user, room and type. Deleted ones have no bytes.
@@ -95,10 +96,10 @@ pub(crate) struct MadeRoom {
 }
 
 /// The bytes of those pieces that are there; 0 of those that are deleted.
-pub(crate) async fn list_pieces<'a>(tx: &mut Tx, pieces: &[PieceKey<'a>]) -> DbResult<HashMap<PieceKey<'a>, i64>> {
+pub(crate) async fn list_pieces<'a>(conn: &mut Conn, pieces: &[PieceKey<'a>]) -> DbResult<HashMap<PieceKey<'a>, i64>> {
     let asked = serde_json::json!(pieces).to_string();
     let mut found: HashMap<(String, String, String), i64> = HashMap::new();
-    for row in tx.list(&LIST_PIECES, args![&asked]).await? {
+    for row in conn.list(&LIST_PIECES, args![&asked]).await? {
         found.insert((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?);
     }
     let bytes = |(user_id, room, kind): &PieceKey<'a>| {
@@ -109,12 +110,12 @@ pub(crate) async fn list_pieces<'a>(tx: &mut Tx, pieces: &[PieceKey<'a>]) -> DbR
 
 /// What these users have; those who have never had any are left out.
 pub(crate) async fn list_account_data<'a>(
-    tx: &mut Tx,
+    conn: &mut Conn,
     users: &[&'a UserId],
 ) -> DbResult<HashMap<&'a UserId, AccountDataUsage>> {
     let names: Vec<&str> = users.iter().map(|user_id| user_id.as_str()).collect();
     let mut found: HashMap<String, AccountDataUsage> = HashMap::new();
-    for row in tx.list(&LIST_ACCOUNT_DATA_USAGE, args![&names]).await? {
+    for row in conn.list(&LIST_ACCOUNT_DATA_USAGE, args![&names]).await? {
         let usage = AccountDataUsage { pieces: row.get(1)?, deleted: row.get(2)?, bytes: row.get(3)? };
         found.insert(row.get(0)?, usage);
     }
@@ -143,8 +144,8 @@ pub(crate) async fn set_account_data(tx: &mut Tx, usage: HashMap<OwnedUserId, Ac
 }
 
 /// How many rooms a user has made after `since`, which is in milliseconds since the Unix epoch.
-pub(crate) async fn count_rooms(tx: &mut Tx, user_id: &UserId, since: i64) -> DbResult<i64> {
-    tx.find(&COUNT_ROOMS_MADE, args![user_id, since]).await?.map_or(Ok(0), |row| row.get(0))
+pub(crate) async fn count_rooms(conn: &mut Conn, user_id: &UserId, since: i64) -> DbResult<i64> {
+    conn.find(&COUNT_ROOMS_MADE, args![user_id, since]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 /// Notes rooms that were made, and forgets those that the same users made before the day that counts.

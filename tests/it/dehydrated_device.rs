@@ -101,6 +101,17 @@ on_both! {
         alice.get(&events("SECOND", "")).await.refused(404, "M_NOT_FOUND");
     }
 
+    /// Some clients ask for such a device and understand `M_NOT_FOUND`; some look here first.
+    async fn clients_learn_that_there_are_such_devices(world, config => {
+        config.well_known.client_base_url = Some("https://matrix.example.org".to_owned().try_into().unwrap());
+    }) {
+        let found = world.call("GET", "/.well-known/matrix/client", None, None).await.ok();
+        let homeserver = json!({ "base_url": "https://matrix.example.org" });
+        assert_eq!(found, json!({ "m.homeserver": homeserver, "org.matrix.msc3814": true }));
+        let versions = world.call("GET", "/_matrix/client/versions", None, None).await.ok();
+        assert_eq!(versions["unstable_features"]["org.matrix.msc3814"], true);
+    }
+
     /// By GET, in the shape of 2026, and by POST, as clients of before go on asking.
     async fn its_messages_are_read_in_order_and_stay(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);

@@ -83,6 +83,45 @@ on_both! {
         assert_eq!(alice.device_lists(&since).await.0, left(&bob));
     }
 
+    /// Of both the next sync hears, on whichever node: what has become of them meanwhile is not said twice, nor left out.
+    async fn what_is_between_two_places_stays_what_it_was(world) {
+        let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let mut places = vec![next(&alice.sync(None).await)];
+        let mut said = Vec::new();
+        for step in 0..5 {
+            match step {
+                0 => drop(bob.encrypt(1).await),
+                1 => drop(bob.leave(&room).await.ok()),
+                2 => drop((bob.join(&room).await.ok(), carol.join(&room).await.ok())),
+                3 => drop(carol.encrypt(1).await),
+                _ => drop(carol.leave(&room).await.ok()),
+            }
+            let (lists, place) = alice.device_lists(&places[step]).await;
+            said.push(lists);
+            places.push(place);
+        }
+        let mut both = [&bob.user_id, &carol.user_id];
+        both.sort();
+        let came = json!({ "changed": both, "left": [] });
+        let expected = [changed(&bob), left(&bob), came, changed(&carol), left(&carol)];
+        assert_eq!(said, expected);
+        // Long after, whoever asks again is told the same, with nothing in memory or with all of it.
+        for _ in 0..2 {
+            for (step, expected) in expected.iter().enumerate() {
+                assert_eq!(alice.key_changes(&places[step], &places[step + 1]).await.ok(), *expected, "step {step}");
+            }
+        }
+        let world = world.restarted().await;
+        let alice = alice.at(&world);
+        for (step, expected) in expected.iter().enumerate() {
+            assert_eq!(alice.key_changes(&places[step], &places[step + 1]).await.ok(), *expected, "step {step}");
+        }
+        let sync = alice.sync(Some(&places[0])).await;
+        assert_eq!(sync["device_lists"], changed(&bob), "she has come and gone");
+    }
+
     /// Nobody else is shown it, and so nobody else may conclude from news of somebody's keys who has verified them.
     async fn a_signature_on_somebody_elses_key_is_news_to_the_signer_alone(world) {
         let (alice, bob, carol) = (world.user("alice").await, world.user("bob").await, world.user("carol").await);

@@ -11,6 +11,7 @@
 //! `HEARTH_KILL_CYCLES` sets how often that happens; `./test --durability 100` is the long run, with an optimised
 //! server.
 
+mod device_lists;
 mod stopped;
 mod to_device;
 

@@ -211,6 +211,64 @@ on_both! {
         assert!(sync.get("to_device").is_none(), "{sync}");
     }
 
+    /// <https://spec.matrix.org/v1.19/client-server-api/#sharing-keys-between-devices>
+    async fn a_new_device_asks_for_a_secret_and_it_alone_is_answered(world) {
+        let phone = world.user("alice").await;
+        let (tablet, watch) = (world.login(&phone).await, world.login(&phone).await);
+        let mut phone = Device::new(phone, 10).await;
+        let mut tablet = Device::new(tablet, 10).await;
+        let mut watch = Device::new(watch, 10).await;
+        let ask = json!({
+            "action": "request", "name": "m.megolm_backup.v1", "request_id": "1",
+            "requesting_device_id": tablet.identity.device_id,
+        });
+        tablet.ask_for_secret(&ask).await;
+        phone.sync(0).await;
+        assert_eq!(phone.received, [ask.clone()]);
+        let own = phone.devices_of(&BTreeSet::from([phone.identity.user_id.clone()])).await;
+        assert_eq!(own, BTreeSet::from([tablet.identity.clone(), watch.identity.clone()]));
+        let secret = json!({ "request_id": "1", "secret": "of all of them" });
+        phone.send(&BTreeSet::from([tablet.identity.clone()]), "m.secret.send", &secret).await;
+        let cancel = json!({
+            "action": "request_cancellation", "request_id": "1", "requesting_device_id": tablet.identity.device_id,
+        });
+        tablet.ask_for_secret(&cancel).await;
+        tablet.sync(0).await;
+        assert_eq!(tablet.received, [ask.clone(), secret, cancel.clone()]);
+        watch.sync(0).await;
+        assert_eq!(watch.received, [ask, cancel]);
+    }
+
+    /// Whoever invites hands over the keys to what was said before. Clients put them into a file, which the message names;
+    /// here the message holds them.
+    ///
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4268>
+    async fn who_is_invited_reads_what_was_said_before(world) {
+        let mut alice = Device::new(world.user("alice").await, 10).await;
+        let mut carol = Device::new(world.user("carol").await, 10).await;
+        let encryption = json!({ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } });
+        let options = json!({ "preset": "private_chat", "initial_state": [encryption] });
+        let room = alice.client.create_room(options).await;
+        for text in ["first", "second"] {
+            alice.say(&room, text).await;
+        }
+        // They share no room yet.
+        let devices = alice.devices_of(&BTreeSet::from([carol.identity.user_id.clone()])).await;
+        assert_eq!(devices, BTreeSet::from([carol.identity.clone()]));
+        let bundle = json!({ "room_id": room, "room_keys": alice.export_keys() });
+        alice.send(&devices, "io.element.msc4268.room_key_bundle", &bundle).await;
+        alice.client.invite(&room, &carol.identity.user_id).await.ok();
+
+        let sync = carol.sync(0).await;
+        assert!(sync["rooms"]["invite"].get(&room).is_some(), "{sync}");
+        assert_eq!(carol.received, [bundle.clone()]);
+        carol.import_keys(&bundle["room_keys"]);
+        carol.client.join(&room).await.ok();
+        alice.say(&room, "third").await;
+        carol.sync(0).await;
+        assert!(["first", "second", "third"].iter().all(|text| carol.has_heard(text)));
+    }
+
     /// Trap: one-time keys used twice. A session begins with a key that its owner then forgets.
     async fn each_key_begins_one_session(world) {
         let mut bob = Device::new(world.user("bob").await, KEYS).await;

@@ -204,8 +204,26 @@ on_both! {
         let all = alice.get(&keys("", &version)).await.ok();
         let expected: Map<String, Value> = rooms.iter().map(|room| (room.clone(), sessions(200))).collect();
         assert_eq!(all["rooms"], Value::Object(expected));
-        alice.put(&paths[0], sessions(700)).await.ok();
-        assert_eq!(alice.get(&paths[0]).await.ok(), sessions(700));
+        alice.put(&paths[0], sessions(1_100)).await.ok();
+        assert_eq!(alice.get(&paths[0]).await.ok(), sessions(1_100));
+    }
+
+    /// A few keys are more than is in memory at once where each is as large as it may be.
+    async fn a_backup_of_large_keys_is_downloaded_whole(world) {
+        let alice = world.user("alice").await;
+        let version = alice.new_backup("a").await;
+        let rooms: Vec<String> = (0..3).map(|n| format!("!room{n}:localhost")).collect();
+        let large: Map<String, Value> =
+            (0..30).map(|n| (format!("s{n}"), key(false, 0, 0, &n.to_string().repeat(30_000)))).collect();
+        let large = json!({ "sessions": large });
+        for room in &rooms {
+            alice.put(&keys(&of_room(room), &version), large.clone()).await.ok();
+        }
+        let all: Map<String, Value> = rooms.iter().map(|room| (room.clone(), large.clone())).collect();
+        assert!(alice.get(&keys("", &version)).await.ok() == json!({ "rooms": all }), "not what was put");
+        assert!(alice.get(&keys(&of_room(&rooms[1]), &version)).await.ok() == large, "not what was put");
+        assert_eq!(update(&alice.delete(&keys(&of_room(&rooms[1]), &version)).await.ok()).1, 60);
+        assert_eq!(update(&alice.delete(&keys("", &version)).await.ok()).1, 0);
     }
 
     async fn bad_keys_are_refused_and_nothing_of_them_is_stored(world) {

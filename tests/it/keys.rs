@@ -217,6 +217,19 @@ on_both! {
         alice.vouch(second.keys(&alice.user_id)).await.ok();
     }
 
+    async fn what_is_begun_on_one_device_is_not_confirmed_on_another(world) {
+        let alice = world.user("alice").await;
+        let other = world.login(&alice).await;
+        alice.vouch(CrossSigning::new().keys(&alice.user_id)).await.ok();
+        let mut new = CrossSigning::new().keys(&alice.user_id);
+        let asked = alice.vouch(new.clone()).await;
+        assert_eq!(asked.status, 401, "{}", asked.body);
+        new["auth"] = alice.password();
+        new["auth"]["session"] = asked.body["session"].clone();
+        other.vouch(new.clone()).await.refused(403, "M_FORBIDDEN");
+        alice.vouch(new).await.ok();
+    }
+
     async fn two_people_verify_each_other(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let (id, device) = alice.encrypt(0).await;

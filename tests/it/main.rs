@@ -74,6 +74,7 @@ mod third_party_invite;
 mod threepid;
 mod timestamp;
 mod to_device;
+mod to_device_model;
 mod typing;
 mod upgrade;
 mod user_directory;

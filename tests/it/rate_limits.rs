@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use hearth::config::{Config, RateLimitConfig};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     on_both,
@@ -211,6 +211,35 @@ on_both! {
         let sync = alice.sync(Some(&since)).await;
         assert_eq!(sync["rooms"]["join"].as_object().unwrap().len(), 4);
         wait(&alice.get(&format!("/_matrix/client/v3/sync?since={caught_up}&timeout=0")).await);
+    }
+
+    /// Of one room as of the whole backup.
+    async fn keys_of_a_backup_cost_as_much_as_there_is_to_read(world, config => {
+        limit(config);
+        config.rate_limits.read = slow(20);
+        config.rate_limits.account_data = RateLimitConfig { per_second: 1_000.0, burst: 1_000 };
+    }) {
+        let alice = world.user("alice").await;
+        let keys = "/_matrix/client/v3/room_keys";
+        let setup = json!({ "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {} });
+        let made = alice.post(&format!("{keys}/version"), setup).await.ok();
+        let version = made["version"].as_str().unwrap();
+        let room = format!("{keys}/keys/{}?version={version}", escape("!room:localhost"));
+        // Four pages of a MiB.
+        let key = json!({
+            "first_message_index": 0, "forwarded_count": 0, "is_verified": false,
+            "session_data": { "ciphertext": "x".repeat(60_000) },
+        });
+        let sessions: Map<String, Value> = (0..60).map(|n| (format!("session{n}"), key.clone())).collect();
+        alice.put(&room, json!({ "sessions": sessions })).await.ok();
+        for path in [&room, &format!("{keys}/keys?version={version}")] {
+            alice.get(path).await.ok();
+        }
+        // Twice 5 for the first, and 3 for the others.
+        for _ in 0..4 {
+            alice.get(&format!("{keys}/version")).await.ok();
+        }
+        wait(&alice.get(&room).await);
     }
 
     async fn strangers_are_limited_by_their_address_and_users_are_not(world, config => {

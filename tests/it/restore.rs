@@ -82,6 +82,18 @@ on_both! {
         assert_eq!((texts(&sync, &room), is_limited(&sync, &room)), (vec!["go on".to_owned()], false));
     }
 
+    /// Devices of which it was told may be gone, and those that came since it was told nothing are others.
+    async fn a_client_that_knows_what_is_gone_asks_for_all_devices_again(world) {
+        let Restored { world: _world, alice, bob, room, lost, .. } = restored(world, async |_, _, _| ()).await;
+        let sync = bob.sync(Some(&next(&lost))).await;
+        let mut everybody = [&alice.user_id, &bob.user_id];
+        everybody.sort();
+        assert_eq!(sync["device_lists"], json!({ "changed": everybody, "left": [] }));
+        alice.say(&room, "go on").await;
+        assert_eq!(bob.sync(Some(&next(&sync))).await.get("device_lists"), None);
+        assert_eq!(bob.sync(None).await.get("device_lists"), None, "whoever begins knows nothing");
+    }
+
     async fn what_was_given_out_before_the_backup_holds(world) {
         let Restored { world: _world, alice, bob, room, kept, .. } = restored(world, async |_, _, _| ()).await;
         let news = say_all(&alice, &room, "new", 3).await;

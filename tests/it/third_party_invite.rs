@@ -281,4 +281,26 @@ on_both! {
         // Without anybody to invite there is nothing against it.
         alice.create_room(powerless).await;
     }
+
+    async fn nobody_is_written_to_for_a_room_too_many(world, config => {
+        IdentityServer::start(config);
+        config.quotas.rooms_per_day = 2;
+        config.quotas.aliases = 1;
+    }) {
+        let alice = world.user("alice").await;
+        let identity = IdentityServer::of(&world);
+        let create = async |mut body: Value| {
+            body["invite_3pid"] = json!([invitation(&identity, "eve@example.org")]);
+            alice.post("/_matrix/client/v3/createRoom", body).await
+        };
+        let letters =
+            || identity.take_asked().iter().filter(|asked| asked.path.ends_with("/store-invite")).count();
+        alice.create_room(json!({ "room_alias_name": "pub" })).await;
+        create(json!({ "room_alias_name": "cellar" })).await.refused(403, "M_USER_LIMIT_EXCEEDED");
+        assert_eq!(letters(), 0, "an alias too many");
+        create(json!({})).await.ok();
+        assert_eq!(letters(), 1);
+        create(json!({})).await.refused(403, "M_USER_LIMIT_EXCEEDED");
+        assert_eq!(letters(), 0, "a room too many");
+    }
 }

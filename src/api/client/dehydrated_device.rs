@@ -157,7 +157,7 @@ async fn put(app: App, call: Call<Put>) -> ApiResult<Json> {
     (keys.device_keys, keys.one_time_keys, keys.fallback_keys) = (Some(device_keys), one_time_keys, fallback_keys);
     let device = DehydratedDevice { id: device_id.clone(), data: device_data.get().to_owned() };
     let new = NewDehydratedDevice { device, display_name: initial_device_display_name, keys };
-    app.dehydrated_devices.put(&call.caller.user_id, new).await?;
+    app.dehydrated_devices.put(&call.caller, new).await?;
     Ok(Json::from(json!({ "device_id": device_id })))
 }
 
@@ -169,7 +169,7 @@ async fn get(app: App, call: Call<Get>) -> ApiResult<Json> {
 }
 
 async fn delete(app: App, call: Call<Delete>) -> ApiResult<Json> {
-    let device = app.dehydrated_devices.delete(&call.caller.user_id).await?;
+    let device = app.dehydrated_devices.delete(&call.caller).await?;
     Ok(Json::from(json!({ "device_id": device.id })))
 }
 

@@ -11,7 +11,7 @@ use ruma::{
 use serde::Deserialize;
 
 use super::{
-    parts::{self, Shape},
+    news::{self, Shape},
     sync::count_whole,
 };
 use crate::{
@@ -42,7 +42,7 @@ async fn all(app: App, call: Call<Download<InitialSync>>) -> ApiResult<RawAnswer
     let (body, asked) = app.syncs.initial((&caller).into(), limit, request.archived);
     let watcher = app.syncs.watcher(&caller.user_id).await?;
     let gathered = Box::pin(app.syncs.gather(&asked, &watcher, watcher.turn().await?)).await?;
-    parts::answer((app, Caller::User(caller)), asked, gathered, body).await
+    Box::pin(news::answer((app, Caller::User(caller)), asked, gathered, body)).await
 }
 
 impl Shape for InitialSyncBody {

@@ -1,5 +1,5 @@
 //! Whose devices and keys have changed between two syncs: what these say in `device_lists`, for a client that has missed
-//! it.
+//! it. What is between two old places may take long to find out: that is owed, once it was found.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3keyschanges>
 
@@ -10,6 +10,7 @@ use crate::{
     api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
     error::Error,
+    people::rate_limit::Limit,
 };
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
@@ -23,6 +24,7 @@ async fn key_changes(app: App, call: Call<Request>) -> ApiResult<Response> {
     if from > to {
         return Err(Error::invalid_param("`from` is the earlier of the two tokens").into());
     }
-    let lists = Box::pin(app.syncs.changed_device_lists(&caller.user_id, (from, to))).await?;
+    let (lists, effort) = Box::pin(app.syncs.changed_device_lists(&caller.user_id, (from, to))).await?;
+    app.rate_limits.owe(Limit::Read, effort.cost(), &caller.user_id, caller.pace).await?;
     Ok(Response::new(lists.changed.into_iter().collect(), lists.left.into_iter().collect()))
 }

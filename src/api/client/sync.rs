@@ -3,7 +3,8 @@
 //! A client that comes with a token of a log that a restored backup has replaced gets everything that there is, like
 //! one that comes with none. It goes on by itself: every timeline is `limited`, so that it replaces what it has by what
 //! it gets, and rooms that its user is not in come as left. Rooms that the backup does not know can't come at all;
-//! clients show them until they are started without what they have stored.
+//! clients show them until they are started without what they have stored. Of everybody with whom its user shares a
+//! room it is to fetch the devices again.
 //!
 //! A waiting client holds no connection to the database and costs no look into it: it is woken by the log
 //! (`reader/sync/watch.rs`). Woken, it may still find that nothing is for it, by its filter or because it is ignored,
@@ -21,7 +22,7 @@ use ruma::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::{Instant, sleep_until};
 
-use super::parts::{self, Shape};
+use super::news::{self, Shape};
 use crate::{
     api::{
         endpoint::RawAnswer,
@@ -38,7 +39,7 @@ use crate::{
         filter::StoredFilter,
         rate_limit::Limit,
     },
-    reader::sync::{self, Gathered, StateAfter, SyncBody, SyncWriter},
+    reader::sync::{self, Effort, Gathered, StateAfter, SyncBody, SyncWriter},
 };
 
 /// A client may wait no longer than this, so that a connection that died without a word is noticed.
@@ -129,11 +130,12 @@ async fn sync(app: App, call: Call<Download<WithExtra<v3::Request, SyncQuery>>>)
     if !sends_whole {
         // Whoever was away for long gets as much as at the beginning.
         let rooms = u32::try_from(gathered.joined.len() + gathered.rest.len()).unwrap_or(u32::MAX);
-        Box::pin(app.rate_limits.owe(Limit::Read, rooms, user_id, caller.pace())).await?;
+        let cost = rooms.saturating_add(gathered.effort.cost());
+        Box::pin(app.rate_limits.owe(Limit::Read, cost, user_id, caller.pace())).await?;
     }
     // A client that does not want to be seen has nobody to show anything to.
     let catching_up = !waits && request.set_presence != PresenceState::Offline;
-    parts::answer((app, caller), asked, gathered, SyncParts { writer, catching_up, body: None }).await
+    Box::pin(news::answer((app, caller), asked, gathered, SyncParts { writer, catching_up, body: None })).await
 }
 
 /// A sync as it is written.
@@ -182,15 +184,18 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
     // More was sent to the device than fitted into the answers before.
     let mut is_behind = asked.delivered.is_some_and(|delivered| delivered < seen);
     let mut place = None;
+    let mut effort = Effort::default();
     loop {
         let last = *wakes.borrow_and_update();
         if at_once || is_behind || last > seen {
             is_behind = false;
             let turn = watcher.turn().await?;
-            let gathered = Box::pin(app.syncs.gather(asked, &watcher, turn)).await?;
+            let mut gathered = Box::pin(app.syncs.gather(asked, &watcher, turn)).await?;
             // What woke this user may be the end of their device: what came after it is not for them any more.
             Box::pin(app.accounts.check_still_logged_in(caller)).await?;
+            effort.add(gathered.effort);
             if at_once || !gathered.is_empty() {
+                gathered.effort = effort;
                 return Ok(gathered);
             }
             // It was not for them, or is not in their filter.
@@ -207,5 +212,5 @@ async fn wait(app: &App, caller: &Caller, asked: &sync::SyncRequest, patience: D
     }
     // Nothing concerns the user up to here, nor waits for the device: the client need not ask about it again.
     let until = asked.since.unwrap_or_default().max(seen);
-    Ok(Box::pin(app.syncs.gather_nothing(&asked.client, until)).await?)
+    Ok(Gathered { effort, ..Box::pin(app.syncs.gather_nothing(&asked.client, until)).await? })
 }

@@ -5,31 +5,56 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>
 
-use ruma::api::client::discovery::{
-    discover_homeserver::{self, HomeserverInfo},
-    discover_policy_server, discover_support,
+use ruma::api::client::{
+    discovery::{
+        discover_homeserver::{self, HomeserverInfo},
+        discover_policy_server, discover_support,
+    },
+    rtc::RtcTransport,
 };
+use serde::Serialize;
 
 use crate::{
-    api::{error::ApiResult, extract::Call, route::Endpoints},
+    api::{
+        error::ApiResult,
+        extract::Call,
+        json::{AsJson, Json},
+        route::Endpoints,
+    },
     app::App,
     error::Error,
 };
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints
-        .endpoint::<discover_homeserver::Request, _, _>(client)
+        .endpoint::<AsJson<discover_homeserver::Request>, _, _>(client)
         .endpoint::<discover_support::Request, _, _>(support)
         .endpoint::<discover_policy_server::Request, _, _>(policy_server)
 }
 
+/// What a client reads before it logs in.
+#[derive(Serialize)]
+struct ClientInfo<'a> {
+    #[serde(rename = "m.homeserver")]
+    homeserver: HomeserverInfo,
+    #[serde(rename = "org.matrix.msc4143.rtc_foci", skip_serializing_if = "<[_]>::is_empty")]
+    rtc_foci: &'a [RtcTransport],
+    /// Older versions of Element use dehydrated devices only where this says so. Newer ones ask for one; other clients
+    /// read `/versions`.
+    #[serde(rename = "org.matrix.msc3814")]
+    dehydrated_devices: bool,
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient>
-async fn client(app: App, _: Call<discover_homeserver::Request>) -> ApiResult<discover_homeserver::Response> {
+async fn client(app: App, _: Call<AsJson<discover_homeserver::Request>>) -> ApiResult<Json> {
     let base_url = app.discovery.client_base_url.clone();
     let base_url = base_url.ok_or_else(|| Error::not_found("The operator has set no well_known.client_base_url"))?;
-    let mut response = discover_homeserver::Response::new(HomeserverInfo::new(base_url));
-    response.rtc_foci.clone_from(&app.discovery.rtc_transports);
-    Ok(response)
+    let info = ClientInfo {
+        homeserver: HomeserverInfo::new(base_url),
+        rtc_foci: &app.discovery.rtc_transports,
+        dehydrated_devices: true,
+    };
+    Ok(Json::of(&info).map_err(Error::broken)?)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport>

@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 
 /// Between two lines of the log about one limit.
-const SILENCE: Duration = Duration::from_mins(1);
+pub(super) const SILENCE: Duration = Duration::from_mins(1);
 
 /// A limit of the section `connections`. Their names are labels that operators have alerts on, so they stay as they
 /// are.

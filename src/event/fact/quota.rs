@@ -23,7 +23,7 @@ pub enum Bound {
     AccountData { bytes: i64, pieces: i64 },
     /// Made by the user and not removed.
     Aliases(i64),
-    /// Of what waits for each of the user's devices, in bytes. Others send it, and they are refused.
+    /// Of what waits for each of the user's devices, in bytes. What others send beyond it is left out.
     Inbox(i64),
     /// Made by the user within 24 hours before `now`, in milliseconds since the Unix epoch.
     Rooms { a_day: i64, now: i64 },

@@ -16,7 +16,7 @@ use super::kind::{Audience, Kind, SMALL};
 #[derive(Clone, Debug)]
 pub struct ToDevice {
     pub user_id: OwnedUserId,
-    /// Those of them that were there.
+    /// Those of them that get it: they were there, and what waits for them was not too much.
     pub device_ids: Vec<OwnedDeviceId>,
 }
 
@@ -95,7 +95,8 @@ impl Kind for ToDevice {
     }
 
     fn audience(&self) -> Audience<'_> {
-        Audience::User(&self.user_id)
+        // Nothing of it waits where no device was there that could take it.
+        if self.device_ids.is_empty() { Audience::Nobody } else { Audience::User(&self.user_id) }
     }
 
     fn bytes(&self) -> usize {

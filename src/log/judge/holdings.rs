@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use ruma::{OwnedUserId, RoomId, UserId, events::TimelineEventType};
 
 use crate::{
-    db::{DbResult, Tx},
+    db::{Conn, DbResult, Tx},
     event::fact::{AccountData, Bound, Fact, ListingChange, NewAccountData, Write, WriteQuota},
     store::{
         self,
@@ -52,6 +52,13 @@ pub(in crate::log) struct OverQuota {
     pub(in crate::log) info_uri: Arc<str>,
 }
 
+/// Why a write would be refused by what its users have now. Without the log's lock they may have more, or less, by the time
+/// it is judged.
+pub(in crate::log) async fn find_over_quota(conn: &mut Conn, write: &Write) -> DbResult<Option<OverQuota>> {
+    let holdings = Holdings::load(conn, std::slice::from_ref(write)).await?;
+    Ok(holdings.addition(write).err())
+}
+
 /// The account data of a write that counts.
 fn pieces(write: &Write) -> impl Iterator<Item = &AccountData> {
     let pieces = write.facts.iter().filter_map(|fact| match fact {
@@ -70,17 +77,17 @@ fn key(data: &AccountData) -> PieceKey<'_> {
 }
 
 impl<'a> Holdings<'a> {
-    /// Looks under the log's lock: nobody else can add anything from here on.
-    pub(super) async fn load(tx: &mut Tx, writes: &'a [Write]) -> DbResult<Self> {
+    /// Looks, for the judge under the log's lock: nobody else can add anything from here on.
+    pub(super) async fn load(conn: &mut Conn, writes: &'a [Write]) -> DbResult<Self> {
         let mut holdings = Self::default();
         let keys: Vec<PieceKey<'a>> = writes.iter().flat_map(pieces).map(key).collect();
         if keys.is_empty() && quotas(writes).next().is_none() {
             return Ok(holdings);
         }
         if !keys.is_empty() {
-            holdings.pieces = store::usage::list_pieces(tx, &keys).await?;
+            holdings.pieces = store::usage::list_pieces(conn, &keys).await?;
             let users: Vec<&UserId> = keys.iter().map(|(user_id, ..)| *user_id).collect();
-            holdings.account_data = store::usage::list_account_data(tx, &users).await?;
+            holdings.account_data = store::usage::list_account_data(conn, &users).await?;
         }
         for WriteQuota { user_id, bound, .. } in quotas(writes) {
             match bound {
@@ -88,11 +95,11 @@ impl<'a> Holdings<'a> {
                 Bound::AccountData { .. } | Bound::Inbox(_) => {}
                 Bound::Aliases(_) if holdings.aliases.contains_key(&**user_id) => {}
                 Bound::Aliases(_) => {
-                    holdings.aliases.insert(user_id, store::alias::count_made(tx, user_id).await?);
+                    holdings.aliases.insert(user_id, store::alias::count_made(conn, user_id).await?);
                 }
                 Bound::Rooms { .. } if holdings.rooms.contains_key(&**user_id) => {}
                 Bound::Rooms { now, .. } => {
-                    let made = store::usage::count_rooms(tx, user_id, now - DAY).await?;
+                    let made = store::usage::count_rooms(conn, user_id, now - DAY).await?;
                     holdings.rooms.insert(user_id, made);
                 }
             }

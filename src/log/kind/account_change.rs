@@ -1,11 +1,11 @@
 //! Changes of accounts. Whoever makes one writes its rows, but for what only the log writes: `erasures`, which name the
-//! place from which on somebody is erased, and what waits for devices that are gone, which goes with them.
+//! place from which on somebody is erased, and up to which place everything was for devices that have ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ruma::OwnedUserId;
 
-use super::rows::{Rows, each_once, span};
+use super::rows::{Rows, span};
 use crate::{
     db::{Conn, DbResult, Tx},
     event::fact::AccountChange,
@@ -18,10 +18,11 @@ impl Rows for AccountChange {
         let erased = facts.iter().filter(|(_, change)| matches!(change, Self::Erased(_)));
         let rows: Vec<_> = erased.map(|(at, change)| (change.user_id(), *at)).collect();
         store::erasure::insert(tx, &rows).await?;
-        // Here and not where devices are deleted, because it has to be under the log's lock: what is sent to them
-        // meanwhile would stay. What had come before is gone by now where somebody was logged out.
-        for user_id in each_once(facts.iter().map(|(_, change)| change.user_id())) {
-            store::to_device::delete_orphans(tx, user_id).await?;
+        // Here and not where devices are deleted, because it has to be under the log's lock: something may have been sent to
+        // them since. Only the transaction that ends them has anything to settle.
+        let users: BTreeMap<_, _> = facts.iter().map(|(at, change)| (change.user_id(), *at)).collect();
+        for (user_id, at) in users {
+            store::to_device::settle_ended(tx, user_id, at).await?;
         }
         Ok(())
     }

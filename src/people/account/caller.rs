@@ -15,7 +15,10 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, api::error::ErrorKind};
 use crate::{
     error::{Error, Result},
     room::Author,
-    store::account::{Account, Restrictions},
+    store::{
+        account::{Account, Restrictions},
+        token::TokenHash,
+    },
 };
 
 /// Raised once something of an account or its devices has changed since a caller was looked up: whatever goes on for
@@ -62,6 +65,8 @@ impl Eq for ChangedFlag {}
 pub(crate) struct User {
     pub(crate) user_id: OwnedUserId,
     pub(crate) device_id: OwnedDeviceId,
+    /// By which the session is told from another on the same device, before or after it.
+    pub(crate) token: TokenHash,
     pub(crate) rank: Rank,
     pub(crate) pace: Pace,
     pub(crate) restrictions: Restrictions,

@@ -25,7 +25,7 @@ use crate::{
         device::DeviceSelection,
         erasure,
         errand::{self, Errand, ErrandKind},
-        log,
+        log, to_device,
     },
 };
 
@@ -62,7 +62,7 @@ impl Accounts {
             ended = self.end_sessions(&mut tx, user_id, DeviceSelection::All, End::ThrownOut).await?;
         }
         self.leave_changed(&mut tx, user_id, &ended.keys).await?;
-        Ok(tx.commit().await?)
+        self.commit_leaving(tx, user_id).await
     }
 
     /// Makes a user an administrator, or an administrator a user. False where nothing was to be changed.
@@ -87,7 +87,7 @@ impl Accounts {
         let which = these.as_ref().map_or(DeviceSelection::All, |ids| DeviceSelection::These(ids));
         let ended = self.end_sessions(&mut tx, user_id, which, End::ThrownOut).await?;
         self.leave_changed(&mut tx, user_id, &ended.keys).await?;
-        tx.commit().await?;
+        self.commit_leaving(tx, user_id).await?;
         Ok(ended.count)
     }
 
@@ -96,9 +96,8 @@ impl Accounts {
         let mut tx = self.0.db.begin().await?;
         let (_, keys) = self.deactivate_within(&mut tx, user_id, erase).await?;
         self.leave_changed(&mut tx, user_id, &keys).await?;
-        // Between two batches, as if it were one: who joins a room is judged by whether they have an account.
-        log::lock(&mut tx).await?;
-        Ok(tx.commit().await?)
+        // Who joins a room is judged by whether they have an account.
+        self.commit_leaving(tx, user_id).await
     }
 
     /// Makes every node look an account up again that was changed from outside.
@@ -119,6 +118,16 @@ impl Accounts {
         let is_unlogged = erasure::is_unlogged(&mut tx, user_id).await?;
         let erased = is_unlogged.then(|| AccountChange::Erased(user_id.to_owned()));
         self.commit_with(tx, user_id, keys, erased).await
+    }
+
+    /// Commits between two batches, as if it were one, what may have ended devices of a user: whatever was sent to those is
+    /// nobody's, and not that of a device of the same name that there may be before the errand is taken up.
+    pub(super) async fn commit_leaving(&self, mut tx: Tx, user_id: &UserId) -> Result<()> {
+        // Last, because nobody writes while this has the log's lock.
+        log::lock(&mut tx).await?;
+        let end = log::last_position(&mut tx).await?;
+        to_device::settle_ended(&mut tx, user_id, end).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Leaves word that every node has to look an account up again, and which of its keys have ended.

@@ -12,6 +12,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use super::{
     Accounts, after,
     bearer::unknown_access_token,
+    caller::User,
     ended_keys::EndedKeys,
     last_words::{End, settle_delayed_events},
 };
@@ -20,7 +21,7 @@ use crate::{
     error::{Error, Result},
     people::device,
     store::{
-        cross_signing, dehydrated_device,
+        account, cross_signing, dehydrated_device,
         device::{self as devices, DeviceSelection},
         device_key, to_device,
         token::{self, TokenHash},
@@ -110,7 +111,8 @@ impl Accounts {
     }
 
     /// Ends sessions of an account that is locked. With them goes what they have made: tokens, keys, and what they were to
-    /// send later.
+    /// send later; and what waits for them, as of the end of the log when the transaction ends, which is why it has to end
+    /// with a change of the account or by [`Accounts::commit_leaving`].
     pub(super) async fn end_sessions(
         &self,
         tx: &mut Tx,
@@ -125,8 +127,8 @@ impl Accounts {
         if ended.is_empty() {
             return Ok(EndedSessions::default());
         }
-        to_device::delete_inboxes(tx, user_id, &ended).await?;
         let device_ids: Vec<&str> = ended.iter().map(|device_id| device_id.as_str()).collect();
+        to_device::end_inboxes(tx, user_id, &device_ids).await?;
         let with_keys = device_key::delete_with_all(tx, user_id, &device_ids).await?;
         Ok(EndedSessions { count: ended.len(), keys: EndedKeys(with_keys.into_iter().map(Some).collect()) })
     }
@@ -165,6 +167,24 @@ impl Accounts {
 /// Where it was ended since its token was looked at, it is refused as a new request would be.
 pub(super) async fn hold_session(tx: &mut Tx, user_id: &UserId, device_id: &DeviceId) -> Result<()> {
     if devices::lock(tx, user_id, device_id).await? { Ok(()) } else { Err(unknown_access_token()) }
+}
+
+/// Makes sure that an account and the session that writes in it last until the transaction ends. Keys are written so: they
+/// end with their device, and whoever logs in or out, or ends devices, holds the account as well.
+///
+/// Where the session was ended since its token was looked at, it is refused as a new request would be. Where somebody has
+/// logged in on the same device since, the keys there are theirs: the request is to be sent again, and is then judged by
+/// its token.
+pub(crate) async fn hold_account(tx: &mut Tx, user: &User) -> Result<()> {
+    let User { user_id, device_id, token, .. } = user;
+    let account = account::lock(tx, user_id).await?.filter(|account| !account.deactivated);
+    let account = account.ok_or_else(unknown_access_token)?;
+    hold_session(tx, user_id, device_id).await?;
+    account.restrictions.check_unlocked()?;
+    if !token::is_of_device(tx, token, user_id, device_id).await? {
+        return Err(Error::Unavailable("the session has another access token by now".to_owned()));
+    }
+    Ok(())
 }
 
 fn too_many_devices(most: u32) -> String {

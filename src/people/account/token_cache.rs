@@ -31,7 +31,7 @@ use crate::{
 
 /// About how many tokens are kept, and what one takes beside the names of its user and device, in bytes.
 const CAPACITY: usize = 40_000;
-const TOKEN_BYTES: u64 = 320;
+const TOKEN_BYTES: u64 = 352;
 const SHARDS: usize = 16;
 
 /// After so many milliseconds a token is looked up again: the worst that a lost wake-up can do.
@@ -115,7 +115,7 @@ impl TokenCache {
         let caller = if guest {
             Caller::Guest(Guest { user_id, device_id, pace, restrictions, changed })
         } else {
-            Caller::User(User { user_id, device_id, rank: Rank::of(admin), pace, restrictions, changed })
+            Caller::User(User { user_id, device_id, token, rank: Rank::of(admin), pace, restrictions, changed })
         };
         let bearer = Arc::new(CachedCaller { caller, expires_ts, read_ts: now, noted_ts: AtomicI64::new(i64::MIN) });
         if current {

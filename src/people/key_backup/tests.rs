@@ -1,6 +1,9 @@
 //! The rules of replacement against a model, and what is counted of a backup.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -61,9 +64,8 @@ async fn read_all(app: &App, user_id: &UserId, version: &str, room_id: Option<&R
     let mut all: Vec<SessionKey> = Vec::new();
     loop {
         let page = app.key_backups.page(user_id, version, room_id, all.last()).await.unwrap();
-        let is_last = page.len() < PAGE;
-        all.extend(page);
-        if is_last {
+        all.extend(page.keys);
+        if page.is_last {
             return all;
         }
     }
@@ -241,7 +243,7 @@ async fn many_keys_are_written_read_and_deleted_in_pieces() {
         let app = &world.app;
         let alice = new_user(app).await;
         let version = new_backup(app, &alice).await;
-        let many = 2 * usize::try_from(DELETED_AT_ONCE).unwrap() + 3;
+        let many = 2 * usize::try_from(DELETED_AT_ONCE.keys).unwrap() + 3;
         let mut uploaded = keys(many);
         uploaded.push(key(room(1), 0, standing(true, 0, 0), "of another room"));
         let contents = app.key_backups.put_keys(&alice, &version, &uploaded).await.unwrap();
@@ -254,6 +256,49 @@ async fn many_keys_are_written_read_and_deleted_in_pieces() {
         assert_eq!(read_all(app, &alice, &version, Some(room(0))).await.len(), many);
         let left = app.key_backups.delete_keys(&alice, &version, KeySelection::OfRoom(room(0))).await.unwrap();
         assert_eq!((left.sessions, left.bytes), (1, uploaded.last().unwrap().bytes()));
+        world.close().await;
+    }
+}
+
+/// Some hundred keys may be as large as a hundred thousand others.
+#[tokio::test]
+async fn large_keys_are_read_and_deleted_by_their_bytes() {
+    let large = |n| key(room(n), n, standing(false, 0, 0), &"x".repeat(60_000));
+    for world in World::on_each_engine().await {
+        let app = &world.app;
+        let alice = new_user(app).await;
+        let version = new_backup(app, &alice).await;
+        let uploaded: Vec<SessionKey> = (0..90).map(large).collect();
+        app.key_backups.put_keys(&alice, &version, &uploaded).await.unwrap();
+        let largest = uploaded[0].bytes() + 1;
+        for room_id in [None, Some(room(1))] {
+            let (mut all, mut pages): (Vec<SessionKey>, _) = (Vec::new(), 0);
+            loop {
+                let page = app.key_backups.page(&alice, &version, room_id, all.last()).await.unwrap();
+                let bytes: i64 = page.keys.iter().map(SessionKey::bytes).sum();
+                assert!(bytes < PAGE.bytes + largest && (page.is_last || bytes >= PAGE.bytes), "{bytes}");
+                (pages, all) = (pages + 1, all.into_iter().chain(page.keys).collect());
+                if page.is_last {
+                    break;
+                }
+            }
+            let expected = uploaded.iter().filter(|key| room_id.is_none_or(|room_id| *key.room_id == *room_id));
+            let expected: BTreeSet<&String> = expected.map(|key| &key.session_id).collect();
+            let seen: BTreeSet<&String> = all.iter().map(|key| &key.session_id).collect();
+            assert_eq!((all.len(), seen), (expected.len(), expected));
+            assert!(pages > 1, "{pages}");
+        }
+        let mut tx = app.db.begin().await.unwrap();
+        let most = Portion { keys: 1_000, bytes: 3 * largest - 10 };
+        for which in [KeySelection::All, KeySelection::OfRoom(room(0))] {
+            let deleted = key_backup::delete_some_keys(&mut tx, &alice, 1, which, most).await.unwrap();
+            assert_eq!((deleted.count, deleted.is_all), (3, false));
+        }
+        drop(tx);
+        let left = app.key_backups.delete_keys(&alice, &version, KeySelection::OfRoom(room(1))).await.unwrap();
+        assert_eq!(left.sessions, 60);
+        let left = app.key_backups.delete_keys(&alice, &version, KeySelection::All).await.unwrap();
+        assert_eq!((left.sessions, left.bytes), (0, 0));
         world.close().await;
     }
 }

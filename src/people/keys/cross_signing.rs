@@ -17,11 +17,12 @@ use super::{
     Keys,
     device_keys::StoredDeviceKeys,
     signed::{PublicKey, SignedJson, invalid_signature, read_public_key, verifies},
-    upload::{device_list_changed, hold_account},
+    upload::device_list_changed,
 };
 use crate::{
     db::Tx,
     error::{Error, Result},
+    people::account::{User, hold_account},
     store::{
         cross_signing::{self, CrossSigningKey, KeySignature, Usage},
         device, device_key,
@@ -30,6 +31,8 @@ use crate::{
 
 /// In bytes. A key that was signed by every device of somebody who has many.
 const MAX_KEY: usize = 64 * 1024;
+/// How much of that is signed, in bytes: it is shown with each answer. What clients sign has about 200.
+const MAX_SIGNED: usize = 4 * 1024;
 /// How many signatures of devices a master key may come with.
 const MAX_SIGNATURES: usize = 500;
 
@@ -88,6 +91,9 @@ impl NewCrossSigning {
 impl NewKey {
     fn read(raw: &Raw<RumaKey>, user_id: &UserId, usage: Usage) -> Result<Self> {
         let signed = SignedJson::read(raw.json(), MAX_KEY)?;
+        if signed.text.len() > MAX_SIGNED {
+            return Err(Error::invalid_param(format!("A key without its signatures has at most {MAX_SIGNED} bytes")));
+        }
         if signed.text_of("user_id")? != user_id.as_str() {
             return Err(Error::invalid_param(format!("This is not a key of {user_id}")));
         }
@@ -118,15 +124,18 @@ impl Keys {
     /// Keeps cross-signing keys, where that is confirmed or need not be.
     ///
     /// `M_MISSING_PARAM` without a master key, `M_INVALID_SIGNATURE` for keys that it has not signed, `M_INVALID_PARAM`
-    /// for one key in two places, `M_FORBIDDEN` for a key that is called as a device is.
+    /// for one key in two places, `M_FORBIDDEN` for a key that is called as a device is, and those of [`hold_account`].
     pub(crate) async fn upload_cross_signing(
         &self,
-        user_id: &UserId,
+        user: &User,
         new: &NewCrossSigning,
         confirmation: Confirmation,
     ) -> Result<Outcome> {
+        let user_id = &*user.user_id;
         let mut tx = self.0.db.begin().await?;
-        hold_account(&mut tx, user_id).await?;
+        hold_account(&mut tx, user).await?;
+        // Nobody signs a key that is about to be replaced.
+        cross_signing::lock_master(&mut tx, user_id).await?;
         let stored = cross_signing::list(&mut tx, user_id).await?;
         let of = |usage| stored.iter().find(|key| key.usage == usage);
         let old_master = of(Usage::Master);
@@ -168,10 +177,12 @@ impl Keys {
             return Ok(Outcome::Unconfirmed);
         }
 
+        let is_kept =
+            |old: &CrossSigningKey| rows.iter().any(|row| row.public_key == old.public_key && row.json == old.json);
+        let gone = stored.iter().filter(|key| is_replaced(key) && !is_kept(key));
+        let gone: Vec<&str> = gone.map(|key| key.public_key.as_str()).collect();
+        cross_signing::delete_signatures(&mut tx, user_id, &gone).await?;
         for old in stored.iter().filter(|key| is_replaced(key)) {
-            if !rows.iter().any(|row| row.public_key == old.public_key && row.json == old.json) {
-                cross_signing::delete_signatures_of_key(&mut tx, user_id, &old.public_key).await?;
-            }
             cross_signing::delete(&mut tx, user_id, old.usage).await?;
         }
         for row in &rows {
@@ -193,7 +204,9 @@ async fn store_signatures_of_devices(tx: &mut Tx, user_id: &UserId, master: &New
         return Err(Error::invalid_param(format!("A key comes with at most {MAX_SIGNATURES} signatures")));
     }
     for (key_id, signature) in signatures {
-        let Some(device_id) = key_id.strip_prefix("ed25519:").map(<&DeviceId>::from) else { continue };
+        // No device is called by what `PostgreSQL` takes for no text.
+        let name = key_id.strip_prefix("ed25519:").filter(|name| !name.contains('\0'));
+        let Some(device_id) = name.map(<&DeviceId>::from) else { continue };
         let Some(json) = device_key::find(tx, user_id, device_id).await? else { continue };
         let device = StoredDeviceKeys::read(&json, device_id)?;
         if !verifies(&master.signed.text, &device.ed25519, signature) {

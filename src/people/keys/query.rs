@@ -1,18 +1,18 @@
 //! Somebody asks for the identity keys of others, and sees of their signatures what they may see.
 //!
-//! The number of statements does not depend on how many users are asked for, up to [`TOGETHER`]. Signatures by other
-//! users' user-signing keys are shown to nobody but these: they would tell who knows whom.
+//! The number of statements does not depend on how many users are asked for at once. Signatures by other users'
+//! user-signing keys are shown to nobody but these: they would tell who knows whom.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysquery> and
 //! <https://spec.matrix.org/v1.19/client-server-api/#key-and-signature-security>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Keys, signed::assemble};
+use super::signed::assemble;
 use crate::{
     db::Tx,
     error::Result,
@@ -22,17 +22,14 @@ use crate::{
     },
 };
 
-/// How many users are read by one set of statements.
-const TOGETHER: usize = 1_000;
-
 /// An answer, written as the specification has it.
 #[derive(Default, Serialize)]
-pub(crate) struct QueriedKeys {
-    failures: Map<String, Value>,
-    device_keys: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Box<RawValue>>>,
-    master_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
-    self_signing_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
-    user_signing_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
+pub(super) struct QueriedKeys {
+    pub(super) failures: Map<String, Value>,
+    pub(super) device_keys: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Box<RawValue>>>,
+    pub(super) master_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
+    pub(super) self_signing_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
+    pub(super) user_signing_keys: BTreeMap<OwnedUserId, Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -47,39 +44,26 @@ type SignedKeys = (ListedKeys, Vec<(String, String)>);
 /// Who has signed a master key, by which key, and the signature, by whose master key it is.
 type SignaturesOnMasters = BTreeMap<OwnedUserId, Vec<(OwnedUserId, String, String)>>;
 
-impl Keys {
-    /// The keys of these users, each with the devices that are asked for, or none for all of them.
-    ///
-    /// Whoever has no account is left out. Servers of remote users are among the failures.
-    pub(crate) async fn query(
-        &self,
-        reader: &UserId,
-        asked: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
-    ) -> Result<QueriedKeys> {
-        let mut answer = QueriedKeys { failures: self.failures(asked.keys()), ..QueriedKeys::default() };
-        let local: Vec<&str> = asked.keys().filter(|user| self.is_local(user)).map(|user| user.as_str()).collect();
-        for users in local.chunks(TOGETHER) {
-            // One state of the data: a key and its signatures fit each other.
-            let mut snapshot = self.0.db.snapshot().await?;
-            add_devices(&mut snapshot, users, asked, &mut answer).await?;
-            add_cross_signing(&mut snapshot, users, reader, &mut answer).await?;
-        }
-        Ok(answer)
-    }
-}
+/// Who is asked for, and which of their devices, or none for all of them.
+pub(super) type Asked = BTreeMap<OwnedUserId, BTreeSet<OwnedDeviceId>>;
 
-async fn add_devices(
+/// Everybody who has an account, and those of their devices that are asked for.
+pub(super) async fn add_devices(
     snapshot: &mut Tx,
     users: &[&str],
-    asked: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    asked: &Asked,
     answer: &mut QueriedKeys,
 ) -> Result<()> {
+    add_listed(device_key::list(snapshot, users).await?, asked, answer)
+}
+
+pub(super) fn add_listed(listed: Vec<ListedDevice>, asked: &Asked, answer: &mut QueriedKeys) -> Result<()> {
     let mut devices: BTreeMap<(OwnedUserId, OwnedDeviceId), SignedKeys> = BTreeMap::new();
-    for ListedDevice { user_id, keys } in device_key::list(snapshot, users).await? {
+    for ListedDevice { user_id, keys } in listed {
         // Without devices, too: the user is known, and a client need not ask again.
         answer.device_keys.entry(user_id.clone()).or_default();
         let Some(mut keys) = keys else { continue };
-        let is_asked_for = |ids: &Vec<OwnedDeviceId>| ids.is_empty() || ids.contains(&keys.device_id);
+        let is_asked_for = |ids: &BTreeSet<OwnedDeviceId>| ids.is_empty() || ids.contains(&keys.device_id);
         if asked.get(&user_id).is_some_and(is_asked_for) {
             let signed_by = keys.signed_by.take();
             let key = (user_id, keys.device_id.clone());
@@ -98,7 +82,12 @@ async fn add_devices(
     Ok(())
 }
 
-async fn add_cross_signing(snapshot: &mut Tx, users: &[&str], reader: &UserId, answer: &mut QueriedKeys) -> Result<()> {
+pub(super) async fn add_cross_signing(
+    snapshot: &mut Tx,
+    users: &[&str],
+    reader: &UserId,
+    answer: &mut QueriedKeys,
+) -> Result<()> {
     let keys = cross_signing::list_visible(snapshot, users, reader).await?;
     let mut on_masters = SignaturesOnMasters::new();
     if keys.iter().any(|(_, key)| key.usage == Usage::Master) {

@@ -17,12 +17,13 @@ use super::{
     Keys,
     device_keys::StoredDeviceKeys,
     signed::{PublicKey, SignedJson, invalid_signature, read_public_key, verifies},
-    upload::{device_list_changed, hold_account},
+    upload::device_list_changed,
 };
 use crate::{
     db::Tx,
     error::{Error, Result},
     event::fact::{DeviceListChange, Fact},
+    people::account::{User, hold_account},
     store::{
         cross_signing::{self, CrossSigningKey, KeySignature, Usage},
         device_key,
@@ -66,10 +67,10 @@ enum Signers {
 impl Keys {
     /// Keeps signatures, and returns what of them was not.
     ///
-    /// `M_INVALID_PARAM` for too many.
+    /// `M_INVALID_PARAM` for too many, and the errors of [`hold_account`].
     pub(crate) async fn upload_signatures(
         &self,
-        signer: &UserId,
+        user: &User,
         signed_keys: &BTreeMap<OwnedUserId, SignedKeys>,
     ) -> Result<Failures> {
         let keys = signed_keys.iter().flat_map(|(owner, keys)| keys.iter().map(move |(id, raw)| (owner, id, raw)));
@@ -80,8 +81,10 @@ impl Keys {
         let mut failures = Failures::new();
         let mut facts: Vec<Fact> = Vec::new();
         let mut tx = self.0.db.begin().await?;
-        hold_account(&mut tx, signer).await?;
+        hold_account(&mut tx, user).await?;
+        let signer = &*user.user_id;
         let own = cross_signing::list(&mut tx, signer).await?;
+        // In the order of owners and keys, in which rows are locked.
         for (number, (owner, id, raw)) in keys.into_iter().enumerate() {
             match store(&mut tx, signer, &own, (owner, id), raw).await {
                 Ok(true) => facts.push(signed(signer, &own, (owner, id))),
@@ -164,9 +167,13 @@ async fn find_target(
     (owner, id): (&UserId, &str),
 ) -> Result<Option<Target>> {
     let of = |usage| own.iter().find(|key| key.usage == usage);
+    if id.contains('\0') {
+        // Nothing is called so, and `PostgreSQL` takes no such text.
+        return Ok(None);
+    }
     if owner != signer {
-        let theirs = cross_signing::list(tx, owner).await?;
-        let master = theirs.into_iter().find(|key| key.usage == Usage::Master && key.public_key == id);
+        // Its owner may be about to replace it.
+        let master = cross_signing::lock_master(tx, owner).await?.filter(|key| key.public_key == id);
         let Some(master) = master else { return Ok(None) };
         let key = of(Usage::UserSigning).ok_or_else(|| invalid_signature("You have no user-signing key"))?;
         return Ok(Some(Target { text: master.json, signers: Signers::Key(key.clone()) }));
@@ -181,7 +188,8 @@ async fn find_target(
 
 /// The key of this identifier, if it is one that may have signed.
 async fn find_signing_key(tx: &mut Tx, signer: &UserId, signers: &Signers, key_id: &str) -> Result<Option<PublicKey>> {
-    let Some(name) = key_id.strip_prefix("ed25519:") else { return Ok(None) };
+    let name = key_id.strip_prefix("ed25519:").filter(|name| !name.contains('\0'));
+    let Some(name) = name else { return Ok(None) };
     match signers {
         Signers::Key(key) if key.public_key == name => Ok(read_public_key(name)),
         Signers::Key(_) => Ok(None),

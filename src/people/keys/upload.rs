@@ -25,11 +25,10 @@ use crate::{
     db::{Conn, Tx},
     error::{Error, Result},
     event::fact::{DeviceListChange, Fact, KeyCountChange},
-    people::account::unknown_access_token,
+    people::account::{User, hold_account},
     store::{
-        account,
         cross_signing::{self, KeySignature, Usage},
-        device, device_key,
+        device_key,
         one_time_key::{self, KeyCounts, NewKey},
     },
 };
@@ -40,6 +39,8 @@ const MAX_ONE_TIME_KEYS: i64 = 500;
 const MAX_ALGORITHMS: usize = 10;
 /// How many of the newest keys are remembered when they have been claimed: several uploads of any client.
 const REMEMBERED: i64 = 200;
+/// How often an upload is judged that others of the same device overtake.
+const TRIES: usize = 3;
 /// How many signatures are verified in a row: about a millisecond.
 const AT_ONCE: usize = 16;
 
@@ -57,13 +58,22 @@ impl Keys {
     ///
     /// Errors are those of [`Keys::read_upload`] and [`Keys::store_upload`], and `M_UNKNOWN_TOKEN` where the device has
     /// been logged out meanwhile.
-    pub(crate) async fn upload(&self, user_id: &UserId, device_id: &DeviceId, request: &Request) -> Result<KeyCounts> {
+    pub(crate) async fn upload(&self, user: &User, request: &Request) -> Result<KeyCounts> {
+        let mut tries = 1;
+        loop {
+            match self.try_upload(user, request).await {
+                Err(Error::Conflict) if tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// `Error::Conflict` where the device has uploaded another key by which it signs since the request was judged.
+    async fn try_upload(&self, user: &User, request: &Request) -> Result<KeyCounts> {
+        let User { user_id, device_id, .. } = user;
         let judged = self.read_upload(user_id, device_id, request).await?;
         let mut tx = self.0.db.begin().await?;
-        hold_account(&mut tx, user_id).await?;
-        if !device::lock(&mut tx, user_id, device_id).await? {
-            return Err(unknown_access_token());
-        }
+        hold_account(&mut tx, user).await?;
         let facts = self.store_upload(&mut tx, user_id, device_id, judged).await?;
         let counts = one_time_key::count(&mut tx, user_id, device_id).await?;
         if !facts.is_empty() {
@@ -117,18 +127,11 @@ impl Keys {
             return Err(Error::Conflict);
         }
         is_other_count |= store_one_time_keys(tx, user_id, device_id, judged.one_time_keys).await?;
-        is_other_count |= store_fallback_keys(tx, user_id, device_id, &judged.fallback_keys).await?;
+        is_other_count |= store_fallback_keys(tx, user_id, device_id, judged.fallback_keys).await?;
         let list = is_other_list.then(|| device_list_changed(user_id, Some(device_id)));
         let count = is_other_count.then(|| key_count_changed(user_id, device_id));
         Ok(list.into_iter().chain(count).collect())
     }
-}
-
-/// Holds an account in which keys are written. Where it was ended since its token was looked at, the caller is refused as
-/// a new request would be.
-pub(super) async fn hold_account(tx: &mut Tx, user_id: &UserId) -> Result<()> {
-    let account = account::lock(tx, user_id).await?;
-    if account.is_some_and(|account| !account.deactivated) { Ok(()) } else { Err(unknown_access_token()) }
 }
 
 /// The entry by which others hear that a user's devices or keys are not what they were.
@@ -170,20 +173,22 @@ async fn store_device_keys(
 ) -> Result<(bool, bool)> {
     let before = device_key::find(tx, user_id, device_id).await?;
     let is_same = before.as_deref() == Some(keys.signed.text.as_str());
-    let mut is_other_device = false;
+    let mut has_lost_keys = false;
     if !is_same {
-        if let Some(before) = &before {
-            let before = StoredDeviceKeys::read(before, device_id)?;
-            is_other_device = before.signed.content.get("keys") != keys.signed.content.get("keys");
-            cross_signing::delete_signatures_of_devices(tx, user_id, &[device_id.as_str()]).await?;
-        }
-        if is_other_device {
-            one_time_key::delete(tx, user_id, &[device_id.as_str()]).await?;
+        let before = before.map(|before| StoredDeviceKeys::read(&before, device_id)).transpose()?;
+        let is_same_device =
+            before.as_ref().is_some_and(|before| before.signed.content.get("keys") == keys.signed.content.get("keys"));
+        if is_same_device {
+            cross_signing::delete_signatures_of_device(tx, user_id, device_id).await?;
+        } else {
+            cross_signing::delete_signatures(tx, user_id, &[device_id.as_str()]).await?;
+            // Also those from before any identity keys: nobody could say whether this device had signed them.
+            has_lost_keys = one_time_key::delete(tx, user_id, &[device_id.as_str()]).await?;
         }
         device_key::upsert(tx, user_id, device_id, &keys.signed.text, &keys.signature).await?;
     }
     let is_signed = store_own_signature(tx, user_id, device_id, keys).await?;
-    Ok((!is_same || is_signed, is_other_device))
+    Ok((!is_same || is_signed, has_lost_keys))
 }
 
 /// Keeps the signature of the user's self-signing key, where it comes with the device's keys and is right. Whether it is
@@ -270,7 +275,12 @@ async fn store_one_time_keys(
 }
 
 /// Keeps fallback keys in place of those of their algorithms. Whether any of them is new.
-async fn store_fallback_keys(tx: &mut Tx, user_id: &UserId, device_id: &DeviceId, keys: &[NewKey]) -> Result<bool> {
+async fn store_fallback_keys(
+    tx: &mut Tx,
+    user_id: &UserId,
+    device_id: &DeviceId,
+    mut keys: Vec<NewKey>,
+) -> Result<bool> {
     if keys.is_empty() {
         return Ok(false);
     }
@@ -279,8 +289,9 @@ async fn store_fallback_keys(tx: &mut Tx, user_id: &UserId, device_id: &DeviceId
     algorithms.extend(keys.iter().map(|key| key.algorithm.clone()));
     check_algorithms(algorithms.len())?;
     let mut is_new = false;
-    // In the order of their algorithms, as claims lock them.
-    for key in keys {
+    // In the order of their algorithms, as claims lock them, which is not that of their whole identifiers.
+    keys.sort_unstable_by(|a, b| a.algorithm.cmp(&b.algorithm));
+    for key in &keys {
         is_new |= one_time_key::upsert_fallback(tx, user_id, device_id, key).await?;
     }
     Ok(is_new)

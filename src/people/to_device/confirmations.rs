@@ -2,6 +2,9 @@
 //!
 //! Each sync that follows one with messages confirms some, so this happens as often as messages are given out. Whoever
 //! comes while a transaction is under way waits for its end, and one of those who wait then does it for all of them.
+//!
+//! What is confirmed is a page, but for a client that makes up its token: so no more than a few pages of an inbox go in one
+//! transaction.
 
 use std::mem;
 
@@ -10,10 +13,13 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::oneshot;
 
 use crate::{
-    db::{Db, DbResult},
+    db::{Db, DbResult, Tx},
     ground::position::Position,
     store,
 };
+
+/// How many messages of one inbox are deleted in one transaction.
+const DELETED_AT_ONCE: u32 = 500;
 
 /// What is to be deleted.
 #[derive(Default)]
@@ -36,6 +42,29 @@ impl Confirmation {
     fn new(user_id: &UserId, device_id: &DeviceId, until: Position, done: Option<oneshot::Sender<()>>) -> Self {
         Self { user_id: user_id.to_owned(), device_id: device_id.to_owned(), until, done }
     }
+
+    /// Returns whether there may be more.
+    async fn delete_some(&self, tx: &mut Tx) -> DbResult<bool> {
+        let inbox = (&*self.user_id, &*self.device_id);
+        let deleted = store::to_device::delete_some_until(tx, inbox, self.until, DELETED_AT_ONCE).await?;
+        Ok(deleted >= u64::from(DELETED_AT_ONCE))
+    }
+}
+
+async fn delete(db: &Db, confirmations: &[Confirmation]) -> DbResult<()> {
+    let mut rest: Vec<&Confirmation> = confirmations.iter().collect();
+    while !rest.is_empty() {
+        let mut tx = db.begin().await?;
+        let mut more = Vec::new();
+        for confirmation in rest {
+            if confirmation.delete_some(&mut tx).await? {
+                more.push(confirmation);
+            }
+        }
+        tx.commit().await?;
+        rest = more;
+    }
+    Ok(())
 }
 
 impl Confirmations {
@@ -60,11 +89,7 @@ impl Confirmations {
         all.sort_by(|one, other| {
             (&one.user_id, &one.device_id, one.until).cmp(&(&other.user_id, &other.device_id, other.until))
         });
-        let mut tx = db.begin().await?;
-        for Confirmation { user_id, device_id, until, .. } in &all {
-            store::to_device::delete_until(&mut tx, user_id, device_id, *until).await?;
-        }
-        tx.commit().await?;
+        delete(db, &all).await?;
         for done in all.into_iter().filter_map(|confirmation| confirmation.done) {
             if done.send(()).is_err() {
                 tracing::debug!("nobody waits for this confirmation any more");

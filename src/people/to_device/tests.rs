@@ -1,5 +1,7 @@
 //! Inboxes on a real log: what waits, in which order, for how long, and how much of it.
 
+mod ended;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
@@ -12,7 +14,7 @@ use crate::{
     app::App,
     config::Config,
     error::{Error, Result},
-    event::fact::{AccountChange, Fact},
+    event::fact::{AccountChange, Entry, Fact},
     ground::position::Position,
     store::{
         self, account,
@@ -35,6 +37,7 @@ async fn add_device(app: &App, user_id: &UserId, device_id: &str) {
 async fn remove_device(app: &App, user_id: &UserId, device_id: &str) {
     let mut tx = app.db.begin().await.unwrap();
     device::delete(&mut tx, user_id, DeviceSelection::These(&[device_id])).await.unwrap();
+    store::to_device::end_inboxes(&mut tx, user_id, &[device_id]).await.unwrap();
     let change = AccountChange::Devices(user_id.to_owned());
     app.log.commit(tx, vec![Fact::AccountChange(change)]).await.unwrap();
 }
@@ -167,13 +170,20 @@ async fn a_request_that_is_made_again_sends_nothing_even_at_the_same_moment() {
         app.to_device.clear_expired().await.unwrap();
         send(app, "once", &to).await.unwrap();
         assert_eq!(waiting(app, &bob, "D").await.len(), 2);
-        world.clock.advance(super::REQUESTS_KEPT);
+        world.clock.advance(super::ended::REQUESTS_KEPT);
         app.to_device.clear_expired().await.unwrap();
         send(app, "once", &to).await.unwrap();
         assert_eq!(waiting(app, &bob, "D").await.len(), 3);
         remove_device(app, &user("alice"), "PHONE").await;
-        send(app, "once", &to).await.unwrap();
-        assert_eq!(waiting(app, &bob, "D").await.len(), 4);
+        add_device(app, &user("alice"), "PHONE").await;
+        for _ in 0..2 {
+            // Of the new device of that name it is the first; what is left of the old one is of no account.
+            send(app, "once", &to).await.unwrap();
+            send(app, "once", &to).await.unwrap();
+            assert_eq!(waiting(app, &bob, "D").await.len(), 4);
+            app.to_device.clear_ended().await.unwrap();
+        }
+        assert_eq!(world.dump("to_device_requests").await.len(), 1);
         world.close().await;
     }
 }
@@ -272,9 +282,9 @@ async fn what_could_not_be_sent_on_is_refused_whole() {
     world.close().await;
 }
 
-/// However many come at the same moment; and what was accepted stays.
+/// However many come at the same moment; and what was accepted stays. Nobody keeps others from getting theirs.
 #[tokio::test]
-async fn so_much_waits_for_a_device_and_who_sends_more_is_refused() {
+async fn a_device_with_a_full_inbox_is_left_out_alone() {
     let mut config = Config::default();
     config.quotas.to_device_megabytes = 1;
     config.quotas.exempt_users = vec![user("carol")];
@@ -284,53 +294,77 @@ async fn so_much_waits_for_a_device_and_who_sends_more_is_refused() {
         add_device(app, user_id, device_id).await;
     }
     let content = |n: i64| json!({ "n": n, "text": "x".repeat(MAX_CONTENT - 1_000) });
+    let left_out = |count: usize| {
+        let metrics = app.metrics.render().unwrap();
+        assert!(metrics.contains(&format!("hearth_to_device_inbox_full_total {count}\n")), "{metrics}");
+    };
+    left_out(0);
     let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
     let sends: Vec<Value> = (0..40).map(|n| json!({ bob.as_str(): { "D": content(n) } })).collect();
-    let sent = join_all(names.iter().zip(&sends).map(|(name, to)| send(app, name, to))).await;
-    let accepted = sent.iter().filter(|sent| sent.is_ok()).count();
-    assert_eq!(accepted, 16);
-    for refused in sent.iter().filter_map(|sent| sent.as_ref().err()) {
-        assert!(matches!(refused, Error::Refused { kind: ErrorKind::UserLimitExceeded(_), .. }), "{refused}");
+    for sent in join_all(names.iter().zip(&sends).map(|(name, to)| send(app, name, to))).await {
+        sent.unwrap();
     }
-    assert_eq!(waiting(app, &bob, "D").await.len(), accepted);
-    // All of a request or none of it. Other devices, and those of others, have room of their own.
-    send(app, "both", &json!({ bob.as_str(): { "D": content(50), "E": content(50) } })).await.unwrap_err();
-    assert_eq!(waiting(app, &bob, "E").await, NONE);
-    send(app, "other", &json!({ bob.as_str(): { "E": content(51) } })).await.unwrap();
-    // What was sent is still recognised.
-    send(app, &names[sent.iter().position(Result::is_ok).unwrap()], &sends[0]).await.unwrap();
+    let accepted = waiting(app, &bob, "D").await;
+    assert_eq!(accepted.len(), 16);
+    left_out(24);
+    // Other devices, and those of others, have room of their own.
+    let to = json!({ bob.as_str(): { "D": content(50), "E": content(50) }, carol.as_str(): { "*": content(50) } });
+    send(app, "all", &to).await.unwrap();
+    assert_eq!((waiting(app, &bob, "E").await, waiting(app, &carol, "D").await), (vec![50], vec![50]));
+    left_out(25);
+    // What was left out takes no room: a small message still fits.
+    send(app, "small", &json!({ bob.as_str(): { "D": { "n": 51 } } })).await.unwrap();
+    let with_small: Vec<i64> = accepted.iter().copied().chain([51]).collect();
+    assert_eq!(waiting(app, &bob, "D").await, with_small);
     let first = page(app, &bob, "D", Position::START).await;
     app.to_device.confirm(&bob, "D".into(), first.messages[1].position).await.unwrap();
+    // What was made is recognised, also where it was left out.
+    for (name, to) in names.iter().zip(&sends) {
+        send(app, name, to).await.unwrap();
+    }
+    assert_eq!(waiting(app, &bob, "D").await, with_small[2..]);
     send(app, "a", &json!({ bob.as_str(): { "D": content(52) } })).await.unwrap();
     send(app, "b", &json!({ bob.as_str(): { "D": content(53) } })).await.unwrap();
-    send(app, "c", &json!({ bob.as_str(): { "D": content(54) } })).await.unwrap_err();
+    send(app, "c", &json!({ bob.as_str(): { "D": content(54) } })).await.unwrap();
+    let with_two: Vec<i64> = with_small[2..].iter().copied().chain([52, 53]).collect();
+    assert_eq!(waiting(app, &bob, "D").await, with_two, "what was confirmed has made room");
+    left_out(26);
     for n in 0..20 {
         send(app, &format!("carol {n}"), &json!({ carol.as_str(): { "D": content(n) } })).await.unwrap();
     }
+    left_out(26);
     world.close().await;
 }
 
+/// The log of every node says for whom something waits: nobody looks for what was left out.
 #[tokio::test]
-async fn what_waits_for_a_device_goes_with_it_whenever_it_was_sent() {
-    let bob = user("bob");
-    for world in World::on_each_engine().await {
-        let app = &world.app;
-        for round in 0..5 {
-            add_device(app, &bob, "D").await;
-            add_device(app, &bob, "E").await;
-            let names: Vec<String> = (0..30).map(|n| format!("{round} {n}")).collect();
-            let to = json!({ bob.as_str(): { "D": { "n": round }, "E": { "n": round } } });
-            let sends = join_all(names.iter().map(|name| send(app, name, &to)));
-            let (sent, ()) = tokio::join!(sends, remove_device(app, &bob, "D"));
-            assert!(sent.iter().all(Result::is_ok));
-            assert_eq!(count_rows(app, &bob, "D").await, 0);
-            // A new device of that name has nothing waiting.
-            add_device(app, &bob, "D").await;
-            assert_eq!(waiting(app, &bob, "D").await, NONE);
-        }
-        assert_eq!(count_rows(app, &bob, "E").await, 150);
-        world.close().await;
+async fn on_two_nodes_too_what_is_left_out_is_in_no_entry() {
+    let mut config = Config::default();
+    config.quotas.to_device_megabytes = 1;
+    let Some((world, other)) = World::two_nodes_with(&config).await else { return };
+    let (app, bob) = (&world.app, user("bob"));
+    for device_id in ["D", "E"] {
+        add_device(app, &bob, device_id).await;
     }
+    for n in 0..20 {
+        let content = json!({ "n": n, "text": "x".repeat(MAX_CONTENT - 1_000) });
+        send(app, &n.to_string(), &json!({ bob.as_str(): { "D": content } })).await.unwrap();
+    }
+    // The other node remembers both inboxes from here on, and follows the log.
+    other.log.refresh().await.unwrap();
+    let full = waiting(&other, &bob, "D").await;
+    assert_eq!(full.len(), 16);
+    let before = app.log.tail().reached();
+    let large = json!({ "n": 1, "text": "x".repeat(MAX_CONTENT - 1_000) });
+    send(app, "both", &json!({ bob.as_str(): { "D": large, "E": { "n": 2 } } })).await.unwrap();
+    let batches = store::log::batches_after(&mut app.db.read().await.unwrap(), before, 10).await.unwrap();
+    let entries = batches.into_iter().flat_map(|batch| batch.entries);
+    let to_device: Vec<_> = entries.filter(|entry| matches!(entry, Entry::ToDevice(_))).collect();
+    assert_eq!(to_device, [Entry::ToDevice((bob.clone(), vec!["E".into()]))]);
+    other.log.refresh().await.unwrap();
+    assert_eq!(waiting(&other, &bob, "E").await, [2]);
+    assert_eq!(waiting(&other, &bob, "D").await, full);
+    world.close_both(other).await;
 }
 
 #[tokio::test]

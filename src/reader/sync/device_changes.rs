@@ -68,11 +68,9 @@ impl DeviceChangeCache {
 
     /// Reads the newest changes. The log is followed already, so what comes meanwhile is not missed.
     pub(crate) async fn load(&self, db: &Db, tail: &Tail) -> Result<()> {
-        let mut snapshot = db.snapshot().await?;
-        let position = store::log::last_position(&mut snapshot).await?;
+        let mut snapshot = tail.snapshot(db).await?;
         let rows = store::device_list::list_newest(&mut snapshot, LOADED).await?;
-        drop(snapshot);
-        tail.reach(position).await;
+        snapshot.close().await;
         let is_all = i64::try_from(rows.len()).unwrap_or(i64::MAX) < LOADED;
         let oldest = rows.last().map_or(Position::START, |(at, ..)| at.before());
         let mut recent = self.recent.write();

@@ -15,36 +15,32 @@
 //!
 //! It is known from memory whether any of this can have changed: a message costs a look at what has become of its room's
 //! members, of whom nothing has. The database is read where a client was away for longer than is remembered, or rooms
-//! have moved so far on that their state then is not in memory.
+//! have moved so far on that their state then is not in memory. What that costs is counted ([`Effort`]).
+//!
+//! Both places are exact, though everything is asked later than the second: whoever has come or gone after that is for
+//! the next sync ([`super::sharing`]). So what two syncs say after one another is what one says of both.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user>
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 
 use super::{
-    recent_moves::Moves,
+    effort::Effort,
+    sharing::{HELD, MEMBER, MovedRoom, PAGE, RoomChange, joined, rooms_at},
     sources::Sources,
     watch::ENCRYPTION,
     watcher::{WatchedMembership, Watcher},
 };
 use crate::{
     error::Result,
-    event::StateChange,
     ground::position::{Order, Position},
-    room::{
-        Room, State,
-        graph::state::{Member, membership_of},
-    },
+    room::{Room, graph::state::membership_of},
 };
 
-/// What makes somebody a member.
-const MEMBER: &str = "m.room.member";
-/// In how many rooms the database is asked at once for what has become of their members.
+/// In how many rooms it is asked at once who has changed their devices.
 const AT_ONCE: usize = 500;
-/// How many rooms are held in memory at once.
-const HELD: usize = 100;
 
 /// Whose devices are news. Nobody is in both lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,216 +55,192 @@ impl DeviceLists {
     }
 }
 
-/// What may have changed in a room of who shares it with the user.
-enum RoomChange {
-    /// The user may have come or gone.
-    Own,
-    /// Others may have, or the room has become encrypted. The user was in it all the time.
-    Others(Moves),
-}
-
-/// With whom a room has become shared, or encrypted, and with whom one is shared no longer. Another room may be.
-#[derive(Default)]
-struct Sharing {
+/// Between which places a user's rooms are compared, and what has come out so far.
+struct Comparison<'a> {
+    user_id: &'a UserId,
+    since: Position,
+    until: Position,
+    /// With whom a room has become shared, or encrypted: they share it at the second place.
     begun: BTreeSet<OwnedUserId>,
+    /// With whom one is shared no longer. Another room may be.
     ended: BTreeSet<OwnedUserId>,
+    effort: Effort,
 }
 
 impl Sources {
-    /// Whose devices are news between two places. `news` are the user's rooms in which something has happened after the
-    /// first, or of which their membership has changed.
+    /// Whose devices are news between two places that this node has read, and what it took to find out. `news` are the
+    /// user's rooms in which something has happened after the first, or of which their membership has changed.
     pub(super) async fn device_lists(
         &self,
         watcher: &Watcher,
         news: &[(OwnedRoomId, WatchedMembership)],
         (since, until): (Position, Position),
-    ) -> Result<DeviceLists> {
-        let rooms = self.list_changed_rooms(news, since).await?;
-        let mut sharing = Sharing::default();
+    ) -> Result<(DeviceLists, Effort)> {
+        let (user_id, effort) = (&*watcher.user_id, Effort::default());
+        let (begun, ended) = (BTreeSet::new(), BTreeSet::new());
+        let mut comparison = Comparison { user_id, since, until, begun, ended, effort };
+        let rooms = self.list_moved_rooms(news, since, &mut comparison.effort).await?;
         for some in rooms.chunks(HELD) {
-            let names: Vec<&RoomId> = some.iter().map(|(room_id, _)| &**room_id).collect();
+            let names: Vec<&RoomId> = some.iter().map(|moved| &*moved.room_id).collect();
             let held = self.rooms.find_each_held(&names).await?;
-            for (room_id, change) in some {
-                if let Some(room) = held.get(room_id) {
-                    self.compare_room(&watcher.user_id, room, change, (since, until), &mut sharing).await?;
+            for moved in some {
+                if let Some(room) = held.get(&moved.room_id) {
+                    self.compare_room(room, moved, &mut comparison).await?;
                 }
             }
         }
-        let Sharing { begun, ended } = sharing;
-        let left: BTreeSet<OwnedUserId> = ended.difference(&begun).cloned().collect();
-        let still_shared = self.watchers.list_sharing(watcher, left.clone()).await?;
-        let mut changed = self.list_changed_users(watcher, since, until).await?;
-        changed.extend(begun);
-        Ok(DeviceLists { left: left.into_iter().filter(|one| !still_shared.contains(one)).collect(), changed })
+        let Comparison { begun, ended, mut effort, .. } = comparison;
+        let changed = self.list_changed_users(watcher, (since, until), &mut effort).await?;
+        let others = ended.union(&changed).filter(|other| **other != watcher.user_id && !begun.contains(*other));
+        let others: BTreeSet<OwnedUserId> = others.cloned().collect();
+        let sharing = self.list_sharing_at(watcher, others, until, &mut effort).await?;
+        let left = ended.into_iter().filter(|other| !begun.contains(other) && !sharing.contains(other)).collect();
+        let is_followed = |other: &OwnedUserId| *other == watcher.user_id || sharing.contains(other);
+        let changed = changed.into_iter().filter(is_followed).chain(begun).collect();
+        Ok((DeviceLists { changed, left }, effort))
     }
 
-    /// Those whose devices or keys have changed between two places, as far as the watcher is shown it, and who share a
-    /// room with the watcher, at the second place or now; and the watcher.
+    /// What is said of devices to a client that knows some, but not since when: everybody is news whom it may follow.
+    pub(super) async fn all_device_lists(&self, watcher: &Watcher, until: Position) -> Result<DeviceLists> {
+        let mut changed = self.list_all_sharing_at(watcher, until).await?;
+        changed.insert(watcher.user_id.clone());
+        Ok(DeviceLists { changed, left: BTreeSet::new() })
+    }
+
+    /// Those whose devices or keys have changed between two places, as far as the watcher is shown it. Not all of them
+    /// share a room with the watcher.
     async fn list_changed_users(
         &self,
         watcher: &Watcher,
-        since: Position,
-        until: Position,
+        (since, until): (Position, Position),
+        effort: &mut Effort,
     ) -> Result<BTreeSet<OwnedUserId>> {
-        match self.device_changes.between(&watcher.user_id, (since, until)) {
-            Some(changed) => {
-                let mut sharing = self.watchers.list_sharing(watcher, changed.clone()).await?;
-                let others = changed.difference(&sharing).cloned().collect();
-                sharing.extend(self.list_shared_at(watcher, others, until).await?);
-                Ok(sharing)
-            }
-            None => Ok(self.watchers.look_up_changed_neighbours(watcher, since, until).await?.into_iter().collect()),
+        if let Some(changed) = self.device_changes.between(&watcher.user_id, (since, until)) {
+            return Ok(changed);
         }
-    }
-
-    /// Those of some users who shared a room with the watcher at a place, of rooms of which that has changed since.
-    ///
-    /// Memory is ahead of the place. Of somebody who went in between and comes back before the client's next sync, that
-    /// one would find nothing new: what changed before the place would never be said.
-    async fn list_shared_at(
-        &self,
-        watcher: &Watcher,
-        users: BTreeSet<OwnedUserId>,
-        at: Position,
-    ) -> Result<BTreeSet<OwnedUserId>> {
-        let mut shared = BTreeSet::new();
-        if users.is_empty() {
-            return Ok(shared);
-        }
-        for (room_id, change) in self.list_changed_rooms(&watcher.changed_rooms(at), at).await? {
-            let may_have_gone = |user_id: &OwnedUserId| match &change {
-                RoomChange::Own => true,
-                RoomChange::Others(moves) => moves.users.contains(user_id),
-            };
-            let gone: Vec<&OwnedUserId> = users.iter().filter(|user_id| may_have_gone(user_id)).collect();
-            if gone.is_empty() {
-                continue;
-            }
-            let held = self.rooms.find_each_held(&[&*room_id]).await?;
-            let Some(room) = held.get(&room_id) else { continue };
-            let state = self.rooms.state_at(room, Order::at(at)).await?;
-            if state.membership(&watcher.user_id) == MembershipState::Join {
-                let were_in = gone.into_iter().filter(|user_id| state.membership(user_id) == MembershipState::Join);
-                shared.extend(were_in.cloned());
-            }
-        }
-        Ok(shared)
-    }
-
-    /// The rooms of which it may have changed since who shares them with the user, or whether they are encrypted.
-    async fn list_changed_rooms(
-        &self,
-        news: &[(OwnedRoomId, WatchedMembership)],
-        since: Position,
-    ) -> Result<Vec<(OwnedRoomId, RoomChange)>> {
-        let (mut changed, mut forgotten) = (Vec::new(), Vec::new());
-        for (room_id, membership) in news {
-            if membership.state == MembershipState::Join && membership.entered <= since {
-                match self.watchers.moves(room_id, since) {
-                    Some(moves) if moves.is_empty() => {}
-                    Some(moves) => changed.push((room_id.clone(), RoomChange::Others(moves))),
-                    None => forgotten.push(&**room_id),
-                }
-            } else if membership.position > since {
-                changed.push((room_id.clone(), RoomChange::Own));
-            }
-        }
-        for some in forgotten.chunks(AT_ONCE) {
-            let moves = self.watchers.look_up_moves(some, since).await?;
-            changed.extend(moves.into_iter().map(|(room_id, moves)| (room_id, RoomChange::Others(moves))));
+        let rooms = rooms_at(watcher, until);
+        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
+        // Once also for whoever is in no room: their own devices are news to them.
+        let parts: Vec<&[&RoomId]> =
+            if rooms.is_empty() { vec![rooms.as_slice()] } else { rooms.chunks(AT_ONCE).collect() };
+        let mut changed = BTreeSet::new();
+        for some in parts {
+            let found = self.watchers.look_up_changed_in(watcher, some, (since, until)).await?;
+            // About as many as there are rooms are gone through at least, and all that are found.
+            effort.add_memberships(some.len() + found.len());
+            changed.extend(found);
         }
         Ok(changed)
     }
 
     /// Compares who shares a room with the user at two places.
-    async fn compare_room(
-        &self,
-        user_id: &UserId,
-        room: &Room,
-        change: &RoomChange,
-        (since, until): (Position, Position),
-        sharing: &mut Sharing,
-    ) -> Result<()> {
-        let (then, now) = (Order::at(since), Order::at(until));
-        let state = self.rooms.state_at(room, now).await?;
-        let (was_in, is_in, moves) = match change {
-            RoomChange::Others(moves) => (true, true, moves.clone()),
+    async fn compare_room(&self, room: &Room, moved: &MovedRoom, comparison: &mut Comparison<'_>) -> Result<()> {
+        let (then, now) = (Order::at(comparison.since), Order::at(comparison.until));
+        let (was_in, is_in) = match moved.change {
+            RoomChange::Others { .. } => (true, true),
             RoomChange::Own => {
-                let own = self.rooms.state_event_at(room, then, MEMBER, user_id.as_str()).await?;
-                let was_in = own.as_ref().map(membership_of) == Some(MembershipState::Join);
-                let is_in = state.membership(user_id) == MembershipState::Join;
-                // They may have changed no more than their name, or have been away for a moment.
-                let both = was_in && is_in;
-                let changes = if both { self.rooms.list_changes(room, then, now).await? } else { Vec::new() };
-                (was_in, is_in, moves_of(&changes))
+                let own = comparison.user_id;
+                (self.is_member_at(room, then, own).await?, self.is_member_at(room, now, own).await?)
             }
         };
         match (was_in, is_in) {
             (false, false) => {}
-            (false, true) => sharing.begun.extend(joined(&state, user_id)),
-            (true, false) => sharing.ended.extend(joined(&self.rooms.state_at(room, then).await?, user_id)),
-            (true, true) => self.compare_members(user_id, room, (then, &state), &moves, sharing).await?,
+            (false, true) => {
+                let members = self.list_others_at(room, now, comparison).await?;
+                comparison.begun.extend(members);
+            }
+            (true, false) => {
+                let members = self.list_others_at(room, then, comparison).await?;
+                comparison.ended.extend(members);
+            }
+            // They may have changed no more than their name, or have been away for a moment.
+            (true, true) => self.compare_members(room, moved, comparison).await?,
         }
         Ok(())
     }
 
-    /// Compares the members of a room that the user was in and is in: as they were at a place and as they are in a
-    /// state.
-    async fn compare_members(
+    /// Everybody but the user who is in a room at a place. It costs what has to be read.
+    async fn list_others_at(
         &self,
-        user_id: &UserId,
         room: &Room,
-        (then, state): (Order, &State),
-        moves: &Moves,
-        sharing: &mut Sharing,
-    ) -> Result<()> {
+        at: Order,
+        comparison: &mut Comparison<'_>,
+    ) -> Result<Vec<OwnedUserId>> {
+        let state = match room.view(|view| view.state_at(at)) {
+            Some(remembered) => remembered,
+            None => {
+                let state = self.rooms.state_at(room, at).await?;
+                comparison.effort.add_statement();
+                comparison.effort.add_memberships(state.members().count());
+                state
+            }
+        };
+        Ok(joined(&state, comparison.user_id).collect())
+    }
+
+    /// Whether a user is in a room at a place.
+    async fn is_member_at(&self, room: &Room, at: Order, user_id: &UserId) -> Result<bool> {
+        let own = self.rooms.state_event_at(room, at, MEMBER, user_id.as_str()).await?;
+        Ok(own.as_ref().map(membership_of) == Some(MembershipState::Join))
+    }
+
+    /// Compares the members of a room that the user was in and is in, as far as they may have come or gone.
+    async fn compare_members(&self, room: &Room, moved: &MovedRoom, comparison: &mut Comparison<'_>) -> Result<()> {
+        let (members, encryption) = match moved.change {
+            RoomChange::Own => (true, true),
+            RoomChange::Others { members, encryption } => (members, encryption),
+        };
         let (kind, key) = ENCRYPTION;
-        if moves.encryption
-            && state.get(kind, key).is_some()
+        let (then, now) = (Order::at(comparison.since), Order::at(comparison.until));
+        if encryption
+            && self.rooms.state_event_at(room, now, kind, key).await?.is_some()
             && self.rooms.state_event_at(room, then, kind, key).await?.is_none()
         {
-            sharing.begun.extend(joined(state, user_id));
+            let members = self.list_others_at(room, now, comparison).await?;
+            comparison.begun.extend(members);
         }
-        let others: Vec<&UserId> = moves.users.iter().map(|other| &**other).filter(|other| *other != user_id).collect();
-        if others.is_empty() {
+        if !members {
             return Ok(());
         }
-        let keys: Vec<&str> = others.iter().map(|other| other.as_str()).collect();
-        let before = self.rooms.list_state_events_at(room, then, MEMBER, &keys).await?;
-        let were_in: HashSet<&str> = before
-            .iter()
-            .filter(|pdu| membership_of(pdu) == MembershipState::Join)
-            .filter_map(|pdu| pdu.state_key())
-            .collect();
-        for other in others {
-            let is_in = state.membership(other) == MembershipState::Join;
-            match (were_in.contains(other.as_str()), is_in) {
-                (false, true) => drop(sharing.begun.insert(other.to_owned())),
-                (true, false) => drop(sharing.ended.insert(other.to_owned())),
-                _ => {}
+        if let Some(moves) = self.watchers.moves(&moved.room_id, comparison.since) {
+            let others: Vec<OwnedUserId> = moves.users.into_iter().collect();
+            return self.compare_some(room, &others, comparison).await;
+        }
+        let places = (comparison.since, comparison.until);
+        let (mut beyond, most) = (String::new(), i64::try_from(PAGE).unwrap_or(i64::MAX));
+        loop {
+            let mut page = self.watchers.look_up_moved(&moved.room_id, places, (beyond.as_str(), most)).await?;
+            // Each as it was and as it is.
+            comparison.effort.add_memberships(2 * page.len());
+            let others: Vec<OwnedUserId> =
+                page.iter().filter_map(|key| OwnedUserId::try_from(key.as_str()).ok()).collect();
+            self.compare_some(room, &others, comparison).await?;
+            let is_last = page.len() < PAGE;
+            match page.pop() {
+                Some(last) if !is_last => beyond = last,
+                _ => return Ok(()),
             }
         }
+    }
+
+    /// Compares some who may have come into the room or gone.
+    async fn compare_some(&self, room: &Room, others: &[OwnedUserId], comparison: &mut Comparison<'_>) -> Result<()> {
+        let keys: Vec<&str> =
+            others.iter().filter(|other| ***other != *comparison.user_id).map(|other| other.as_str()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let before = self.list_present(room, Order::at(comparison.since), &keys).await?;
+        let after = self.list_present(room, Order::at(comparison.until), &keys).await?;
+        comparison.begun.extend(after.difference(&before).cloned());
+        comparison.ended.extend(before.difference(&after).cloned());
         Ok(())
     }
-}
 
-/// Everybody but the user who has joined.
-fn joined<'a>(state: &'a State, user_id: &'a UserId) -> impl Iterator<Item = OwnedUserId> {
-    let members = state.members().filter(Member::has_joined).map(|member| member.user_id);
-    members.filter(move |other| *other != user_id).map(ToOwned::to_owned)
-}
-
-/// Whom changes of a room's state may make a member, or no member any more.
-fn moves_of(changes: &[StateChange]) -> Moves {
-    let mut moves = Moves::default();
-    for change in changes {
-        if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION {
-            moves.encryption = true;
-        } else if change.kind == MEMBER
-            && let Ok(user_id) = OwnedUserId::try_from(change.state_key.as_str())
-        {
-            moves.users.insert(user_id);
-        }
+    /// Those of some users who are in a room at a place.
+    async fn list_present(&self, room: &Room, at: Order, users: &[&str]) -> Result<BTreeSet<OwnedUserId>> {
+        let found = self.rooms.list_state_events_at(room, at, MEMBER, users).await?;
+        let present = found.iter().filter(|pdu| membership_of(pdu) == MembershipState::Join);
+        Ok(present.filter_map(|pdu| OwnedUserId::try_from(pdu.state_key()?).ok()).collect())
     }
-    moves
 }

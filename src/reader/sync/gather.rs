@@ -12,20 +12,18 @@
 //! All rooms of a user may be more than should be in memory at once, so they are gathered in parts. What holds for all
 //! of them comes with the first, and so do the rooms that may be taken out of the answer again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId,
-    events::{TimelineEventType, presence::PresenceEvent, room::member::MembershipState},
+    OwnedRoomId, RoomId, UserId,
+    events::{TimelineEventType, room::member::MembershipState},
 };
 
 use super::{
     client::Client,
     device_lists::DeviceLists,
-    key_counts::WrittenKeyCounts,
+    effort::Effort,
+    gathered::{ChangedRoom, Gathered, Group, JoinedRoom, LeftRoom, MemberSummary, Rest, StrippedRoom},
     membership::{ClientView, shows_left_rooms},
     sources::{Sources, SyncRequest},
     state::{self, RoomState},
@@ -36,15 +34,11 @@ use super::{
 use crate::{
     error::Result,
     event::{
-        Pdu, Stored,
-        fact::{AccountData, OutsideMembership, Receipt},
+        Stored,
+        fact::{AccountData, Receipt},
     },
     ground::position::{Order, Position},
-    people::{
-        account_data::{UserData, push_rules_data},
-        to_device::WaitingMessage,
-    },
-    reader::unread::Counts,
+    people::account_data::{UserData, push_rules_data},
     room::{
         Room,
         read::filter::{EventFilter as _, PduFilter as _, RoomAware as _},
@@ -70,158 +64,6 @@ struct SyncContext<'a> {
 const AT_ONCE: usize = 100;
 /// A part ends with the room by which it has so many bytes of events.
 const PART: usize = 1024 * 1024;
-
-/// What has happened, or a part of it.
-#[derive(Debug, Default)]
-pub(crate) struct Gathered {
-    /// Up to here.
-    pub(crate) until: Position,
-    /// The rooms that have not been gathered yet.
-    pub(crate) rest: Rest,
-    /// The rooms that the user is in.
-    pub(crate) joined: Vec<JoinedRoom>,
-    /// The rooms that they are invited to.
-    pub(crate) invited: Vec<StrippedRoom>,
-    /// The rooms that they have knocked on.
-    pub(crate) knocked: Vec<StrippedRoom>,
-    /// The rooms that they are in no longer, or are banned from.
-    pub(crate) left: Vec<LeftRoom>,
-    /// Rooms that this server holds no history of.
-    pub(crate) outside: Vec<OutsideMembership>,
-    /// What is global.
-    pub(crate) account_data: Vec<Arc<AccountData>>,
-    /// The presence of others, at most one of each.
-    pub(crate) presence: Vec<PresenceEvent>,
-    /// Whose devices are news.
-    pub(crate) device_lists: DeviceLists,
-    /// How many keys the device has on the server. It comes with the first part, whether or not it is news.
-    pub(crate) key_counts: Option<Arc<WrittenKeyCounts>>,
-    /// Whether that has changed since the client last asked.
-    pub(crate) has_new_key_counts: bool,
-    /// What was sent to the device: as much of it as it gets at once, oldest first.
-    pub(crate) to_device: Vec<WaitingMessage>,
-    /// Up to here the device has all of that with this answer: `until`, unless more waits.
-    pub(crate) delivered: Position,
-    /// The turn in which it was gathered lasts until it is written.
-    pub(crate) _turn: Option<Turn>,
-}
-
-/// Rooms of which there may be news, the next ones last.
-#[derive(Debug, Default)]
-pub(crate) struct Rest(Vec<ChangedRoom>);
-
-#[derive(Debug)]
-struct ChangedRoom {
-    group: Group,
-    room_id: OwnedRoomId,
-    membership: WatchedMembership,
-    /// Whether the unread counts are news, whatever else is.
-    is_recounted: bool,
-}
-
-/// In this order rooms are gathered, so that an answer can be written as they come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
-    /// Invitations, knocks, and what was heard of from outside as well. They come with the first part.
-    Stripped,
-    Left,
-    Joined,
-}
-
-/// What happened in a room that the user is in.
-#[derive(Debug)]
-pub(crate) struct JoinedRoom {
-    pub(crate) room_id: OwnedRoomId,
-    pub(crate) timeline: Timeline,
-    pub(crate) state: RoomState,
-    pub(crate) summary: Option<MemberSummary>,
-    /// Each with its place in the log, up to `until`.
-    pub(crate) receipts: Vec<(Position, Arc<Receipt>)>,
-    /// Who types now, if that has changed.
-    pub(crate) typing: Option<Vec<OwnedUserId>>,
-    pub(crate) account_data: Vec<Arc<AccountData>>,
-    /// As they are now, which may be a little later than the timeline: the next sync says so again.
-    pub(crate) unread: Counts,
-}
-
-/// A room that the user is no longer in.
-#[derive(Debug)]
-pub(crate) struct LeftRoom {
-    pub(crate) room_id: OwnedRoomId,
-    pub(crate) timeline: Timeline,
-    pub(crate) state: RoomState,
-    pub(crate) account_data: Vec<Arc<AccountData>>,
-}
-
-/// A room that the user may enter, or has asked to: what is shown of it outside.
-#[derive(Debug)]
-pub(crate) struct StrippedRoom {
-    pub(crate) room_id: OwnedRoomId,
-    pub(crate) state: Vec<Arc<Pdu>>,
-}
-
-/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct MemberSummary {
-    /// Five others at most, for naming a room that has no name.
-    pub(crate) heroes: Vec<OwnedUserId>,
-    pub(crate) joined: usize,
-    pub(crate) invited: usize,
-}
-
-impl Gathered {
-    /// Whether nothing has happened.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.joined.is_empty()
-            && self.invited.is_empty()
-            && self.knocked.is_empty()
-            && self.left.is_empty()
-            && self.outside.is_empty()
-            && self.account_data.is_empty()
-            && self.presence.is_empty()
-            && self.device_lists.is_empty()
-            && !self.has_new_key_counts
-            && self.to_device.is_empty()
-    }
-}
-
-impl Rest {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// `outside`: the rooms of which something was heard from outside.
-    fn new(rooms: HashMap<OwnedRoomId, (WatchedMembership, bool)>, outside: &HashSet<OwnedRoomId>) -> Self {
-        let changed = rooms.into_iter().map(|(room_id, (membership, is_recounted))| {
-            let group = match membership.state {
-                _ if outside.contains(&room_id) => Group::Stripped,
-                MembershipState::Join => Group::Joined,
-                MembershipState::Leave | MembershipState::Ban => Group::Left,
-                _ => Group::Stripped,
-            };
-            ChangedRoom { group, room_id, membership, is_recounted }
-        });
-        let mut changed: Vec<ChangedRoom> = changed.collect();
-        changed.sort_unstable_by_key(|room| std::cmp::Reverse(room.group));
-        Self(changed)
-    }
-}
-
-impl JoinedRoom {
-    /// Unread counts are not looked at: they alone are news only where whom the user ignores has changed.
-    fn is_empty(&self) -> bool {
-        self.timeline.is_empty()
-            && self.state.is_empty()
-            && self.summary.is_none()
-            && self.receipts.is_empty()
-            && self.typing.is_none()
-            && self.account_data.is_empty()
-    }
-}
 
 impl Syncs {
     pub(crate) fn new(sources: Sources) -> Self {
@@ -265,7 +107,11 @@ impl Syncs {
         gathered.add_outside(outside);
         gathered.account_data = asked.global_account_data()?;
         if let Some(since) = request.since {
-            gathered.device_lists = Box::pin(self.0.device_lists(watcher, &news, (since, until))).await?;
+            (gathered.device_lists, gathered.effort) =
+                Box::pin(self.0.device_lists(watcher, &news, (since, until))).await?;
+        } else if request.begins_anew {
+            // What it knows of devices may be gone, and what it does not know of came while it was away.
+            gathered.device_lists = Box::pin(self.0.all_device_lists(watcher, until)).await?;
         }
         let (key_counts, changed) = self.0.key_counts.find(&request.client).await?;
         gathered.has_new_key_counts = request.since.is_some_and(|since| changed > since);
@@ -285,13 +131,13 @@ impl Syncs {
         Ok(Gathered { until, delivered: until, key_counts: Some(key_counts), ..Gathered::default() })
     }
 
-    /// Whose devices and keys are news to a user between two places. What a sync says of them between the same is the
-    /// same.
+    /// Whose devices and keys are news to a user between two places, and what it took to find out. What a sync says of
+    /// them between the same is the same.
     pub(crate) async fn changed_device_lists(
         &self,
         user_id: &UserId,
         (since, until): (Position, Position),
-    ) -> Result<DeviceLists> {
+    ) -> Result<(DeviceLists, Effort)> {
         let watcher = self.watcher(user_id).await?;
         let _turn = watcher.turn().await?;
         self.0.device_lists(&watcher, &watcher.changed_rooms(since), (since, until)).await
@@ -307,18 +153,6 @@ impl Syncs {
         let data = self.0.account_data.of_user(&request.client.user_id).await?;
         let mut gathered = Gathered { until, rest, _turn: Some(turn), ..Gathered::default() };
         self.gather_part(SyncContext { request, until, data: &data }, &mut gathered).await?;
-        Ok(gathered)
-    }
-
-    /// All parts at once.
-    #[cfg(test)]
-    pub(super) async fn gather_all(&self, request: &SyncRequest, watcher: &Watcher) -> Result<Gathered> {
-        let mut gathered = self.gather(request, watcher, watcher.turn().await?).await?;
-        let data = self.0.account_data.of_user(&request.client.user_id).await?;
-        let asked = SyncContext { request, until: gathered.until, data: &data };
-        while !gathered.rest.is_empty() {
-            self.gather_part(asked, &mut gathered).await?;
-        }
         Ok(gathered)
     }
 

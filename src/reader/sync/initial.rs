@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::{
     SyncRequest, Syncs,
     client::Client,
-    gather::{Gathered, StrippedRoom},
+    gathered::{Gathered, StrippedRoom},
     timeline::Timeline,
     v3::account_data,
     wanted::{Wanted, WantedTimeline},

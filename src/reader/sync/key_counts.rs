@@ -100,11 +100,9 @@ impl KeyCountsOfDevices {
             if let Some(known) = self.cache.find(client) {
                 return Ok(known);
             }
-            let mut snapshot = self.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
+            let mut snapshot = self.tail.snapshot(&self.db).await?;
             let counts = store::one_time_key::count(&mut snapshot, &client.user_id, &client.device_id).await?;
-            drop(snapshot);
-            self.tail.reach(position).await;
+            let position = snapshot.close().await;
             let written = Arc::new(WrittenKeyCounts::of(&counts)?);
             if let Some(found) = self.tail.catch_up(position, |missed| self.cache.remember(client, written, missed)) {
                 return Ok(found);

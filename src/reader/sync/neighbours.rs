@@ -114,39 +114,22 @@ pub(crate) async fn wake_neighbours(db: Db, tail: Arc<Tail>, registry: Arc<Regis
 async fn look_up(db: &Db, tail: &Tail, registry: &Registry, users: &HashMap<OwnedUserId, Position>) -> Result<()> {
     let names: Vec<&UserId> = users.keys().map(|user_id| &**user_id).collect();
     loop {
-        let mut snapshot = db.snapshot().await?;
-        let position = store::log::last_position(&mut snapshot).await?;
+        let mut snapshot = tail.snapshot(db).await?;
         let joined = store::membership::list_joined_of(&mut snapshot, &names).await?;
-        drop(snapshot);
-        tail.reach(position).await;
-        let mut rooms: HashMap<OwnedUserId, HashSet<OwnedRoomId>> = HashMap::new();
+        let position = snapshot.close().await;
+        let mut rooms: HashMap<OwnedUserId, HashSet<OwnedRoomId>> =
+            users.keys().map(|user_id| (user_id.clone(), HashSet::new())).collect();
         for (user_id, room_id) in joined {
             rooms.entry(user_id).or_default().insert(room_id);
         }
         // While the log stands still: what the snapshot does not have comes with the missed batches.
-        let introduced = tail.catch_up(position, |missed| {
-            for user_id in users.keys() {
-                registry.introduce(user_id, rooms.remove(user_id).unwrap_or_default());
-            }
-            for batch in missed {
-                registry.follow_strangers(batch);
-            }
-        });
-        if introduced.is_some() {
+        if tail.catch_up(position, |missed| registry.introduce(rooms, missed)).is_some() {
             return Ok(());
         }
     }
 }
 
 impl Registry {
-    /// A user who is not connected to this node is in these rooms.
-    fn introduce(&self, user_id: &UserId, rooms: HashSet<OwnedRoomId>) {
-        let mut index = self.index.write();
-        if !index.users.contains_key(user_id) {
-            index.strangers.add(user_id.to_owned(), rooms);
-        }
-    }
-
     /// Everybody who shares a room with one of these users, and the users; and those whose rooms are not in memory.
     fn find_neighbours(&self, changed: &HashMap<OwnedUserId, Position>) -> (WakeList, HashMap<OwnedUserId, Position>) {
         let (mut crowd, mut unknown) = (WakeList::default(), HashMap::new());

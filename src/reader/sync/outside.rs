@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use ruma::{OwnedRoomId, RoomId};
 
-use super::{SyncRequest, Syncs, gather::Gathered, membership::shows_left_rooms, watcher::Watcher};
+use super::{SyncRequest, Syncs, gathered::Gathered, membership::shows_left_rooms, watcher::Watcher};
 use crate::{
     error::Result,
     event::fact::{OutsideMembership, OutsideState},

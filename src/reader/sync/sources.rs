@@ -6,7 +6,7 @@ use ruma::UserId;
 
 use super::{
     client::Client, device_changes::DeviceChangeCache, key_counts::KeyCountsOfDevices, waits::Waits, wanted::Wanted,
-    watch::Watchers,
+    watchers::Watchers,
 };
 use crate::{
     ephemeral::{presence::PresenceOfUsers, receipt::Receipts, typing::Typists},

@@ -2,11 +2,12 @@
 
 mod device_lists;
 mod outside;
+mod watch;
 
 use ruma::{OwnedRoomId, UserId};
 use serde_json::json;
 
-use super::{Client, SyncRequest, wanted::Wanted};
+use super::{Client, Gathered, SyncRequest, Syncs, wanted::Wanted};
 use crate::{
     ground::position::Position,
     reader::unread::Count,
@@ -16,21 +17,15 @@ use crate::{
 impl World {
     /// The rooms that are told after a place, with what is unread in them, in their order.
     async fn told(&self, user_id: &UserId, since: Option<Position>) -> Vec<(OwnedRoomId, Count)> {
-        let (client, wanted) = (Client { user_id: user_id.to_owned(), device_id: "D".into() }, Wanted::default());
-        let request = SyncRequest {
-            client,
-            wanted,
-            since,
-            delivered: None,
-            begins_anew: false,
-            full_state: false,
-            state_after: false,
-        };
-        let watcher = self.app.syncs.watcher(user_id).await.unwrap();
-        let gathered = self.app.syncs.gather_all(&request, &watcher).await.unwrap();
+        let gathered = self.gathered(user_id, "D", since).await;
         let mut told: Vec<_> = gathered.joined.into_iter().map(|room| (room.room_id, room.unread.total())).collect();
         told.sort_by(|(one, _), (other, _)| one.cmp(other));
         told
+    }
+
+    /// What a sync gathers for a device.
+    async fn gathered(&self, user_id: &UserId, device: &str, since: Option<Position>) -> Gathered {
+        gather_all(&self.app.syncs, &request(user_id, device, since)).await
     }
 
     async fn ignore(&self, user_id: &UserId, list: &[&UserId]) -> Position {
@@ -40,6 +35,37 @@ impl World {
         self.app.account_data.set(user_id, None, "m.ignored_user_list", content).await.unwrap();
         before
     }
+}
+
+/// What a client asks for that wants everything.
+fn request(user_id: &UserId, device: &str, since: Option<Position>) -> SyncRequest {
+    SyncRequest {
+        client: Client { user_id: user_id.to_owned(), device_id: device.into() },
+        wanted: Wanted::default(),
+        since,
+        delivered: None,
+        begins_anew: false,
+        full_state: false,
+        state_after: false,
+    }
+}
+
+/// All that a sync gathers, one part after the other as an answer has them.
+async fn gather_all(syncs: &Syncs, request: &SyncRequest) -> Gathered {
+    let watcher = syncs.watcher(&request.client.user_id).await.unwrap();
+    let first = syncs.gather(request, &watcher, watcher.turn().await.unwrap()).await.unwrap();
+    // Each part has a turn of its own.
+    let mut all = Gathered { _turn: None, ..first };
+    while !all.rest.is_empty() {
+        let rest = std::mem::take(&mut all.rest);
+        let turn = watcher.turn().await.unwrap();
+        let part = syncs.gather_more(request, (all.until, rest), turn).await.unwrap();
+        assert!(part.invited.is_empty() && part.knocked.is_empty() && part.device_lists.is_empty(), "these come first");
+        all.left.extend(part.left);
+        all.joined.extend(part.joined);
+        all.rest = part.rest;
+    }
+    all
 }
 
 fn count(notifications: u64) -> Count {

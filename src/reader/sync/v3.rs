@@ -29,7 +29,7 @@ use super::{
     Syncs,
     client::Client,
     device_lists::DeviceLists,
-    gather::{Gathered, JoinedRoom, LeftRoom, MemberSummary, StrippedRoom},
+    gathered::{Gathered, JoinedRoom, LeftRoom, MemberSummary, StrippedRoom},
     key_counts::WrittenKeyCounts,
     state::RoomState,
     timeline::Timeline,

@@ -1,4 +1,4 @@
-//! Who is connected, which rooms they are in, and how they are woken.
+//! Who is connected, which rooms they are in, and how they are woken: what follows the log. [`super::watchers`] asks it.
 //!
 //! A connected user's memberships are in memory and follow the log, and every room that somebody watches has
 //! a pulse: the place of the last thing that happened there. A `/sync` that has nothing new is answered, or
@@ -12,7 +12,7 @@
 //! Lock order: `index`, then a watcher's `rooms`, then its `outside`. None is held over an `await`.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -24,25 +24,23 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::Membe
 use tokio::sync::watch;
 
 use super::{
-    recent_moves::{Moves, RecentMoves},
+    recent_moves::RecentMoves,
     turns::Turns,
     unconnected::{NeighbourWakeUps, UnconnectedUsers},
     watcher::{Pulse, WatchedMembership, Watcher, membership_bytes, watches},
 };
 use crate::{
-    db::Db,
     ephemeral::presence,
-    error::Result,
     event::{
         Logged,
-        fact::{Audience, Batch, News, OutsideMembership},
+        fact::{Audience, Batch, News},
     },
     ground::{
         position::Position,
         sizes::CacheSizes,
         weighed::{CacheWeight, Load, Weighed},
     },
-    log::{Reader, Tail},
+    log::Reader,
     store::{self, membership::RoomMembership, outside_membership::OutsideStanding},
 };
 
@@ -50,15 +48,6 @@ use crate::{
 const ROOM_BYTES: usize = 384;
 /// The key of the state that makes a room encrypted.
 pub(super) const ENCRYPTION: (&str, &str) = ("m.room.encryption", "");
-/// How many who have joined rooms are looked up at once: where there are more, it is as well to go through all members.
-const MOST_NEWCOMERS: i64 = 2_000;
-
-/// Everybody who is connected to this node.
-pub(crate) struct Watchers {
-    db: Db,
-    tail: Arc<Tail>,
-    registry: Arc<Registry>,
-}
 
 /// The part that follows the log.
 pub(crate) struct Registry {
@@ -79,7 +68,7 @@ pub(super) struct Index {
     pub(super) strangers: UnconnectedUsers,
     /// Wakes those who look at a room from outside. None of them need be in it: whoever may read a room may wait for
     /// what is said there.
-    onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
+    pub(super) onlookers: HashMap<OwnedRoomId, watch::Sender<Position>>,
 }
 
 /// A room that somebody who is connected is or was in.
@@ -88,172 +77,13 @@ pub(super) struct WatchedRoom {
     /// Those who are in it, invited or knocking.
     pub(super) users: Vec<Arc<Watcher>>,
     /// Who has come and gone since the room is watched.
-    moves: RecentMoves,
+    pub(super) moves: RecentMoves,
 }
 
 impl WatchedRoom {
     fn new(pulse: Arc<Pulse>) -> Self {
         let moves = RecentMoves::new(pulse.last());
         Self { pulse, users: Vec::new(), moves }
-    }
-}
-
-impl Watchers {
-    pub(crate) fn new(db: Db, tail: Arc<Tail>, registry: Arc<Registry>) -> Self {
-        Self { db, tail, registry }
-    }
-
-    /// The user as a watcher: remembered, or read from the database and from then on following the log.
-    pub(crate) async fn watcher(&self, user_id: &UserId) -> Result<Arc<Watcher>> {
-        // Again where the log is too far ahead by the time that the rows are read.
-        loop {
-            let known = self.registry.index.read().users.get(user_id).cloned();
-            if let Some(watcher) = known {
-                // The log's end stands for a clock: who asks later has read no less.
-                watcher.used.store(self.tail.reached().0.unsigned_abs(), Ordering::Relaxed);
-                return Ok(watcher);
-            }
-            let mut snapshot = self.db.snapshot().await?;
-            let position = store::log::last_position(&mut snapshot).await?;
-            let memberships = store::membership::list_of_user(&mut snapshot, user_id).await?;
-            let outside = store::outside_membership::list_of_user(&mut snapshot, user_id).await?;
-            drop(snapshot);
-            self.tail.reach(position).await;
-            // While the log stands still: nothing is missed between the snapshot and what follows it.
-            let registered = self.tail.catch_up(position, |missed| {
-                let watcher = self.registry.index.write().register(user_id, (memberships, outside), position);
-                for batch in missed {
-                    self.registry.read(batch);
-                }
-                watcher
-            });
-            if let Some(watcher) = registered {
-                return Ok(watcher);
-            }
-        }
-    }
-
-    /// A notice of every later event in a room, for somebody who need not be in it. What came before is what the node
-    /// has read by then: it reads first and wakes afterwards.
-    pub(crate) fn watch_room(&self, room_id: &RoomId) -> watch::Receiver<Position> {
-        let mut index = self.registry.index.write();
-        index.onlookers.retain(|_, onlookers| onlookers.receiver_count() > 0);
-        index.onlookers.entry(room_id.to_owned()).or_default().subscribe()
-    }
-
-    /// Whether a watcher shares a room with a user. None where that is not in memory.
-    pub(crate) fn share_room(&self, watcher: &Watcher, user_id: &UserId) -> Option<bool> {
-        if watcher.user_id == user_id {
-            return Some(true);
-        }
-        let index = self.registry.index.read();
-        let joined = |membership: &WatchedMembership| membership.state == MembershipState::Join;
-        let mine = watcher.rooms.read();
-        let mut mine = mine.iter().filter(|(_, own)| joined(own)).map(|(room_id, _)| room_id);
-        if let Some(other) = index.users.get(user_id) {
-            let theirs = other.rooms.read();
-            return Some(mine.any(|room_id| theirs.get(room_id).is_some_and(joined)));
-        }
-        let theirs = index.strangers.rooms(user_id)?;
-        Some(mine.any(|room_id| theirs.contains(room_id)))
-    }
-
-    /// Those of some users who share a room with a watcher, from the database.
-    pub(crate) async fn look_up_sharing(
-        &self,
-        watcher: &Watcher,
-        users: &[OwnedUserId],
-    ) -> Result<HashSet<OwnedUserId>> {
-        let users: Vec<&UserId> = users.iter().map(|user_id| &**user_id).collect();
-        let mut conn = self.db.read().await?;
-        Ok(store::membership::list_sharing(&mut conn, &watcher.user_id, &users).await?.into_iter().collect())
-    }
-
-    /// The rooms that any of some users is or was in, from the database.
-    pub(super) async fn look_up_rooms_of(&self, users: &[&UserId]) -> Result<HashSet<OwnedRoomId>> {
-        Ok(store::membership::list_rooms_of(&mut self.db.read().await?, users).await?)
-    }
-
-    /// All that came of a user in some rooms from outside, from the database.
-    pub(super) async fn look_up_outside(
-        &self,
-        user_id: &UserId,
-        rooms: &[&RoomId],
-    ) -> Result<Vec<(Position, OutsideMembership)>> {
-        Ok(store::outside_membership::list(&mut self.db.read().await?, user_id, rooms).await?)
-    }
-
-    /// Who has joined one of some rooms after a place, from the database. None if they are many.
-    pub(crate) async fn look_up_newcomers(
-        &self,
-        rooms: &[OwnedRoomId],
-        after: Position,
-    ) -> Result<Option<Vec<OwnedUserId>>> {
-        let rooms: Vec<&RoomId> = rooms.iter().map(|room_id| &**room_id).collect();
-        let most = MOST_NEWCOMERS + 1;
-        let found = store::membership::list_joined_since(&mut self.db.read().await?, &rooms, after, most).await?;
-        Ok((i64::try_from(found.len()).unwrap_or(i64::MAX) < most).then_some(found))
-    }
-
-    /// Who has joined a room after a place. None if that is not remembered.
-    pub(crate) fn newcomers(&self, room_id: &RoomId, after: Position) -> Option<Vec<OwnedUserId>> {
-        self.registry.index.read().rooms.get(room_id)?.moves.joins_since(after)
-    }
-
-    /// What may have changed after a place of who is in a room, and of its encryption. None if that is not remembered.
-    pub(super) fn moves(&self, room_id: &RoomId, after: Position) -> Option<Moves> {
-        self.registry.index.read().rooms.get(room_id)?.moves.since(after)
-    }
-
-    /// What may have changed after a place in some rooms, from the database. Those in which nothing has are left out.
-    pub(super) async fn look_up_moves(
-        &self,
-        rooms: &[&RoomId],
-        after: Position,
-    ) -> Result<HashMap<OwnedRoomId, Moves>> {
-        let mut moves: HashMap<OwnedRoomId, Moves> = HashMap::new();
-        let mut conn = self.db.read().await?;
-        for (room_id, user_id) in store::state::list_moves(&mut conn, rooms, after).await? {
-            let moves = moves.entry(room_id).or_default();
-            match user_id {
-                Some(user_id) => drop(moves.users.insert(user_id)),
-                None => moves.encryption = true,
-            }
-        }
-        Ok(moves)
-    }
-
-    /// Those of some users who share a room with a watcher. The database is asked about those whose rooms are not in
-    /// memory.
-    pub(super) async fn list_sharing(
-        &self,
-        watcher: &Watcher,
-        users: BTreeSet<OwnedUserId>,
-    ) -> Result<BTreeSet<OwnedUserId>> {
-        let (mut sharing, mut unknown) = (BTreeSet::new(), Vec::new());
-        for user_id in users {
-            match self.share_room(watcher, &user_id) {
-                Some(true) => drop(sharing.insert(user_id)),
-                Some(false) => {}
-                None => unknown.push(user_id),
-            }
-        }
-        if !unknown.is_empty() {
-            sharing.extend(self.look_up_sharing(watcher, &unknown).await?);
-        }
-        Ok(sharing)
-    }
-
-    /// Who has changed their devices or keys after a place, up to another, of the user and those who share a room with
-    /// them, from the database.
-    pub(super) async fn look_up_changed_neighbours(
-        &self,
-        watcher: &Watcher,
-        after: Position,
-        until: Position,
-    ) -> Result<Vec<OwnedUserId>> {
-        let mut conn = self.db.read().await?;
-        Ok(store::device_list::list_changed_neighbours(&mut conn, &watcher.user_id, after, until).await?)
     }
 }
 
@@ -390,29 +220,10 @@ impl Weighed for Strangers {
 impl Reader for Registry {
     fn read(&self, batch: &Batch) {
         for (at, news) in batch.entries() {
-            match news {
-                News::Event(logged) => {
-                    self.follow_memberships(logged, at);
-                    self.touch(logged.stored.pdu.room_id(), at);
-                }
-                News::Forgotten(forgotten) => {
-                    if let Some(watcher) = self.index.read().users.get(&forgotten.user_id) {
-                        watcher.forget(&forgotten.room_id, at);
-                    }
-                }
-                News::OutsideMembership(membership) => {
-                    let mut index = self.index.write();
-                    if let Some(watcher) = index.users.get(&membership.user_id)
-                        && watcher.follow_outside(membership, at)
-                    {
-                        index.load.bytes += membership_bytes(&membership.room_id);
-                    }
-                }
-                _ => {
-                    if let Some(room_id) = news.room_id() {
-                        self.touch(room_id, at);
-                    }
-                }
+            if changes_index(news) {
+                self.index.write().follow(news, at);
+            } else if let Some(room_id) = news.room_id() {
+                self.index.read().touch(room_id, at);
             }
         }
     }
@@ -464,6 +275,67 @@ impl Index {
         concerned
     }
 
+    /// What an entry says of who is where, and that something has happened.
+    fn follow(&mut self, news: &News, at: Position) {
+        match news {
+            News::Event(logged) => {
+                self.follow_memberships(logged, at);
+                self.touch(logged.stored.pdu.room_id(), at);
+            }
+            News::Forgotten(forgotten) => {
+                if let Some(watcher) = self.users.get(&forgotten.user_id) {
+                    watcher.forget(&forgotten.room_id, at);
+                }
+            }
+            News::OutsideMembership(membership) => {
+                if let Some(watcher) = self.users.get(&membership.user_id)
+                    && watcher.follow_outside(membership, at)
+                {
+                    self.load.bytes += membership_bytes(&membership.room_id);
+                }
+            }
+            _ => {
+                if let Some(room_id) = news.room_id() {
+                    self.touch(room_id, at);
+                }
+            }
+        }
+    }
+
+    /// Something has happened in a room.
+    fn touch(&self, room_id: &RoomId, at: Position) {
+        if let Some(room) = self.rooms.get(room_id) {
+            room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
+        }
+    }
+
+    /// Changes of membership, and of what makes a room encrypted.
+    fn follow_memberships(&mut self, logged: &Logged, at: Position) {
+        let room_id = logged.stored.pdu.room_id();
+        for change in &logged.changes {
+            if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION
+                && let Some(room) = self.rooms.get_mut(room_id)
+            {
+                room.moves.follow_encryption(at);
+            }
+            let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
+            self.strangers.follow(&row);
+            if let Some(room) = self.rooms.get_mut(room_id) {
+                let before = room.moves.bytes();
+                room.moves.follow(logged, &row);
+                self.load.bytes = (self.load.bytes + room.moves.bytes()).saturating_sub(before);
+            }
+            let Some(watcher) = self.users.get(row.user_id).cloned() else { continue };
+            let known = watcher.membership(room_id);
+            // One that the watcher was registered with is not news.
+            if known.as_ref().is_none_or(|known| known.position < at) {
+                let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
+                let forgotten = outside && known.is_some_and(|known| known.forgotten);
+                self.enter(&watcher, room_id, (row.state, at, forgotten), at);
+            }
+        }
+    }
+
     /// Wakes whoever looks at a room from outside.
     fn wake_room_watchers(&self, room_id: &RoomId, at: Position) {
         if let Some(onlookers) = self.onlookers.get(room_id) {
@@ -478,46 +350,37 @@ impl Registry {
         Self { index: RwLock::new(Index::new(sizes)), presence, errands: NeighbourWakeUps::default() }
     }
 
-    /// Something has happened in a room.
-    fn touch(&self, room_id: &RoomId, at: Position) {
-        if let Some(room) = self.index.read().rooms.get(room_id) {
-            room.pulse.0.fetch_max(at.0, Ordering::AcqRel);
-        }
-    }
-
-    /// Changes of membership, and of what makes a room encrypted.
-    fn follow_memberships(&self, logged: &Logged, at: Position) {
-        let room_id = logged.stored.pdu.room_id();
-        for change in &logged.changes {
-            if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION
-                && let Some(room) = self.index.write().rooms.get_mut(room_id)
-            {
-                room.moves.follow_encryption(at);
-            }
-            let Some(row) = store::membership::MembershipRow::of(change, room_id, at) else { continue };
-            let mut index = self.index.write();
-            index.strangers.follow(&row);
-            let Index { rooms, load, .. } = &mut *index;
-            if let Some(room) = rooms.get_mut(room_id) {
-                let before = room.moves.bytes();
-                room.moves.follow(logged, &row);
-                load.bytes = (load.bytes + room.moves.bytes()).saturating_sub(before);
-            }
-            let Some(watcher) = index.users.get(row.user_id).cloned() else { continue };
-            let known = watcher.membership(room_id);
-            // One that the watcher was registered with is not news.
-            if known.as_ref().is_none_or(|known| known.position < at) {
-                let outside = matches!(row.state, MembershipState::Leave | MembershipState::Ban);
-                let forgotten = outside && known.is_some_and(|known| known.forgotten);
-                index.enter(&watcher, room_id, (row.state, at, forgotten), at);
-            }
-        }
-    }
-
-    /// Changes of membership of those who are not connected, in a batch that the others have followed.
-    pub(super) fn follow_strangers(&self, batch: &Batch) {
+    /// A user who was read from the database at a place becomes a watcher, and is seen by others only with what has come
+    /// since. Called while the log stands still.
+    pub(super) fn register(
+        &self,
+        user_id: &UserId,
+        rows: (Vec<RoomMembership>, Vec<(OwnedRoomId, OutsideStanding)>),
+        (position, missed): (Position, &[Arc<Batch>]),
+    ) -> Arc<Watcher> {
         let mut index = self.index.write();
-        for (at, news) in batch.entries() {
+        let watcher = index.register(user_id, rows, position);
+        for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
+            index.follow(news, at);
+        }
+        drop(index);
+        // Whom these concern was woken before the watcher was there. Who is woken in vain looks once more.
+        if let Some(last) = missed.last() {
+            watcher.wake(last.last);
+        }
+        watcher
+    }
+
+    /// Users who are not connected to this node were in these rooms at a place, and what has come since is missed. Called
+    /// while the log stands still.
+    pub(super) fn introduce(&self, users: HashMap<OwnedUserId, HashSet<OwnedRoomId>>, missed: &[Arc<Batch>]) {
+        let mut index = self.index.write();
+        for (user_id, rooms) in users {
+            if !index.users.contains_key(&user_id) {
+                index.strangers.add(user_id, rooms);
+            }
+        }
+        for (at, news) in missed.iter().flat_map(|batch| batch.entries()) {
             let News::Event(logged) = news else { continue };
             for change in &logged.changes {
                 if let Some(row) = store::membership::MembershipRow::of(change, logged.stored.pdu.room_id(), at) {
@@ -525,5 +388,14 @@ impl Registry {
                 }
             }
         }
+    }
+}
+
+/// Whether an entry may change who is where, beside that something has happened in a room.
+fn changes_index(news: &News) -> bool {
+    match news {
+        News::Event(logged) => !logged.changes.is_empty(),
+        News::Forgotten(_) | News::OutsideMembership(_) => true,
+        _ => false,
     }
 }

@@ -70,6 +70,9 @@ pub struct InitialState {
     pub content: Content,
 }
 
+/// What makes a new room's invitations to people who are known by an address only, of what there is to know of the room.
+pub(super) type MakeOffers<'a> = Box<dyn FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send + 'a>;
+
 impl Rooms {
     /// Makes a room and returns its identifier. The room, its alias and its place in the directory come into being
     /// together or not at all.
@@ -79,7 +82,7 @@ impl Rooms {
     pub async fn create(&self, mut room: NewRoom) -> Result<OwnedRoomId> {
         self.check_first_invited(&mut room).await?;
         for _ in 0..ATTEMPTS {
-            match self.create_with(self.quotas_of(&room), room.clone(), |_| Ok(Vec::new()), no_offers).await {
+            match self.create_with(self.quotas_of(&room), room.clone(), |_| Ok(Vec::new()), None).await {
                 // The creator has got another name at the same moment.
                 Err(Error::Conflict) => {}
                 created => return created,
@@ -90,21 +93,17 @@ impl Rooms {
 
     /// Makes a room with invitations to people who are known by an address only, at least one. What `offers` needs to
     /// know of the room is handed over before it is there; if it fails, the room never is. It is not called where it is
-    /// known by then that the room can't be, or can't have invitations: letters that were written are not taken back. So
-    /// nothing is tried again, and `Error::Conflict` is returned where the creator's profile changes at the same moment.
+    /// known by then that the room can't be, can't have invitations, or is one too many: letters that were written are
+    /// not taken back. So nothing is tried again, and `Error::Conflict` is returned where the creator's profile changes at
+    /// the same moment.
     pub async fn create_with_offers<'a>(
         &self,
         mut room: NewRoom,
-        offers: impl FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
+        offers: impl FnOnce(Invitation) -> BoxFuture<'a, Result<Vec<Offer>>> + Send + 'a,
     ) -> Result<OwnedRoomId> {
         self.check_first_invited(&mut room).await?;
-        let offers = |invitation: Result<Invitation>| -> BoxFuture<'a, Result<Vec<Offer>>> {
-            match invitation {
-                Ok(invitation) => offers(invitation),
-                Err(error) => Box::pin(ready(Err(error))),
-            }
-        };
-        self.create_with(self.quotas_of(&room), room, |_| Ok(Vec::new()), offers).await
+        let offers: MakeOffers<'a> = Box::new(offers);
+        self.create_with(self.quotas_of(&room), room, |_| Ok(Vec::new()), Some(offers)).await
     }
 
     /// What somebody is held to who makes a room.
@@ -122,13 +121,13 @@ impl Rooms {
     }
 
     /// Makes a room, the server's own included, whoever is invited, with facts that hold if and only if it is there. It
-    /// is held to `quotas`. `offers` gets what there is to know of the room, or why its creator can't invite to it.
+    /// is held to `quotas`. Where its creator can't invite to it, there are no `offers`, and no room.
     pub(super) async fn create_with<'a>(
         &self,
         quotas: Vec<WriteQuota>,
         room: NewRoom,
         more_facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
-        offers: impl FnOnce(Result<Invitation>) -> BoxFuture<'a, Result<Vec<Offer>>> + Send,
+        offers: Option<MakeOffers<'a>>,
     ) -> Result<OwnedRoomId> {
         let version_rules = room_version::rules(&room.version).ok_or_else(|| unsupported(&room.version))?;
         if let Some(alias) = &room.alias {
@@ -156,20 +155,22 @@ impl Rooms {
             Ok(facts)
         };
         // Called with no lock held: whoever is asked may be another server.
-        let more = |room_id: &RoomId, state: &State| {
-            let offers = offers(Invitation::from_member(state, version_rules, room_id, &host));
-            let drafts = move |offers: Vec<Offer>| offers.iter().map(|offer| offer.draft(&host).into()).collect();
-            Box::pin(async move { offers.await.map(drafts) }) as BoxFuture<'a, _>
-        };
+        let more = offers.map(|offers| {
+            move |room_id: &RoomId, state: &State| -> BoxFuture<'a, Result<Vec<Proposal>>> {
+                let offers = match Invitation::from_member(state, version_rules, room_id, &host) {
+                    Ok(invitation) => offers(invitation),
+                    Err(error) => return Box::pin(ready(Err(error))),
+                };
+                let drafts = move |offers: Vec<Offer>| -> Vec<Proposal> {
+                    offers.iter().map(|offer| offer.draft(&host).into()).collect()
+                };
+                Box::pin(async move { offers.await.map(drafts) })
+            }
+        });
         self.create_room_with((NewRoomEvents { version, proposals }, quotas), facts, more)
             .await
             .map_err(invalid_room_state)
     }
-}
-
-/// Nobody is invited by an address.
-pub(super) fn no_offers<'a>(_: Result<Invitation>) -> BoxFuture<'a, Result<Vec<Offer>>> {
-    Box::pin(ready(Ok(Vec::new())))
 }
 
 /// What the rules forbid in a room that does not exist yet is a wish that contradicts itself.

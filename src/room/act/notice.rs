@@ -15,7 +15,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::to_raw_value};
 
-use super::{create::no_offers, member_profile::member_content, membership::Change};
+use super::{member_profile::member_content, membership::Change};
 use crate::{
     error::{Error, Result},
     event::{
@@ -147,7 +147,7 @@ impl Rooms {
             };
             Ok(vec![Fact::AccountData(whose.replacing(Position::START)), Fact::AccountData(tag.into())])
         };
-        self.create_with(Vec::new(), new, facts, no_offers).await
+        self.create_with(Vec::new(), new, facts, None).await
     }
 
     /// In the plan and not before it: the user may join at this moment.

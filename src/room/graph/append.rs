@@ -170,25 +170,29 @@ impl Rooms {
     /// Founds a room with nothing beside it, and returns its identifier.
     #[cfg(test)]
     pub(crate) async fn create_room(&self, founding: NewRoomEvents) -> Result<OwnedRoomId> {
-        let nothing = |_: &RoomId, _: &State| Box::pin(std::future::ready(Ok(Vec::new()))) as BoxFuture<'static, _>;
-        self.create_room_with((founding, Vec::new()), |_| Ok(Vec::new()), nothing).await
+        type Nothing = fn(&RoomId, &State) -> BoxFuture<'static, Result<Vec<Proposal>>>;
+        self.create_room_with((founding, Vec::new()), |_| Ok(Vec::new()), None::<Nothing>).await
     }
 
     /// Founds a room and returns its identifier: with facts that hold if and only if it is there, and with events that
-    /// can only be thought of once it has an identifier and a state. If either fails, there is no room.
+    /// can only be thought of once it has an identifier and a state. If either fails, there is no room. Nobody thinks of
+    /// `more` where the room is known to be beyond a quota: what that does may not be undone.
     pub(in crate::room) async fn create_room_with<'a>(
         &self,
         (founding, quotas): (NewRoomEvents, Vec<WriteQuota>),
         facts: impl FnOnce(&RoomId) -> Result<Vec<Fact>>,
-        more: impl FnOnce(&RoomId, &State) -> BoxFuture<'a, Result<Vec<Proposal>>>,
+        more: Option<impl FnOnce(&RoomId, &State) -> BoxFuture<'a, Result<Vec<Proposal>>>>,
     ) -> Result<OwnedRoomId> {
         // Nobody else can know the room, so no lock is taken and the write can't be stale.
         let (room_id, mut head, (mut write, _)) = self.build_new(founding)?;
-        let proposals = more(&room_id, &head.state).await?;
-        let (further, _) = self.build(&mut head, Some(&room_id), Plan { proposals, ..Plan::default() })?;
-        write.events.extend(further.events);
         write.facts.extend(facts(&room_id)?);
         write.quotas.extend(quotas);
+        if let Some(more) = more {
+            self.0.log.check_quotas(&write).await?;
+            let proposals = more(&room_id, &head.state).await?;
+            let (further, _) = self.build(&mut head, Some(&room_id), Plan { proposals, ..Plan::default() })?;
+            write.events.extend(further.events);
+        }
         self.0.log.append(write).await?;
         Ok(room_id)
     }

@@ -1,8 +1,9 @@
 //! Messages from device to device through `kill -9`: each device gets each of them once, all in one order, as it confirms
-//! them by the token that it syncs with.
+//! them by the token that it syncs with. One that ends and comes back by its name gets nothing of what was sent before.
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,6 +23,11 @@ const SENDERS: usize = 4;
 /// Sends that have to be acknowledged between one disturbance and the next.
 const SENDS: u64 = 150;
 const PATIENCE: Duration = Duration::from_mins(2);
+/// The device that comes and goes.
+const TABLET: &str = "TABLET";
+
+/// For each sender, how many of its messages were acknowledged.
+type Counts = Arc<Vec<AtomicU64>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn to_device_on_sqlite() {
@@ -42,21 +48,26 @@ async fn to_device_on_postgres() {
 /// Of which only nodes are killed: another test disturbs what they stand on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn to_device_on_a_cluster() {
-    let (Some(database), Ok(redis)) = (new_postgres_database().await, std::env::var("HEARTH_TEST_REDIS")) else {
-        eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this");
-        return;
-    };
     let dir = tempfile::tempdir().unwrap();
+    match cluster(dir.path()).await {
+        Some(fleet) => each_comes_once_in_order(fleet).await,
+        None => eprintln!("skipped: ./test starts a PostgreSQL and a Redis for this"),
+    }
+}
+
+/// Three nodes on a database of their own.
+pub(super) async fn cluster(dir: &Path) -> Option<Fleet> {
+    let (database, redis) = (new_postgres_database().await?, std::env::var("HEARTH_TEST_REDIS").ok()?);
     let settings = [("HEARTH_DATABASE__URL", database.as_str()), ("HEARTH_REDIS__URL", redis.as_str())];
     let start_node = |node: u32| {
-        let dir = dir.path().join(format!("node{node}"));
+        let dir = dir.join(format!("node{node}"));
         std::fs::create_dir(&dir).unwrap();
         Server::start(&dir, &settings)
     };
     let servers: Vec<Server> = (0..3).map(start_node).collect();
     let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
     let url = proxy.url.clone();
-    each_comes_once_in_order(Fleet { servers, url, database, victims: None, _proxy: Some(proxy) }).await;
+    Some(Fleet { servers, url, database, victims: None, _proxy: Some(proxy) })
 }
 
 async fn each_comes_once_in_order(mut fleet: Fleet) {
@@ -68,24 +79,28 @@ async fn each_comes_once_in_order(mut fleet: Fleet) {
     let laptop = Stubborn { token: login["access_token"].as_str().unwrap().to_owned(), ..phone.clone() };
     let user_id = login["user_id"].as_str().unwrap().to_owned();
 
-    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent: Counts = Arc::new((0..SENDERS).map(|_| AtomicU64::new(0)).collect());
+    let total = |sent: &Counts| sent.iter().map(|count| count.load(Ordering::SeqCst)).sum::<u64>();
     let all_is_sent = Arc::new(AtomicBool::new(false));
     let mut senders = Vec::new();
     for n in 0..SENDERS {
         let sender = register(&http, &fleet.url, &format!("sender{n}")).await;
         senders.push(start(send_until(sender, user_id.clone(), n, stop.clone(), sent.clone())));
     }
+    let tablet = start(come_and_go(phone.clone(), stop.clone(), sent.clone()));
     let readers: Vec<_> =
         [phone, laptop].into_iter().map(|device| start(read_until(device, all_is_sent.clone()))).collect();
     for cycle in 1..=cycles {
-        let (enough, patience) = (sent.load(Ordering::SeqCst) + SENDS, Instant::now() + PATIENCE);
-        while sent.load(Ordering::SeqCst) < enough {
+        let (enough, patience) = (total(&sent) + SENDS, Instant::now() + PATIENCE);
+        while total(&sent) < enough {
             assert!(Instant::now() < patience, "sends are no longer acknowledged in cycle {cycle}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         fleet.disturb(cycle).await;
     }
     stop.store(true, Ordering::SeqCst);
+    assert!(tablet.await.unwrap() > 0, "the device that comes and goes has never come");
     let mut counts = Vec::new();
     for sender in senders {
         counts.push(sender.await.unwrap());
@@ -110,22 +125,40 @@ async fn each_comes_once_in_order(mut fleet: Fleet) {
 }
 
 /// Sends one message after the other to all devices of somebody. Returns how many were acknowledged.
-async fn send_until(
-    sender: Stubborn,
-    user_id: String,
-    name: usize,
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-) -> u64 {
+async fn send_until(sender: Stubborn, user_id: String, name: usize, stop: Arc<AtomicBool>, sent: Counts) -> u64 {
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
         let path = format!("/_matrix/client/v3/sendToDevice/org.example.test/{number}");
         let messages = json!({ &*user_id: { "*": { "sender": name, "number": number } } });
         sender.call("PUT", &path, Some(json!({ "messages": messages }))).await;
         number += 1;
-        sent.fetch_add(1, Ordering::SeqCst);
+        sent[name].fetch_add(1, Ordering::SeqCst);
     }
     number
+}
+
+/// A device that logs in, looks what there is and is ended by another, again and again. Returns how often.
+async fn come_and_go(phone: Stubborn, stop: Arc<AtomicBool>, sent: Counts) -> usize {
+    let mut body = password("inbox", "a long secret");
+    body["device_id"] = json!(TABLET);
+    let end = json!({ "devices": [TABLET], "auth": password("inbox", "a long secret") });
+    let mut times = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let before: Vec<u64> = sent.iter().map(|count| count.load(Ordering::SeqCst)).collect();
+        let login = phone.call("POST", "/_matrix/client/v3/login", Some(body.clone())).await;
+        let tablet = Stubborn { token: login["access_token"].as_str().unwrap().to_owned(), ..phone.clone() };
+        let sync = tablet.call("GET", "/_matrix/client/v3/sync?timeout=0", None).await;
+        for event in sync["to_device"]["events"].as_array().into_iter().flatten() {
+            let number = |key: &str| event["content"][key].as_u64().unwrap();
+            let sender = usize::try_from(number("sender")).unwrap();
+            assert!(number("number") >= before[sender], "what was sent to an earlier device of the name: {event}");
+        }
+        phone.call("POST", "/_matrix/client/v3/delete_devices", Some(end.clone())).await;
+        times += 1;
+        // Each visit has two passwords hashed, and others are to get on.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    times
 }
 
 /// Syncs until everything is sent and read, and nothing more comes. Returns who has sent which number, as it came.
@@ -150,16 +183,16 @@ async fn read_until(device: Stubborn, all_is_sent: Arc<AtomicBool>) -> Vec<(usiz
     }
 }
 
-/// How many messages wait for somebody, by the database.
+/// How many messages wait for somebody, by the database. What is left of devices that have ended goes later.
 async fn count_waiting(database: &str, user_id: &str) -> i64 {
     use sqlx::{Connection as _, PgConnection, SqliteConnection};
-    let count = "SELECT COUNT(*) FROM to_device_messages WHERE user_id = $1";
+    let count = "SELECT COUNT(*) FROM to_device_messages WHERE user_id = $1 AND device_id <> $2";
     let (count,): (i64,) = if database.starts_with("sqlite:") {
         let mut connection = SqliteConnection::connect(database).await.unwrap();
-        sqlx::query_as(count).bind(user_id).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_as(count).bind(user_id).bind(TABLET).fetch_one(&mut connection).await.unwrap()
     } else {
         let mut connection = PgConnection::connect(database).await.unwrap();
-        sqlx::query_as(count).bind(user_id).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_as(count).bind(user_id).bind(TABLET).fetch_one(&mut connection).await.unwrap()
     };
     count
 }

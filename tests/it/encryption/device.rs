@@ -9,7 +9,9 @@ use ruma::CanonicalJsonObject;
 use serde_json::{Map, Value, json};
 use vodozemac::{
     Curve25519PublicKey, Ed25519PublicKey, Ed25519Signature,
-    megolm::{GroupSession, InboundGroupSession, MegolmMessage, SessionConfig as MegolmConfig, SessionKey},
+    megolm::{
+        ExportedSessionKey, GroupSession, InboundGroupSession, MegolmMessage, SessionConfig as MegolmConfig, SessionKey,
+    },
     olm::{Account, OlmMessage, Session, SessionConfig},
 };
 
@@ -223,6 +225,10 @@ impl Device {
 
     /// Decrypts what was sent to this device. Everything that is sent to it here has to be for it.
     fn receive(&mut self, event: &Value) {
+        if event["type"] == "m.secret.request" {
+            self.received.push(event["content"].clone());
+            return;
+        }
         assert_eq!(event["type"], "m.room.encrypted");
         let content = &event["content"];
         let message = content["ciphertext"][&self.identity.curve25519].clone();
@@ -243,6 +249,20 @@ impl Device {
     fn keep(&mut self, key: &SessionKey) {
         let session = InboundGroupSession::new(key, MegolmConfig::version_1());
         self.inbound.entry(session.session_id()).or_insert(session);
+    }
+
+    /// The keys to all that this device has read in rooms.
+    pub(super) fn export_keys(&self) -> Vec<String> {
+        self.inbound.values().map(|session| session.export_at_first_known_index().to_base64()).collect()
+    }
+
+    /// Takes over what another device has exported.
+    pub(super) fn import_keys(&mut self, keys: &Value) {
+        for key in keys.as_array().unwrap() {
+            let key = ExportedSessionKey::from_base64(key.as_str().unwrap()).unwrap();
+            let session = InboundGroupSession::import(&key, MegolmConfig::version_1());
+            self.inbound.insert(session.session_id(), session);
+        }
     }
 
     fn decrypt(&mut self, sender_key: &str, message: &OlmMessage) -> Vec<u8> {
@@ -316,6 +336,13 @@ impl Device {
             });
         }
         let path = format!("/_matrix/client/v3/sendToDevice/m.room.encrypted/{}", self.next_request());
+        self.client.put(&path, json!({ "messages": messages })).await.ok();
+    }
+
+    /// Asks all devices of its user for a secret, itself among them.
+    pub(super) async fn ask_for_secret(&mut self, content: &Value) {
+        let messages = json!({ &self.identity.user_id: { "*": content } });
+        let path = format!("/_matrix/client/v3/sendToDevice/m.secret.request/{}", self.next_request());
         self.client.put(&path, json!({ "messages": messages })).await.ok();
     }
 

@@ -1,27 +1,28 @@
 //! A backup as a whole, or what it holds of a room. There may be hundreds of thousands of keys in it, so they are read and
-//! written by the page, while the client reads them.
+//! written by the page, while the client reads them, and each page is paid for.
 //!
 //! Keys that are put or deleted meanwhile may be in it or not; all others are in it once. A backup that is deleted
 //! meanwhile breaks the answer off.
 
-use std::{future::ready, io};
-
-use axum::body::Bytes;
-use futures_util::{StreamExt as _, stream};
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, UserId};
 
 use crate::{
     api::{
-        endpoint::{AnswerBody, RawAnswer},
+        client::parts::{self, Parts},
+        endpoint::RawAnswer,
         error::ApiResult,
     },
     app::App,
     error::{Error, Result},
     people::{
         account::{Caller, User},
-        key_backup::{PAGE, SessionKey},
+        key_backup::SessionKey,
+        rate_limit::Limit,
     },
 };
+
+/// What the first page costs of `read`. Those after it cost 1 each.
+const FIRST_PAGE: u32 = 5;
 
 /// What is left to read of a backup.
 pub(super) struct KeyDownload {
@@ -41,43 +42,41 @@ impl KeyDownload {
         Self { app, caller: Caller::User(caller), version, room_id, last: None, text }
     }
 
-    /// All of it where that is not much, else the first page, and the rest as it is read.
-    pub(super) async fn answer(mut self) -> ApiResult<RawAnswer> {
-        if Box::pin(self.write_page()).await? {
-            return Ok(RawAnswer::json(AnswerBody::Whole(self.text.end().into())));
-        }
-        let first = stream::once(ready(Ok(Bytes::from(self.text.take()))));
-        Ok(RawAnswer::json(AnswerBody::Parts(first.chain(stream::try_unfold(Some(self), Self::next)).boxed())))
+    pub(super) async fn answer(self) -> ApiResult<RawAnswer> {
+        let (user_id, pace) = (self.caller.user_id(), self.caller.pace());
+        self.app.rate_limits.check(Limit::Read, FIRST_PAGE, user_id, pace).await?;
+        Box::pin(parts::answer(self)).await
     }
+}
 
-    async fn next(rest: Option<Self>) -> io::Result<Option<(Bytes, Option<Self>)>> {
-        let Some(mut rest) = rest else { return Ok(None) };
-        match Box::pin(rest.write_page()).await {
-            Ok(true) => Ok(Some((rest.text.end().into(), None))),
-            Ok(false) => {
-                let part = rest.text.take().into();
-                Ok(Some((part, Some(rest))))
-            }
-            Err(error) => {
-                let user_id = rest.caller.user_id();
-                tracing::warn!(%error, %user_id, "a backup of keys was broken off half-way: the client has to repeat it");
-                Err(io::Error::other("the rest can't be read"))
-            }
-        }
-    }
+impl Parts for KeyDownload {
+    const WHAT: &'static str = "a backup of keys";
 
-    /// Returns whether it was the last.
-    async fn write_page(&mut self) -> Result<bool> {
+    async fn write(&mut self) -> Result<bool> {
         let Self { app, caller, version, room_id, last, text } = self;
-        let keys = app.key_backups.page(caller.user_id(), version, room_id.as_deref(), last.as_ref()).await?;
+        let page = app.key_backups.page(caller.user_id(), version, room_id.as_deref(), last.as_ref()).await?;
         // Whoever reads slowly may be logged out meanwhile.
         app.accounts.check_still_logged_in(caller).await?;
-        for key in &keys {
+        if last.is_some() {
+            app.rate_limits.owe(Limit::Read, 1, caller.user_id(), caller.pace()).await?;
+        }
+        for key in &page.keys {
             text.add(key).map_err(Error::broken)?;
         }
-        let is_last = keys.len() < PAGE;
-        *last = keys.into_iter().next_back();
-        Ok(is_last)
+        *last = page.keys.into_iter().next_back();
+        Ok(page.is_last)
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.text.take()
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.text.end()
+    }
+
+    fn user_id(&self) -> &UserId {
+        self.caller.user_id()
     }
 }
 

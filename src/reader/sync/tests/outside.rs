@@ -10,6 +10,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
+use super::gather_all;
 use crate::{
     app::App,
     error::{Error, Result},
@@ -112,8 +113,7 @@ async fn sync_as(
         full_state: false,
         state_after: state_after.is_some(),
     };
-    let watcher = app.syncs.watcher(user_id).await.unwrap();
-    let gathered = app.syncs.gather_all(&request, &watcher).await.unwrap();
+    let gathered = gather_all(&app.syncs, &request).await;
     let (until, is_empty) = (gathered.until, gathered.is_empty());
     let tokens = app.syncs.tokens(&gathered).await.unwrap();
     let writer = SyncWriter { client, filter, state_after, begins_anew: false };
@@ -281,8 +281,7 @@ async fn the_syncs_of_old_show_what_came_from_outside() {
         let listener = Listener { client: client.clone(), room: None };
         let initial = async || -> Value {
             let (mut body, asked) = syncs.initial(client.clone(), None, false);
-            let watcher = syncs.watcher(&alice).await.unwrap();
-            body.write_part(syncs.gather_all(&asked, &watcher).await.unwrap()).await.unwrap();
+            body.write_part(gather_all(syncs, &asked).await).await.unwrap();
             serde_json::from_slice(&body.into_text()).unwrap()
         };
         let heard = async |from| {

@@ -1,0 +1,121 @@
+//! The size of a JPEG picture, and how often it is gone over, without decoding it or having all of it in memory.
+//!
+//! A progressive picture comes in scans, each of which goes over all of it. Scans of a few bytes are how a small file
+//! keeps a decoder busy.
+
+use std::io::{BufRead, Read as _, Seek};
+
+use super::bounds::NoThumbnail;
+
+/// More than any program writes. Usual are ten.
+const MAX_SCANS: u32 = 64;
+
+/// What a file says of its picture.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// All of it is kept in memory until the last scan, as coefficients.
+    pub(super) is_progressive: bool,
+}
+
+/// Reads a file from its beginning to its end.
+pub(super) fn read(file: &mut (impl BufRead + Seek)) -> Result<Header, NoThumbnail> {
+    if bytes::<2>(file)? != [0xff, 0xd8] {
+        return Err(NoThumbnail::NotAPicture);
+    }
+    let (mut header, mut scans) = (None, 0);
+    while let Some(marker) = next_marker(file)? {
+        match marker {
+            // The end.
+            0xd9 => break,
+            // Nothing belongs to these.
+            0x00 | 0x01 | 0xd0..=0xd8 | 0xff => {}
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                let length = length(file)?;
+                let [_, h1, h0, w1, w0] = bytes::<5>(file)?;
+                file.seek_relative(length - 5)?;
+                let (width, height) = (u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into());
+                let is_progressive = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
+                header.get_or_insert(Header { width, height, is_progressive }).is_progressive |= is_progressive;
+            }
+            marker => {
+                if marker == 0xda {
+                    scans += 1;
+                    if scans > MAX_SCANS {
+                        return Err(NoThumbnail::broken("it has too many scans"));
+                    }
+                }
+                let length = length(file)?;
+                file.seek_relative(length)?;
+            }
+        }
+    }
+    header.ok_or_else(|| NoThumbnail::broken("it has no size"))
+}
+
+/// Skips pixels. None at the end of the file.
+fn next_marker(file: &mut impl BufRead) -> Result<Option<u8>, NoThumbnail> {
+    if file.skip_until(0xff)? == 0 {
+        return Ok(None);
+    }
+    let mut marker = [0xff];
+    // Any number of these may stand before a marker.
+    while marker == [0xff] {
+        if file.read(&mut marker)? == 0 {
+            return Ok(None);
+        }
+    }
+    let [marker] = marker;
+    Ok(Some(marker))
+}
+
+/// Of what follows it.
+fn length(file: &mut impl BufRead) -> Result<i64, NoThumbnail> {
+    let length = u16::from_be_bytes(bytes(file)?);
+    length.checked_sub(2).map(i64::from).ok_or_else(|| NoThumbnail::broken("a segment has no length"))
+}
+
+fn bytes<const N: usize>(file: &mut impl BufRead) -> Result<[u8; N], NoThumbnail> {
+    let mut bytes = [0; N];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    const SIZE: &[u8] = &[0xff, 0xc2, 0, 11, 8, 0, 7, 0, 9, 1, 1, 0x11, 0];
+    const SCAN: &[u8] = &[0xff, 0xda, 0, 4, 1, 2, 0x12, 0xff, 0x00, 0x34, 0xff, 0xd0, 0x56];
+
+    fn of(parts: &[&[u8]]) -> Result<Header, NoThumbnail> {
+        read(&mut Cursor::new(parts.concat()))
+    }
+
+    #[test]
+    fn the_size_is_found_behind_anything() {
+        let comment: &[u8] = &[0xff, 0xfe, 0, 6, 0xff, 0xc0, 0xff, 0xda];
+        let header = of(&[&[0xff, 0xd8], comment, &[0xff], SIZE, SCAN, SCAN, &[0xff, 0xd9]]).unwrap();
+        assert_eq!(header, Header { width: 9, height: 7, is_progressive: true });
+        assert_eq!(of(&[&[0xff, 0xd8], SIZE]), Ok(header));
+    }
+
+    #[test]
+    fn what_goes_over_itself_too_often_is_refused() {
+        let scans = SCAN.repeat(64);
+        assert!(of(&[&[0xff, 0xd8], SIZE, &scans]).is_ok());
+        assert!(matches!(of(&[&[0xff, 0xd8], SIZE, &scans, SCAN]), Err(NoThumbnail::Broken(_))));
+    }
+
+    #[test]
+    fn what_breaks_off_is_broken() {
+        let whole = [&[0xff, 0xd8][..], SIZE].concat();
+        for end in 2..9 {
+            assert!(matches!(of(&[whole.get(..end).unwrap()]), Err(NoThumbnail::Broken(_))), "{end}");
+        }
+        assert_eq!(of(&[b"no picture"]), Err(NoThumbnail::NotAPicture));
+    }
+}
