@@ -50,7 +50,11 @@ impl Answer {
 
     fn reply(self) -> Reply {
         let text = String::from_utf8_lossy(&self.bytes).into_owned();
-        Reply { status: self.status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)), headers: self.headers }
+        Reply {
+            status: self.status,
+            body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            headers: self.headers,
+        }
     }
 
     #[track_caller]
