@@ -25,7 +25,8 @@ on_both! {
         let site = PageServer::of(&world);
         let preview = look(&alice, &site.url("/page")).await.ok();
         assert_eq!(preview["og:title"], "A page");
-        assert_eq!((&preview["og:image:width"], &preview["og:image:height"]), (&1.into(), &1.into()));
+        assert_eq!(preview["og:image:width"], 1);
+        assert_eq!(preview["og:image:height"], 1);
         assert_eq!(preview["matrix:image:size"], PICTURE.len());
         let picture = preview["og:image"].as_str().unwrap();
         assert_eq!(world.download(&bob, picture).await.file(), PICTURE);

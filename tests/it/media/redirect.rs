@@ -56,7 +56,7 @@ on_both! {
 
     async fn what_is_encrypted_in_the_store_comes_from_here(world, config => {
         sign(config);
-        let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [7; 32]);
+        let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [7_u8; 32]);
         config.media.master_keys = vec![format!("first:{key}").try_into().unwrap()];
     }) {
         let alice = world.user("alice").await;
