@@ -31,6 +31,7 @@ mod kick;
 mod knock;
 mod leave;
 mod login;
+pub(super) mod media;
 mod members;
 mod message;
 mod mutual_rooms;
@@ -109,6 +110,7 @@ const SECTIONS: &[Section] = &[
     knock::routes,
     leave::routes,
     login::routes,
+    media::routes,
     members::routes,
     message::routes,
     mutual_rooms::routes,

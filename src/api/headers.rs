@@ -4,7 +4,8 @@
 //! - Nobody keeps what is somebody's own (`Cache-Control: no-store`): answers to whoever shows a token, answers to
 //!   anything but a GET, since logging in is a POST, and refusals, which may be over at once. What is left is the same
 //!   for everybody and may be kept.
-//! - Pages for people are read by no other page: a client in a browser reads JSON, so only that is open to all origins.
+//! - Pages for people are read by no other page: a client in a browser reads JSON and files, so only these are open to all
+//!   origins.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
@@ -36,7 +37,11 @@ fn is_own(request: &Parts) -> bool {
     shows_token || ![Method::GET, Method::HEAD].contains(&request.method)
 }
 
+/// Whether an answer is for a person to look at. Files say how they are to be shown, and may be pages that somebody sent.
 fn is_page(headers: &HeaderMap) -> bool {
+    if headers.contains_key(header::CONTENT_DISPOSITION) {
+        return false;
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     content_type.is_some_and(|kind| kind.starts_with("text/html"))
 }

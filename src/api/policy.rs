@@ -14,18 +14,18 @@
 use ruma::api::{
     Metadata,
     client::{
-        account, admin, alias, appservice as appservices, backup, config, context, delayed_events, device, directory,
-        discovery, filter as filters, keys, knock, membership, message, peeking, presence, profile, push, read_marker,
-        receipt, redact, relations, reporting, room, rtc, search, session, space, state, sync, tag, thirdparty,
-        threads, to_device, typing, user_directory, voip,
+        account, admin, alias, appservice as appservices, authenticated_media, backup, config, context, delayed_events,
+        device, directory, discovery, filter as filters, keys, knock, media, membership, message, peeking, presence,
+        profile, push, read_marker, receipt, redact, relations, reporting, room, rtc, search, session, space, state,
+        sync, tag, thirdparty, threads, to_device, typing, user_directory, voip,
     },
 };
 
 use super::{
     auth::{Administrators, AnonymousOr, Anybody, Appservices, Users, UsersAndGuests},
     client::{
-        account_data, dehydrated_device, event_stream, initial_sync, server_notice, shared_secret, submit_token,
-        threepid,
+        account_data, dehydrated_device, event_stream, initial_sync, media::old as old_media, server_notice,
+        shared_secret, submit_token, threepid,
     },
     endpoint::{Forwarding, Policy, Rules},
     federation, front_page, health,
@@ -50,6 +50,9 @@ const MAILED: &str = "`login` of the address, for a mail";
 const PROFILE: &str = "`profile` of the account: 1, and for the name and the avatar 1 for each room that the user is in, \
                        for other fields 1 for each KiB";
 const TO_DEVICE: &str = "`to_device` of the account: 1 for each device, and 1 for each 4 KiB of what is for one";
+const UPLOAD: &str = "`media` of the account: 1 for each MiB of the file";
+/// In bytes. How large a file may be is configured, and refused with words of its own: `media/upload.rs`.
+const ANY_SIZE: usize = usize::MAX;
 const KEY_BACKUP: &str = "`read` of the account: 5, and 1 for each 1,000 keys or MiB after the first";
 const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
@@ -108,6 +111,9 @@ policies! {
         front_page::FrontPage => always, per_address(Limit::Lookup);
         health::Alive => always, unlimited(FOR_LOAD_BALANCERS);
         health::Ready => always, unlimited(FOR_LOAD_BALANCERS);
+        old_media::GetContent => lookup;
+        old_media::GetContentAsFilename => lookup;
+        old_media::GetContentThumbnail => lookup;
         shared_secret::CreateNonce => per_address(Limit::Lookup);
         shared_secret::Register => body(16 * KIB), per_address(Limit::Lookup);
         submit_token::Confirm => per_address(Limit::Lookup);
@@ -132,6 +138,9 @@ policies! {
 
     UsersAndGuests {
         account::whoami::v3::Request;
+        authenticated_media::get_content::v1::Request;
+        authenticated_media::get_content_as_filename::v1::Request;
+        authenticated_media::get_content_thumbnail::v1::Request;
         context::get_context::v3::Request => costs(LIST);
         device::get_device::v3::Request;
         device::get_devices::v3::Request;
@@ -182,6 +191,9 @@ policies! {
         admin::get_user_info::v3::Request;
         alias::create_alias::v3::Request => per_account(Limit::Message);
         alias::delete_alias::v3::Request => per_account(Limit::Message);
+        authenticated_media::get_media_config::v1::Request;
+        // The server goes and looks at a page.
+        authenticated_media::get_media_preview::v1::Request => costs(LIST);
         // Closed to nobody who can read: without their keys they can't.
         backup::add_backup_keys::v3::Request
             => suspended, body(KEYS), per_account(Limit::AccountData), costs_for_each(16 * KIB);
@@ -245,6 +257,10 @@ policies! {
             => suspended, per_account(Limit::AccountData), costs_for_each(KIB);
         keys::get_key_changes::v3::Request => costs(LIST);
         knock::knock_room::v3::Request => per_account(Limit::Membership);
+        // Closed to suspended accounts: others see what is uploaded.
+        media::create_content::v3::Request => body(ANY_SIZE), counted_by_handler(UPLOAD);
+        media::create_content_async::v3::Request => body(ANY_SIZE), counted_by_handler(UPLOAD);
+        media::create_mxc_uri::v1::Request => per_account(Limit::Media);
         membership::ban_user::v3::Request => per_account(Limit::Membership);
         membership::forget_room::v3::Request => suspended, per_account(Limit::Membership);
         membership::get_mutual_rooms::v1::Request => costs(LIST);
@@ -253,6 +269,8 @@ policies! {
         membership::joined_rooms::v3::Request;
         membership::kick_user::v3::Request => per_account(Limit::Membership);
         membership::unban_user::v3::Request => per_account(Limit::Membership);
+        old_media::GetMediaConfig;
+        old_media::GetMediaPreview => costs(LIST);
         presence::get_presence::v3::Request;
         presence::set_presence::v3::Request => per_account(Limit::Ephemeral);
         profile::delete_profile_field::v3::Request => counted_by_handler(PROFILE);
@@ -380,6 +398,9 @@ mod tests {
             "GET /rooms/{room_id}/initialSync",
             "GET /sync",
             "GET /events",
+            "GET /media/download/{server_name}/{media_id}",
+            "GET /media/download/{server_name}/{media_id}/{filename}",
+            "GET /media/thumbnail/{server_name}/{media_id}",
             "POST /rooms/{room_id}/join",
             "POST /join/{room_id_or_alias}",
             "POST /rooms/{room_id}/leave",

@@ -202,6 +202,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
     count("rate_limits.ephemeral.burst"),
     per_second("rate_limits.to_device.per_second"),
     count("rate_limits.to_device.burst"),
+    per_second("rate_limits.media.per_second"),
+    count("rate_limits.media.burst"),
     per_second("rate_limits.read.per_second"),
     count("rate_limits.read.burst"),
     per_second("rate_limits.sync.per_second"),

@@ -51,6 +51,8 @@ pub struct RateLimitsConfig {
     pub ephemeral: RateLimitConfig,
     /// In devices that something is sent to.
     pub to_device: RateLimitConfig,
+    /// In MiB that are uploaded.
+    pub media: RateLimitConfig,
     pub read: RateLimitConfig,
     /// In rooms that are sent whole.
     pub sync: RateLimitConfig,
@@ -147,6 +149,8 @@ impl Default for RateLimitsConfig {
             ephemeral: RateLimitConfig { per_second: 20.0, burst: 500 },
             // A new key for each of twenty thousand devices. Clients make one for every hundred messages of a room.
             to_device: RateLimitConfig { per_second: 200.0, burst: 20_000 },
+            // The pictures of a holiday, or a video of a minute; a gigabyte in a quarter of an hour.
+            media: RateLimitConfig { per_second: 1.0, burst: 100 },
             // A client asks for about a hundred things at its first start, and a user may have several.
             read: RateLimitConfig { per_second: 100.0, burst: 1_000 },
             sync: RateLimitConfig { per_second: 20.0, burst: 2_000 },

@@ -28,7 +28,18 @@ const SERVER_EVERY: u64 = 10_000;
 const MOST_POLLS: usize = 5_000;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Header fields that the server reads.
-const FIELDS: &[&str] = &["x-forwarded-for", "x-forwarded-proto", "host", "origin", "user-agent", "expect", "range"];
+const FIELDS: &[&str] = &[
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "host",
+    "origin",
+    "user-agent",
+    "expect",
+    "range",
+    "if-range",
+    "if-none-match",
+    "accept-language",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_is_answered_on_sqlite() {

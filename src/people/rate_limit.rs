@@ -64,6 +64,8 @@ pub(crate) enum Limit {
     Ephemeral,
     /// Messages to devices, by recipients.
     ToDevice,
+    /// Uploading files, in MiB.
+    Media,
     /// Reading anything.
     Read,
     /// The rooms that a client gets whole.
@@ -75,7 +77,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Login,
         Self::Registration,
         Self::Challenge,
@@ -87,6 +89,7 @@ impl Limit {
         Self::AccountData,
         Self::Ephemeral,
         Self::ToDevice,
+        Self::Media,
         Self::Read,
         Self::Sync,
         Self::Search,
@@ -107,6 +110,7 @@ impl Limit {
             Self::AccountData => "account_data",
             Self::Ephemeral => "ephemeral",
             Self::ToDevice => "to_device",
+            Self::Media => "media",
             Self::Read => "read",
             Self::Sync => "sync",
             Self::Search => "search",
@@ -129,6 +133,7 @@ impl Limit {
             Self::AccountData => rate(limits.account_data),
             Self::Ephemeral => rate(limits.ephemeral),
             Self::ToDevice => rate(limits.to_device),
+            Self::Media => rate(limits.media),
             Self::Read => rate(limits.read),
             Self::Sync => rate(limits.sync),
             Self::Search => rate(limits.search),

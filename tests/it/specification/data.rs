@@ -47,6 +47,8 @@ pub(super) struct Operation {
     pub(super) parameters: Vec<Parameter>,
     /// The schema of the body, where that is JSON.
     pub(super) body: Option<Node>,
+    /// The body is a file.
+    pub(super) takes_bytes: bool,
     pub(super) responses: BTreeMap<u16, Response>,
 }
 
@@ -157,7 +159,8 @@ impl Operation {
             other => panic!("{path}: {other} is no method that the walk knows"),
         };
         let parameters = node.find("parameters").map_or_else(Vec::new, Node::items);
-        let body = node.find("requestBody").and_then(|body| body.followed().find("content")?.find("application/json"));
+        let content = node.find("requestBody").and_then(|body| body.followed().find("content"));
+        let body = content.and_then(|content| content.find("application/json"));
         let responses = node.at(&["responses"]).entries().into_iter();
         Self {
             id: node.at(&["operationId"]).text(),
@@ -166,6 +169,7 @@ impl Operation {
             auth: Auth::read(node.find("security")),
             parameters: parameters.into_iter().map(Parameter::read).collect(),
             body: body.map(|body| body.at(&["schema"])),
+            takes_bytes: content.is_some_and(|content| content.find("application/octet-stream").is_some()),
             responses: responses.map(|(status, node)| (status.parse().unwrap(), Response::read(node))).collect(),
         }
     }

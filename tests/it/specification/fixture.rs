@@ -1,6 +1,8 @@
 //! Who and what there is on the server: values for the parameters of every endpoint, and a scene of its own for what
 //! can be done only once.
 
+mod media;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
@@ -60,6 +62,7 @@ pub(super) fn configure(config: &mut Config) {
     config.well_known.support.contacts = vec![contact];
     // As many as the walk makes.
     config.quotas.key_backups = 1_000_000;
+    media::configure(config);
     MailServer::start(config);
     IdentityServer::start(config);
 }
@@ -112,6 +115,7 @@ impl Fixture {
         }
         let filter = alice.post(&own(alice, "filter"), json!({ "room": { "timeline": { "limit": 5 } } })).await.ok();
         let device = device_of(alice).await;
+        let picture = media::upload_picture(&world, alice).await;
 
         let standing = BTreeMap::from([
             ("roomId", room.clone()),
@@ -128,6 +132,8 @@ impl Fixture {
             ("sessionId", "session".to_owned()),
             ("version", "1".to_owned()),
             ("user_id", bob.user_id.clone()),
+            ("serverName", "localhost".to_owned()),
+            ("mediaId", picture),
             // Nothing waits: there may be nothing to come.
             ("timeout", "0".to_owned()),
         ]);
@@ -166,6 +172,9 @@ impl Fixture {
             return scene;
         }
         if let Some(scene) = self.scene_of_a_backup(operation_id).await {
+            return scene;
+        }
+        if let Some(scene) = self.scene_of_media(operation_id).await {
             return scene;
         }
         let scene = Box::pin(self.scene_in_a_room_of_its_own(operation_id)).await;

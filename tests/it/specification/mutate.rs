@@ -60,6 +60,9 @@ enum Weight {
     Rare,
 }
 
+/// What an endpoint gets that takes a file.
+const FILE: &[u8] = b"%PDF-1.7 and so on";
+
 /// Bodies whose properties are identifiers: what is called otherwise is wrong.
 const KEYED: [&str; 1] = ["uploadCrossSigningSignatures"];
 
@@ -128,6 +131,8 @@ impl Draft {
             }
         }
         let valid = operation.body.map(|schema| scene.body.clone().unwrap_or_else(|| schema.sample()));
+        let json = valid.as_ref().map(|valid| (valid.to_string().into_bytes(), "application/json"));
+        let sent = json.or_else(|| operation.takes_bytes.then(|| (FILE.to_vec(), "application/pdf")));
         Self {
             method: operation.method.clone(),
             template: operation.path.clone(),
@@ -135,8 +140,8 @@ impl Draft {
             query,
             authorization: (operation.auth != Auth::Nobodys || TELLS_MEMBERS == operation.id)
                 .then(|| format!("Bearer {}", scene.token)),
-            content_type: valid.is_some().then_some("application/json"),
-            body: valid.as_ref().map(|valid| valid.to_string().into_bytes()),
+            content_type: sent.as_ref().map(|(_, content_type)| *content_type),
+            body: sent.map(|(body, _)| body),
             valid: valid.unwrap_or(Value::Null),
         }
     }
@@ -199,6 +204,9 @@ pub(super) fn mutations(
         for place in schema.places(&valid) {
             list.of_place(operation, &place);
         }
+    }
+    if operation.takes_bytes {
+        list.of_bytes();
     }
     list.mutations
 }
@@ -373,6 +381,17 @@ impl List<'_> {
         }
     }
 
+    /// Whatever a file is and is called, it is taken.
+    fn of_bytes(&mut self) {
+        for (what, body) in [("no body", None), ("one byte", Some(vec![0])), ("a page", Some(b"<script>".to_vec()))] {
+            self.add(Weight::Important, what, Expect::AsValid, move |draft| draft.body.clone_from(&body));
+        }
+        for content_type in [None, Some("text/html"), Some("nothing like a type"), Some("image/svg+xml; a=\"b\"")] {
+            let name = format!("content type {}", content_type.unwrap_or("missing"));
+            self.add(Weight::Important, name, Expect::AsValid, move |draft| draft.content_type = content_type);
+        }
+    }
+
     fn of_place(&mut self, operation: &Operation, place: &Place) {
         if place.required {
             let expect = if LENIENT.contains(&operation.id) { Expect::Anything } else { Expect::Refused };
@@ -422,6 +441,7 @@ fn unknown(operation: &Operation, name: &str) -> Option<(&'static str, Expect)> 
         "eventId" => Some(("$31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM", told)),
         "deviceId" => Some(("NONESUCH", told)),
         "filterId" => Some(("nonesuch", told)),
+        "mediaId" => Some(("nonesuch", expect_if(true))),
         _ => None,
     }
 }
