@@ -1,9 +1,9 @@
-//! The configuration: typed, with every default in this file and in `config/limits.rs`, documented for its reader in
-//! `config.example.toml`.
+//! The configuration: typed, with every default in this file, in `config/limits.rs` and in `config/media.rs`, documented
+//! for its reader in `config.example.toml`.
 //!
 //! Each key is written down three times, and tests hold the three together: the structs here (what the
-//! code reads, and the defaults), the list in `config/key.rs` (what a value must look like), and the
-//! example file (why one would change it).
+//! code reads, and the defaults), the list in `config/key.rs` and `config/key/media.rs` (what a value must look like), and
+//! the example file (why one would change it).
 //!
 //! Units are part of a key's name where its value has one: `…_seconds`, `…_megabytes`, `per_second`. Whatever a section
 //! holds is decided at start; nothing is read again while the server runs but the files that `[tls]` names.
@@ -16,8 +16,10 @@ pub mod cli;
 pub(crate) mod discovery;
 mod injected;
 mod key;
+mod key_list;
 mod limits;
 mod mail;
+mod media;
 mod problem;
 mod public_key;
 mod room_version;
@@ -46,6 +48,7 @@ pub use self::{
     injected::is_injected,
     limits::{ConnectionsConfig, QuotasConfig, RateLimitConfig, RateLimitsConfig},
     mail::{HostName, MailEncryption, MailFrom},
+    media::{MediaConfig, MediaRedirect, MediaStoreConfig, ScannerConfig, UrlPreviewsConfig},
     problem::{ConfigError, Problem},
     public_key::PublicKey,
     secret::{Secret, SecretUrl},
@@ -81,6 +84,8 @@ pub struct Config {
     pub rate_limits: RateLimitsConfig,
     pub quotas: QuotasConfig,
     pub rooms: RoomsConfig,
+    pub media: MediaConfig,
+    pub url_previews: UrlPreviewsConfig,
     pub presence: PresenceConfig,
     pub user_directory: UserDirectoryConfig,
     pub turn: TurnConfig,
@@ -373,6 +378,8 @@ impl Default for Config {
             identity: IdentityConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             quotas: QuotasConfig::default(),
+            media: MediaConfig::default(),
+            url_previews: UrlPreviewsConfig::default(),
             rooms: RoomsConfig { default_version: RoomVersionId::V12, cache_megabytes: 256 },
             presence: PresenceConfig { enabled: true },
             user_directory: UserDirectoryConfig::default(),
@@ -481,6 +488,8 @@ impl Config {
                  uses it",
             );
         }
+        let shares_a_database = self.redis.url.is_some() && matches!(self.database_url(), DatabaseUrl::Postgres(_));
+        warnings.extend(self.media.warnings(shares_a_database));
         warnings
     }
 
@@ -518,6 +527,7 @@ impl Config {
                 "`registration.require_email` is true, but without `mail.host` nobody could confirm an address",
             ));
         }
+        problems.extend(self.media.contradictions(&self.data_dir));
         problems.extend(self.short_secrets());
         problems.extend(self.overlapping_listeners());
         if self.listen.is_empty() {
