@@ -22,6 +22,7 @@ use crate::{
     error::Result,
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks, weighed::Weighed},
     log::{Ground, Reader},
+    media::Media,
     people::{self, People},
     reader::{self, Readers},
     room::{RoomCache, Rooms},
@@ -88,7 +89,8 @@ impl App {
         let ground = Ground::start((config, sizes), db, (clock, random), tasks, metrics, caches.readers()).await?;
         let rooms = Rooms::start(&ground, caches.rooms).await?;
         let people = People::start(ground, rooms, caches.people).await?;
-        let ephemeral = Ephemeral::start(people, caches.ephemeral).await?;
+        let media = Box::pin(Media::start(people)).await?;
+        let ephemeral = Ephemeral::start(media, caches.ephemeral).await?;
         let readers = Readers::start(ephemeral, caches.readers).await?;
         let workers = Box::pin(Workers::start(readers)).await?;
         let tail: Arc<dyn Weighed> = Arc::clone(workers.log.tail()) as _;

@@ -14,22 +14,22 @@ use crate::{
     error::Result,
     ground::{sizes::CacheSizes, weighed::Weighed},
     log::Reader,
-    people::People,
+    media::Media,
 };
 
 /// The modules of this layer at work, on those below.
 pub struct Ephemeral {
-    people: People,
+    media: Media,
     pub(crate) presence: PresenceOfUsers,
     pub(crate) receipts: Receipts,
     pub(crate) typists: Typists,
 }
 
 impl Deref for Ephemeral {
-    type Target = People;
+    type Target = Media;
 
-    fn deref(&self) -> &People {
-        &self.people
+    fn deref(&self) -> &Media {
+        &self.media
     }
 }
 
@@ -62,11 +62,11 @@ impl Caches {
 
 impl Ephemeral {
     /// Reads what was true when the server stopped, and starts the tasks that end it.
-    pub(crate) async fn start(people: People, caches: Caches) -> Result<Self> {
-        let (db, rooms, clock) = (people.db.clone(), people.rooms.clone(), people.clock.clone());
-        let (nodes, shared_values, tasks) = (&people.nodes, people.shared_values.clone(), &people.tasks);
-        let parts = (db.clone(), people.log.clone(), clock.clone());
-        let enabled = people.config.presence.enabled;
+    pub(crate) async fn start(media: Media, caches: Caches) -> Result<Self> {
+        let (db, rooms, clock) = (media.db.clone(), media.rooms.clone(), media.clock.clone());
+        let (nodes, shared_values, tasks) = (&media.nodes, media.shared_values.clone(), &media.tasks);
+        let parts = (db.clone(), media.log.clone(), clock.clone());
+        let enabled = media.config.presence.enabled;
         Ok(Self {
             presence: PresenceOfUsers::start(
                 parts,
@@ -79,7 +79,7 @@ impl Ephemeral {
             .await?,
             receipts: Receipts::new(db.clone(), rooms.clone(), clock.clone(), caches.receipts),
             typists: Typists::start((db, rooms, clock), caches.typing, nodes, shared_values, tasks).await?,
-            people,
+            media,
         })
     }
 }

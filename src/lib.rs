@@ -16,6 +16,7 @@ pub mod event;
 mod fuzz;
 pub mod ground;
 pub mod log;
+pub mod media;
 pub mod node;
 pub mod people;
 pub mod reader;

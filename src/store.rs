@@ -24,6 +24,10 @@ pub(crate) mod filter;
 pub(crate) mod history;
 pub(crate) mod key_backup;
 pub(crate) mod log;
+pub(crate) mod media;
+pub(crate) mod media_object;
+pub(crate) mod media_quarantine;
+pub(crate) mod media_thumbnail;
 pub(crate) mod membership;
 pub(crate) mod moment;
 pub(crate) mod node;
@@ -43,6 +47,7 @@ pub(crate) mod threepid;
 pub(crate) mod to_device;
 pub(crate) mod token;
 pub(crate) mod uia;
+pub(crate) mod url_preview;
 pub(crate) mod usage;
 pub(crate) mod user_directory;
 

@@ -64,9 +64,14 @@ impl World {
 
     /// One on each engine that is at hand.
     pub(crate) async fn on_each_engine() -> Vec<Self> {
+        Self::on_each_engine_with(&Config::default()).await
+    }
+
+    /// One on each engine that is at hand, with this configuration.
+    pub(crate) async fn on_each_engine_with(config: &Config) -> Vec<Self> {
         let mut worlds = Vec::new();
         for database in databases().await {
-            worlds.push(Self::on(database, Config::default()).await);
+            worlds.push(Self::on(database, config.clone()).await);
         }
         worlds
     }
@@ -215,10 +220,11 @@ async fn start(config: Config, database: &TestDatabase, clock: &Clock) -> App {
     start_with((config, Sizes::little()), database, clock).await
 }
 
-async fn start_with(decided: (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
+async fn start_with((mut config, sizes): (Config, Sizes), database: &TestDatabase, clock: &Clock) -> App {
     let db = database.reopen().await;
+    config.data_dir = database.data_dir();
     let drawn = (clock.clone(), Random::system());
-    Box::pin(App::start_with(decided, db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
+    Box::pin(App::start_with((config, sizes), db, drawn, Tasks::new(), Metrics::new())).await.unwrap()
 }
 
 fn object(content: Value) -> ruma::CanonicalJsonObject {

@@ -46,6 +46,7 @@ impl Workers {
             uia: readers.uia.clone(),
             delayed_events: delayed_events.clone(),
             key_backups: readers.key_backups.clone(),
+            library: readers.library.clone(),
             threepids: readers.threepids.clone(),
             to_device: readers.to_device.clone(),
             user_directory: readers.user_directory.clone(),

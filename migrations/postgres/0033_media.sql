@@ -36,8 +36,9 @@ CREATE TABLE media (
     PRIMARY KEY (server_name, media_id)
 );
 CREATE INDEX media_digest ON media (digest) WHERE digest IS NOT NULL;
-CREATE INDEX media_user ON media (user_id, created_at) WHERE user_id IS NOT NULL;
-CREATE INDEX media_pending ON media (expires_at) WHERE digest IS NULL;
+-- With what is summed up for each upload.
+CREATE INDEX media_user ON media (user_id, created_at, bytes) WHERE user_id IS NOT NULL;
+CREATE INDEX media_pending ON media (user_id, expires_at) WHERE digest IS NULL;
 CREATE INDEX media_created ON media (created_at);
 CREATE INDEX media_used ON media (origin, used_at);
 

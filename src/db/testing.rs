@@ -3,7 +3,10 @@
 //! SQLite always; `PostgreSQL` where `HEARTH_TEST_POSTGRES` holds the URL of a server on which databases may
 //! be created.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqliteConnection};
 use tempfile::TempDir;
@@ -20,7 +23,7 @@ pub(crate) struct TestDatabase {
 
 enum Place {
     Folder(TempDir),
-    Server { admin_url: String, name: String },
+    Server { admin_url: String, name: String, folder: TempDir },
 }
 
 /// One of each engine.
@@ -68,7 +71,11 @@ async fn empty_postgres(admin_url: String) -> TestDatabase {
     let (server, query) = admin_url.split_once('?').map_or((&*admin_url, ""), |(server, query)| (server, query));
     let (server, _) = server.rsplit_once('/').unwrap();
     let url = format!("{server}/{name}?{query}");
-    TestDatabase { db: connect(&url).await, url, place: Place::Server { admin_url, name } }
+    TestDatabase {
+        db: connect(&url).await,
+        url,
+        place: Place::Server { admin_url, name, folder: TempDir::new().unwrap() },
+    }
 }
 
 /// How SQLite is going to answer a statement, step by step.
@@ -113,6 +120,13 @@ async fn administer(url: &str, sql: String) {
 impl TestDatabase {
     pub(crate) fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// A folder for whatever a server keeps beside this database.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        match &self.place {
+            Place::Folder(folder) | Place::Server { folder, .. } => folder.path().join("data"),
+        }
     }
 
     /// Another way into the same database, for a server that is to be stopped and started again.
@@ -174,7 +188,10 @@ impl TestDatabase {
         self.db.close().await;
         match self.place {
             Place::Folder(folder) => folder.close().unwrap(),
-            Place::Server { admin_url, name } => administer(&admin_url, format!("DROP DATABASE {name}")).await,
+            Place::Server { admin_url, name, folder } => {
+                administer(&admin_url, format!("DROP DATABASE {name}")).await;
+                folder.close().unwrap();
+            }
         }
     }
 }

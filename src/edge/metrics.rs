@@ -10,6 +10,7 @@ mod media_store;
 mod process;
 mod resources;
 mod strike;
+mod uploads;
 
 use std::{
     fmt,
@@ -37,6 +38,7 @@ use self::{
     process::Process,
     resources::ResourceCollector,
     strike::{LimitLabel, Strikes},
+    uploads::UploadMetrics,
 };
 pub use self::{
     resources::{Pool, ProcessResources},
@@ -74,6 +76,7 @@ struct Inner {
     forwards_given_up: Counter,
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
+    uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
     /// Empty until [`Metrics::watch`].
@@ -195,6 +198,7 @@ impl Metrics {
         let to_device_unsent = Counter::default();
         let help = "Messages to devices of other servers, which are accepted and not sent yet";
         ours.register("to_device_unsent", help, to_device_unsent.clone());
+        let uploads = UploadMetrics::register(ours);
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
         for reason in LoginFailure::ALL.map(LoginFailure::as_str) {
@@ -220,6 +224,7 @@ impl Metrics {
             forwards_given_up,
             rate_limited,
             to_device_unsent,
+            uploads,
             failed_logins,
             media_stores,
             watched,
@@ -261,6 +266,17 @@ impl Metrics {
     /// Counts messages to devices that nobody sends on yet.
     pub fn to_device_unsent(&self, messages: usize) {
         self.0.to_device_unsent.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a file that a user has uploaded.
+    pub fn media_uploaded(&self) {
+        self.0.uploads.uploads.inc();
+    }
+
+    /// Counts a file that is kept, a user's or another's: `is_new` where its bytes were stored for it, and no others like
+    /// them were there.
+    pub fn media_kept(&self, bytes: u64, is_new: bool) {
+        self.0.uploads.kept(bytes, is_new);
     }
 
     /// Counts a login that has failed.

@@ -94,7 +94,8 @@ async fn every_connection_ends_and_the_next_one_is_served() {
     let database = testing::sqlite().await;
     let (db, random) = (database.db().clone(), Random::seeded(cases.seed()));
     let (tasks, metrics) = (Tasks::new(), Metrics::new());
-    let config = Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() };
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = Config { listen, data_dir: database.data_dir(), ..Config::default() };
     let listeners = Listeners::bind(&config.listen, &config).unwrap();
     let address = listeners.urls()[0].trim_start_matches("http://").trim_end_matches('/').to_owned();
     let starting = App::start(config, db, Clock::system(), random.clone(), tasks.clone(), metrics.clone());

@@ -75,7 +75,7 @@ const TAUGHT: [(&str, &[&str]); 12] = [
 
 impl Scene {
     pub(super) async fn set(database: TestDatabase, seed: u64) -> Self {
-        let mut config = Config::default();
+        let mut config = Config { data_dir: database.data_dir(), ..Config::default() };
         config.registration.mode = RegistrationMode::Open;
         config.registration.guests = true;
         config.registration.shared_secret = Some("a long and secret text".to_owned().try_into().unwrap());

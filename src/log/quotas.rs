@@ -40,7 +40,7 @@ impl Quotas {
 
     /// How much a user may have. None for those to whom no quota applies.
     pub fn find(&self, user_id: &UserId, which: WhichQuota) -> Option<u32> {
-        (!self.0.exempt_users.contains(user_id)).then(|| which(&self.0.config))
+        (!self.is_exempt(user_id)).then(|| which(&self.0.config))
     }
 
     /// Refuses somebody one more who has so many already, with a message made of what they may have. Both have to be
@@ -73,6 +73,16 @@ impl Quotas {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether no quota applies to a user.
+    pub fn is_exempt(&self, user_id: &UserId) -> bool {
+        self.0.exempt_users.contains(user_id)
+    }
+
+    /// A refusal where a limit is not a quota of this section, with the page to read about it.
+    pub fn refusal(&self, message: impl Into<String>) -> Error {
+        Error::over_quota(message, &self.0.info_uri)
     }
 
     /// The bound on what a user keeps here.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{
     account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, device,
-    device_key, device_list, ephemeral, erasure, errand, event, filter, history, key_backup, log, membership, moment,
-    node, one_time_key, outside_membership, profile, redaction, registration, relation, report, room, search, server,
-    signing_key, state, threepid, to_device, token, uia, usage, user_directory,
+    device_key, device_list, ephemeral, erasure, errand, event, filter, history, key_backup, log, media, media_object,
+    media_quarantine, media_thumbnail, membership, moment, node, one_time_key, outside_membership, profile, redaction,
+    registration, relation, report, room, search, server, signing_key, state, threepid, to_device, token, uia,
+    url_preview, usage, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -33,6 +34,10 @@ const STATEMENTS: &[&[&Statement]] = &[
     history::STATEMENTS,
     key_backup::STATEMENTS,
     log::STATEMENTS,
+    media::STATEMENTS,
+    media_object::STATEMENTS,
+    media_quarantine::STATEMENTS,
+    media_thumbnail::STATEMENTS,
     membership::STATEMENTS,
     moment::STATEMENTS,
     node::STATEMENTS,
@@ -52,6 +57,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     to_device::STATEMENTS,
     token::STATEMENTS,
     uia::STATEMENTS,
+    url_preview::STATEMENTS,
     usage::STATEMENTS,
     user_directory::STATEMENTS,
 ];

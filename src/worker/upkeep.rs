@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     ground::{sizes::PruneSizes, tasks::Shutdown},
     log::{Log, Pruned},
+    media::library::Library,
     node::Duty,
     people::{account::Accounts, key_backup::KeyBackups, threepid::Threepids, to_device::ToDeviceMessages, uia::Uia},
     reader::user_directory::UserDirectory,
@@ -32,6 +33,7 @@ pub(crate) struct UpkeepTargets {
     pub(crate) uia: Uia,
     pub(crate) delayed_events: DelayedEvents,
     pub(crate) key_backups: KeyBackups,
+    pub(crate) library: Library,
     pub(crate) threepids: Threepids,
     pub(crate) to_device: ToDeviceMessages,
     pub(crate) user_directory: UserDirectory,
@@ -109,10 +111,11 @@ async fn clear_leftovers(tidied: &UpkeepTargets, duty: &Duty, last: &mut Option<
     }
 }
 
-/// What takes a few statements. Only the first is every node's own: it writes what this node has seen.
+/// What takes a few statements. Only the first two are every node's own: they write what this node has seen.
 async fn tidy(tidied: &UpkeepTargets, duty: &Duty) {
-    let UpkeepTargets { accounts, uia, delayed_events, threepids, to_device, rooms, .. } = tidied;
+    let UpkeepTargets { accounts, uia, delayed_events, library, threepids, to_device, rooms, .. } = tidied;
     report("writing when devices were last seen", accounts.flush_last_seen().await);
+    report("writing which media were used", library.flush_uses().await);
     if !duty.is_mine() {
         return;
     }

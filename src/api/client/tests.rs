@@ -46,7 +46,8 @@ impl Server {
     }
 
     async fn start_with(database: &TestDatabase, configure: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config { server_name: "example.org".try_into().unwrap(), ..Config::default() };
+        let server_name = "example.org".try_into().unwrap();
+        let mut config = Config { server_name, data_dir: database.data_dir(), ..Config::default() };
         config.registration.shared_secret = Some("open sesame".to_owned().try_into().unwrap());
         config.passwords.min_length = 1;
         configure(&mut config);

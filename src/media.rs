@@ -1,0 +1,74 @@
+//! The content repository: pictures, videos and files, stored once however often they are sent, and safe to open.
+//!
+//! What a URI names is a row, its bytes are an object of a store, and nothing of either is remembered in memory: what is
+//! deleted or quarantined is so on every node with the next request. Media write no entries into the log.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
+
+pub(crate) mod file_name;
+pub(crate) mod kind;
+pub(crate) mod library;
+pub(crate) mod objects;
+pub(crate) mod page;
+pub(crate) mod preview;
+pub(crate) mod seal;
+pub(crate) mod spool;
+pub(crate) mod thumbnail;
+pub(crate) mod thumbnails;
+pub(crate) mod upload;
+
+use std::ops::Deref;
+
+use self::{
+    library::Library, objects::Objects, preview::Previews, seal::MasterKeys, spool::Spool, thumbnails::Thumbnails,
+    upload::Uploads,
+};
+use crate::{
+    edge::object_store::Stores,
+    error::{Error, Result},
+    log::Quotas,
+    people::People,
+};
+
+/// The modules of this layer at work, on those below.
+pub struct Media {
+    people: People,
+    pub(crate) library: Library,
+    /// None where the server looks at no pages.
+    pub(crate) previews: Option<Previews>,
+    pub(crate) thumbnails: Thumbnails,
+    pub(crate) uploads: Uploads,
+}
+
+impl Deref for Media {
+    type Target = People;
+
+    fn deref(&self) -> &People {
+        &self.people
+    }
+}
+
+impl Media {
+    /// Makes the folders that are missing. No store is asked for anything yet.
+    pub(crate) async fn start(people: People) -> Result<Self> {
+        let (config, db, clock, random) = (&people.config, &people.db, &people.clock, &people.random);
+        let (metrics, server_name) = (&people.metrics, &people.server_name);
+        let stores = Stores::open(&config.media, &config.data_dir, metrics.clone()).map_err(Error::broken)?;
+        let spool = Spool::open(&config.data_dir).await?;
+        let keys = MasterKeys::of(&config.media);
+        let parts = (db.clone(), clock.clone(), random.clone());
+        let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone());
+        let library = Library::new(db.clone(), objects.clone(), clock.clone());
+        let uploads = Uploads::new(
+            parts.clone(),
+            server_name.clone(),
+            (objects.clone(), library.clone()),
+            (config, Quotas::of(config)),
+            metrics.clone(),
+        );
+        let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
+        let tasks = people.tasks.clone();
+        let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks);
+        Ok(Self { library, previews, thumbnails, uploads, people })
+    }
+}
