@@ -114,6 +114,7 @@ fn every_value_of_the_example_is_valid() {
 fn what_the_documentation_shows_can_be_used() {
     let documentation = [
         include_str!("../../docs/internet.md"),
+        include_str!("../../docs/media.md"),
         include_str!("../../docs/operating.md"),
         include_str!("../../docs/scaling.md"),
     ];

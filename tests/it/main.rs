@@ -40,6 +40,7 @@ mod key_backup;
 mod keys;
 mod layers;
 mod mail_server;
+mod media_admin;
 mod moderation;
 mod notices;
 mod odd_paths;
