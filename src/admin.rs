@@ -32,7 +32,7 @@ pub use self::{
         MediaAdministration, MediaCount, MediaDetails, MediaFilter, MediaSummary, ObjectDetails, OriginSummary,
         QuarantineChange, QuarantineSummary, StoreSummary, UsageSummary, UserSummary,
     },
-    media_stores::{MediaStores, MoveProgress, SweepSummary},
+    media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
 };
 use self::{
     lists::{Line, render},

@@ -6,7 +6,7 @@ use super::{
     AdminContext, Failure,
     lists::{render, write_json},
     media_administration::{MediaCount, MediaFilter, MediaSummary, QuarantineChange},
-    media_stores::{MediaStores, MoveProgress, SweepSummary},
+    media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
     password::read_line,
     progress::ProgressLine,
     say,
@@ -16,9 +16,6 @@ use crate::config::{
     MediaRedirect,
     cli::{DeleteMedia, ListFormat, ListMedia, MediaCommand, MoveMedia, ShowMediaUsage, SweepMedia},
 };
-
-/// How many files that have lost their bytes are named.
-const NAMED: usize = 100;
 
 impl AdminContext<'_> {
     pub(super) async fn carry_out_on_media(&self, command: MediaCommand) -> Result<(), Failure> {
@@ -142,16 +139,21 @@ impl AdminContext<'_> {
             None => stores.names(),
         };
         let mut lost = 0;
+        let delete = !sweep.dry_run;
         for name in names {
             let mut line = ProgressLine::begin();
             let mut show = |looked_at: u64| line.show(|| format!("Store {name}: looked at {}", files(looked_at)));
-            let swept = stores.sweep(&name, &mut show).await;
+            let swept = stores.sweep(&name, delete, &mut show).await;
             line.end()?;
             let swept = swept.map_err(self.explain())?;
-            lost += swept.lost.len();
+            lost += swept.lost;
             say(&told_of_sweep(&name, &swept))?;
         }
-        if lost == 0 { Ok(()) } else { Err(Failure::new("bytes of some files are gone: restore them from a backup")) }
+        if lost == 0 {
+            Ok(())
+        } else {
+            Err(Failure::new("the bytes of some files are gone: restore them from a backup"))
+        }
     }
 
     async fn move_media(&self, moved: &MoveMedia) -> Result<(), Failure> {
@@ -165,25 +167,34 @@ impl AdminContext<'_> {
             )?;
         }
         let mut line = ProgressLine::begin();
-        let mut show = |now: MoveProgress| line.show(|| told_of_move("Moved", now));
+        let mut show = |now: MoveSummary| line.show(|| told_of_move(now));
         let done = stores.move_media(&moved.from, &moved.to, &mut show).await;
         line.end()?;
         let done = done.map_err(self.explain())?;
         say(&format!(
             "{}. What was in {} is deleted there when a running server next tidies up.\n",
-            told_of_move("Moved", done),
+            told_of_move(done),
             moved.from
-        ))
+        ))?;
+        match done.failed {
+            0 => Ok(()),
+            failed => Err(Failure::new(format!("{} could not be moved, and stay in {}", files(failed), moved.from))),
+        }
     }
 
     async fn rotate_media_key(&self) -> Result<(), Failure> {
         let stores = self.stores().await?;
         let mut line = ProgressLine::begin();
-        let mut show = |count: u64| line.show(|| format!("Keys of {} encrypted anew", files(count)));
+        let mut show = |now: RotateSummary| line.show(|| told_of_rotation(now));
         let done = stores.rotate(&mut show).await;
         line.end()?;
-        let count = done.map_err(self.explain())?;
-        say(&format!("The keys of {} are encrypted anew. The others of `media.master_keys` can go.\n", files(count)))
+        let done = done.map_err(self.explain())?;
+        if done.failed > 0 {
+            say(&format!("{}.\n", told_of_rotation(done)))?;
+            let message = format!("the master keys of {} are not in `media.master_keys`", files(done.failed));
+            return Err(Failure::new(message));
+        }
+        say(&format!("{}. The others of `media.master_keys` can go.\n", told_of_rotation(done)))
     }
 }
 
@@ -198,27 +209,36 @@ fn concerned(change: &QuarantineChange) -> String {
 }
 
 fn told_of_sweep(store: &str, swept: &SweepSummary) -> String {
-    let SweepSummary { looked_at, removed, removed_bytes, lost } = swept;
-    let mut told = format!(
-        "Store {store}: looked at {}, deleted {} that nothing has, {}.\n",
-        files(*looked_at),
-        removed,
-        size(*removed_bytes)
-    );
-    for media in lost.iter().take(NAMED) {
-        told.push_str("Bytes are gone: ");
-        told.push_str(media);
-        told.push('\n');
+    let SweepSummary { stored, stored_bytes, unnamed, unnamed_bytes, deleted, deleted_bytes, .. } = swept;
+    let SweepSummary { foreign, lost, lost_thumbnails, losses, .. } = swept;
+    let mut told = vec![format!(
+        "Store {store}: {}, {}. Nothing has {unnamed} of them, {}; deleted {deleted} of these, {}.",
+        files(*stored),
+        size(*stored_bytes),
+        size(*unnamed_bytes),
+        size(*deleted_bytes)
+    )];
+    if *foreign > 0 {
+        told.push(format!("There are {foreign} that are not Hearth's; they stay."));
     }
-    if lost.len() > NAMED {
-        told.push_str("And of more files.\n");
+    if *lost_thumbnails > 0 {
+        told.push(format!("{lost_thumbnails} thumbnails are gone."));
     }
-    told
+    if *lost > 0 {
+        told.push(format!("The bytes of {} are gone:", files(*lost)));
+    }
+    told.extend(losses.iter().map(|media| format!("  {media}")));
+    told.join("\n") + "\n"
 }
 
-fn told_of_move(done: &str, now: MoveProgress) -> String {
-    let MoveProgress { files: moved, bytes, all_files, all_bytes } = now;
-    format!("{done} {moved} of {all_files} files, {} of {}", size(bytes), size(all_bytes))
+fn told_of_move(now: MoveSummary) -> String {
+    let MoveSummary { files: moved, thumbnails, bytes, all_files, all_bytes, .. } = now;
+    let (bytes, all) = (size(bytes), size(all_bytes));
+    format!("Moved {moved} of {all_files} files and {thumbnails} thumbnails, {bytes} of about {all}")
+}
+
+fn told_of_rotation(now: RotateSummary) -> String {
+    format!("The keys of {} and {} thumbnails go by the first master key now", files(now.files), now.thumbnails)
 }
 
 /// Nothing of it can be undone.

@@ -239,9 +239,15 @@ async fn a_sweep_finds_what_nothing_has_and_what_is_gone() {
         let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50);
         fs::File::options().write(true).open(&left).unwrap().set_modified(long_ago).unwrap();
 
+        fs::write(media.join("README"), "of somebody else").unwrap();
+
+        let found = here.run(&["admin", "sweep-media", "--dry-run"]).done();
+        assert!(found.contains("Store files: 4 files") && found.contains("deleted 0 of these"), "{found}");
+        assert!(left.exists());
         let swept = here.run(&["admin", "sweep-media"]).done();
-        assert!(swept.contains("Store files") && swept.contains("deleted 1 that nothing has, 11 B"), "{swept}");
-        assert!(!left.exists() && young.exists());
+        assert!(swept.contains("Nothing has 2 of them, 22 B; deleted 1 of these, 11 B."), "{swept}");
+        assert!(swept.contains("1 that are not Hearth's"), "{swept}");
+        assert!(!left.exists() && young.exists() && media.join("README").exists());
         assert_eq!((alice.fetch(&one).await.0, alice.fetch(&two).await.0), (200, 200));
 
         let shown: Value = serde_json::from_str(&here.run(&["admin", "show-media", &one]).done()).unwrap();

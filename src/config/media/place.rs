@@ -1,5 +1,5 @@
-//! Where stores are. Whatever is in a store and no row of the database names is deleted sooner or later, so no two stores
-//! may have the same place, nor one within the other, and none may hold what else is the server's.
+//! Where stores are. What is in a store and no row of the database names there is deleted by a sweep, so no two stores may
+//! have the same place, nor one within the other, and none may hold what else is the server's.
 
 use std::path::{Path, PathBuf, absolute};
 
@@ -57,7 +57,7 @@ pub(super) fn misplaced(stores: &[MediaStoreConfig], data_dir: &Path) -> Vec<Pro
         for (other, _) in later {
             problems.push(Problem::anywhere(format!(
                 "the stores `{name}` and `{other}` of `media.stores` are in the same place, or one is within the other: each \
-                 deletes what it doesn't know"
+                 would take what the other has for leftovers"
             )));
         }
         if let Place::Folder(path) = place

@@ -132,6 +132,10 @@ pub struct SweepMedia {
     /// Only this store, by its name
     #[arg(value_name = "STORE")]
     pub store: Option<String>,
+
+    /// Only say what there is, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Clone, Debug, Args)]
