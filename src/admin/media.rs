@@ -176,10 +176,13 @@ impl AdminContext<'_> {
             told_of_move(done),
             moved.from
         ))?;
-        match done.failed {
-            0 => Ok(()),
-            failed => Err(Failure::new(format!("{} could not be moved, and stay in {}", files(failed), moved.from))),
+        if done.failed > 0 {
+            let (failed, from) = (files(done.failed), &moved.from);
+            let message =
+                format!("{failed} could not be read, and stay in {from}: see `hearth admin sweep-media {from}`");
+            return Err(Failure::new(message));
         }
+        Ok(())
     }
 
     async fn rotate_media_key(&self) -> Result<(), Failure> {
@@ -203,7 +206,7 @@ fn concerned(change: &QuarantineChange) -> String {
     let QuarantineChange { files: count, bytes, events, .. } = *change;
     let known = if bytes > 0 { format!(", {}", size(bytes)) } else { String::new() };
     match events {
-        Some(events) if events > 0 => format!("That is {} that {events} events name.", files(count)),
+        Some(events) if events > 0 => format!("Of what {events} events name, that is {} more.", files(count)),
         _ => format!("That is {}{known}.", files(count)),
     }
 }

@@ -60,7 +60,7 @@ pub struct MoveSummary {
     pub thumbnails: u64,
     /// Of both.
     pub bytes: u64,
-    /// What could not be read, and is where it was. The log says which.
+    /// What could not be read, and is where it was.
     pub failed: u64,
     /// How many files there were when it began, and their bytes without those of thumbnails.
     pub all_files: u64,
@@ -122,7 +122,7 @@ impl MediaStores {
             lost,
             lost_thumbnails,
             losses,
-        } = self.upkeep.sweep(store, OLD, delete, &mut looked_at).await?;
+        } = Box::pin(self.upkeep.sweep(store, OLD, delete, &mut looked_at)).await?;
         let losses = losses.into_iter().map(|loss| loss.uri.unwrap_or_else(|| loss.digest.to_string())).collect();
         Ok(SweepSummary {
             stored,
@@ -148,7 +148,7 @@ impl MediaStores {
         self.check(from)?;
         self.check(to)?;
         let mut show = |report: &MoveReport| progress((*report).into());
-        Ok(self.upkeep.move_media(from, to, &mut show).await?.into())
+        Ok(Box::pin(self.upkeep.move_media(from, to, &mut show)).await?.into())
     }
 
     /// Has everything that is encrypted go by the first of the master keys. Says now and then how far it has come.
@@ -158,7 +158,7 @@ impl MediaStores {
             return Err(Error::invalid_param(message));
         }
         let mut show = |report: &RotateReport| progress((*report).into());
-        Ok(self.upkeep.rotate(&mut show).await?.into())
+        Ok(Box::pin(self.upkeep.rotate(&mut show)).await?.into())
     }
 
     /// The operator may have mistyped it.

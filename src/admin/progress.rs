@@ -29,7 +29,8 @@ impl ProgressLine {
 
     /// Shows the text, unless the last one was just shown.
     pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
-        if self.at.elapsed() < if self.is_terminal { GLANCE } else { LINE } {
+        let pause = if self.is_terminal { GLANCE } else { LINE };
+        if self.at.elapsed() < pause {
             return;
         }
         self.at = Instant::now();
