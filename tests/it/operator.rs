@@ -34,6 +34,9 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "list-registration-tokens"],
     &["admin", "list-reports"],
     &["admin", "deactivate-account", "alice", "--yes"],
+    &["admin", "list-media"],
+    &["admin", "quarantine-media", "mxc://localhost/abc"],
+    &["admin", "sweep-media"],
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
