@@ -4,9 +4,11 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use hearth::admin::{MediaAdministration, MediaCount, MediaFilter};
 use serde_json::{Value, json};
 
 use crate::{
+    on_both,
     program::{Installation, Server},
     world::{escape, http_client, new_postgres_database},
 };
@@ -326,5 +328,54 @@ async fn media_move_to_another_store_and_another_key_beside_a_server() {
         here.set("MEDIA__MASTER_KEYS", "");
         let refusal = here.run(&["admin", "rotate-media-key"]).refused();
         assert!(refusal.contains("media.master_keys"), "{refusal}");
+    }
+}
+
+on_both! {
+    async fn a_quarantine_and_a_deletion_hold_on_every_node_at_once(world) {
+        let operator = MediaAdministration::new(&world.config, world.app().db.clone(), world.clock.clone());
+        let alice = world.user("alice").await;
+        // JSON, as which all answers are read here.
+        let uploaded = world.call_raw("POST", "/_matrix/media/v3/upload", Some(&alice.token), "[1, 2, 3]").await.ok();
+        let uri = uploaded["content_uri"].as_str().unwrap();
+        let path = format!("/_matrix/client/v1/media/download/{}", uri.strip_prefix("mxc://").unwrap());
+        let nodes: Vec<_> = (0..world.nodes.len()).map(|node| alice.clone().at_node(&world, node)).collect();
+        for node in &nodes {
+            assert_eq!(node.get(&path).await.ok(), json!([1, 2, 3]));
+        }
+        assert!(operator.put_under_quarantine(uri).await.unwrap().changed);
+        for node in &nodes {
+            node.get(&path).await.refused(404, "M_NOT_FOUND");
+        }
+        assert_eq!(operator.list_quarantined().await.unwrap()[0].name, uri);
+        assert!(operator.lift_quarantine(uri).await.unwrap().changed);
+        for node in &nodes {
+            node.get(&path).await.ok();
+        }
+        let deleted = operator.delete(uri, &mut |_| {}).await.unwrap();
+        assert_eq!(deleted, MediaCount { files: 1, bytes: 9 });
+        for node in &nodes {
+            node.get(&path).await.refused(404, "M_NOT_FOUND");
+        }
+        assert!(operator.list(&MediaFilter::default(), None).await.unwrap().is_empty());
+    }
+
+    async fn pages_of_a_list_follow_each_other(world) {
+        let operator = MediaAdministration::new(&world.config, world.app().db.clone(), world.clock.clone());
+        let alice = world.user("alice").await;
+        let mut uploaded = Vec::new();
+        for number in 0..5 {
+            let body = format!("[{number}]");
+            let answer = world.call_raw("POST", "/_matrix/media/v3/upload", Some(&alice.token), &body).await.ok();
+            uploaded.push(answer["content_uri"].as_str().unwrap().to_owned());
+        }
+        uploaded.sort();
+        let all = operator.list(&MediaFilter::default(), None).await.unwrap();
+        assert_eq!(all.iter().map(|media| media.mxc.clone()).collect::<Vec<_>>(), uploaded);
+        let rest = operator.list(&MediaFilter::default(), Some(&all[2])).await.unwrap();
+        assert_eq!(rest.iter().map(|media| media.mxc.clone()).collect::<Vec<_>>(), uploaded[3..]);
+        assert!(operator.list(&MediaFilter::default(), Some(&all[4])).await.unwrap().is_empty());
+        let usage = operator.usage(10).await.unwrap();
+        assert_eq!((usage.users.len(), usage.users[0].files, usage.users[0].bytes), (1, 5, 15));
     }
 }
