@@ -66,7 +66,8 @@ pub struct MediaSummary {
     pub created_ts: i64,
     /// To a day.
     pub last_used_ts: i64,
-    /// `uri`, a room, or `scanner`. Who is quarantined by digest, user or server has a line of its own elsewhere.
+    /// `uri`, a room, or what kept it away when it came. Quarantines of a digest, a user or a server as such are none of its
+    /// own.
     pub quarantined_by: Option<String>,
     /// Where the list goes on.
     #[serde(skip)]
@@ -157,7 +158,7 @@ pub struct QuarantineSummary {
     pub kind: &'static str,
     /// What `quarantine-media` takes.
     pub name: String,
-    /// What media are quarantined by: `uri`, a room, or `scanner`.
+    /// What media are quarantined by: `uri`, a room, or what kept them away when they came.
     pub by: Option<String>,
     /// In milliseconds since the Unix epoch. None of media.
     pub since_ts: Option<i64>,
