@@ -13,6 +13,7 @@ mod lists;
 mod media;
 mod media_administration;
 mod media_stores;
+mod media_summary;
 mod password;
 mod progress;
 mod units;
@@ -28,11 +29,12 @@ pub use self::{
         AccountFilter, AccountSummary, Administration, ListedAccount, Noticed, SessionSummary, TokenSummary,
     },
     failure::Failure,
-    media_administration::{
-        MediaAdministration, MediaCount, MediaDetails, MediaFilter, MediaSummary, ObjectDetails, OriginSummary,
-        QuarantineChange, QuarantineSummary, StoreSummary, UsageSummary, UserSummary,
-    },
+    media_administration::MediaAdministration,
     media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
+    media_summary::{
+        MediaCount, MediaDetails, MediaFilter, MediaSummary, ObjectDetails, OriginSummary, QuarantineChange,
+        QuarantineSummary, StoreSummary, UsageSummary, UserSummary,
+    },
 };
 use self::{
     lists::{Line, render},

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use super::{
     AdminContext, Failure,
     lists::{render, write_json},
-    media_administration::{MediaCount, MediaFilter, MediaSummary, QuarantineChange},
     media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
+    media_summary::{MediaCount, MediaFilter, MediaSummary, QuarantineChange},
     password::read_line,
     progress::ProgressLine,
     say,

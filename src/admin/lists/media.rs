@@ -2,7 +2,7 @@
 
 use super::{Line, day, printable};
 use crate::admin::{
-    media_administration::{MediaSummary, OriginSummary, QuarantineSummary, StoreSummary, UserSummary},
+    media_summary::{MediaSummary, OriginSummary, QuarantineSummary, StoreSummary, UserSummary},
     units,
 };
 
