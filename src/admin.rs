@@ -10,7 +10,13 @@ mod administration;
 mod departure;
 mod failure;
 mod lists;
+mod media;
+mod media_administration;
+mod media_stores;
+mod media_summary;
 mod password;
+mod progress;
+mod units;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -23,6 +29,12 @@ pub use self::{
         AccountFilter, AccountSummary, Administration, ListedAccount, Noticed, SessionSummary, TokenSummary,
     },
     failure::Failure,
+    media_administration::MediaAdministration,
+    media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
+    media_summary::{
+        MediaCount, MediaDetails, MediaFilter, MediaSummary, ObjectDetails, OriginSummary, QuarantineChange,
+        QuarantineSummary, StoreSummary, UsageSummary, UserSummary,
+    },
 };
 use self::{
     lists::{Line, render},
@@ -44,6 +56,8 @@ struct AdminContext<'a> {
     config: &'a Config,
     /// On a database that has been found to be this server's.
     administration: Administration,
+    /// On the same.
+    media: MediaAdministration,
     /// For passwords that are made up.
     random: Random,
 }
@@ -56,11 +70,12 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), Failure> 
     let db = database::open_existing(config).await?;
     // Before anything is asked or changed: an operator with several servers sees which one it is.
     writeln!(io::stderr(), "Database: {} of the server {}", database::shown(config), config.server_name)?;
-    let random = Random::system();
-    let opened = Administration::open(config, db.clone(), Clock::system(), &random).await;
+    let (random, clock) = (Random::system(), Clock::system());
+    let opened = Administration::open(config, db.clone(), clock.clone(), &random).await;
     let done = match opened {
         Ok(administration) => {
-            unless_broken_off(AdminContext { config, administration, random }.carry_out(command)).await
+            let media = MediaAdministration::new(config, db.clone(), clock);
+            unless_broken_off(AdminContext { config, administration, media, random }.carry_out(command)).await
         }
         Err(error) => Err(database::explain(config, &error).into()),
     };
@@ -140,6 +155,7 @@ impl AdminContext<'_> {
                 }
                 Ok(())
             }
+            Asked::Media(command) => Box::pin(self.carry_out_on_media(command)).await,
         }
     }
 

@@ -1,9 +1,9 @@
-//! The configuration: typed, with every default in this file and in `config/limits.rs`, documented for its reader in
-//! `config.example.toml`.
+//! The configuration: typed, with every default in this file, in `config/limits.rs` and in `config/media.rs`, documented
+//! for its reader in `config.example.toml`.
 //!
 //! Each key is written down three times, and tests hold the three together: the structs here (what the
-//! code reads, and the defaults), the list in `config/key.rs` (what a value must look like), and the
-//! example file (why one would change it).
+//! code reads, and the defaults), the list in `config/key.rs` and `config/key/media.rs` (what a value must look like), and
+//! the example file (why one would change it).
 //!
 //! Units are part of a key's name where its value has one: `…_seconds`, `…_megabytes`, `per_second`. Whatever a section
 //! holds is decided at start; nothing is read again while the server runs but the files that `[tls]` names.
@@ -16,6 +16,7 @@ pub mod cli;
 pub(crate) mod discovery;
 mod injected;
 mod key;
+mod key_list;
 mod limits;
 mod mail;
 mod media;
@@ -487,6 +488,8 @@ impl Config {
                  uses it",
             );
         }
+        let shares_a_database = self.redis.url.is_some() && matches!(self.database_url(), DatabaseUrl::Postgres(_));
+        warnings.extend(self.media.warnings(shares_a_database));
         warnings
     }
 
@@ -524,6 +527,7 @@ impl Config {
                 "`registration.require_email` is true, but without `mail.host` nobody could confirm an address",
             ));
         }
+        problems.extend(self.media.contradictions(&self.data_dir));
         problems.extend(self.short_secrets());
         problems.extend(self.overlapping_listeners());
         if self.listen.is_empty() {

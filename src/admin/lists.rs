@@ -4,6 +4,8 @@
 //! Columns are made of ASCII and have fixed widths, except for the last one, where what people chose may stand. Names
 //! of fields in JSON stay what they are: scripts go by them.
 
+mod media;
+
 use serde::Serialize;
 
 use super::{
@@ -51,9 +53,8 @@ impl Line for SessionSummary {
     fn line(&self) -> String {
         let ip = self.last_seen_ip.as_deref().unwrap_or("-");
         let name = self.display_name.as_deref().unwrap_or("-");
-        let line = format!("{:16}  {ip:15}  {:10}  {name}", minute(self.last_seen_ts), self.device_id);
-        // Users choose both names, and a terminal obeys some characters.
-        line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        // Users choose both names.
+        printable(&format!("{:16}  {ip:15}  {:10}  {name}", minute(self.last_seen_ts), self.device_id))
     }
 }
 
@@ -70,6 +71,11 @@ impl Line for TokenSummary {
             self.token
         )
     }
+}
+
+/// Without the characters that a terminal obeys.
+fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// What there is of something, with a line above it where that is `first`.

@@ -10,8 +10,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::admin::{
-    AdminCommand, CreateUser, DeactivateAccount, EndSessions, GivenPassword, ListFormat, ListUsers, ListedUsers,
-    ResetPassword, SendNotice,
+    AdminCommand, CreateUser, DeactivateAccount, DeleteMedia, EndSessions, GivenPassword, ListFormat, ListMedia,
+    ListUsers, ListedUsers, MediaCommand, MoveMedia, ResetPassword, SendNotice, ShowMediaUsage, SweepMedia,
 };
 
 const EXAMPLES: &str = "\
@@ -48,7 +48,7 @@ pub enum Command {
     /// Exits with 1 and names every problem at once if the server would not start with it; else the last line says OK.
     CheckConfig(CheckConfig),
 
-    /// Manage accounts on this server
+    /// Manage accounts and media on this server
     #[command(subcommand, after_help = admin::EXAMPLES)]
     Admin(AdminCommand),
 
@@ -158,6 +158,27 @@ mod tests {
             }
         }
         assert!(parse("hearth admin list-users --admins --guests").is_err());
+    }
+
+    #[test]
+    fn commands_about_media_stand_beside_the_others() {
+        let media = |line: &str| match parse(line) {
+            Ok(Command::Admin(AdminCommand::Media(command))) => command,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(
+            matches!(media("hearth admin quarantine-media mxc://a/b"), MediaCommand::QuarantineMedia(it) if it.target == "mxc://a/b")
+        );
+        assert!(
+            matches!(media("hearth admin move-media files s3"), MediaCommand::MoveMedia(it) if it.from == "files" && it.to == "s3")
+        );
+        assert!(
+            matches!(media("hearth admin list-media --user alice --json"), MediaCommand::ListMedia(it) if it.listing.json)
+        );
+        assert!(matches!(media("hearth admin sweep-media"), MediaCommand::SweepMedia(it) if it.store.is_none()));
+        assert!(matches!(media("hearth admin rotate-media-key"), MediaCommand::RotateMediaKey));
+        assert!(parse("hearth admin move-media files").is_err());
+        assert!(parse("hearth admin delete-media").is_err());
     }
 
     #[test]

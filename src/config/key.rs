@@ -1,10 +1,12 @@
 //! The list of keys: what each may hold, said so that the one who got it wrong can mend it.
 //!
 //! The sentences are written once, here, and serve the file and the environment alike. A test holds this list against
-//! the structs of `config.rs` and against `config.example.toml`.
+//! the structs of `config.rs` and against `config.example.toml`. The keys of media are in a file of their own.
 //!
 //! A check looks at one value alone. What several values make together is looked at afterwards, by
 //! `Config::contradictions`.
+
+pub(super) mod media;
 
 use std::collections::BTreeSet;
 
@@ -45,6 +47,8 @@ pub(super) enum ValueKind {
     Number,
     /// In a variable it is written as in TOML with its brackets, or as texts with commas between them.
     List,
+    /// A list that is not repeated in a message, nor is what it holds.
+    SecretList,
 }
 
 use ValueKind::{Boolean, Integer, List, Number, Text};
@@ -74,7 +78,7 @@ const fn boolean(path: &'static str) -> ConfigKey {
     ConfigKey { path, kind: Boolean, expects: "true or false", parse: parses::<bool> }
 }
 
-/// In the order of `config.example.toml`, section by section, in which `check-config` prints them.
+/// All but those of media, in the order of `config.example.toml`, section by section, in which `check-config` prints them.
 pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey { path: "server_name", kind: Text, expects: "a server name such as \"example.org\"", parse: server_name },
     ConfigKey { path: "data_dir", kind: Text, expects: "the path of a folder", parse: not_empty },
@@ -323,17 +327,6 @@ pub(super) static KEYS: &[ConfigKey] = &[
 ];
 
 impl ConfigKey {
-    /// None of a section, and of what is no key.
-    pub(super) fn find(path: &str) -> Option<&'static Self> {
-        KEYS.iter().find(|key| key.path == path)
-    }
-
-    /// The keys of the section `path`; none if there is no such section.
-    pub(super) fn list_in_section(path: &str) -> Vec<&'static str> {
-        let in_section = |key: &&Self| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-        KEYS.iter().filter(in_section).map(|key| key.path).collect()
-    }
-
     /// The environment variable that sets this key. `HEARTH_DATABASE__URL` for `database.url`: two underscores are a
     /// dot, since names of keys have one each.
     pub(super) fn variable(path: &str) -> String {
@@ -351,7 +344,7 @@ impl ConfigKey {
             if reason.is_empty() {
                 format!("`{path}` must be {expects}; {} is not", self.describe(value))
             // A reason in backquotes has named the value, or the part of it that is wrong, by itself.
-            } else if self.kind == ValueKind::Secret || reason.contains('`') {
+            } else if self.kind.is_secret() || reason.contains('`') {
                 format!("`{path}` must be {expects}; {reason}")
             } else {
                 format!("`{path}` must be {expects}; {} is not ({reason})", self.describe(value))
@@ -362,10 +355,10 @@ impl ConfigKey {
     /// A value as a message may repeat it: not one that is secret.
     fn describe(&self, value: &Value) -> String {
         match value {
-            Value::String(_) if self.kind == ValueKind::Secret => "a text".to_owned(),
+            Value::String(_) if self.kind.is_secret() => "a text".to_owned(),
             // A URL that should have none may have a password.
             Value::String(text) => format!("the text \"{}\"", mask_user_info(text)),
-            Value::Integer(_) | Value::Float(_) if self.kind == ValueKind::Secret => "a number".to_owned(),
+            Value::Integer(_) | Value::Float(_) if self.kind.is_secret() => "a number".to_owned(),
             Value::Integer(number) => format!("the number {number}"),
             Value::Float(number) => format!("the number {number}"),
             Value::Boolean(boolean) => format!("the boolean {boolean}"),
@@ -384,8 +377,13 @@ impl ValueKind {
             Self::Boolean => value.is_bool(),
             Self::Integer => value.is_integer(),
             Self::Number => value.is_float() || value.is_integer(),
-            Self::List => value.is_array(),
+            Self::List | Self::SecretList => value.is_array(),
         }
+    }
+
+    /// Whether no message may repeat the value.
+    fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::SecretList)
     }
 }
 

@@ -1,5 +1,10 @@
 //! The content repository and previews of URLs: where media are kept, how much, how they are looked at and served.
 
+mod checks;
+mod day;
+mod place;
+mod zero_for_none;
+
 use std::path::PathBuf;
 
 use ruma::OwnedServerName;
@@ -22,22 +27,32 @@ pub struct MediaConfig {
     pub redirect_seconds: u64,
     /// In front of `/SERVER/MEDIA_ID`: a CDN that asks this server for what it lacks. Only with `redirect = "cdn"`.
     pub cdn_url: Option<BaseUrl>,
-    /// Until when media were uploaded that anybody may fetch without a token, in milliseconds since 1970. 0 for none.
+    /// Until when media were uploaded that anybody may fetch without a token, in milliseconds since 1970. 0 for none. In
+    /// the configuration it is a day, `2026-11-28`, which is not part of that time.
+    #[serde(default, with = "day")]
     pub open_until: u64,
     /// In MiB, each: what a user may upload within 24 hours, what a user may have in all, and the same for the whole
-    /// server. None for as much as they like.
+    /// server. None for as much as they like, which is 0 in the configuration. Up to 1,000,000,000.
+    #[serde(with = "zero_for_none")]
     pub user_megabytes_per_day: Option<u32>,
+    #[serde(with = "zero_for_none")]
     pub user_megabytes: Option<u32>,
+    #[serde(with = "zero_for_none")]
     pub server_megabytes_per_day: Option<u32>,
+    #[serde(with = "zero_for_none")]
     pub server_megabytes: Option<u32>,
     /// How many URIs a user may have that nothing was uploaded to yet. From 1 to 1,000.
     pub pending_uploads: u32,
     /// For how long such a URI is kept. From 1 to 720.
     pub pending_hours: u32,
-    /// After how many days media go that nobody has asked for. None for never. From 1 to 36,500.
+    /// After how many days media go that nobody has asked for. None for never, which is 0 in the configuration. Up to
+    /// 36,500.
+    #[serde(with = "zero_for_none")]
     pub local_lifetime_days: Option<u32>,
+    #[serde(with = "zero_for_none")]
     pub remote_lifetime_days: Option<u32>,
-    /// In MiB: how much of other servers' media is kept. Beyond it goes what was asked for longest ago.
+    /// In MiB: how much of other servers' media is kept. Beyond it goes what was asked for longest ago. From 1 to
+    /// 1,000,000,000.
     pub remote_megabytes: u32,
     /// Whose media are neither fetched nor served.
     pub blocked_servers: Vec<OwnedServerName>,
@@ -48,16 +63,17 @@ pub struct MediaConfig {
     /// A program and its arguments that writes a picture of the video in the file `{}` to its standard output. Empty for
     /// no pictures of videos.
     pub video_thumbnailer: Vec<String>,
-    pub scanner: ScannerConfig,
     /// Each `ID:KEY`, the key 32 random bytes in base64. New media are encrypted with the first one. None for plain media.
     pub master_keys: Vec<Secret>,
+    pub scanner: ScannerConfig,
 }
 
 /// One place where media are kept. Files with a path, S3 with a bucket.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MediaStoreConfig {
-    /// Letters, digits, `-` and `_`. The database says by it where something is, so it is never given to another place.
+    /// Up to 64 letters, digits, `-` and `_`. The database says by it where something is, so it is never given to another
+    /// place.
     pub name: String,
     /// A folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,8 +162,8 @@ impl Default for MediaConfig {
             max_megapixels: 50,
             thumbnail_megabytes: 512,
             video_thumbnailer: Vec::new(),
-            scanner: ScannerConfig { command: Vec::new(), clamd: None, timeout_seconds: 60 },
             master_keys: Vec::new(),
+            scanner: ScannerConfig { command: Vec::new(), clamd: None, timeout_seconds: 60 },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::{Config, key::KEYS, problem::ValueSource};
+use super::{Config, key::ConfigKey, problem::ValueSource};
 
 /// Where the values come from that are not the defaults, by the paths of their keys.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ impl Config {
         let mut lines = Vec::new();
         let mut current = "";
         // In the order of the list, so that the keys of one section stand together.
-        for key in KEYS {
+        for key in ConfigKey::all() {
             let Some(value) = find(&table, key.path) else { continue };
             let (section, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
             let origin = origins.0.get(key.path).map_or_else(|| "default".to_owned(), ToString::to_string);

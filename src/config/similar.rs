@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use strsim::normalized_damerau_levenshtein as alike;
 
-use super::key::KEYS;
+use super::key::ConfigKey;
 
 /// So much alike are a name and its misspelling, at least, where both stand in the same or nearly the same section.
 const MISSPELT: f64 = 0.6;
@@ -31,7 +31,7 @@ pub(super) fn similar(path: &str) -> Vec<&'static str> {
     if let Some((_, here)) = ELSEWHERE.iter().find(|(elsewhere, _)| *elsewhere == path) {
         return vec![here];
     }
-    let keys = KEYS.iter().map(|key| (likeness(path, key.path), key.path));
+    let keys = ConfigKey::all().map(|key| (likeness(path, key.path), key.path));
     let sections = sections().into_iter().map(|section| (part_by_part(path, section), section));
     let found: Vec<_> = keys.chain(sections).filter(|(likeness, _)| *likeness > 0.0).collect();
     let best = found.iter().map(|(likeness, _)| *likeness).fold(0.0, f64::max);
@@ -69,7 +69,7 @@ fn at_least(least: f64, likeness: f64) -> f64 {
 
 /// Every section, those within others included.
 fn sections() -> BTreeSet<&'static str> {
-    KEYS.iter().filter_map(|key| key.path.rsplit_once('.')).map(|(section, _)| section).collect()
+    ConfigKey::all().filter_map(|key| key.path.rsplit_once('.')).map(|(section, _)| section).collect()
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
             ("registration.mod", &["registration.mode"]),
             ("max_connections", &["database.max_connections"]),
             ("database.servername", &["server_name"]),
-            ("enabled", &["rate_limits.enabled", "presence.enabled", "federation.enabled"]),
+            ("enabled", &["rate_limits.enabled", "presence.enabled", "federation.enabled", "url_previews.enabled"]),
             ("redsi", &["redis"]),
             ("port", &["listen"]),
             ("well_known.suport", &["well_known.support"]),

@@ -282,8 +282,10 @@ fn value_of_variable(kind: ValueKind, text: &str) -> Value {
         ValueKind::Text | ValueKind::Secret => text_value(),
         ValueKind::Boolean => read_boolean(text.trim()).map_or_else(text_value, Value::Boolean),
         ValueKind::Integer | ValueKind::Number => parse_toml_value(text.trim()).unwrap_or_else(text_value),
-        ValueKind::List if text.trim_start().starts_with('[') => parse_toml_value(text).unwrap_or_else(text_value),
-        ValueKind::List => {
+        ValueKind::List | ValueKind::SecretList if text.trim_start().starts_with('[') => {
+            parse_toml_value(text).unwrap_or_else(text_value)
+        }
+        ValueKind::List | ValueKind::SecretList => {
             let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
         }

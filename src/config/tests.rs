@@ -1,14 +1,13 @@
 //! The configuration from outside: what a file and the environment lead to, and that the example file
 //! tells the truth about every key.
 
+mod media;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use toml::{Table, Value};
 
-use super::{
-    key::{ConfigKey, KEYS},
-    *,
-};
+use super::{key::ConfigKey, *};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
@@ -70,7 +69,7 @@ fn the_example_as_it_stands_changes_nothing() {
 #[test]
 fn the_example_shows_every_key_and_no_other() {
     let shown = flattened(&example_with_all_keys().parse().unwrap());
-    let known: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+    let known: Vec<_> = ConfigKey::all().map(|key| key.path).collect();
     for path in &known {
         assert!(shown.contains_key(*path), "config.example.toml does not show `{path}`");
     }
@@ -115,6 +114,7 @@ fn every_value_of_the_example_is_valid() {
 fn what_the_documentation_shows_can_be_used() {
     let documentation = [
         include_str!("../../docs/internet.md"),
+        include_str!("../../docs/media.md"),
         include_str!("../../docs/operating.md"),
         include_str!("../../docs/scaling.md"),
     ];
@@ -141,7 +141,7 @@ fn the_list_of_keys_and_the_structs_are_the_same_keys() {
     }
     let mut fields = Vec::new();
     paths("", &serde_json::to_value(Config::default()).unwrap(), &mut fields);
-    let mut keys: Vec<_> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+    let mut keys: Vec<_> = ConfigKey::all().map(|key| key.path.to_owned()).collect();
     fields.sort();
     keys.sort();
     assert_eq!(fields, keys);
@@ -220,7 +220,7 @@ fn an_empty_variable_restores_the_default() {
 #[test]
 fn every_key_has_a_variable() {
     let shown = flattened(&example_with_all_keys().parse().unwrap());
-    let variables = KEYS.iter().map(|key| {
+    let variables = ConfigKey::all().map(|key| {
         let text = match &shown[key.path] {
             Value::String(text) => text.clone(),
             value => value.to_string(),
@@ -344,7 +344,8 @@ fn two_listeners_on_one_address_are_refused() {
 fn redis_without_nodes_to_speak_to_is_warned_of() {
     let redis = "[redis]\nurl = 'redis://127.0.0.1:6379'";
     assert_eq!(load(redis, &[]).unwrap().warnings().len(), 1);
-    let postgres = format!("database.url = 'postgres://me@db/hearth'\n{redis}");
+    let media = "media.stores = [{ name = 's3', bucket = 'media' }]";
+    let postgres = format!("database.url = 'postgres://me@db/hearth'\n{media}\n{redis}");
     assert_eq!(load(&postgres, &[]).unwrap().warnings(), [""; 0]);
 }
 
@@ -550,5 +551,5 @@ fn the_effective_configuration_shows_no_secret() {
     let shown = format!("{}{config:?}", config.to_masked_toml().unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("postgres://me:[secret]@db/h"), "{shown}");
-    assert_eq!(config.warnings().len(), 2, "{:?}", config.warnings());
+    assert_eq!(config.warnings().len(), 3, "{:?}", config.warnings());
 }

@@ -23,6 +23,20 @@ pub(crate) fn day(ts: i64) -> String {
     format!("{year:04}-{month:02}-{:02}", left.min(30) + 1)
 }
 
+/// When a day begins that is written as [`day`] writes it. None for what is no day since 1970.
+pub(crate) fn parse_day(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    let (year, month, in_month) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1970..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&in_month) {
+        return None;
+    }
+    let years: i64 = (1970..year).map(days_of).sum();
+    // As if every month had 31 days: seven days too many at most.
+    let most = years + (month - 1) * 31 + in_month - 1;
+    // No day is written like one that there is not.
+    ((most - 7).max(0)..=most).map(|days| days * DAY).find(|ts| day(*ts) == text)
+}
+
 /// A day with hour and minute: `2026-11-28 14:03`.
 pub(crate) fn minute(ts: i64) -> String {
     let minutes = ts.rem_euclid(DAY) / 60_000;
@@ -44,6 +58,19 @@ fn days_of(year: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_is_read_as_it_is_written() {
+        for days in (0..60_000).step_by(7) {
+            assert_eq!(parse_day(&day(days * DAY)), Some(days * DAY));
+        }
+        assert_eq!(parse_day("2000-02-29"), Some(951_782_400_000));
+        for text in
+            ["", "2026", "2026-11", "1969-12-31", "2026-02-29", "2026-13-01", "2026-1-1", "2026-01-01T00", "-1-1-1"]
+        {
+            assert_eq!(parse_day(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn days_are_those_of_the_calendar() {

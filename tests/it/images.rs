@@ -26,6 +26,20 @@ fn the_image_keeps_its_data_in_the_volume() {
     assert_eq!((config.data_dir.to_str(), addresses(&config)), (Some("/data"), vec!["0.0.0.0:8008".to_owned()]));
 }
 
+/// What one node stores, the others serve.
+#[test]
+fn the_nodes_of_the_cluster_have_one_bucket() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/compose.cluster.yaml");
+    let text = fs::read_to_string(path).unwrap();
+    let stores = text.lines().find_map(|line| line.trim().strip_prefix("HEARTH_MEDIA__STORES: '")?.strip_suffix('\''));
+    let stores = ("HEARTH_MEDIA__STORES".to_owned(), stores.unwrap().to_owned());
+    let config = Config::load(None, std::iter::once(stores)).unwrap();
+    let [store] = &*config.media.stores else { panic!("{:?}", config.media.stores) };
+    assert_eq!((store.bucket.as_deref(), store.region.as_deref()), (Some("hearth-media"), Some("garage")));
+    assert!(text.contains("GARAGE_DEFAULT_BUCKET: hearth-media"));
+    assert!(text.lines().any(|line| line == "  objects:"));
+}
+
 #[test]
 fn the_image_for_the_conformance_suite_keeps_its_contract() {
     let at_the_start = [

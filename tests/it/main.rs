@@ -41,6 +41,7 @@ mod keys;
 mod layers;
 mod mail_server;
 mod media;
+mod media_admin;
 mod moderation;
 mod notices;
 mod odd_paths;

@@ -34,6 +34,9 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "list-registration-tokens"],
     &["admin", "list-reports"],
     &["admin", "deactivate-account", "alice", "--yes"],
+    &["admin", "list-media"],
+    &["admin", "quarantine-media", "mxc://localhost/abc"],
+    &["admin", "sweep-media"],
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,10 +197,10 @@ fn nobody_else_reads_the_data_unless_the_operator_lets_them() {
     let files = ["hearth.sqlite3", "hearth.sqlite3-wal", "hearth.sqlite3-shm"].map(|name| here.data().join(name));
     assert_eq!(mode(&here.data()), 0o700);
     assert_eq!(files.each_ref().map(|file| mode(file)), [0o600; 3]);
-    // Beside the database are the server's own: who has it, and how far it was written.
+    // Beside the database are the server's own: who has it, how far it was written, and the folders of media.
     for entry in fs::read_dir(here.data()).unwrap() {
         let path = entry.unwrap().path();
-        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        assert_eq!(mode(&path), if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
     }
     assert_eq!(mode(&socket), 0o660, "a reverse proxy is let in by its group");
     let log = server.stop();

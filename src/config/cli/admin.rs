@@ -1,8 +1,16 @@
 //! `hearth admin …`: the commands and their arguments.
 
+mod listing;
+mod media;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+
+pub use self::{
+    listing::ListFormat,
+    media::{DeleteMedia, ListMedia, MediaCommand, MoveMedia, ShowMediaUsage, SweepMedia},
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +23,8 @@ Examples:
   hearth admin suspend-account mallory
   hearth admin deactivate-account mallory --erase
   hearth admin send-notice --all \"We are back at eight.\"
+  hearth admin quarantine-media mxc://example.org/abc
+  hearth admin move-media files s3
 
 The commands work on the server's database, whether or not the server runs, so give them the
 --config and HEARTH_ variables that it has. They never make a database; the first start of the
@@ -97,19 +107,15 @@ pub enum AdminCommand {
 
     /// Show what users have reported, newest first, as one JSON object a line
     ListReports(ListReports),
+
+    #[command(flatten)]
+    Media(MediaCommand),
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct NamedAccount {
     /// The name in front of the colon, `alice`, or the whole user id, `@alice:example.org`
     pub name: String,
-}
-
-#[derive(Clone, Copy, Debug, Args)]
-pub struct ListFormat {
-    /// Print one JSON object a line, with times in milliseconds since 1970
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
