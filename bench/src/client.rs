@@ -15,10 +15,14 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Answer, Connection, Target};
+use crate::connection::{Answer, Connection, Skimmed, Target};
+use crate::media::Media;
+use crate::pieces::Pieces;
 
 /// Transaction ids are unique in the process, so that two clients of one device never repeat each other.
 static TRANSACTION: AtomicU64 = AtomicU64::new(0);
+
+const UPLOAD: &str = "/_matrix/media/v3/upload";
 
 /// An account and the access token of its one device.
 #[derive(Debug, Clone)]
@@ -253,6 +257,28 @@ impl Client {
         let body = format!(r#"{{"messages":{{"{}":{{"{}":{content}}}}}}}"#, to.id, to.device_id);
         self.call(&Method::PUT, &path, body.into()).await?;
         Ok(())
+    }
+}
+
+impl Client {
+    /// `POST /media/v3/upload`.
+    pub(crate) async fn upload(&mut self, content_type: &'static str, file: Pieces) -> Result<Media> {
+        #[derive(Deserialize)]
+        struct Uploaded {
+            content_uri: String,
+        }
+        let content_type = HeaderValue::from_static(content_type);
+        let answer = self.connection.upload(UPLOAD, self.authorization.as_ref(), content_type, file).await?;
+        let answer = success(&Method::POST, UPLOAD, answer)?;
+        let Uploaded { content_uri } = serde_json::from_slice(&answer).context("an upload was given no URI")?;
+        Media::parse(&content_uri)
+    }
+
+    /// Downloads something and returns its length in bytes.
+    pub(crate) async fn skim(&mut self, path: &str) -> Result<u64> {
+        let Skimmed { answer, bytes } = self.connection.skim(path, self.authorization.as_ref()).await?;
+        success(&Method::GET, path, answer)?;
+        Ok(bytes)
     }
 }
 

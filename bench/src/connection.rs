@@ -1,7 +1,8 @@
 //! One kept-alive HTTP/1.1 connection, driven by the task that uses it.
 //!
 //! hyper hands out a sender and a connection that wants a task of its own. Here both are polled by the one task
-//! that waits for the answer, which saves a task switch each way.
+//! that waits for the answer, which saves a task switch each way. Files are sent from memory that all uploads share, and
+//! what is downloaded is counted and let go of: nothing of either is copied here.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,14 +13,17 @@ use std::task::Poll;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
 
-type Wire = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+use crate::pieces::Pieces;
+
+type Wire = http1::Connection<TokioIo<TcpStream>, Pieces>;
 
 /// The server under test, resolved once: its nodes, of which each new connection gets the next.
 #[derive(Debug)]
@@ -89,6 +93,15 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// What came of a download.
+#[derive(Debug)]
+pub(crate) struct Skimmed {
+    /// Without the body of a success.
+    pub(crate) answer: Answer,
+    /// Of the body.
+    pub(crate) bytes: u64,
+}
+
 /// A connection that opens itself when it is first used, and again when the server closed it while idle.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -99,7 +112,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct Open {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Pieces>,
     wire: Wire,
     finished: bool,
     used: bool,
@@ -130,6 +143,37 @@ impl Connection {
         authorization: Option<&HeaderValue>,
         body: Bytes,
     ) -> Result<Answer> {
+        self.send(method, path, authorization, (json(), body.into()), whole).await
+    }
+
+    /// Sends a file and reads the whole answer.
+    pub(crate) async fn upload(
+        &mut self,
+        path: &str,
+        authorization: Option<&HeaderValue>,
+        content_type: HeaderValue,
+        file: Pieces,
+    ) -> Result<Answer> {
+        self.send(&Method::POST, path, authorization, (content_type, file), whole).await
+    }
+
+    /// Asks for something large, of which only the length is wanted.
+    pub(crate) async fn skim(&mut self, path: &str, authorization: Option<&HeaderValue>) -> Result<Skimmed> {
+        self.send(&Method::GET, path, authorization, (json(), Pieces::default()), skimmed).await
+    }
+
+    /// Sends one request and reads its answer with `read`.
+    async fn send<T, R>(
+        &mut self,
+        method: &Method,
+        path: &str,
+        authorization: Option<&HeaderValue>,
+        (content_type, body): (HeaderValue, Pieces),
+        read: fn(Response<Incoming>) -> R,
+    ) -> Result<T>
+    where
+        R: Future<Output = hyper::Result<T>>,
+    {
         let node = self.node.clone().context("there is no server: give a --url")?;
         let uri: Uri = format!("{}{path}", node.prefix).parse().with_context(|| format!("bad path {path:?}"))?;
         let mut request = Request::builder().method(method).uri(uri).header(HOST, &node.host);
@@ -137,17 +181,17 @@ impl Connection {
             request = request.header(AUTHORIZATION, authorization);
         }
         if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            request = request.header(CONTENT_TYPE, content_type);
         }
-        let request = request.body(Full::new(body)).context("the request cannot be built")?;
+        let request = request.body(body).context("the request cannot be built")?;
 
         let open = self.ready(&node).await?;
         let reused = std::mem::replace(&mut open.used, true);
-        match open.exchange(request.clone()).await {
+        match open.exchange(request.clone(), read).await {
             Ok(answer) => Ok(answer),
             Err(broken) if reused && broken.may_repeat(method) => {
                 self.open = None;
-                let answer = self.ready(&node).await?.exchange(request).await;
+                let answer = self.ready(&node).await?.exchange(request, read).await;
                 answer.map_err(|broken| broken.into_error(method, path))
             }
             Err(broken) => {
@@ -187,15 +231,39 @@ async fn open(target: &Node, source: Option<Ipv4Addr>) -> Result<Open> {
     Ok(Open { sender, wire, finished: false, used: false })
 }
 
+fn json() -> HeaderValue {
+    HeaderValue::from_static("application/json")
+}
+
+async fn whole(response: Response<Incoming>) -> hyper::Result<Answer> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(Answer { status, body })
+}
+
+/// Counts what comes. What is no success is read whole, for it says why.
+async fn skimmed(response: Response<Incoming>) -> hyper::Result<Skimmed> {
+    let status = response.status();
+    if !status.is_success() {
+        return Ok(Skimmed { answer: whole(response).await?, bytes: 0 });
+    }
+    let (mut body, mut bytes) = (response.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        bytes += frame?.data_ref().map_or(0, |part| u64::try_from(part.len()).unwrap_or(u64::MAX));
+    }
+    Ok(Skimmed { answer: Answer { status, body: Bytes::new() }, bytes })
+}
+
 impl Open {
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
+    async fn exchange<T, R>(&mut self, request: Request<Pieces>, read: fn(Response<Incoming>) -> R) -> Result<T, Broken>
+    where
+        R: Future<Output = hyper::Result<T>>,
+    {
         let Self { sender, wire, finished, .. } = self;
         let mut exchange = pin!(async move {
             sender.ready().await?;
             let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            Ok::<_, hyper::Error>(Answer { status, body })
+            read(response).await
         });
         poll_fn(|context| {
             if let Poll::Ready(answer) = exchange.as_mut().poll(context) {

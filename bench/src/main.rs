@@ -14,9 +14,11 @@ mod connection;
 mod inbox;
 mod keys;
 mod latency;
+mod media;
 mod message;
 mod meter;
 mod options;
+mod pieces;
 mod procfs;
 mod reader;
 mod register;
@@ -64,7 +66,7 @@ fn start(options: Options) -> Result<()> {
 fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
     for scenario in Scenario::value_variants() {
-        writeln!(out, "{:<17} {}", scenario.name(), scenario.about())?;
+        writeln!(out, "{:<21} {}", scenario.name(), scenario.about())?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What a measured stretch cost: the server's processor time and memory, its disk, and the generator's own time.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,6 +19,30 @@ const REST_MICROS: u64 = 30_000;
 const WINDOWS: usize = 200;
 /// The wait where the server's processes are unknown.
 const BLIND_REST: Duration = Duration::from_secs(2);
+
+/// How often the server's memory is read while its peak is looked for.
+const SAMPLING: Duration = Duration::from_millis(250);
+
+/// Memory of the server at the most, in KiB.
+#[derive(Debug, Default)]
+pub(crate) struct Peak(AtomicU64);
+
+impl Peak {
+    /// Reads the server's memory again and again until then.
+    pub(crate) async fn watch(self: Arc<Self>, pids: Vec<u32>, end: tokio::time::Instant) -> Result<()> {
+        while tokio::time::Instant::now() < end {
+            if let Some(memory) = server_memory(&pids)? {
+                self.0.fetch_max(memory.rss_kib, Ordering::Relaxed);
+            }
+            tokio::time::sleep(SAMPLING).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rss_kib(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Readings at the start of the stretch.
 #[derive(Debug)]

@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub(crate) give_up: u64,
 
-    /// Only this scenario (repeatable); all of them by default, but for `attack`
+    /// Only this scenario (repeatable); all of them by default, but for `attack` and `media_redirect`
     #[arg(long = "scenario", value_name = "NAME")]
     chosen: Vec<Scenario>,
 
@@ -91,6 +91,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) queried_users: u32,
 
+    /// Files that the scenarios of media transfer at once, each by a user of its own. Long runs want a server without
+    /// quotas
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) transfers: u32,
+
     /// Long polls that `idle_polls` holds. For their memory start the server afresh and play nothing else: a
     /// server first uses up what earlier load has left free
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -120,7 +125,7 @@ impl Options {
             .iter()
             .copied()
             .filter(|scenario| match self.chosen.as_slice() {
-                [] => !scenario.does_harm(),
+                [] => !scenario.is_for_itself(),
                 chosen => chosen.contains(scenario),
             })
             .collect()

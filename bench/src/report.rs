@@ -125,6 +125,7 @@ pub(crate) struct Conditions {
     senders: u32,
     rate: u32,
     people: u32,
+    transfers: u32,
     polls: u32,
     poll_users: u32,
 }
@@ -158,6 +159,7 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         senders: options.senders,
         rate: options.rate,
         people: options.people,
+        transfers: options.transfers,
         polls: options.polls,
         poll_users: options.poll_users,
     })
@@ -213,14 +215,14 @@ impl Report {
         }
         writeln!(
             out,
-            "\n{:<17} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
+            "\n{:<21} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
             "scenario", "operations", "per s", "p50 ms", "p99 ms", "max ms", "server µs", "bench µs", "MiB"
         )?;
         for outcome in &self.outcomes {
             print_outcome(out, outcome)?;
         }
         for (scenario, error) in &self.failures {
-            writeln!(out, "{scenario:<17} failed: {error}")?;
+            writeln!(out, "{scenario:<21} failed: {error}")?;
         }
         writeln!(
             out,
@@ -236,7 +238,7 @@ fn print_outcome(out: &mut impl Write, outcome: &Outcome) -> Result<()> {
     let counted = outcome.operations > 0;
     writeln!(
         out,
-        "{:<17} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
+        "{:<21} {:>18} {:>10} {:>9} {:>9} {:>9} {:>11} {:>11} {:>9}",
         outcome.scenario,
         if counted { format!("{} {}", outcome.operations, outcome.unit) } else { "-".to_owned() },
         cell(outcome.per_second, 1),

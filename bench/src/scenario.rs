@@ -7,14 +7,17 @@ mod delivery;
 mod encrypted;
 mod keys;
 mod listed;
+mod media;
 mod memory;
 mod people;
 mod polls;
+mod redirect;
 mod rooms;
 mod search;
 mod send;
 mod sync;
 mod thread;
+mod thumbnail;
 mod to_device;
 mod wake;
 
@@ -54,6 +57,11 @@ pub(crate) enum Scenario {
     ToDevice,
     ToDeviceBacklog,
     SendEncrypted,
+    MediaUpload,
+    MediaDownload,
+    MediaUploadDownload,
+    Thumbnail,
+    MediaRedirect,
     IdlePolls,
     Memory,
     Attack,
@@ -84,15 +92,20 @@ impl Scenario {
             Self::ToDevice => "to_device",
             Self::ToDeviceBacklog => "to_device_backlog",
             Self::SendEncrypted => "send_encrypted",
+            Self::MediaUpload => "media_upload",
+            Self::MediaDownload => "media_download",
+            Self::MediaUploadDownload => "media_upload_download",
+            Self::Thumbnail => "thumbnail",
+            Self::MediaRedirect => "media_redirect",
             Self::IdlePolls => "idle_polls",
             Self::Memory => "memory",
             Self::Attack => "attack",
         }
     }
 
-    /// Whether it leaves so much behind that it is played only when it is asked for.
-    pub(crate) fn does_harm(self) -> bool {
-        self == Self::Attack
+    /// Whether it is played only when it is asked for: it leaves much behind, or wants a server of another kind.
+    pub(crate) fn is_for_itself(self) -> bool {
+        matches!(self, Self::Attack | Self::MediaRedirect)
     }
 
     pub(crate) fn about(self) -> &'static str {
@@ -122,6 +135,15 @@ impl Scenario {
             Self::ToDeviceBacklog => "a device reads 10,000 to-device messages that wait for it, page by page",
             Self::SendEncrypted => {
                 "sends into an encrypted room of 50 members with keys (--senders), all 50 read; beside a plain room"
+            }
+            Self::MediaUpload => "uploads of 500 KB, no two equal, so many at once (--transfers)",
+            Self::MediaDownload => "downloads of 64 files of 500 KB, so many at once (--transfers)",
+            Self::MediaUploadDownload => "uploads and downloads of 500 KB, half of --transfers each",
+            Self::Thumbnail => {
+                "800×600 of 20 photographs of 12 megapixels, by 4 clients; before, one by one for the first time"
+            }
+            Self::MediaRedirect => {
+                "downloads that a server redirects, beside idle syncs, by 4 clients; only when asked for"
             }
             Self::IdlePolls => "waiting /syncs with nothing to say (--polls): memory each",
             Self::Attack => {
@@ -156,6 +178,11 @@ impl Scenario {
             Self::ToDevice => Box::pin(to_device::send(name, stage)).await,
             Self::ToDeviceBacklog => Box::pin(to_device::backlog(name, stage)).await,
             Self::SendEncrypted => Box::pin(encrypted::compare(name, stage)).await,
+            Self::MediaUpload => Box::pin(media::upload(name, stage)).await,
+            Self::MediaDownload => Box::pin(media::download(name, stage)).await,
+            Self::MediaUploadDownload => Box::pin(media::both(name, stage)).await,
+            Self::Thumbnail => Box::pin(thumbnail::thumbnails(name, stage)).await,
+            Self::MediaRedirect => Box::pin(redirect::compare(name, stage)).await,
             Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
             Self::Attack => Box::pin(attack::withstand(name, stage)).await,
             Self::Memory => Box::pin(memory::compare(name, stage)).await,

@@ -1,5 +1,6 @@
 """A Hearth of its own for a run of clients: a free port, an empty data folder, open registration."""
 
+import json
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ def free_port():
 
 
 class Server:
-    def __init__(self, binary, folder, database, redis=None):
+    def __init__(self, binary, folder, database, redis=None, media=None):
         port = free_port()
         self.binary, self.folder, self.process = binary, folder, None
         self.url = f"http://127.0.0.1:{port}"
@@ -41,6 +42,10 @@ class Server:
             self.environment["HEARTH_DATABASE__URL"] = database
         if redis:
             self.environment["HEARTH_REDIS__URL"] = redis
+        if media:
+            # A string of JSON is one of TOML.
+            store = f'{{ name = "files", path = {json.dumps(str(media))} }}'
+            self.environment["HEARTH_MEDIA__STORES"] = f"[{store}]"
 
     def start(self):
         """Starts the server and waits until it says that it is healthy."""
@@ -99,14 +104,17 @@ class Server:
 
 
 class Cluster:
-    """Several nodes of one server over one PostgreSQL and one Redis; all answer, none is before the others."""
+    """
+    Several nodes of one server over one PostgreSQL, one Redis and one folder of media; all answer, none is before the
+    others.
+    """
 
     def __init__(self, binary, folder, database, redis, nodes=3):
         self.nodes = []
         for number in range(nodes):
             home = folder / f"node{number + 1}"
             home.mkdir()
-            self.nodes.append(Server(binary, home, database, redis))
+            self.nodes.append(Server(binary, home, database, redis, folder / "media"))
         self.url = self.nodes[0].url
         self.urls = [node.url for node in self.nodes]
 

@@ -22,15 +22,12 @@ use self::chat::{Chat, Talk};
 use self::deed::{Attacker, Deed};
 use crate::client::User;
 use crate::latency::number;
-use crate::meter::{self, Meter};
-use crate::options::Options;
-use crate::procfs::{self, Memory};
+use crate::meter::{self, Meter, Peak};
+use crate::procfs::Memory;
 use crate::report::Outcome;
 use crate::stage::Stage;
 use crate::tasks::Tasks;
 
-/// How often the server's memory is read.
-const SAMPLING: Duration = Duration::from_millis(250);
 /// How long the attack goes on before the others are measured, and after it the server may come to rest.
 const LEAD: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(5);
@@ -47,10 +44,6 @@ struct Tally {
     refused: AtomicU64,
     broken: AtomicU64,
 }
-
-/// Memory of the server at the most, in KiB.
-#[derive(Debug, Default)]
-struct Peak(AtomicU64);
 
 pub(super) async fn withstand(name: &'static str, stage: &mut Stage) -> Result<Outcome> {
     let users = stage.new_users(3).await?;
@@ -69,7 +62,7 @@ pub(super) async fn withstand(name: &'static str, stage: &mut Stage) -> Result<O
     let meter = Meter::start(&stage.options).await?;
     let (tallies, peak) = (tallies(), Arc::new(Peak::default()));
     let mut attack = attackers(stage, mallory, &tallies, Instant::now() + LEAD + length);
-    attack.add(watch(stage.options.clone(), Arc::clone(&peak), Instant::now() + LEAD + length));
+    attack.add(Arc::clone(&peak).watch(stage.options.pids.clone(), Instant::now() + LEAD + length));
     tokio::time::sleep(LEAD).await;
     let talking = tokio::task::spawn_blocking(move || chat.talk(length));
     attack.finish().await?;
@@ -94,7 +87,7 @@ fn outcome(name: &'static str, talk: Talk, cost: meter::Cost) -> Outcome {
 fn with_memory(outcome: Outcome, before: Option<Memory>, after: Option<Memory>, peak: &Peak) -> Outcome {
     let Some((before, after)) = before.zip(after) else { return outcome };
     let growth = |kib: u64| (number(kib) - number(before.rss_kib)) / 1024.0;
-    let peak = peak.0.load(Ordering::Relaxed).max(after.rss_kib);
+    let peak = peak.rss_kib().max(after.rss_kib);
     outcome.with("memory_growth_mib_peak", growth(peak)).with("memory_growth_mib_after", growth(after.rss_kib))
 }
 
@@ -131,14 +124,4 @@ fn attackers(stage: &Stage, user: &User, tallies: &BTreeMap<Deed, Arc<Tally>>, e
         }
     }
     attack
-}
-
-async fn watch(options: Options, peak: Arc<Peak>, end: Instant) -> Result<()> {
-    while Instant::now() < end {
-        if !options.pids.is_empty() {
-            peak.0.fetch_max(procfs::memory(&options.pids)?.rss_kib, Ordering::Relaxed);
-        }
-        tokio::time::sleep(SAMPLING).await;
-    }
-    Ok(())
 }

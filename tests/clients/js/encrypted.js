@@ -23,21 +23,6 @@ export const ENCRYPTED = {
 const nodes = (process.env.HEARTH_NODES ?? process.env.HEARTH_URL).split(' ');
 let devices = 0;
 
-/** What was uploaded while the server has no media repository; the key bundles of shared histories are media. */
-const uploads = new Map();
-
-async function uploaded(url, options) {
-  const answer = await fetch(url, options);
-  if (answer.status !== 404) return answer;
-  if (options.method === 'POST') {
-    const name = `upload${uploads.size}`;
-    uploads.set(name, options.body);
-    return Response.json({ content_uri: `mxc://localhost/${name}` });
-  }
-  const found = uploads.get(url.pathname.split('/').at(-1));
-  return found ? new Response(found, { headers: { 'Content-Type': 'application/octet-stream' } }) : answer;
-}
-
 /** The connection of a device to its node, which can be held up. */
 class Line {
   #open = Promise.resolve();
@@ -54,7 +39,6 @@ class Line {
 
   fetch = async (resource, options = {}) => {
     const url = new URL(resource);
-    if (/\/media\/(v3\/upload|download\/)/.test(url.pathname)) return uploaded(url, options);
     if (!url.pathname.endsWith('/sync')) return fetch(url, options);
     await this.#open;
     const answer = await fetch(url, options);

@@ -13,6 +13,7 @@ import {
   twoInAnEncryptedRoom,
   verifyEachOther,
 } from './encrypted.js';
+import { fetched, opened, picture, sealed, upload } from './media.js';
 
 /** More than one response to a sync has room for. */
 const MANY_KEYS = 110;
@@ -31,6 +32,27 @@ describe('an encrypted conversation', () => {
       const id = await speaker.say(room, text);
       for (const reader of [speaker, listener]) assert.equal(await reader.reads(room, id), text);
       assert.ok(!JSON.stringify(await listener.wire(roomId, id)).includes(text));
+    }
+  });
+
+  test('has pictures in it, which the server keeps and can not look at', async () => {
+    const [bytes, small] = [picture(640, 480), picture(320, 240)];
+    const [file, thumbnail] = await Promise.all(
+      [bytes, small].map(async (plain) => {
+        const { secret, file } = await sealed(plain);
+        return { ...file, url: await upload(alice, secret, undefined, 'application/octet-stream') };
+      }),
+    );
+    const info = { mimetype: 'image/png', w: 640, h: 480, thumbnail_file: thumbnail };
+    const content = { msgtype: 'm.image', body: 'embers.png', file, info };
+    const { event_id: id } = await alice.client.sendMessage(roomId, content);
+    assert.equal(await bob.reads(his, id), 'embers.png');
+    const received = (await bob.sees(his, id)).getContent();
+    for (const [{ url, ...keys }, plain] of [[received.file, bytes], [received.info.thumbnail_file, small]]) {
+      const kept = await fetched(bob, url);
+      assert.equal(kept.type, 'application/octet-stream');
+      assert.ok(!kept.bytes.includes('IHDR'), 'nothing of the picture is to be seen');
+      assert.deepEqual(await opened(kept.bytes, keys), plain);
     }
   });
 

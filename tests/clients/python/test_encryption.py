@@ -2,9 +2,11 @@
 
 import nio
 import pytest
+from nio.crypto.attachments import decrypt_attachment
 
 from encrypted import EncryptedPerson, encrypted_room
 from person import ok
+from pictures import photograph, upload
 from sdk_peer import SdkPeer
 
 # More than the answer to one sync has room for.
@@ -47,6 +49,23 @@ async def test_texts_go_both_ways_and_the_server_sees_none_of_it(arrive):
         assert isinstance(heard, nio.RoomMessageText), f"{heard} could not be decrypted"
         assert (heard.body, heard.sender, heard.decrypted) == (text, speaker.id, True)
         assert text not in str((await listener.wire(room_id, event_id)).source)
+
+
+async def test_a_picture_is_kept_by_a_server_that_can_not_look_at_it(arrive):
+    alice, bob = await arrive("alice"), await arrive("bob")
+    room_id = await encrypted_room(alice, bob)
+    data = photograph(640, 480)
+    mxc, keys = await upload(alice, data, filename="embers.jpg", encrypt=True, filesize=len(data))
+    info = {"mimetype": "image/jpeg", "w": 640, "h": 480}
+    content = {"msgtype": "m.image", "body": "embers.jpg", "info": info, "file": {"url": mxc, **keys}}
+    sent = ok(await alice.client.room_send(room_id, "m.room.message", content, ignore_unverified_devices=True)).event_id
+    heard = await bob.hears(room_id, sent)
+    assert isinstance(heard, nio.RoomEncryptedImage), f"{heard} could not be decrypted"
+
+    kept = ok(await bob.client.download(mxc=heard.url))
+    assert (kept.content_type, len(kept.body)) == ("application/octet-stream", len(data))
+    assert kept.body != data
+    assert decrypt_attachment(kept.body, heard.key["k"], heard.hashes["sha256"], heard.iv) == data
 
 
 async def test_who_is_not_in_the_room_reads_nothing(arrive):
