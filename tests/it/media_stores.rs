@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use crate::{
     durable::{Server, register},
-    files::{Answer, Files, UPLOAD, content, download_path, list_rows, upload_path},
+    files::{Answer, Files, content, download_path, list_rows, sha256, upload_path},
     s3_server::{Fault, S3Server},
     world::{Client, Engine, World, http_client, new_postgres_database},
 };
@@ -123,7 +122,7 @@ impl Home {
     /// Whatever the store has, a row names it or it is to be removed; whatever a row names is there, whole.
     async fn nothing_is_half_stored(&self, s3: &S3Server) {
         let database = &self.world.database;
-        let locations = async |select| -> BTreeSet<String> {
+        let locations = async |select: &'static str| -> BTreeSet<String> {
             list_rows(database, select).await.into_iter().map(|(_, location)| location).collect()
         };
         let objects = locations("SELECT store, location FROM media_objects").await;
@@ -135,7 +134,7 @@ impl Home {
         assert!(missing.is_empty(), "{missing:?} are not there");
         let select = "SELECT 'mxc://' || server_name || '/' || media_id, digest FROM media WHERE digest IS NOT NULL";
         for (uri, digest) in list_rows(database, select).await {
-            assert_eq!(crate::files::sha256(&self.files.download(&uri).await.bytes()), digest, "{uri}");
+            assert_eq!(sha256(&self.files.download(&uri).await.bytes()), digest, "{uri}");
         }
     }
 }
@@ -265,7 +264,7 @@ async fn nodes_share_media(s3: S3Server) {
     }
 
     let mut uris = Vec::new();
-    for (number, length) in (0_u64..).zip([1, 40_000, 1_000_000, LARGE]) {
+    for (number, length) in (0_u64..).zip([7, 40_000, 1_000_000, LARGE]) {
         for (node, files) in nodes.iter().enumerate() {
             let bytes = content(number * 10 + u64::try_from(node).unwrap(), length);
             let uri = files.upload(bytes.clone()).await.uri();
@@ -291,7 +290,7 @@ async fn nodes_share_media(s3: S3Server) {
 
     // What is deleted is gone everywhere, and equal bytes come back from anywhere.
     let gone = uris.pop().unwrap();
-    tokio::task::block_in_place(|| servers[0].admin(&["delete-media", &gone], ""));
+    tokio::task::block_in_place(|| servers[0].admin(&["delete-media", &gone, "--yes"], ""));
     for node in &nodes {
         assert_eq!(node.download(&gone).await.status, 404);
     }
@@ -337,38 +336,13 @@ async fn media_move_while_they_are_used(s3: S3Server, engine: Engine) {
     user.call("GET", "/_matrix/client/v3/account/whoami", None).await;
     assert_eq!(s3.count_requests(), 0);
     let (moved, downloads): (Arc<AtomicBool>, Arc<AtomicUsize>) = (Arc::default(), Arc::default());
-    let mut downloading = Vec::new();
-    for reader in 0..4 {
-        let (files, uris) = (files.clone(), uris.clone());
-        let (moved, downloads) = (Arc::clone(&moved), Arc::clone(&downloads));
-        downloading.push(start(async move {
-            for number in (0..60_u64).cycle().skip(reader * 15) {
-                let uri = &uris[usize::try_from(number).unwrap()];
-                let bytes = files.download(uri).await.bytes();
-                assert!(bytes == content(number, length_of(number)), "{uri} while media move");
-                downloads.fetch_add(1, Ordering::SeqCst);
-                if moved.load(Ordering::SeqCst) {
-                    return;
-                }
-            }
-        }));
-    }
-    let uploading = {
-        let (files, moved) = (files.clone(), Arc::clone(&moved));
-        start(async move {
-            let mut uploaded = Vec::new();
-            // Some of them are there already, and move meanwhile.
-            for number in 30.. {
-                let bytes = content(number, length_of(number));
-                let answer = files.ask("POST", UPLOAD, bytes.clone()).await.unwrap();
-                uploaded.push((answer.uri(), number));
-                if moved.load(Ordering::SeqCst) {
-                    return uploaded;
-                }
-            }
-            uploaded
+    let downloading: Vec<_> = (0..4)
+        .map(|reader| {
+            let (moved, downloads) = (Arc::clone(&moved), Arc::clone(&downloads));
+            start(download_until(moved, files.clone(), uris.clone(), reader * 15, downloads))
         })
-    };
+        .collect();
+    let uploading = start(upload_until(Arc::clone(&moved), files.clone()));
     tokio::task::block_in_place(|| server.admin(&["move-media", "disk", "s3"], ""));
     moved.store(true, Ordering::SeqCst);
     for reader in downloading {
@@ -381,7 +355,7 @@ async fn media_move_while_they_are_used(s3: S3Server, engine: Engine) {
     assert!(left.is_empty(), "{} have not moved", left.len());
     // The disk is taken out.
     configure(&[&new], "s3");
-    hide(disk.path());
+    std::fs::rename(disk.path().join("media"), disk.path().join("elsewhere")).unwrap();
     server.kill_and_restart();
     user.call("GET", "/_matrix/client/v3/account/whoami", None).await;
     let before = uris.into_iter().zip(0..);
@@ -392,14 +366,40 @@ async fn media_move_while_they_are_used(s3: S3Server, engine: Engine) {
     }
 }
 
+/// Downloads one file after the other, and checks what comes. Returns after the first that is begun once media have moved.
+async fn download_until(
+    moved: Arc<AtomicBool>,
+    files: Files,
+    uris: Vec<String>,
+    first: usize,
+    downloads: Arc<AtomicUsize>,
+) {
+    for (number, uri) in (0..).zip(&uris).cycle().skip(first) {
+        let is_last = moved.load(Ordering::SeqCst);
+        let bytes = files.download(uri).await.bytes();
+        assert!(bytes == content(number, length_of(number)), "{uri} while media move");
+        downloads.fetch_add(1, Ordering::SeqCst);
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// Uploads what is there and moves, and then what is new.
+async fn upload_until(moved: Arc<AtomicBool>, files: Files) -> Vec<(String, u64)> {
+    let (mut uploaded, mut number) = (Vec::new(), 30);
+    while !moved.load(Ordering::SeqCst) {
+        let uri = files.upload(content(number, length_of(number))).await.uri();
+        uploaded.push((uri, number));
+        number += 1;
+    }
+    uploaded
+}
+
 /// Some come in parts.
 fn length_of(number: u64) -> usize {
     match number % 12 {
         0 => 9_000_000,
         rest => usize::try_from(rest * 20_000).unwrap(),
     }
-}
-
-fn hide(folder: &Path) {
-    std::fs::rename(folder.join("media"), folder.join("elsewhere")).unwrap();
 }

@@ -206,7 +206,7 @@ impl Uploader {
     /// Beside the server, whether it runs or not.
     async fn delete(&self, uri: &str) {
         let mut command = program(&self.dir, &self.settings);
-        command.args(["admin", "delete-media", uri]).stdout(std::process::Stdio::null());
+        command.args(["admin", "delete-media", uri, "--yes"]).stdout(std::process::Stdio::null());
         let done = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
         assert!(done.success(), "{uri} is not deleted");
     }
