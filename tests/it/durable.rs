@@ -12,6 +12,7 @@
 //! server.
 
 mod device_lists;
+mod media;
 mod stopped;
 mod to_device;
 
@@ -216,15 +217,15 @@ fn program(dir: &Path, settings: &[(String, String)]) -> Command {
 
 /// A client that keeps trying while the server is down.
 #[derive(Clone)]
-struct Stubborn {
+pub(crate) struct Stubborn {
     http: reqwest::Client,
-    url: String,
-    token: String,
+    pub(crate) url: String,
+    pub(crate) token: String,
 }
 
 impl Stubborn {
     /// Tries until the server answers with success. Anything but a retryable failure is a bug.
-    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let patience = Instant::now() + PATIENCE;
         loop {
             let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
@@ -367,7 +368,7 @@ fn start<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> t
     tokio::spawn(task)
 }
 
-async fn register(http: &reqwest::Client, url: &str, name: &str) -> Stubborn {
+pub(crate) async fn register(http: &reqwest::Client, url: &str, name: &str) -> Stubborn {
     let nobody = Stubborn { http: http.clone(), url: url.to_owned(), token: String::new() };
     let body = json!({ "username": name, "password": "a long secret", "auth": { "type": "m.login.dummy" } });
     let registered = nobody.call("POST", "/_matrix/client/v3/register", Some(body)).await;

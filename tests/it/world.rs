@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) nodes: Vec<Node>,
     pub(crate) config: Config,
-    database: String,
+    pub(crate) database: String,
     proxy: Option<Proxy>,
     http: reqwest::Client,
     /// Gone with the last world that uses it.
