@@ -174,7 +174,7 @@ fn seal_file(key: &LessSafeKey, plain: &mut File, target: &mut File) -> io::Resu
     for segment in 0..segments {
         part.clear();
         let wanted = SEGMENT.min(bytes - segment * SEGMENT);
-        let read = plain.by_ref().take(wanted).read_to_end(&mut part)?;
+        let read = (&*plain).take(wanted).read_to_end(&mut part)?;
         if u64::try_from(read).unwrap_or(u64::MAX) < wanted {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

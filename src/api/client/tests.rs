@@ -407,6 +407,7 @@ async fn server_that_allows_little(database: &TestDatabase) -> Server {
             account_data: once,
             ephemeral: once,
             to_device: once,
+            media: once,
             read: once,
             sync: once,
             search: once,

@@ -101,7 +101,7 @@ on_both! {
         let uri = world.upload(&alice, "text/plain", b"for all").await;
         let guest = world.guest().await;
         assert_eq!(world.download(&guest, &uri).await.file(), b"for all");
-        let refused = world.put_file(&guest, "POST", super::UPLOAD, "text/plain", b"by a guest").await;
+        let refused = world.put_file(&guest, "POST", crate::media::UPLOAD, "text/plain", b"by a guest").await;
         refused.refused(403, "M_GUEST_ACCESS_FORBIDDEN");
     }
 }

@@ -16,7 +16,7 @@ on_both! {
         let before = world.files("media");
         world.put_file(&alice, "POST", UPLOAD, "image/png", &bytes(MIB + 1)).await.refused(413, "M_TOO_LARGE");
         let uri = alice.post(CREATE, json!({})).await.ok()["content_uri"].as_str().unwrap().to_owned();
-        let path = format!("{UPLOAD}/{}", super::name(&uri));
+        let path = format!("{UPLOAD}/{}", crate::media::name(&uri));
         world.put_file(&alice, "PUT", &path, "image/png", &bytes(MIB + 1)).await.refused(413, "M_TOO_LARGE");
         // Nor where nobody says beforehand how much comes.
         let url = format!("{}{UPLOAD}", world.nodes[0].url);

@@ -85,7 +85,7 @@ on_both! {
             let mut waiting = Vec::new();
             for node in &world.nodes {
                 let url = format!("{}{path}", node.url);
-                waiting.push(super::Ask { method: "GET", url, token: Some(&bob.token), headers: &[], body: None }.send());
+                waiting.push(crate::media::Ask { method: "GET", url, token: Some(&bob.token), headers: &[], body: None }.send());
             }
             futures_util::future::join_all(waiting).await
         };

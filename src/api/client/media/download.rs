@@ -108,6 +108,7 @@ async fn content_as_filename(app: App, call: Call<Get<get_content_as_filename::R
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaid>
+#[expect(deprecated, reason = "so ruma calls what is still asked for")]
 async fn content_of_old(app: App, call: Call<Get<old::GetContent>>) -> ApiResult<RawAnswer> {
     let Download(WithExtra { request, extra: taking }) = call.request;
     let by = By::Anybody { allow_remote: request.allow_remote };
@@ -117,6 +118,7 @@ async fn content_of_old(app: App, call: Call<Get<old::GetContent>>) -> ApiResult
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaidfilename>
+#[expect(deprecated, reason = "so ruma calls what is still asked for")]
 async fn content_as_filename_of_old(app: App, call: Call<Get<old::GetContentAsFilename>>) -> ApiResult<RawAnswer> {
     let Download(WithExtra { request, extra: taking }) = call.request;
     let by = By::Anybody { allow_remote: request.allow_remote };

@@ -54,6 +54,7 @@ async fn preview(
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3preview_url>
+#[expect(deprecated, reason = "so ruma calls what is still asked for")]
 async fn preview_of_old(
     app: App,
     call: Call<WithExtra<old::GetMediaPreview, Languages>>,

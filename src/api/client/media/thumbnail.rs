@@ -42,6 +42,7 @@ async fn thumbnail(app: App, call: Call<Get<get_content_thumbnail::Request>>) ->
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3thumbnailservernamemediaid>
+#[expect(deprecated, reason = "so ruma calls what is still asked for")]
 async fn thumbnail_of_old(app: App, call: Call<Get<old::GetContentThumbnail>>) -> ApiResult<RawAnswer> {
     let Download(WithExtra { request, extra: taking }) = call.request;
     let variant = choose(request.width, request.height, request.method.as_ref(), request.animated)?;

@@ -16,12 +16,14 @@ use ruma::{
         error::DeserializationError,
     },
 };
+use serde_json::json;
 
 use crate::{
     api::{
         body::BodyStream,
         error::ApiResult,
         extract::Call,
+        json::{AsJson, Json},
         own::{Extra, Upload, WithExtra},
         route::Endpoints,
     },
@@ -42,7 +44,7 @@ const MIB: u64 = 1024 * 1024;
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints
         .endpoint::<Sent<create_content::Request>, _, _>(upload)
-        .endpoint::<Sent<create_content_async::Request>, _, _>(upload_to)
+        .endpoint::<Sent<AsJson<create_content_async::Request>>, _, _>(upload_to)
         .endpoint::<create_mxc_uri::Request, _, _>(create)
 }
 
@@ -70,18 +72,16 @@ async fn upload(app: App, call: Call<Sent<create_content::Request>>) -> ApiResul
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixmediav3uploadservernamemediaid>
-async fn upload_to(
-    app: App,
-    call: Call<Sent<create_content_async::Request>>,
-) -> ApiResult<create_content_async::Response> {
-    let Upload { request: WithExtra { request, extra: Length(declared) }, body } = call.request;
+async fn upload_to(app: App, call: Call<Sent<AsJson<create_content_async::Request>>>) -> ApiResult<Json> {
+    let Upload { request: WithExtra { request: AsJson(request), extra: Length(declared) }, body } = call.request;
     count(&app, &call.caller, declared).await?;
     let media_id = MediaId::parse(&request.media_id).ok_or_else(|| Error::not_found("There is no such URI"))?;
     let uri = MediaUri { server_name: request.server_name, media_id };
     let uploading = app.uploads.begin_into(&call.caller.user_id, &uri, declared).await?;
     let said = (request.content_type.as_deref(), request.filename.as_deref());
     receive(&app, call.caller, uploading, (body, declared), said).await?;
-    Ok(create_content_async::Response::new())
+    // Of ruma's answer none can be made.
+    Ok(json!({}).into())
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixmediav1create>
