@@ -27,8 +27,8 @@ pub(crate) mod upload;
 use std::ops::Deref;
 
 use self::{
-    library::Library, objects::Objects, preview::Previews, quarantine::Quarantine, remote::RemoteMedia,
-    scanner::Scanner, seal::MasterKeys, spool::Spool, sweep::MediaUpkeep, thumbnails::Thumbnails, upload::Uploads,
+    library::Library, objects::Objects, preview::Previews, remote::RemoteMedia, scanner::Scanner, seal::MasterKeys,
+    spool::Spool, sweep::MediaUpkeep, thumbnails::Thumbnails, upload::Uploads,
 };
 use crate::{
     edge::object_store::Stores,
@@ -43,7 +43,6 @@ pub struct Media {
     pub(crate) library: Library,
     /// None where the server looks at no pages.
     pub(crate) previews: Option<Previews>,
-    pub(crate) quarantine: Quarantine,
     pub(crate) remote: RemoteMedia,
     pub(crate) scanner: Scanner,
     pub(crate) thumbnails: Thumbnails,
@@ -80,12 +79,11 @@ impl Media {
         );
         let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
         let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks.clone());
-        let quarantine = Quarantine::new(db.clone(), clock.clone(), server_name.clone());
         // None is asked before there is federation.
         let (parts, origin) = ((db.clone(), clock.clone()), None);
         let remote =
             RemoteMedia::new(parts.clone(), library.clone(), server_name.clone(), &config.media, tasks, origin);
         let upkeep = MediaUpkeep::new(parts, library.clone(), (&config.media, &config.url_previews));
-        Ok(Self { library, previews, quarantine, remote, scanner, thumbnails, upkeep, uploads, people })
+        Ok(Self { people, library, previews, remote, scanner, thumbnails, upkeep, uploads })
     }
 }

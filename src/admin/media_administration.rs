@@ -18,8 +18,7 @@ use crate::{
     error::{Error, Result},
     ground::{clock::Clock, digest::Digest, random::Random},
     media::{
-        library::MediaUri,
-        objects::Objects,
+        library::{self, MediaUri},
         quarantine::{Quarantine, QuarantineReport, QuarantineTarget},
     },
     store::{
@@ -231,7 +230,7 @@ impl MediaAdministration {
                 let found = media::find(&mut self.db.read().await?, named.0, named.1).await?;
                 let found = found.ok_or_else(|| nothing_at(uri))?;
                 if delete {
-                    self.delete_one(uri).await?;
+                    library::delete(&self.db, uri, self.now()).await?;
                 }
                 return Ok(MediaCount { files: 1, bytes: found.object.map_or(0, |object| object.bytes) });
             }
@@ -246,7 +245,7 @@ impl MediaAdministration {
             for media in &page {
                 // What is no URI by now was none when it came in.
                 let Ok(uri) = parse_uri(&media.mxc) else { continue };
-                if !delete || self.delete_one(&uri).await? {
+                if !delete || library::delete(&self.db, &uri, self.now()).await? {
                     count.files += 1;
                     count.bytes += u64::try_from(media.bytes).unwrap_or(0);
                 }
@@ -255,17 +254,6 @@ impl MediaAdministration {
             let Some(end) = page.into_iter().next_back() else { return Ok(count) };
             last = Some(end);
         }
-    }
-
-    async fn delete_one(&self, uri: &MediaUri) -> Result<bool> {
-        let mut tx = self.db.begin().await?;
-        let deleted = media::delete(&mut tx, uri.server_name.as_str(), uri.media_id.as_str()).await?;
-        let Some(deleted) = deleted else { return Ok(false) };
-        if let Some(digest) = deleted.digest {
-            Objects::let_go(&mut tx, &digest, self.now()).await?;
-        }
-        tx.commit().await?;
-        Ok(true)
     }
 
     fn parse_deletable(&self, target: &str) -> Result<QuarantineTarget> {

@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, fmt, mem, ops::Range, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use ruma::{MxcUri, OwnedServerName, OwnedUserId, UserId};
+use ruma::{MxcUri, OwnedServerName};
 use tokio::{
     sync::broadcast,
     time::{Instant, sleep_until},
@@ -20,14 +20,10 @@ use crate::{
     edge::object_store::ByteStream,
     error::{Error, Result},
     ground::clock::{Clock, millis},
-    store::{
-        media,
-        media_object::{self, StoreUsage},
-        media_thumbnail,
-    },
+    store::media,
 };
 
-pub(crate) use crate::store::media::{MediaUsage, Origin};
+pub(crate) use crate::store::media::Origin;
 
 /// Of a media id, in bytes.
 const MAX_MEDIA_ID: usize = 255;
@@ -88,8 +84,6 @@ impl fmt::Display for MediaUri {
 pub(crate) struct Item {
     pub(crate) uri: MediaUri,
     pub(crate) origin: Origin,
-    /// Who has uploaded it here.
-    pub(crate) user_id: Option<OwnedUserId>,
     pub(crate) object: Object,
     /// As whoever brought it says. [`super::kind::served_type`] says what is made of it.
     pub(crate) content_type: Option<String>,
@@ -102,24 +96,11 @@ pub(crate) struct Item {
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
     Item(Box<Item>),
-    /// Something may be uploaded until then, in milliseconds since the Unix epoch.
-    NotYet {
-        until: i64,
-    },
+    /// Something may still be uploaded.
+    NotYet,
     Absent,
     /// Nobody may have it.
     Quarantined,
-}
-
-/// How much there is.
-#[derive(Clone, Debug)]
-pub(crate) struct LibraryUsage {
-    /// What each store has, thumbnails left out.
-    pub(crate) stores: Vec<StoreUsage>,
-    /// How many media there are of each origin, and their bytes: equal ones count each time.
-    pub(crate) origins: Vec<(Origin, i64, i64)>,
-    /// How many thumbnails there are, and their bytes.
-    pub(crate) thumbnails: (i64, i64),
 }
 
 /// All media. Cheap to clone.
@@ -153,8 +134,8 @@ impl Library {
         }
         let now = self.now();
         let Some(object) = row.object else {
-            let until = row.expires_at.filter(|until| *until > now);
-            return Ok(until.map_or(Found::Absent, |until| Found::NotYet { until }));
+            let is_open = row.expires_at.is_some_and(|until| until > now);
+            return Ok(if is_open { Found::NotYet } else { Found::Absent });
         };
         if now.saturating_sub(row.used_at) >= millis(USE) {
             self.note_use(uri);
@@ -162,7 +143,6 @@ impl Library {
         Ok(Found::Item(Box::new(Item {
             uri: uri.clone(),
             origin: row.origin,
-            user_id: row.user_id,
             object: object.into(),
             content_type: row.content_type,
             file_name: row.file_name,
@@ -178,7 +158,7 @@ impl Library {
         loop {
             let found = self.find(uri).await?;
             let now = Instant::now();
-            if !matches!(found, Found::NotYet { .. }) || now >= deadline {
+            if !matches!(found, Found::NotYet) || now >= deadline {
                 return Ok(found);
             }
             let next_look = sleep_until(deadline.min(now + LOOKS));
@@ -195,19 +175,7 @@ impl Library {
         self.filled.send(uri.clone()).unwrap_or_default();
     }
 
-    /// Deletes what a URI names, with the bytes if nothing else has the same. Says false where there is nothing.
-    pub(crate) async fn delete(&self, uri: &MediaUri) -> Result<bool> {
-        let mut tx = self.db.begin().await?;
-        let deleted = media::delete(&mut tx, uri.server_name.as_str(), uri.media_id.as_str()).await?;
-        let Some(deleted) = deleted else { return Ok(false) };
-        if let Some(digest) = deleted.digest {
-            Objects::let_go(&mut tx, &digest, self.now()).await?;
-        }
-        tx.commit().await?;
-        Ok(true)
-    }
-
-    /// As [`Self::delete`], unless it was used after a time or has been quarantined.
+    /// As [`delete`], unless it was used after a time or has been quarantined.
     pub(crate) async fn delete_unused(&self, uri: &MediaUri, used_at: i64) -> Result<bool> {
         let mut tx = self.db.begin().await?;
         let named = (uri.server_name.as_str(), uri.media_id.as_str());
@@ -234,21 +202,6 @@ impl Library {
         Err(Error::broken(format!("the bytes of {} are gone from the store {}", item.uri, place.store)))
     }
 
-    /// How much there is of everything. Reads all rows, so it takes as long as there are many.
-    pub(crate) async fn usage(&self) -> Result<LibraryUsage> {
-        let mut conn = self.db.read().await?;
-        Ok(LibraryUsage {
-            stores: media_object::usage(&mut conn).await?,
-            origins: media::usage_by_origin(&mut conn).await?,
-            thumbnails: media_thumbnail::usage(&mut conn).await?,
-        })
-    }
-
-    /// What a user has, and of that what is newer than a time.
-    pub(crate) async fn usage_of(&self, user_id: &UserId, since: i64) -> Result<MediaUsage> {
-        Ok(media::usage_of_user(&mut self.db.read().await?, user_id, since).await?)
-    }
-
     /// Writes what was used on this node. To be called now and then; what is lost is noted at the next use.
     pub(crate) async fn flush_uses(&self) -> Result<()> {
         let used = mem::take(&mut *self.used.lock());
@@ -272,6 +225,18 @@ impl Library {
     fn now(&self) -> i64 {
         self.clock.now().get().into()
     }
+}
+
+/// Deletes what a URI names, with the bytes if nothing else has the same. Says false where there is nothing.
+pub(crate) async fn delete(db: &Db, uri: &MediaUri, now: i64) -> Result<bool> {
+    let mut tx = db.begin().await?;
+    let deleted = media::delete(&mut tx, uri.server_name.as_str(), uri.media_id.as_str()).await?;
+    let Some(deleted) = deleted else { return Ok(false) };
+    if let Some(digest) = deleted.digest {
+        Objects::let_go(&mut tx, &digest, now).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Returns when a URI may have been uploaded to.

@@ -233,7 +233,7 @@ impl RemoteMedia {
         };
         match outcome {
             Outcome::Done | Outcome::Absent => Ok(Found::Absent),
-            Outcome::NotYet => Ok(Found::NotYet { until: self.now() }),
+            Outcome::NotYet => Ok(Found::NotYet),
             Outcome::TooLarge => {
                 let most = self.0.max_bytes / MIB;
                 let message =

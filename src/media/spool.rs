@@ -307,7 +307,7 @@ mod tests {
         let data_dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(data_dir.path()).await.unwrap();
         let mut given_up = spool.begin().await.unwrap();
-        given_up.write(&[7; PART]).await.unwrap();
+        given_up.write(&vec![7; PART]).await.unwrap();
         let received = receive(&spool, b"bytes", 5).await;
         let path = received.path().to_owned();
         let folder = path.parent().unwrap().to_owned();

@@ -7,8 +7,9 @@ use futures_util::{FutureExt as _, TryStreamExt as _};
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    library::{Found, MediaId, MediaUri, Origin},
+    library::{self, Found, MediaId, MediaUri, Origin},
     objects::Object,
+    quarantine::Quarantine,
 };
 use crate::{
     app::App,
@@ -58,6 +59,16 @@ pub(crate) async fn count(app: &App) -> Counted {
     let row = app.db.read().await.unwrap().find(&COUNT_ALL, args![]).await.unwrap().unwrap();
     let count = |column| row.get(column).unwrap();
     Counted { media: count(0), objects: count(1), thumbnails: count(2), removals: count(3) }
+}
+
+/// Says false where a URI names nothing.
+pub(crate) async fn delete(app: &App, uri: &MediaUri) -> bool {
+    library::delete(&app.db, uri, app.clock.now().get().into()).await.unwrap()
+}
+
+/// As operators have it.
+pub(crate) fn quarantine(app: &App) -> Quarantine {
+    Quarantine::new(app.db.clone(), app.clock.clone(), app.server_name.clone())
 }
 
 /// Where everything is that a store has.

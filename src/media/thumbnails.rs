@@ -264,7 +264,7 @@ impl Thumbnails {
 
     /// Writes a thumbnail to a place that no row names yet.
     async fn put(&self, picture: Picture) -> Result<StoredThumbnail> {
-        let Picture { bytes, content_type, .. } = picture;
+        let Picture { bytes, content_type } = picture;
         let objects = self.0.library.objects();
         let mut incoming = objects.spool().begin().await?;
         incoming.write(&bytes).await?;

@@ -56,8 +56,6 @@ statements! {
     LIST_UNUSED_MEDIA = "SELECT server_name, media_id, used_at, bytes FROM media
         WHERE origin = $1 AND used_at < $2 AND digest IS NOT NULL AND quarantined_by IS NULL
         ORDER BY used_at LIMIT $3";
-    SET_MEDIA_QUARANTINED = "UPDATE media SET quarantined_by = $3, quarantined_at = $4
-        WHERE server_name = $1 AND media_id = $2";
     PAGE_OF_MEDIA = "SELECT server_name, media_id, origin, user_id, digest, bytes, content_type, file_name, created_at,
             used_at, quarantined_by
         FROM media WHERE (server_name, media_id) > ($1, $2) AND server_name = COALESCE($4, server_name)
@@ -292,17 +290,6 @@ pub(crate) async fn list_unused(
 ) -> DbResult<Vec<(OwnedServerName, String, i64, i64)>> {
     let rows = conn.list(&LIST_UNUSED_MEDIA, args![origin.as_str(), before, limit]).await?;
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).collect()
-}
-
-/// Quarantines media by themselves, or with None lifts that. Says false where there are none.
-pub(crate) async fn set_quarantined(
-    conn: &mut Conn,
-    (server_name, media_id): (&str, &str),
-    by: Option<&str>,
-    now: i64,
-) -> DbResult<bool> {
-    let at = by.map(|_| now);
-    Ok(conn.execute(&SET_MEDIA_QUARANTINED, args![server_name, media_id, by, at]).await? == 1)
 }
 
 /// The next media after a server's name and a media id, in the order of both. Both are empty to begin with.

@@ -1,6 +1,6 @@
 //! Files that tests upload and download, as a client does that knows nothing but bytes.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use hearth::ground::random::Random;
@@ -100,7 +100,10 @@ pub(crate) fn content(number: u64, length: usize) -> Vec<u8> {
 
 /// SHA-256 in hexadecimal digits, as the database has it.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// Rows of two texts.

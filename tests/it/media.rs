@@ -132,7 +132,7 @@ impl World {
     fn files(&self, folder: &str) -> usize {
         fn count(folder: &std::path::Path) -> usize {
             let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-            let entries = entries.map(|entry| entry.unwrap());
+            let entries = entries.map(Result::unwrap);
             entries.map(|entry| if entry.file_type().unwrap().is_dir() { count(&entry.path()) } else { 1 }).sum()
         }
         count(&self.config.data_dir.join(folder))

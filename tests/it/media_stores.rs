@@ -317,7 +317,7 @@ async fn media_move_while_they_are_used(s3: S3Server, engine: Engine) {
     let new = s3.to_toml("s3");
     let config = dir.path().join("hearth.toml");
     let configure = |stores: &[&String], current: &str| {
-        let stores = stores.iter().map(|store| store.as_str()).collect::<Vec<_>>().join(", ");
+        let stores = stores.iter().copied().map(String::as_str).collect::<Vec<_>>().join(", ");
         std::fs::write(&config, format!("[media]\nstores = [{stores}]\nstore = \"{current}\"\n")).unwrap();
     };
     configure(&[&old], "disk");

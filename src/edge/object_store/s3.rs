@@ -188,7 +188,7 @@ impl S3Store {
 
     fn key(&self, location: &Location) -> Location {
         let Some(prefix) = &self.prefix else { return location.clone() };
-        location.parts().fold(prefix.clone(), |key, part| key.join(part))
+        location.parts().fold(prefix.clone(), Location::join)
     }
 
     /// One request, repetitions included, in its turn.

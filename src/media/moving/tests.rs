@@ -38,7 +38,7 @@ fn stores(folder: &Path) -> Vec<MediaStoreConfig> {
 /// One with each engine, each with folders of its own.
 async fn worlds(change: impl Fn(&mut MediaConfig)) -> Vec<(World, TempDir)> {
     let mut worlds = Vec::new();
-    let engines = World::on_each_engine().await;
+    let engines = Box::pin(World::on_each_engine()).await;
     let count = engines.len();
     for world in engines {
         world.close().await;
@@ -48,7 +48,7 @@ async fn worlds(change: impl Fn(&mut MediaConfig)) -> Vec<(World, TempDir)> {
         let mut config = Config::default();
         config.media.stores = stores(folder.path());
         change(&mut config.media);
-        let mut made = World::on_each_engine_with(&config).await;
+        let mut made = Box::pin(World::on_each_engine_with(&config)).await;
         let world = made.swap_remove(engine);
         for other in made {
             other.close().await;

@@ -8,6 +8,11 @@ fn properties(summary: &PageSummary) -> Vec<(&str, &str)> {
     summary.properties.iter().map(|(name, value)| (&**name, &**value)).collect()
 }
 
+/// So many texts, one after the other.
+fn join(count: u32, text: impl Fn(u32) -> String) -> String {
+    (0..count).map(text).collect()
+}
+
 #[test]
 fn open_graph_comes_first() {
     let summary = read(
@@ -98,7 +103,7 @@ fn what_can_not_be_read_is_left_out() {
 #[test]
 fn texts_and_addresses_are_bounded() {
     let long = "wörd ".repeat(2_000);
-    let many: String = (0..1_000).map(|n| format!("<meta property=og:x{n} content=a>")).collect();
+    let many = join(1_000, |n| format!("<meta property=og:x{n} content=a>"));
     let summary = read(&format!("<title>{long}</title><link rel=image_src href='{long}'>{many}<p>{long}</p>"));
     assert!(summary.properties.len() <= 34);
     assert!(summary.properties["og:title"].chars().count() <= 300);
@@ -124,14 +129,14 @@ fn a_deep_page_is_read_without_recursion() {
 /// test takes would show.
 #[test]
 fn a_tag_of_many_attributes_ends_the_page() {
-    let attributes: String = (0..100_000).map(|n| format!(" {n:x}")).collect();
+    let attributes = join(100_000, |n| format!(" {n:x}"));
     let summary = read(&format!("<title>Title</title><b{attributes}><meta property=og:title content=late>"));
     assert_eq!(properties(&summary), [("og:title", "Title")]);
-    let tag = format!("<b{}>", (0..3_000).map(|n| format!(" {n:x}")).collect::<String>());
+    let tag = format!("<b{}>", join(3_000, |n| format!(" {n:x}")));
     let summary = read(&format!("<title>Title</title>{}<meta property=og:title content=late>", tag.repeat(40)));
     assert_eq!(properties(&summary), [("og:title", "Title")]);
     // Nor do errors within a tag make it another one.
-    let errors: String = (0..100_000).map(|n| format!(" a a{n:x}\"<")).collect();
+    let errors = join(100_000, |n| format!(" a a{n:x}\"<"));
     let summary = read(&format!("<title>Title</title><b{errors}><meta property=og:title content=late>"));
     assert_eq!(properties(&summary), [("og:title", "Title")]);
     // A large address is none of that.

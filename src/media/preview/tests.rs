@@ -323,7 +323,7 @@ async fn a_preview_is_kept_for_a_day() {
         // That a page could not be looked at is forgotten sooner.
         scene.clock.advance(NOTHING);
         assert!(scene.shows_nothing(&gone).await);
-        scene.clock.advance(Duration::from_hours(24) - NOTHING - Duration::from_millis(1));
+        scene.clock.advance(Duration::from_hours(24).saturating_sub(NOTHING + Duration::from_millis(1)));
         scene.shown(&page).await;
         assert_eq!(site.asked().len(), before + 3);
         scene.clock.advance(Duration::from_millis(1));

@@ -10,7 +10,7 @@ use crate::{
     event::Draft,
     media::{
         library::Found,
-        testing::{count, new_user, read, upload, uri},
+        testing::{count, new_user, quarantine, read, upload, uri},
     },
     testing::World,
 };
@@ -91,20 +91,20 @@ async fn media_are_quarantined_by_their_uri_and_come_back() {
         let alice = new_user(app, "alice").await;
         let (one, other) = (upload(app, &alice, b"bytes").await.unwrap(), upload(app, &alice, b"bytes").await.unwrap());
         let target = QuarantineTarget::Media(one.clone());
-        let report = app.quarantine.put(&target).await.unwrap();
+        let report = quarantine(app).put(&target).await.unwrap();
         assert_eq!((report.changed, report.media), (true, 1));
-        assert!(!app.quarantine.put(&target).await.unwrap().changed);
+        assert!(!quarantine(app).put(&target).await.unwrap().changed);
         assert!(is_quarantined(app, &one).await);
         assert_eq!(read(app, &other).await, Some(b"bytes".to_vec()), "it is only this one");
-        assert!(app.quarantine.lift(&target).await.unwrap().changed);
-        assert!(!app.quarantine.lift(&target).await.unwrap().changed);
+        assert!(quarantine(app).lift(&target).await.unwrap().changed);
+        assert!(!quarantine(app).lift(&target).await.unwrap().changed);
         assert_eq!(read(app, &one).await, Some(b"bytes".to_vec()));
         // What another server has, and has not come yet. Of its own this server knows what there is.
         let (far, unknown) = (uri("far.org", "abc"), uri("localhost", "unknown"));
-        assert!(app.quarantine.put(&QuarantineTarget::Media(far.clone())).await.unwrap().changed);
-        assert!(!app.quarantine.put(&QuarantineTarget::Media(unknown.clone())).await.unwrap().changed);
+        assert!(quarantine(app).put(&QuarantineTarget::Media(far.clone())).await.unwrap().changed);
+        assert!(!quarantine(app).put(&QuarantineTarget::Media(unknown.clone())).await.unwrap().changed);
         assert!(is_quarantined(app, &far).await && !is_quarantined(app, &unknown).await);
-        assert!(app.quarantine.lift(&QuarantineTarget::Media(far.clone())).await.unwrap().changed);
+        assert!(quarantine(app).lift(&QuarantineTarget::Media(far.clone())).await.unwrap().changed);
         assert!(matches!(app.library.find(&far).await.unwrap(), Found::Absent));
         assert_eq!(count(app).await.media, 2, "nothing is left of it");
         world.close().await;
@@ -118,12 +118,12 @@ async fn bytes_are_quarantined_whoever_has_them_and_do_not_come_in_again() {
         let (alice, bob) = (new_user(app, "alice").await, new_user(app, "bob").await);
         let (one, other) = (upload(app, &alice, b"bytes").await.unwrap(), upload(app, &bob, b"bytes").await.unwrap());
         let target = QuarantineTarget::Digest(Digest::of(b"bytes"));
-        let report = app.quarantine.put(&target).await.unwrap();
+        let report = quarantine(app).put(&target).await.unwrap();
         assert_eq!(report, QuarantineReport { changed: true, media: 2, bytes: 10, events: 0 });
         assert!(is_quarantined(app, &one).await && is_quarantined(app, &other).await);
         assert_eq!(refusal(upload(app, &alice, b"bytes").await), ErrorKind::Forbidden);
         upload(app, &alice, b"others").await.unwrap();
-        assert!(app.quarantine.lift(&target).await.unwrap().changed);
+        assert!(quarantine(app).lift(&target).await.unwrap().changed);
         assert!(!is_quarantined(app, &one).await && !is_quarantined(app, &other).await);
         upload(app, &alice, b"bytes").await.unwrap();
         world.close().await;
@@ -137,15 +137,15 @@ async fn all_of_a_user_is_quarantined_and_they_upload_nothing_more() {
         let (alice, bob) = (new_user(app, "alice").await, new_user(app, "bob").await);
         let (hers, his) = (upload(app, &alice, b"bytes").await.unwrap(), upload(app, &bob, b"bytes").await.unwrap());
         let target = QuarantineTarget::User(alice.clone());
-        let report = app.quarantine.put(&target).await.unwrap();
+        let report = quarantine(app).put(&target).await.unwrap();
         assert_eq!(report, QuarantineReport { changed: true, media: 1, bytes: 5, events: 0 });
         assert!(is_quarantined(app, &hers).await && !is_quarantined(app, &his).await);
         assert_eq!(refusal(upload(app, &alice, b"more").await), ErrorKind::Forbidden);
-        app.quarantine.lift(&target).await.unwrap();
+        quarantine(app).lift(&target).await.unwrap();
         assert!(!is_quarantined(app, &hers).await);
         upload(app, &alice, b"more").await.unwrap();
         let stranger = QuarantineTarget::User("@mallory:elsewhere".try_into().unwrap());
-        assert_eq!(refusal(app.quarantine.put(&stranger).await), ErrorKind::InvalidParam);
+        assert_eq!(refusal(quarantine(app).put(&stranger).await), ErrorKind::InvalidParam);
         world.close().await;
     }
 }
@@ -155,11 +155,11 @@ async fn nothing_of_a_server_is_served_but_never_is_that_our_own() {
     for world in World::on_each_engine().await {
         let app = &world.app;
         let own = QuarantineTarget::Server("localhost".try_into().unwrap());
-        assert_eq!(refusal(app.quarantine.put(&own).await), ErrorKind::InvalidParam);
+        assert_eq!(refusal(quarantine(app).put(&own).await), ErrorKind::InvalidParam);
         let target = QuarantineTarget::Server("far.org".try_into().unwrap());
-        assert!(app.quarantine.put(&target).await.unwrap().changed);
-        assert!(!app.quarantine.put(&target).await.unwrap().changed);
-        assert!(app.quarantine.lift(&target).await.unwrap().changed);
+        assert!(quarantine(app).put(&target).await.unwrap().changed);
+        assert!(!quarantine(app).put(&target).await.unwrap().changed);
+        assert!(quarantine(app).lift(&target).await.unwrap().changed);
         world.close().await;
     }
 }
@@ -188,18 +188,18 @@ async fn all_that_a_room_shows_is_quarantined() {
         world.profile(&room_id, &alice, profile).await;
         world.message(&another, &alice, json!({ "msgtype": "m.image", "body": "c", "url": link(4) })).await;
         // For a reason of its own, which stays.
-        app.quarantine.put(&QuarantineTarget::Media(uris[1].clone())).await.unwrap();
+        quarantine(app).put(&QuarantineTarget::Media(uris[1].clone())).await.unwrap();
 
         let target = QuarantineTarget::Room(room_id.clone());
-        let report = app.quarantine.put(&target).await.unwrap();
+        let report = quarantine(app).put(&target).await.unwrap();
         assert!(report.changed && report.media == 4, "{report:?}");
         assert!(report.events > u64::try_from(EVENTS).unwrap(), "{report:?}");
         for (n, uri) in uris.iter().enumerate() {
             assert_eq!(is_quarantined(app, uri).await, n < 4, "{n}");
         }
         assert!(is_quarantined(app, &uri("far.org", "abc")).await);
-        assert!(!app.quarantine.put(&target).await.unwrap().changed);
-        assert_eq!(app.quarantine.lift(&target).await.unwrap().media, 4);
+        assert!(!quarantine(app).put(&target).await.unwrap().changed);
+        assert_eq!(quarantine(app).lift(&target).await.unwrap().media, 4);
         for (n, uri) in uris.iter().enumerate() {
             assert_eq!(is_quarantined(app, uri).await, n == 1, "{n}");
         }

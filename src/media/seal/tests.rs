@@ -105,7 +105,7 @@ async fn every_changed_byte_is_noticed() {
         assert!(keys.open(&key, 200).is_err(), "{place}");
         changed[place] ^= 1;
     }
-    for sealed in ["", "AAAA", "?", &key.sealed[1..]] {
+    for sealed in ["", "AAAA", "?", key.sealed.split_at(1).1] {
         assert!(keys.open(&SealedKey { sealed: sealed.to_owned(), ..key.clone() }, 200).is_err(), "{sealed}");
     }
 }

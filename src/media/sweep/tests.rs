@@ -16,7 +16,9 @@ use crate::{
     media::{
         library::{Found, MediaUri, Origin},
         quarantine::QuarantineTarget,
-        testing::{Counted, count, keep, keep_thumbnail, media_folder, new_user, read, stored, upload, uri},
+        testing::{
+            Counted, count, delete, keep, keep_thumbnail, media_folder, new_user, quarantine, read, stored, upload, uri,
+        },
     },
     store::{media, url_preview},
     testing::World,
@@ -111,7 +113,7 @@ async fn a_sweep_deletes_what_no_row_names_and_finds_what_is_lost() {
         write(app, "somebody/has_put/this_here", b"foreign", 9 * DAY);
         // What is to be deleted anyhow is not found.
         let deleted = upload(app, &alice, b"deleted").await.unwrap();
-        app.library.delete(&deleted).await.unwrap();
+        assert!(delete(app, &deleted).await);
         let (gone, cut) = (object(&uris[1]).await, object(&uris[2]).await);
         fs::remove_file(media_folder(app).join(&gone.place.location)).unwrap();
         fs::write(media_folder(app).join(&cut.place.location), b"cut").unwrap();
@@ -167,7 +169,7 @@ async fn what_was_deleted_stays_for_whoever_reads_it_and_goes_then() {
         let alice = new_user(app, "alice").await;
         let gone = upload(app, &alice, b"bytes").await.unwrap();
         let stays = upload(app, &alice, b"others").await.unwrap();
-        app.library.delete(&gone).await.unwrap();
+        assert!(delete(app, &gone).await);
         // In a store that is not there any more.
         let mut tx = app.db.begin().await.unwrap();
         media_object::insert_removal(&mut tx, "a store of old", "ab/cd/e", 0).await.unwrap();
@@ -179,7 +181,7 @@ async fn what_was_deleted_stays_for_whoever_reads_it_and_goes_then() {
         assert_eq!((stored(app, FILES).await.len(), count(app).await.removals), (1, 1));
         assert_eq!(read(app, &stays).await, Some(b"others".to_vec()));
         // What is gone already is gone.
-        app.library.delete(&stays).await.unwrap();
+        assert!(delete(app, &stays).await);
         fs::remove_file(media_folder(app).join(&stored(app, FILES).await[0])).unwrap();
         world.clock.advance(LATER);
         app.upkeep.tidy().await.unwrap();
@@ -225,7 +227,7 @@ async fn media_live_as_long_as_somebody_asks_for_them() {
         }
         let preview = uri("localhost", "preview");
         keep(app, &preview, Origin::Preview, b"a page's").await;
-        app.quarantine.put(&QuarantineTarget::Media(local[2].clone())).await.unwrap();
+        quarantine(app).put(&QuarantineTarget::Media(local[2].clone())).await.unwrap();
         world.clock.advance(7 * DAY);
         ask(app, &remote[0]).await;
         ask(app, &local[0]).await;

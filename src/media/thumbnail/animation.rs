@@ -59,8 +59,6 @@ pub(super) fn make(source: &Source<'_>, plan: &Plan, limits: &Limits) -> Result<
 
 /// What has been written so far.
 struct Film {
-    width: u32,
-    height: u32,
     encoder: Encoder,
     written: Written,
 }
@@ -112,7 +110,7 @@ impl Film {
             encoder.set_animated(max_frames.max(1), times).map_err(NoThumbnail::broken)?;
             Encoder::Png(Box::new(encoder.write_header().map_err(NoThumbnail::broken)?))
         };
-        Ok(Self { width, height, encoder, written })
+        Ok(Self { encoder, written })
     }
 
     fn add(&mut self, mut image: RgbaImage, delay: Delay) -> Result<(), NoThumbnail> {
@@ -138,7 +136,7 @@ impl Film {
 
     /// Of so many frames.
     fn end(self, count: u32) -> Result<Picture, NoThumbnail> {
-        let Self { width, height, encoder, written } = self;
+        let Self { encoder, written } = self;
         let content_type = match encoder {
             Encoder::Gif(encoder) => {
                 // Writes the end.
@@ -152,7 +150,7 @@ impl Film {
             }
         };
         let bytes = written.0.take();
-        Ok(Picture { bytes, content_type, width, height })
+        Ok(Picture { bytes, content_type })
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn jpeg_with_exif(image: &RgbaImage, orientation: u8) -> Vec<u8> {
 }
 
 /// One piece of a PNG.
-pub(crate) fn png_chunk(name: &[u8; 4], contents: &[u8]) -> Vec<u8> {
+pub(crate) fn png_chunk(name: [u8; 4], contents: &[u8]) -> Vec<u8> {
     let summed = [&name[..], contents].concat();
     let length = u32::try_from(contents.len()).unwrap();
     [&length.to_be_bytes()[..], &summed, &checksum(&summed).to_be_bytes()].concat()
@@ -72,14 +72,14 @@ pub(crate) fn png_chunk(name: &[u8; 4], contents: &[u8]) -> Vec<u8> {
 pub(crate) fn png_with_exif(image: &RgbaImage, orientation: u8) -> Vec<u8> {
     let plain = encode(image, ImageFormat::Png);
     let comment = [b"Comment\0", SECRET].concat();
-    [&plain[..33], &png_chunk(b"eXIf", &exif(orientation)), &png_chunk(b"tEXt", &comment), &plain[33..]].concat()
+    [&plain[..33], &png_chunk(*b"eXIf", &exif(orientation)), &png_chunk(*b"tEXt", &comment), &plain[33..]].concat()
 }
 
 /// A PNG that says that it is of another size than its pixels are.
 pub(crate) fn png_of_size(width: u32, height: u32) -> Vec<u8> {
     let plain = encode(&quarters(8, 8), ImageFormat::Png);
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &plain[24..29]].concat();
-    [&plain[..8], &png_chunk(b"IHDR", &header), &plain[33..]].concat()
+    [&plain[..8], &png_chunk(*b"IHDR", &header), &plain[33..]].concat()
 }
 
 /// Likewise.
@@ -161,7 +161,7 @@ pub(crate) fn apng(count: NonZeroU32, width: u32, height: u32) -> Vec<u8> {
 }
 
 /// One piece of a WebP.
-pub(crate) fn webp_part(name: &[u8; 4], contents: &[u8]) -> Vec<u8> {
+pub(crate) fn webp_part(name: [u8; 4], contents: &[u8]) -> Vec<u8> {
     let length = u32::try_from(contents.len()).unwrap().to_le_bytes();
     let padding = vec![0; contents.len() % 2];
     [&name[..], &length, contents, &padding].concat()
@@ -170,13 +170,13 @@ pub(crate) fn webp_part(name: &[u8; 4], contents: &[u8]) -> Vec<u8> {
 /// A WebP of these pieces.
 pub(crate) fn webp_of(parts: &[Vec<u8>]) -> Vec<u8> {
     let contents = [b"WEBP", &parts.concat()[..]].concat();
-    webp_part(b"RIFF", &contents)
+    webp_part(*b"RIFF", &contents)
 }
 
 /// The piece that says how large a WebP is, and what it has: 2 frames, 8 EXIF, 16 transparency.
 pub(crate) fn webp_header(flags: u8, width: u32, height: u32) -> Vec<u8> {
     let (width, height) = ((width - 1).to_le_bytes(), (height - 1).to_le_bytes());
-    webp_part(b"VP8X", &[&[flags, 0, 0, 0][..], &width[..3], &height[..3]].concat())
+    webp_part(*b"VP8X", &[&[flags, 0, 0, 0][..], &width[..3], &height[..3]].concat())
 }
 
 /// The piece that has the pixels.
@@ -186,11 +186,11 @@ pub(crate) fn webp_pixels(image: &RgbaImage) -> Vec<u8> {
 
 /// Red and blue by turns, for 100 ms each.
 pub(crate) fn webp(count: u32, width: u32, height: u32) -> Vec<u8> {
-    let mut parts = vec![webp_header(2 | 16, width, height), webp_part(b"ANIM", &[0; 6])];
+    let mut parts = vec![webp_header(2 | 16, width, height), webp_part(*b"ANIM", &[0; 6])];
     for image in frames(count, width, height) {
         let (width, height) = ((width - 1).to_le_bytes(), (height - 1).to_le_bytes());
         let head = [&[0; 6][..], &width[..3], &height[..3], &[100, 0, 0, 0]].concat();
-        parts.push(webp_part(b"ANMF", &[head, webp_pixels(&image)].concat()));
+        parts.push(webp_part(*b"ANMF", &[head, webp_pixels(&image)].concat()));
     }
     webp_of(&parts)
 }

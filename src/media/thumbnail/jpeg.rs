@@ -3,7 +3,7 @@
 //! A progressive picture comes in scans, each of which goes over all of it. Scans of a few bytes are how a small file
 //! keeps a decoder busy.
 
-use std::io::{BufRead, Read as _, Seek};
+use std::io::{BufRead, Seek};
 
 use super::bounds::NoThumbnail;
 

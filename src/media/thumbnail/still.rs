@@ -22,8 +22,6 @@ const QUALITY: u8 = 82;
 pub(crate) struct Picture {
     pub(crate) bytes: Vec<u8>,
     pub(crate) content_type: &'static str,
-    pub(crate) width: u32,
-    pub(crate) height: u32,
 }
 
 /// Makes one of a picture, or of its first frame.
@@ -55,5 +53,5 @@ fn encode(image: &RgbaImage, is_opaque: bool) -> Result<Picture, NoThumbnail> {
         )?;
         "image/png"
     };
-    Ok(Picture { bytes, content_type, width, height })
+    Ok(Picture { bytes, content_type })
 }

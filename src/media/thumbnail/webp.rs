@@ -3,7 +3,7 @@
 //!
 //! <https://developers.google.com/speed/webp/docs/riff_container>
 
-use std::io::{BufRead, Read as _, Seek, SeekFrom};
+use std::io::{BufRead, Seek, SeekFrom};
 
 use super::bounds::NoThumbnail;
 

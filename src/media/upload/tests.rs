@@ -10,7 +10,9 @@ use super::*;
 use crate::{
     app::App,
     db::{args, statements},
-    media::library::Found,
+    ground::clock::millis,
+    media::{library::Found, testing::delete},
+    store::media_upkeep,
     testing::{World, user},
 };
 
@@ -76,23 +78,24 @@ async fn equal_bytes_are_stored_once_and_go_with_the_last_that_names_them() {
         let bytes = "a file of some length ".repeat(2_000).into_bytes();
         let first = upload(app, &alice, &bytes).await.unwrap();
         let place = stored(app).await;
-        let (second, third) = try_join(upload(app, &bob, &bytes), upload(app, &alice, &bytes)).await.unwrap();
+        let (second, third) = Box::pin(try_join(upload(app, &bob, &bytes), upload(app, &alice, &bytes))).await.unwrap();
         assert_eq!((count(app).await, stored(app).await), ((3, 1, 0), place));
         let now: i64 = app.clock.now().get().into();
         for (user_id, times) in [(&alice, 2), (&bob, 1)] {
-            let has = app.library.usage_of(user_id, now - 1).await.unwrap();
+            let mut conn = app.db.read().await.unwrap();
+            let has = media::usage_of_user(&mut conn, user_id, now - 1).await.unwrap();
             let all = times * i64::try_from(bytes.len()).unwrap();
             assert_eq!((has.bytes, has.recent_bytes, has.count), (all, all, times));
         }
         for uri in [&first, &second] {
             assert_eq!(read(app, uri).await.as_ref(), Some(&bytes));
-            assert!(app.library.delete(uri).await.unwrap() && !app.library.delete(uri).await.unwrap());
+            assert!(delete(app, uri).await && !delete(app, uri).await);
             assert_eq!(read(app, uri).await, None);
         }
         assert_eq!((count(app).await, read(app, &third).await), ((1, 1, 0), Some(bytes.clone())));
         let Found::Item(open) = app.library.find(&third).await.unwrap() else { panic!("it is there") };
         assert_eq!((open.file_name.as_deref(), open.content_type.as_deref()), (Some("a name.txt"), Some("text/plain")));
-        assert!(app.library.delete(&third).await.unwrap());
+        assert!(delete(app, &third).await);
         assert_eq!(count(app).await, (0, 0, 1));
         // Whoever has found it before still reads it.
         let left = app.library.open(&open, 5..10).await.unwrap().try_collect::<Vec<_>>().await.unwrap().concat();
@@ -130,9 +133,9 @@ async fn uploads_and_deletions_of_equal_bytes_never_miss_each_other() {
     let mut there = Vec::new();
     for _ in 0..20 {
         let uploads = (0..4).map(|n| upload(apps[n % 2], &alice, &bytes));
-        let gone = there.iter().enumerate().map(|(n, uri)| apps[n % 2].library.delete(uri));
+        let gone = there.iter().enumerate().map(|(n, uri)| delete(apps[n % 2], uri));
         let (uploaded, deleted) = join(join_all(uploads), join_all(gone)).await;
-        assert!(deleted.into_iter().all(|deleted| deleted.unwrap()));
+        assert!(deleted.into_iter().all(|deleted| deleted));
         there = uploaded.into_iter().collect::<Result<Vec<_>>>().unwrap();
         for (n, uri) in there.iter().enumerate() {
             assert_eq!(read(apps[n % 2], uri).await.as_ref(), Some(&bytes));
@@ -206,7 +209,7 @@ async fn a_user_uploads_so_much_a_day_and_has_so_much_in_all() {
         assert!(second_day[0].is_ok() && second_day[1].is_err());
         world.clock.advance(Duration::from_hours(25));
         assert!(is_over(&refusal(upload(app, &alice, &vec![22; 200 * KIB]).await)));
-        app.library.delete(second_day[0].as_ref().unwrap()).await.unwrap();
+        assert!(delete(app, second_day[0].as_ref().unwrap()).await);
         upload(app, &alice, &vec![22; 200 * KIB]).await.unwrap();
         world.close().await;
     }
@@ -233,9 +236,9 @@ async fn something_is_uploaded_once_to_a_uri_that_was_made_before() {
         let app = &world.app;
         let (alice, bob) = (new_user(app, "alice").await, new_user(app, "bob").await);
         let Created { uri, unused_expires_at } = app.uploads.create(&alice).await.unwrap();
-        let until = |found: Found| if let Found::NotYet { until } = found { Some(until) } else { None };
-        assert_eq!(until(app.library.find(&uri).await.unwrap()), Some(unused_expires_at));
-        assert_eq!(until(app.library.wait_for(&uri, Duration::ZERO).await.unwrap()), Some(unused_expires_at));
+        assert_eq!(unused_expires_at, i64::from(app.clock.now().get()) + millis(Duration::from_hours(24)));
+        assert!(matches!(app.library.find(&uri).await, Ok(Found::NotYet)));
+        assert!(matches!(app.library.wait_for(&uri, Duration::ZERO).await, Ok(Found::NotYet)));
         assert_eq!(refusal(app.uploads.begin_into(&bob, &uri, None).await), ErrorKind::Forbidden);
         let elsewhere = MediaUri { server_name: owned_server_name!("elsewhere"), ..uri.clone() };
         let unknown = MediaUri { media_id: MediaId::parse("unknown").unwrap(), ..uri.clone() };
@@ -247,7 +250,7 @@ async fn something_is_uploaded_once_to_a_uri_that_was_made_before() {
             join(app.uploads.begin_into(&alice, &uri, Some(3)), app.uploads.begin_into(&alice, &uri, None)).await;
         let waiting = app.library.wait_for(&uri, Duration::from_secs(30));
         let uploads = join(send(one.unwrap(), b"one"), send(other.unwrap(), b"other"));
-        let (found, (one, other)) = join(waiting, uploads).await;
+        let (found, (one, other)) = Box::pin(join(waiting, uploads)).await;
         assert!(matches!(found.unwrap(), Found::Item(_)));
         let (won, lost, bytes) = match (one, other) {
             (Ok(won), lost) => (won, lost, "one"),
@@ -333,7 +336,7 @@ async fn what_is_quarantined_is_neither_found_nor_taken() {
         let mut tx = app.db.begin().await.unwrap();
         assert!(media_quarantine::delete(&mut tx, QuarantineKind::User, alice.as_str()).await.unwrap());
         let named = (good.server_name.as_str(), good.media_id.as_str());
-        assert!(media::set_quarantined(&mut tx, named, Some("@root:localhost"), 1).await.unwrap());
+        assert!(media_upkeep::quarantine(&mut tx, named, "uri", true, 1).await.unwrap());
         tx.commit().await.unwrap();
         assert!(is_quarantined(&good).await && is_quarantined(&bad).await);
         upload(app, &alice, b"good").await.unwrap();

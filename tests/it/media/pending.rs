@@ -89,10 +89,11 @@ on_both! {
             }
             futures_util::future::join_all(waiting).await
         };
-        let (answers, uploaded) = tokio::join!(waiting, upload_to(&world, &alice, &uri, &bytes(10_000)));
+        let file = bytes(10_000);
+        let (answers, uploaded) = tokio::join!(waiting, upload_to(&world, &alice, &uri, &file));
         uploaded.reply().ok();
         for answer in answers {
-            assert!(answer.file() == bytes(10_000));
+            assert!(answer.file() == file);
         }
     }
 }

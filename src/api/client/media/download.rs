@@ -164,7 +164,7 @@ pub(super) async fn find_item(app: &App, wanted: &Wanted) -> ApiResult<Box<Item>
     };
     let item = match found {
         Found::Item(item) => item,
-        Found::NotYet { .. } => {
+        Found::NotYet => {
             let message = "Nothing has been uploaded to this URI yet: try again later".to_owned();
             return Err(ApiError::Status(StatusCode::GATEWAY_TIMEOUT, ErrorKind::NotYetUploaded, message));
         }

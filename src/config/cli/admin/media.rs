@@ -25,11 +25,11 @@ pub enum MediaCommand {
     /// Put media under quarantine: nobody gets them any more
     ///
     /// What is given is one of these:
-    ///   mxc://example.org/abc   that file
-    ///   64 hexadecimal digits   whatever has this SHA-256, also where it is uploaded again
-    ///   @user:example.org       whatever this user of this server has uploaded, or will
-    ///   !room:example.org       whatever the room's events name that are here now, unless they are encrypted
-    ///   example.org             whatever comes from this other server, or will
+    ///   `mxc://example.org/abc`   that file
+    ///   64 hexadecimal digits     whatever has this SHA-256, also where it is uploaded again
+    ///   `@user:example.org`       whatever this user of this server has uploaded, or will
+    ///   `!room:example.org`       whatever the room's events name that are here now, unless they are encrypted
+    ///   `example.org`             whatever comes from this other server, or will
     ///
     /// The files stay where they are, and clients that have them already keep them. It holds at once on every node.
     #[command(verbatim_doc_comment)]
@@ -43,7 +43,7 @@ pub enum MediaCommand {
 
     /// Delete media, for good
     ///
-    /// What is given is an address, mxc://example.org/abc, or as for quarantine-media a SHA-256, a user or another server,
+    /// What is given is an address, `mxc://example.org/abc`, or as for quarantine-media a SHA-256, a user or another server,
     /// for all media that these have. Bytes that nothing else has are deleted by a running server some ten minutes later.
     DeleteMedia(DeleteMedia),
 
@@ -69,7 +69,7 @@ pub enum MediaCommand {
 
 #[derive(Clone, Debug, Args)]
 pub struct NamedMedia {
-    /// The address, such as mxc://example.org/abc
+    /// The address, such as `mxc://example.org/abc`
     #[arg(value_name = "MXC")]
     pub uri: String,
 }
