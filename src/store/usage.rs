@@ -24,8 +24,9 @@ statements! {
     /// The oldest $2 pieces of a user that are deleted.
     FORGET_DELETED = "DELETE FROM account_data WHERE user_id = $1 AND position IN (
         SELECT position FROM account_data WHERE user_id = $1 AND content = '{}' ORDER BY position LIMIT $2)";
-    COUNT_ROOMS_MADE = "SELECT COUNT(*) FROM rooms_made WHERE user_id = $1 AND made_ts > $2";
-    FORGET_ROOMS_MADE = "DELETE FROM rooms_made WHERE user_id = $1 AND made_ts <= $2";
+    COUNT_ROOMS_MADE = "SELECT user_id, COUNT(*) FROM rooms_made WHERE user_id IN LIST($1) AND made_ts > $2
+        GROUP BY user_id";
+    FORGET_ROOMS_MADE = "DELETE FROM rooms_made WHERE user_id IN LIST($1) AND made_ts <= $2";
 }
 
 static UPSERT_ACCOUNT_DATA_USAGE: Insert = Insert::new(
@@ -143,9 +144,18 @@ pub(crate) async fn set_account_data(tx: &mut Tx, usage: HashMap<OwnedUserId, Ac
     tx.insert(&UPSERT_ACCOUNT_DATA_USAGE, &columns).await
 }
 
-/// How many rooms a user has made after `since`, which is in milliseconds since the Unix epoch.
-pub(crate) async fn count_rooms(conn: &mut Conn, user_id: &UserId, since: i64) -> DbResult<i64> {
-    conn.find(&COUNT_ROOMS_MADE, args![user_id, since]).await?.map_or(Ok(0), |row| row.get(0))
+/// How many rooms each of these users has made after `since`, which is in milliseconds since the Unix epoch.
+pub(crate) async fn count_rooms<'a>(
+    conn: &mut Conn,
+    users: &[&'a UserId],
+    since: i64,
+) -> DbResult<HashMap<&'a UserId, i64>> {
+    let names: Vec<&str> = users.iter().map(|user_id| user_id.as_str()).collect();
+    let mut found: HashMap<String, i64> = HashMap::new();
+    for row in conn.list(&COUNT_ROOMS_MADE, args![&names, since]).await? {
+        found.insert(row.get(0)?, row.get(1)?);
+    }
+    Ok(users.iter().map(|user_id| (*user_id, found.get(user_id.as_str()).copied().unwrap_or_default())).collect())
 }
 
 /// Notes rooms that were made, and forgets those that the same users made before the day that counts.
@@ -156,8 +166,7 @@ pub(crate) async fn add_rooms(tx: &mut Tx, made: &[MadeRoom]) -> DbResult<()> {
         Column::texts(made.iter().map(|made| made.room_id.as_str())),
     ];
     tx.insert(&INSERT_ROOM_MADE, &columns).await?;
-    for made in made {
-        tx.execute(&FORGET_ROOMS_MADE, args![&made.user_id, made.made_ts - DAY]).await?;
-    }
-    Ok(())
+    let users: Vec<&str> = made.iter().map(|made| made.user_id.as_str()).collect();
+    let Some(first) = made.iter().map(|made| made.made_ts).min() else { return Ok(()) };
+    tx.execute(&FORGET_ROOMS_MADE, args![&users, first - DAY]).await.map(drop)
 }

@@ -89,6 +89,7 @@ impl<'a> Holdings<'a> {
             let users: Vec<&UserId> = keys.iter().map(|(user_id, ..)| *user_id).collect();
             holdings.account_data = store::usage::list_account_data(conn, &users).await?;
         }
+        let (mut makers, mut first) = (Vec::new(), i64::MAX);
         for WriteQuota { user_id, bound, .. } in quotas(writes) {
             match bound {
                 // Of inboxes it is known in any case how they stand: see `judge/to_device.rs`.
@@ -97,12 +98,14 @@ impl<'a> Holdings<'a> {
                 Bound::Aliases(_) => {
                     holdings.aliases.insert(user_id, store::alias::count_made(conn, user_id).await?);
                 }
-                Bound::Rooms { .. } if holdings.rooms.contains_key(&**user_id) => {}
                 Bound::Rooms { now, .. } => {
-                    let made = store::usage::count_rooms(conn, user_id, now - DAY).await?;
-                    holdings.rooms.insert(user_id, made);
+                    makers.push(&**user_id);
+                    first = first.min(*now);
                 }
             }
+        }
+        if !makers.is_empty() {
+            holdings.rooms = store::usage::count_rooms(conn, &makers, first.saturating_sub(DAY)).await?;
         }
         Ok(holdings)
     }
