@@ -61,7 +61,7 @@ async fn restored(world: World, gone: impl AsyncFnOnce(&Client, &Client, &str)) 
 
 on_both! {
     async fn a_client_that_knows_what_is_gone_is_told_what_is_there(world) {
-        let Restored { world: _world, alice, bob, room, lost, .. } = restored(world, async |_, _, _| ()).await;
+        let Restored { world: _world, alice, bob, room, lost, .. } = Box::pin(restored(world, async |_, _, _| ())).await;
         let since = next(&lost);
         // At once, though it would wait: both while the log is shorter than it was, and when it is longer.
         let sync = bob.wait(&since).await;
@@ -84,7 +84,7 @@ on_both! {
 
     /// Devices of which it was told may be gone, and those that came since it was told nothing are others.
     async fn a_client_that_knows_what_is_gone_asks_for_all_devices_again(world) {
-        let Restored { world: _world, alice, bob, room, lost, .. } = restored(world, async |_, _, _| ()).await;
+        let Restored { world: _world, alice, bob, room, lost, .. } = Box::pin(restored(world, async |_, _, _| ())).await;
         let sync = bob.sync(Some(&next(&lost))).await;
         let mut everybody = [&alice.user_id, &bob.user_id];
         everybody.sort();
@@ -95,7 +95,7 @@ on_both! {
     }
 
     async fn what_was_given_out_before_the_backup_holds(world) {
-        let Restored { world: _world, alice, bob, room, kept, .. } = restored(world, async |_, _, _| ()).await;
+        let Restored { world: _world, alice, bob, room, kept, .. } = Box::pin(restored(world, async |_, _, _| ())).await;
         let news = say_all(&alice, &room, "new", 3).await;
         let sync = bob.sync(Some(&kept)).await;
         assert_eq!((texts(&sync, &room), is_limited(&sync, &room)), (news.clone(), false));
@@ -168,9 +168,9 @@ on_both! {
 
     async fn whoever_pages_with_a_token_of_what_is_gone_misses_nothing(world) {
         let mut root = None;
-        let Restored { world: _world, alice, bob, room, kept, lost } = restored(world, async |alice, _, room| {
+        let Restored { world: _world, alice, bob, room, kept, lost } = Box::pin(restored(world, async |alice, _, room| {
             root = Some(alice.say(room, "what will be gone").await);
-        }).await;
+        })).await;
         let lost_end = next(&lost);
         let lost_start = lost["rooms"]["join"][&room]["timeline"]["prev_batch"].as_str().unwrap().to_owned();
         let parent = alice.say(&room, "parent").await;

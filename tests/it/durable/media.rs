@@ -160,7 +160,8 @@ impl Uploader {
                 return told;
             }
             let bytes = bytes_of(number);
-            let uri = if number % 3 == 0 { self.upload_later(&bytes).await } else { self.upload(&bytes).await };
+            let uri =
+                if number.is_multiple_of(3) { self.upload_later(&bytes).await } else { self.upload(&bytes).await };
             self.acknowledged.fetch_add(1, Ordering::SeqCst);
             let answer = self.insist("GET", &download_path(&uri), &[], &[200]).await;
             assert!(answer.body == bytes, "{uri} is not what was uploaded");
@@ -214,7 +215,7 @@ impl Uploader {
 
 /// What is uploaded the so manieth time: a fifth of all are four files that everybody has, a few come in parts.
 fn bytes_of(number: u64) -> Vec<u8> {
-    let file = if number % 5 == 0 { number % 20 } else { number };
+    let file = if number.is_multiple_of(5) { number % 20 } else { number };
     let length = match file % 7 {
         _ if file % 97 == 1 => 9_000_000,
         0 => 1,

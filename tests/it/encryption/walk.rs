@@ -29,7 +29,7 @@ on_both! {
         let mut world = world;
         for seed in 0..SEEDS {
             let play = Play::begin(&world, seed).await;
-            world = play.run(world).await;
+            world = Box::pin(play.run(world)).await;
         }
     }
 }
