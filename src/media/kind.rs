@@ -83,18 +83,24 @@ pub(crate) fn sniff(head: &[u8]) -> &'static str {
     }
 }
 
-/// A media type as somebody has claimed it, with its parameters; type and subtype in small letters. None for what is none.
+/// A media type as somebody has claimed it; type and subtype in small letters. None for what is none.
+///
+/// Of its parameters those are kept that nobody can read in another way: to browsers a comma begins another type, and the
+/// last one counts, so `text/plain; ,text/html` is a page.
 pub(crate) fn clean(claimed: &str) -> Option<String> {
     let claimed = claimed.trim();
-    let (essence, parameters) = claimed.split_once(';').unwrap_or((claimed, ""));
-    let (kind, subtype) = essence.trim().split_once('/')?;
-    let is_sound = |parameters: &str| parameters.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if claimed.len() > MAX_TYPE || !is_token(kind) || !is_token(subtype) || !is_sound(parameters) {
+    let mut parts = claimed.split(';');
+    let (kind, subtype) = parts.next()?.trim().split_once('/')?;
+    let is_sound = claimed.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if claimed.len() > MAX_TYPE || !is_token(kind) || !is_token(subtype) || !is_sound {
         return None;
     }
-    let essence = format!("{kind}/{subtype}").to_ascii_lowercase();
-    let parameters = parameters.trim();
-    Some(if parameters.is_empty() { essence } else { format!("{essence}; {parameters}") })
+    let mut cleaned = format!("{kind}/{subtype}").to_ascii_lowercase();
+    for parameter in parts.map(str::trim).filter(|parameter| is_parameter(parameter)) {
+        cleaned.push_str("; ");
+        cleaned.push_str(parameter);
+    }
+    Some(cleaned)
 }
 
 /// Whether something of this type may be shown in place rather than saved.
@@ -147,6 +153,13 @@ fn essence(content_type: &str) -> String {
 fn is_token(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_part)
+}
+
+/// `name=value` or `name="value"`.
+fn is_parameter(text: &str) -> bool {
+    let Some((name, value)) = text.split_once('=') else { return false };
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    is_token(name) && quoted.map_or_else(|| is_token(value), |quoted| !quoted.contains(['"', '\\', ',']))
 }
 
 /// Pages, XML and SVG pictures.
@@ -237,12 +250,29 @@ mod tests {
             (" Image/PNG ", "image/png"),
             ("text/plain;charset=UTF-8", "text/plain; charset=UTF-8"),
             ("application/ld+json", "application/ld+json"),
+            ("text/plain; format = flowed; charset=\"utf-8\"; x", "text/plain; charset=\"utf-8\""),
+            // As browsers name what they record.
+            ("video/webm;codecs=vp8,opus", "video/webm"),
+            // What browsers would take for a page.
+            ("text/plain; ,text/html", "text/plain"),
+            ("text/plain;charset=utf-8, text/html", "text/plain"),
+            ("text/plain; a=\"b\", text/html; c=\"d\"", "text/plain; c=\"d\""),
+            ("text/plain; a=\"\\\", text/html; b=\"", "text/plain"),
         ] {
             assert_eq!(clean(claimed).as_deref(), Some(clean_type));
         }
         let long = format!("text/{}", "x".repeat(300));
-        for claimed in ["", "image", "image/", "/png", "im age/png", "text/plain; a\r\nSet-Cookie: b", "text/é", &long]
-        {
+        for claimed in [
+            "",
+            "image",
+            "image/",
+            "/png",
+            "im age/png",
+            "text/plain; a\r\nSet-Cookie: b",
+            "text/é",
+            "text/plain,text/html",
+            &long,
+        ] {
             assert_eq!(clean(claimed), None, "{claimed:?}");
         }
     }

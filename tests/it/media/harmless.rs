@@ -55,6 +55,9 @@ on_both! {
             ("application/json", SVG, "application/octet-stream", "attachment"),
             ("text/html", PNG, "image/png", "inline"),
             ("text/plain", HTML, "text/plain", "inline"),
+            // Of two types browsers take the last.
+            ("text/plain; ,text/html", HTML, "text/plain", "inline"),
+            ("text/plain; a=b, text/html", HTML, "text/plain", "inline"),
             ("no type at all", PNG, "image/png", "inline"),
         ] {
             let answer = world.download(&alice, &world.upload(&alice, claimed, file).await).await;
