@@ -74,4 +74,16 @@ on_both! {
         let room = alice.create_room(json!({})).await;
         alice.say(&room, "hello").await;
     }
+
+    async fn what_is_refused_for_its_length_costs_little(world, config => {
+        config.rate_limits.enabled = true;
+        config.rate_limits.registration = RateLimitConfig { per_second: 1_000.0, burst: 1_000 };
+        config.rate_limits.media = RateLimitConfig { per_second: 0.001, burst: 2 };
+        config.media.max_upload_megabytes = 1;
+    }) {
+        let alice = world.user("alice").await;
+        world.put_file(&alice, "POST", UPLOAD, "image/png", &bytes(MIB + 1)).await.refused(413, "M_TOO_LARGE");
+        world.upload(&alice, "image/png", b"small").await;
+        world.put_file(&alice, "POST", UPLOAD, "image/png", b"more").await.refused(429, "M_LIMIT_EXCEEDED");
+    }
 }

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::{OLD, name};
+use serde_json::json;
+
+use super::{CREATE, OLD, name};
 use crate::{on_both, world::World};
 
 /// What the clock of a test begins with, in milliseconds, and an hour later.
@@ -46,6 +48,9 @@ on_both! {
         assert_eq!(world.ask_as_stranger(&path).await.file(), PNG);
         assert_eq!(world.ask_as_stranger(&format!("{path}/other.png")).await.file(), PNG);
         all_refuse(&world, &after).await;
+        // Nor is it said that something is still to come.
+        let pending = alice.post(CREATE, json!({})).await.ok()["content_uri"].as_str().unwrap().to_owned();
+        all_refuse(&world, &pending).await;
         // Nobody fetches for strangers what would be closed to them.
         world.ask_as_stranger(&format!("{OLD}/download/elsewhere.example/abc")).await.refused(404, "M_NOT_FOUND");
         // Equal bytes that came later are no way round.

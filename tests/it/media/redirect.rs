@@ -33,6 +33,10 @@ on_both! {
         assert!(url.contains("response-content-disposition=inline"), "{url}");
         let stored = Ask { method: "GET", url: url.clone(), token: None, headers: &[], body: None }.send().await;
         assert!(stored.file() == file);
+        // It is signed for a GET, so what a file says of itself it says here.
+        let url_here = format!("{}{}", world.url, at(&uri));
+        let head = Ask { method: "HEAD", url: url_here, token: Some(&alice.token), headers: &[], body: None }.send().await;
+        assert_eq!((head.status, head.header("content-length")), (200, "300000"));
         // Nobody changes what is signed.
         let other = url.replace("X-Amz-Expires=300", "X-Amz-Expires=3000");
         let refused = Ask { method: "GET", url: other, token: None, headers: &[], body: None }.send().await;

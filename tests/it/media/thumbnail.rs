@@ -99,6 +99,17 @@ on_both! {
         assert!(ask(&world, &alice, &uri, "width=4000&height=4000").await.file() == small);
     }
 
+    /// What can't be read here is served as it is, and shown in place only if it may be.
+    async fn what_is_not_read_here_is_shown_by_its_own_type(world) {
+        let alice = world.user("alice").await;
+        let heif = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+        let uri = world.upload(&alice, "image/png", heif).await;
+        let answer = ask(&world, &alice, &uri, "width=320&height=240&method=scale").await;
+        let said = (answer.header("content-type"), answer.header("content-disposition"));
+        assert_eq!(said, ("image/heif", "attachment"));
+        assert_eq!(answer.file(), heif);
+    }
+
     async fn one_is_made_once_however_many_ask(world) {
         let (alice, bob) = (world.user("alice").await, world.user("bob").await);
         let file = encoded(&opaque(1_200, 900), ImageFormat::Jpeg);

@@ -91,6 +91,13 @@ pub(super) enum By {
     },
 }
 
+impl By {
+    /// Whether they may have what was uploaded at a time. Both are in milliseconds since the Unix epoch.
+    fn may_have(&self, created_at: i64, open_until: i64) -> bool {
+        matches!(self, Self::Caller(_)) || created_at < open_until
+    }
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid>
 async fn content(app: App, call: Call<Get<get_content::Request>>) -> ApiResult<RawAnswer> {
     let Download(WithExtra { request, extra: taking }) = call.request;
@@ -154,7 +161,7 @@ pub(super) async fn find_item(app: &App, wanted: &Wanted) -> ApiResult<Box<Item>
         By::Caller(_) => (true, wanted.timeout),
         By::Anybody { .. } if open_until == 0 => return Err(absent().into()),
         // What comes in from now on would be closed to them.
-        By::Anybody { .. } if open_until <= now => (false, Duration::ZERO),
+        By::Anybody { .. } if !wanted.by.may_have(now, open_until) => (false, Duration::ZERO),
         By::Anybody { allow_remote } => (allow_remote, wanted.timeout),
     };
     let found = if uri.server_name == app.server_name {
@@ -164,6 +171,8 @@ pub(super) async fn find_item(app: &App, wanted: &Wanted) -> ApiResult<Box<Item>
     };
     let item = match found {
         Found::Item(item) => item,
+        // Nor is it said what will be closed to them.
+        Found::NotYet if !wanted.by.may_have(now, open_until) => return Err(absent().into()),
         Found::NotYet => {
             let message = "Nothing has been uploaded to this URI yet: try again later".to_owned();
             return Err(ApiError::Status(StatusCode::GATEWAY_TIMEOUT, ErrorKind::NotYetUploaded, message));
@@ -173,7 +182,7 @@ pub(super) async fn find_item(app: &App, wanted: &Wanted) -> ApiResult<Box<Item>
     match &wanted.by {
         // They may have waited for a minute.
         By::Caller(caller) => app.accounts.check_still_logged_in(caller).await?,
-        By::Anybody { .. } if item.created_at > open_until => return Err(absent().into()),
+        By::Anybody { .. } if !wanted.by.may_have(item.created_at, open_until) => return Err(absent().into()),
         By::Anybody { .. } => {}
     }
     app.scanner.ensure_clean(&item.object).await?;
@@ -193,7 +202,11 @@ pub(super) async fn answer_with(app: &App, item: &Item, about: &About, taking: &
 
 /// What a file says of itself.
 pub(super) fn about(item: &Item, name: Option<&str>, copies: Copies) -> About {
-    let content_type = served_type(item.content_type.as_deref(), &item.object.sniffed_type);
+    about_as(served_type(item.content_type.as_deref(), &item.object.sniffed_type), item, name, copies)
+}
+
+/// As [`about`], with the type that it goes out with: what is shown in place depends on it.
+pub(super) fn about_as(content_type: String, item: &Item, name: Option<&str>, copies: Copies) -> About {
     let shown = if serves_inline(&content_type) { Disposition::Inline } else { Disposition::Attachment };
     let disposition = disposition(shown, name.or(item.file_name.as_deref()));
     About { etag: format!("\"{}\"", item.object.digest), content_type, disposition, bytes: item.object.bytes, copies }
@@ -230,7 +243,9 @@ pub(super) async fn find_redirect(
     about: &About,
 ) -> ApiResult<Option<RawAnswer>> {
     let config = &app.config.media;
-    if config.redirect != MediaRedirect::Signed || place.sealed.is_some() || !taking.may_be_redirected(by) {
+    // The URL is signed for a GET: the store would refuse a HEAD.
+    let is_possible = config.redirect == MediaRedirect::Signed && place.sealed.is_none() && !taking.is_head;
+    if !is_possible || !taking.may_be_redirected(by) {
         return Ok(None);
     }
     let stores = app.library.objects().stores();

@@ -7,7 +7,7 @@ use ruma::{UInt, api::client::authenticated_media::get_content_thumbnail::v1 as 
 
 use super::{
     answer::{About, Begun, send},
-    download::{By, Get, Taking, Wanted, about, answer_with, copies, find_item, find_redirect},
+    download::{By, Get, Taking, Wanted, about_as, answer_with, copies, find_item, find_redirect},
     old,
 };
 use crate::{
@@ -73,8 +73,7 @@ async fn answer(app: &App, wanted: &Wanted, variant: Variant, taking: &Taking) -
     let copies = copies(app, &wanted.by, taking);
     let Thumb::Made(made) = app.thumbnails.find_or_make(&item, variant).await? else {
         // What it is called is of no matter: it is shown as a picture, so it is to be one.
-        let content_type = served_type(None, &item.object.sniffed_type);
-        let about = About { content_type, ..about(&item, None, copies) };
+        let about = about_as(served_type(None, &item.object.sniffed_type), &item, None, copies);
         let elsewhere = find_redirect(app, &wanted.by, taking, &item.object.place, &about).await?;
         return match elsewhere {
             Some(elsewhere) => Ok(elsewhere),

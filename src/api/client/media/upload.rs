@@ -92,9 +92,11 @@ async fn create(app: App, call: Call<create_mxc_uri::Request>) -> ApiResult<crea
     Ok(response)
 }
 
-/// Counts a file as long as it is said to be.
+/// Counts a file as long as it is said to be. One that is too long is refused before any of it comes, so it counts for
+/// little: who has tried would else wait for hours.
 async fn count(app: &App, user: &User, declared: Option<u64>) -> Result<()> {
-    app.rate_limits.check(Limit::Media, units(declared.unwrap_or(0)), &user.user_id, user.pace).await
+    let comes = declared.filter(|bytes| *bytes <= app.uploads.max_bytes());
+    app.rate_limits.check(Limit::Media, units(comes.unwrap_or(0)), &user.user_id, user.pace).await
 }
 
 /// Reads a file to its end and keeps it. `said`: which type it is of and what it is called, as the client says.
