@@ -24,8 +24,8 @@ const GIF_OPACITY: u8 = 128;
 /// Where an APNG says how many frames it has, if it says nothing else before: behind its signature and its header.
 const ANIMATION_CONTROL: usize = 33;
 
-/// Makes one. None where the picture does not move after all, or for longer than is allowed: then a thumbnail that stands
-/// still is all that there is.
+/// Makes one. None where the picture does not move after all, or for longer than is allowed, or would be too large: then a
+/// thumbnail that stands still is all that there is.
 pub(super) fn make(source: &Source<'_>, plan: &Plan, limits: &Limits) -> Result<Option<Picture>, NoThumbnail> {
     let Ok((frames, loops)) = source.frames() else { return Ok(None) };
     let (mut count, mut pixels) = (0, 0_u64);
@@ -49,6 +49,9 @@ pub(super) fn make(source: &Source<'_>, plan: &Plan, limits: &Limits) -> Result<
         }
         if let Some(film) = &mut film {
             film.add(image, delay)?;
+            if film.bytes() > limits.max_film() {
+                return Ok(None);
+            }
         }
     }
     match film {
@@ -132,6 +135,11 @@ impl Film {
             }
         }
         Ok(())
+    }
+
+    /// How many were written so far.
+    fn bytes(&self) -> u64 {
+        u64::try_from(self.written.0.borrow().len()).unwrap_or(u64::MAX)
     }
 
     /// Of so many frames.

@@ -22,6 +22,14 @@ pub(crate) struct Limits {
     pub(crate) max_memory: u64,
 }
 
+impl Limits {
+    /// In bytes, of a thumbnail that moves, all of which is in memory until it ends. Noise grows when it is written in a
+    /// way that loses nothing.
+    pub(super) fn max_film(&self) -> u64 {
+        self.max_memory / 16
+    }
+}
+
 /// Why there is no thumbnail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoThumbnail {

@@ -124,7 +124,9 @@ impl<'a> Source<'a> {
         let pixels = u64::from(self.width) * u64::from(self.height);
         let frames = u64::from(self.frames.unwrap_or(2));
         let made = u64::from(plan.out_width) * u64::from(plan.out_height);
-        let memory = self.decoding + ANIMATION * pixels + 16 * made + plan.memory();
+        // What was written grows by doubling.
+        let film = 2 * self.limits.max_film();
+        let memory = self.decoding + ANIMATION * pixels + 16 * made + plan.memory() + film;
         let is_allowed = frames > 1
             && frames <= u64::from(self.limits.max_frames)
             && pixels.saturating_mul(frames) <= self.limits.max_animated_pixels

@@ -254,6 +254,43 @@ fn what_moves_for_too_long_stands_still() {
     }
 }
 
+/// A picture that moves and can't be compressed.
+fn noise(count: u32, width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_animated(count, 0).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    let mut seed = 1_u32;
+    for _ in 0..count {
+        let sample = |_| {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            seed.to_be_bytes()[0]
+        };
+        let image: Vec<u8> = (0..width * height * 4).map(sample).collect();
+        writer.write_image_data(&image).unwrap();
+    }
+    writer.finish().unwrap();
+    bytes
+}
+
+/// It would be in memory as a whole, however small the original is.
+#[test]
+fn what_would_be_too_large_as_it_moves_stands_still() {
+    let bytes = noise(16, 400, 300);
+    assert_eq!(picture(&bytes, "320x240-scale-animated").0.content_type, "image/apng");
+    let little = Limits { max_memory: 32 * 1024 * 1024, ..limits() };
+    let made = make_within(&bytes, "320x240-scale-animated", &little);
+    let Ok(Outcome::Made(Picture { bytes, content_type: "image/png" })) = made else { panic!("it moves") };
+    assert!(bytes.len() < 2 * 1024 * 1024);
+    // Without noise there is room enough.
+    let made = make_within(&apng(three(), 400, 300), "320x240-scale-animated", &little);
+    assert!(matches!(made, Ok(Outcome::Made(Picture { content_type: "image/apng", .. }))), "{made:?}");
+}
+
 /// What broke off shows what came before.
 #[test]
 fn an_animation_without_its_end_moves_as_far_as_it_goes() {
