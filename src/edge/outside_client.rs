@@ -5,9 +5,12 @@
 //! made, and it is made to what was checked. So a name that means another address the second time, as in DNS rebinding,
 //! leads nowhere. Redirects are not followed here: whoever follows one asks anew, and each step is checked.
 //!
+//! Nor is anything sent to ports behind which something else than HTTP is expected, such as a mail server.
+//!
 //! There is no proxy in between: it would look names up itself. The networks of `allowed` may be asked all the same.
 
 mod address;
+mod port;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -84,6 +87,8 @@ pub(crate) enum OutsideError {
     Inside,
     #[error("it is no http: or https: address without a name and a password in it")]
     NotAnAddress,
+    #[error("no HTTP is spoken on port {0}")]
+    Port(u16),
     #[error("its answer took too long")]
     Slow,
     #[error("its answer is longer than {0} bytes")]
@@ -217,6 +222,9 @@ impl Border {
         let is_http = matches!(url.scheme(), "http" | "https");
         if !is_http || !url.username().is_empty() || url.password().is_some() {
             return Err(OutsideError::NotAnAddress);
+        }
+        if let Some(port) = url.port().filter(|port| !port::is_for_http(*port)) {
+            return Err(OutsideError::Port(port));
         }
         let host = url.host_str().ok_or(OutsideError::NotAnAddress)?;
         match host.trim_matches(['[', ']']).parse::<IpAddr>() {

@@ -99,6 +99,19 @@ async fn no_private_address_is_asked_by_a_name() {
     assert!(site.asked().is_empty());
 }
 
+#[tokio::test]
+async fn no_port_of_another_protocol_is_asked() {
+    let names = ScriptedNames::new(&[("mail.example", &[&["127.0.0.1"]])]);
+    let client = client(names.clone(), &["127.0.0.1"]);
+    for (url, port) in
+        [("http://127.0.0.1:25/", 25), ("https://mail.example:465/", 465), ("http://mail.example:22", 22)]
+    {
+        let asked = client.send(get(url)).await;
+        assert!(matches!(asked, Err(OutsideError::Port(refused)) if refused == port), "{url}");
+    }
+    assert_eq!(names.count(), 0);
+}
+
 /// Private addresses among public ones are left out, so that nothing falls back on them.
 #[tokio::test]
 async fn of_a_name_only_what_is_outside_is_asked() {
