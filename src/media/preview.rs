@@ -10,6 +10,7 @@
 //! [`outside_client`]: crate::edge::outside_client
 
 mod address;
+mod allowance;
 mod flights;
 mod kept;
 mod look;
@@ -23,12 +24,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use reqwest::{Url, dns::Resolve};
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use self::{
     address::Hosts,
+    allowance::Allowances,
     flights::{Flights, shared_error},
     kept::Kept,
     look::{Looker, NoSight, Seen},
@@ -52,7 +54,7 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// For how long it is kept that a page could not be looked at.
+/// For how long it is kept that a page could not be looked at, or its picture not be taken in.
 const NOTHING: Duration = Duration::from_mins(10);
 const MIB: u64 = 1024 * 1024;
 
@@ -70,7 +72,15 @@ struct Inner {
     lifetime: Duration,
     flights: Flights,
     turns: Turns,
+    allowances: Allowances,
     places: Semaphore,
+}
+
+/// A preview as clients get it.
+struct Shown {
+    preview: Map<String, Value>,
+    /// Whether there is a picture that was not taken in for whoever has asked. For others it would be.
+    lacks_picture: bool,
 }
 
 impl Previews {
@@ -118,6 +128,7 @@ impl Previews {
             lifetime: Duration::from_hours(u64::from(config.cache_hours)),
             flights: Flights::default(),
             turns: Turns::default(),
+            allowances: Allowances::default(),
             places: Semaphore::new(AT_ONCE),
         })))
     }
@@ -144,7 +155,7 @@ impl Previews {
         } else {
             let _turn = self.0.turns.take(user_id)?;
             let wanted = (url.as_str().to_owned(), languages.clone());
-            let look = self.0.flights.join(wanted, self.clone().look(url, languages));
+            let look = self.0.flights.join(wanted, self.clone().look(user_id.to_owned(), url, languages));
             look.await.map_err(shared_error)?
         };
         match kept {
@@ -160,7 +171,8 @@ impl Previews {
         Ok(serde_json::from_str(&json).ok())
     }
 
-    async fn look(self, url: Url, languages: String) -> Result<Kept> {
+    /// `user_id`: who has asked first.
+    async fn look(self, user_id: OwnedUserId, url: Url, languages: String) -> Result<Kept> {
         // The last look may have ended since the database was asked.
         if let Some(kept) = self.find(&url, &languages).await? {
             return Ok(kept);
@@ -168,7 +180,11 @@ impl Previews {
         let full = |_| Error::Unavailable("The server looks at too many pages at this moment".to_owned());
         let _place = self.0.places.try_acquire().map_err(full)?;
         let (kept, lifetime) = match self.0.looker.look(&url, &languages).await {
-            Ok(seen) => (Kept::Preview(self.show(seen).await?), self.0.lifetime),
+            Ok(seen) => {
+                let Shown { preview, lacks_picture } = self.show(&user_id, seen).await?;
+                let lifetime = if lacks_picture { NOTHING.min(self.0.lifetime) } else { self.0.lifetime };
+                (Kept::Preview(preview), lifetime)
+            }
             // It says nothing of the page.
             Err(NoSight::Ending) => return Err(Error::Unavailable("The server is about to end".to_owned())),
             Err(reason) => {
@@ -184,19 +200,23 @@ impl Previews {
         Ok(kept)
     }
 
-    /// As clients get it.
-    async fn show(&self, seen: Seen) -> Result<Map<String, Value>> {
-        let mut shown: Map<String, Value> =
+    async fn show(&self, user_id: &UserId, seen: Seen) -> Result<Shown> {
+        let mut preview: Map<String, Value> =
             seen.properties.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-        let picture = match seen.picture {
+        let lacks_picture = seen.picture.is_some() && !self.0.allowances.has_some(user_id, self.now());
+        let picture = match seen.picture.filter(|_| !lacks_picture) {
             Some(response) => self.0.pictures.keep(&self.0.looker, response).await?,
             None => None,
         };
         match picture {
-            Some(picture) => shown.extend(picture),
-            None => drop(shown.remove("og:image:alt")),
+            Some(picture) => {
+                let bytes = picture.get("matrix:image:size").and_then(Value::as_u64).unwrap_or(0);
+                self.0.allowances.spend(user_id, bytes, self.now());
+                preview.extend(picture);
+            }
+            None => drop(preview.remove("og:image:alt")),
         }
-        Ok(shown)
+        Ok(Shown { preview, lacks_picture })
     }
 
     fn now(&self) -> i64 {

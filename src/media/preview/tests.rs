@@ -411,3 +411,22 @@ async fn previews_are_off_unless_they_are_switched_on() {
     let started = Previews::start(parts, server_name!("here").to_owned(), objects, &config).unwrap();
     assert!(started.is_none());
 }
+
+/// Whoever asks chooses what comes onto the disk.
+#[tokio::test]
+async fn pictures_are_taken_in_for_one_user_up_to_a_bound() {
+    let site = Site::start(|asked| match &*asked.path {
+        "/a.png" => Scripted::ok("image/png", picture()),
+        _ => illustrated("/a.png"),
+    });
+    let scene = Scene::new().await;
+    let anna = user_id!("@anna:here");
+    scene.previews.0.allowances.spend(anna, u64::MAX, scene.previews.now());
+    assert_eq!(scene.shown(site.url("/one")).await, json!({ "og:title": "Title" }));
+    // It is not kept for long: others may have the picture.
+    scene.clock.advance(NOTHING);
+    let shown = scene.previews.preview(user_id!("@bob:here"), site.url("/one").as_str(), None).await.unwrap();
+    assert!(shown.contains_key("og:image"), "{shown:?}");
+    scene.clock.advance(Duration::from_hours(24));
+    assert!(scene.shown(site.url("/two")).await.get("og:image").is_some());
+}
