@@ -78,6 +78,12 @@ fn make_still(source: &Source<'_>, plan: &Plan, limits: &Limits) -> Result<Pictu
     if source.memory(plan) > limits.max_memory { Err(NoThumbnail::TooLarge) } else { still::make(source, plan) }
 }
 
+/// How many bytes [`memory_needed`] itself needs at most, for a file of so many of which it is known what it looks like,
+/// or is not.
+pub(crate) fn memory_to_look(file_bytes: u64, sniffed_type: Option<&str>, limits: &Limits) -> u64 {
+    if matches!(sniffed_type, None | Some("image/tiff")) { source::lists(file_bytes, limits) } else { 0 }
+}
+
 /// How many bytes [`make`] needs at most at once, beside what the thumbnail itself has. Reads only the beginning of the
 /// picture, or skims through it.
 pub(crate) fn memory_needed(path: &Path, variant: &Variant, limits: &Limits) -> Result<u64, NoThumbnail> {

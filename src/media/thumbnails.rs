@@ -245,7 +245,10 @@ impl Thumbnails {
         }
         let (original, limits) = (Arc::new(original), limits.clone());
         let (file, bounds) = (Arc::clone(&original), limits.clone());
-        let needed = lane.look(move || thumbnail::memory_needed(file.path(), &variant, &bounds)).await?;
+        // What a program has made of a video may be anything.
+        let sniffed_type = (way != Way::Video).then_some(object.sniffed_type.as_str());
+        let looking = thumbnail::memory_to_look(original.bytes, sniffed_type, &limits);
+        let needed = lane.work(looking, move || thumbnail::memory_needed(file.path(), &variant, &bounds)).await?;
         let work = move || match way {
             // A picture of a video is nobody's original.
             Way::Video => thumbnail::make_anew(original.path(), &variant, &limits).map(Outcome::Made),

@@ -15,8 +15,9 @@ const MAX_SCANS: u32 = 64;
 pub(super) struct Header {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// All of it is kept in memory until the last scan, as coefficients.
-    pub(super) is_progressive: bool,
+    pub(super) components: u8,
+    /// All of it is in memory until the last scan, as coefficients: it is progressive, or a scan lacks some components.
+    pub(super) comes_in_parts: bool,
 }
 
 /// Reads a file from its beginning to its end.
@@ -24,7 +25,7 @@ pub(super) fn read(file: &mut (impl BufRead + Seek)) -> Result<Header, NoThumbna
     if bytes::<2>(file)? != [0xff, 0xd8] {
         return Err(NoThumbnail::NotAPicture);
     }
-    let (mut header, mut scans) = (None, 0);
+    let (mut header, mut scans): (Option<Header>, u32) = (None, 0);
     while let Some(marker) = next_marker(file)? {
         match marker {
             // The end.
@@ -33,19 +34,28 @@ pub(super) fn read(file: &mut (impl BufRead + Seek)) -> Result<Header, NoThumbna
             0x00 | 0x01 | 0xd0..=0xd8 | 0xff => {}
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                 let length = length(file)?;
-                let [_, h1, h0, w1, w0] = bytes::<5>(file)?;
-                file.seek_relative(length - 5)?;
+                let [_, h1, h0, w1, w0, components] = bytes::<6>(file)?;
+                file.seek_relative(length - 6)?;
                 let (width, height) = (u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into());
                 let is_progressive = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
-                header.get_or_insert(Header { width, height, is_progressive }).is_progressive |= is_progressive;
+                let first = Header { width, height, components, comes_in_parts: is_progressive };
+                let header = header.get_or_insert(first);
+                header.components = header.components.max(components);
+                header.comes_in_parts |= is_progressive;
             }
-            marker => {
-                if marker == 0xda {
-                    scans += 1;
-                    if scans > MAX_SCANS {
-                        return Err(NoThumbnail::broken("it has too many scans"));
-                    }
+            0xda => {
+                scans += 1;
+                if scans > MAX_SCANS {
+                    return Err(NoThumbnail::broken("it has too many scans"));
                 }
+                let length = length(file)?;
+                let [components] = bytes::<1>(file)?;
+                file.seek_relative(length - 1)?;
+                if let Some(header) = &mut header {
+                    header.comes_in_parts |= components != header.components;
+                }
+            }
+            _ => {
                 let length = length(file)?;
                 file.seek_relative(length)?;
             }
@@ -99,8 +109,20 @@ mod tests {
     fn the_size_is_found_behind_anything() {
         let comment: &[u8] = &[0xff, 0xfe, 0, 6, 0xff, 0xc0, 0xff, 0xda];
         let header = of(&[&[0xff, 0xd8], comment, &[0xff], SIZE, SCAN, SCAN, &[0xff, 0xd9]]).unwrap();
-        assert_eq!(header, Header { width: 9, height: 7, is_progressive: true });
+        assert_eq!(header, Header { width: 9, height: 7, components: 1, comes_in_parts: true });
         assert_eq!(of(&[&[0xff, 0xd8], SIZE]), Ok(header));
+    }
+
+    /// The decoder keeps all of a picture, too, that is not progressive but has a scan for each component.
+    #[test]
+    fn what_comes_in_parts_is_known() {
+        let size: &[u8] = &[0xff, 0xc0, 0, 17, 8, 0, 7, 0, 9, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0];
+        let whole: &[u8] = &[0xff, 0xda, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0, 0x12];
+        let parts = |scans: &[u8]| of(&[&[0xff, 0xd8], size, scans]).unwrap().comes_in_parts;
+        assert!(!parts(whole));
+        assert!(parts(SCAN));
+        assert!(parts(&SCAN.repeat(3)));
+        assert_eq!(of(&[&[0xff, 0xd8], size, SCAN]).unwrap().components, 3);
     }
 
     #[test]

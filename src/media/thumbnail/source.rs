@@ -28,6 +28,8 @@ type Reader = BufReader<Timed<File>>;
 const BUFFER: usize = 64 * 1024;
 /// What any decoder takes: tables, palettes, rows, colour profiles.
 const OVERHEAD: u64 = 4 * 1024 * 1024;
+/// For each byte of a list of a TIFF.
+const LISTED: u64 = 16;
 /// Of a canvas of an animation, for each pixel: what is shown, what was before, the frame as it is stored and as it is
 /// laid over.
 const ANIMATION: u64 = 24;
@@ -44,7 +46,8 @@ pub(super) struct Source<'a> {
     orientation: Orientation,
     /// How many frames the file says that it has. None if it does not say.
     frames: Option<u32>,
-    /// In bytes, for decoding it or its first frame, and of what comes out.
+    /// In bytes, for reading its beginning, for decoding it or its first frame, and of what comes out.
+    opening: u64,
     decoding: u64,
     decoded: u64,
 }
@@ -55,13 +58,16 @@ impl<'a> Source<'a> {
         let file_bytes = file.get_ref().length();
         let format = image::guess_format(file.fill_buf()?).ok().filter(|format| is_read(*format));
         let format = format.ok_or(NoThumbnail::NotAPicture)?;
-        let mut is_progressive = false;
+        // Coefficients of two bytes.
+        let mut coefficients = 0;
         let mut frames = Some(1);
         match format {
             ImageFormat::Jpeg => {
                 let header = jpeg::read(&mut file)?;
                 check_pixels((header.width, header.height), limits)?;
-                is_progressive = header.is_progressive;
+                if header.comes_in_parts {
+                    coefficients = 2 * u64::from(header.components);
+                }
                 // Its decoder has all of the file in memory.
                 if file_bytes > limits.max_memory / 2 {
                     return Err(NoThumbnail::TooLarge);
@@ -81,8 +87,8 @@ impl<'a> Source<'a> {
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let total = decoder.total_bytes();
         let decoding = match format {
-            // Three coefficients of two bytes. The file grows by doubling.
-            ImageFormat::Jpeg => total + 2 * file_bytes + if is_progressive { 6 * pixels } else { 0 },
+            // The file grows by doubling.
+            ImageFormat::Jpeg => total + 2 * file_bytes + coefficients * pixels,
             // The frame before it is laid over the canvas.
             ImageFormat::Gif => 2 * total,
             ImageFormat::WebP => total + 8 * pixels,
@@ -101,7 +107,9 @@ impl<'a> Source<'a> {
         if format == ImageFormat::Png && !png(path, limits, deadline)?.is_apng()? {
             frames = Some(1);
         }
-        Ok(Self { path, limits, deadline, format, width, height, orientation, frames, decoding, decoded: total })
+        let opening = if format == ImageFormat::Tiff { lists(file_bytes, limits) } else { 0 };
+        let decoded = total;
+        Ok(Self { path, limits, deadline, format, width, height, orientation, frames, opening, decoding, decoded })
     }
 
     /// As it is seen.
@@ -116,7 +124,7 @@ impl<'a> Source<'a> {
     /// In bytes, for a thumbnail that stands still.
     pub(super) fn memory(&self, plan: &Plan) -> u64 {
         // What the decoder has kept is gone by the time that pixels become fewer.
-        self.decoding.max(self.decoded.saturating_add(plan.memory()))
+        self.decoding.max(self.decoded.saturating_add(plan.memory())).max(self.opening)
     }
 
     /// In bytes, for one that moves. None where there is none: because nothing moves, or too much does.
@@ -216,6 +224,12 @@ impl<'a> Source<'a> {
             | Orientation::FlipVertical => false,
         }
     }
+}
+
+/// In bytes, at most, of the lists that the beginning of a TIFF is made of: its decoder has many bytes for each number,
+/// and reads as many as the file has.
+pub(super) fn lists(file_bytes: u64, limits: &Limits) -> u64 {
+    file_bytes.saturating_mul(LISTED).min(limits.max_memory)
 }
 
 fn is_read(format: ImageFormat) -> bool {

@@ -71,11 +71,6 @@ impl Queued {
 }
 
 impl Place {
-    /// Does what takes hardly any memory.
-    pub(super) async fn look<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        self.work(0, work).await
-    }
-
     /// Does what takes so many bytes of memory, of which there must be so many in all.
     pub(super) async fn work<T: Send + 'static>(
         &self,
