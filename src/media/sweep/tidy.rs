@@ -1,6 +1,6 @@
 //! What is done now and then: what has expired goes, what is to be deleted is, and media that nobody asks for make room.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 
@@ -136,18 +136,19 @@ impl MediaUpkeep {
                     break;
                 }
                 let is_last = is_last(due.len(), REMOVALS);
-                let Removed { done, failed, fault } = self.remove(store, due).await;
-                let mut tx = self.db().begin().await?;
-                for location in &done {
-                    media_object::delete_removal(&mut tx, store, location).await?;
-                }
-                for location in &failed {
-                    let later = now.saturating_add(millis(AGAIN));
-                    media_object::insert_removal(&mut tx, store, location, later).await?;
+                let Removed { tried, failures, fault } = self.remove(store, due).await;
+                let (mut tx, later) = (self.db().begin().await?, now.saturating_add(millis(AGAIN)));
+                // In one order: two nodes may be at it while the duty passes from one to the other.
+                for (location, is_gone) in &tried {
+                    if *is_gone {
+                        media_object::delete_removal(&mut tx, store, location).await?;
+                    } else {
+                        media_object::insert_removal(&mut tx, store, location, later).await?;
+                    }
                 }
                 tx.commit().await?;
                 first_fault = first_fault.or(fault);
-                if failed.len() >= REQUESTS || is_last {
+                if failures >= REQUESTS || is_last {
                     break;
                 }
             }
@@ -165,15 +166,14 @@ impl MediaUpkeep {
         let mut deleting = deleting.buffer_unordered(REQUESTS);
         let mut removed = Removed::default();
         while let Some((location, deleted)) = deleting.next().await {
-            match deleted {
-                Ok(()) => removed.done.push(location),
-                Err(fault) => {
-                    tracing::warn!(%store, %location, %fault, "what is to be deleted was not; it is tried again in an hour");
-                    removed.failed.push(location);
-                    removed.fault = removed.fault.or(Some(fault));
-                }
+            let is_gone = deleted.is_ok();
+            if let Err(fault) = deleted {
+                tracing::warn!(%store, %location, %fault, "what is to be deleted was not; it is tried again in an hour");
+                removed.failures += 1;
+                removed.fault = removed.fault.or(Some(fault));
             }
-            if removed.failed.len() >= REQUESTS {
+            removed.tried.insert(location, is_gone);
+            if removed.failures >= REQUESTS {
                 break;
             }
         }
@@ -184,8 +184,9 @@ impl MediaUpkeep {
 /// What came of deleting some things. The rest was not tried, or is unknown.
 #[derive(Default)]
 struct Removed {
-    done: Vec<String>,
-    failed: Vec<String>,
+    /// Whether it is gone, by location.
+    tried: BTreeMap<String, bool>,
+    failures: usize,
     /// The first.
     fault: Option<StoreFault>,
 }
