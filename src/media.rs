@@ -67,8 +67,9 @@ impl Media {
         let spool = Spool::open(&config.data_dir).await?;
         let keys = MasterKeys::of(&config.media);
         let parts = (db.clone(), clock.clone(), random.clone());
-        let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone());
-        let (library, tasks) = (Library::new(db.clone(), objects.clone(), clock.clone()), people.tasks.clone());
+        let tasks = people.tasks.clone();
+        let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone(), tasks.clone());
+        let library = Library::new(db.clone(), objects.clone(), clock.clone());
         let scanner = Scanner::new((db.clone(), clock.clone()), objects.clone(), &config.media.scanner, tasks.clone());
         let uploads = Uploads::new(
             parts.clone(),

@@ -14,7 +14,8 @@ CREATE TABLE media_objects (
     created_at BIGINT NOT NULL,
     scanned_at BIGINT
 );
-CREATE UNIQUE INDEX media_objects_location ON media_objects (store, location);
+-- The location first: by the store alone nothing is found quickly, and nobody is to try (a move reads by digest).
+CREATE UNIQUE INDEX media_objects_location ON media_objects (location, store);
 
 -- What an mxc: URI names. Without a digest nothing has been uploaded to it yet, which is possible until `expires_at`.
 -- `user_id` is who has uploaded it here; media of other servers have none. `origin` is `upload`, `preview` or `remote`.
@@ -58,15 +59,16 @@ CREATE TABLE media_thumbnails (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (digest, variant)
 );
+CREATE UNIQUE INDEX media_thumbnails_location ON media_thumbnails (location, store) WHERE location IS NOT NULL;
 
--- What is to be deleted in a store, from a time on: until then somebody may still be reading it.
+-- What is to be deleted in a store, from a time on: until then somebody may still be reading it, or writing it.
 CREATE TABLE media_removals (
     store TEXT NOT NULL,
     location TEXT NOT NULL,
     not_before BIGINT NOT NULL,
-    PRIMARY KEY (store, location)
+    PRIMARY KEY (location, store)
 );
-CREATE INDEX media_removals_due ON media_removals (not_before);
+CREATE INDEX media_removals_due ON media_removals (store, not_before);
 
 -- What nobody may have, also where it comes in again: `kind` is `digest`, `user` or `server`.
 CREATE TABLE media_quarantines (

@@ -11,7 +11,7 @@ use crate::{
     db::Db,
     edge::{metrics::Metrics, object_store::Stores},
     error::{Error, Result},
-    ground::{clock::Clock, random::Random},
+    ground::{clock::Clock, random::Random, tasks::Tasks},
     media::{
         library::Library,
         moving::{MoveReport, RotateReport},
@@ -84,7 +84,7 @@ impl MediaStores {
         let spool = Spool::open(&config.data_dir).await?;
         let keys = MasterKeys::of(&config.media);
         let parts = (db.clone(), clock.clone(), random);
-        let objects = Objects::new(parts, stores, spool, keys, metrics);
+        let objects = Objects::new(parts, stores, spool, keys, metrics, Tasks::new());
         let library = Library::new(db.clone(), objects.clone(), clock.clone());
         let upkeep = MediaUpkeep::new((db, clock), library, (&config.media, &config.url_previews));
         Ok(Self { objects, upkeep })

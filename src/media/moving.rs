@@ -1,8 +1,8 @@
 //! Media move from one store to another while servers run, and keys of what is encrypted are sealed anew.
 //!
 //! What is moved is written to a new place, read back and compared. Only then does its row say where it is, unless the row
-//! has changed meanwhile, and what was at the old place goes as everything that nobody names: ten minutes later, for
-//! whoever still reads it. So it can be broken off at any time, and begun again.
+//! has changed meanwhile, and what was at the old place goes as everything that nobody names: ten minutes later, or once
+//! no signed URL leads there any more, for whoever still reads it. So it can be broken off at any time, and begun again.
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,7 @@ use std::io;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    objects::{Place, STILL_READ},
+    objects::{self, Place},
     seal::SealedKey,
     spool::Received,
     sweep::MediaUpkeep,
@@ -232,7 +232,12 @@ impl MediaUpkeep {
             Err(unread) => return self.note_unread(thing, unread).await,
         };
         let place = objects.put_in(to, received.path()).await?;
-        match self.is_same(&place, &received).await {
+        // To read it back takes a while, too.
+        let is_same = match objects.reserve(&place).await {
+            Ok(()) => self.is_same(&place, &received).await,
+            Err(error) => Err(error),
+        };
+        match is_same {
             Ok(true) => {}
             Ok(false) => {
                 objects.forget(&place).await;
@@ -249,7 +254,8 @@ impl MediaUpkeep {
             objects.forget(&place).await;
             return Ok(Moved::No);
         }
-        let (old, not_before) = (thing.place(), self.now().saturating_add(millis(STILL_READ)));
+        objects::unreserve(&mut tx, &place.to_stored()).await?;
+        let (old, not_before) = (thing.place(), self.now().saturating_add(millis(self.still_read())));
         media_object::insert_removal(&mut tx, &old.store, &old.location, not_before).await?;
         // Where the connection breaks here, either may be the place: the sweep finds out.
         tx.commit().await?;

@@ -15,10 +15,11 @@ mod tests;
 use std::{fmt::Write as _, io, ops::Range, path::Path, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use tokio::time::timeout;
 
 use super::{
     seal::{MasterKeys, SealedKey},
-    spool::{Received, Spool},
+    spool::{Received, Spool, SpoolFile},
 };
 use crate::{
     db::{Db, Tx},
@@ -31,6 +32,7 @@ use crate::{
         clock::{Clock, millis},
         digest::Digest,
         random::Random,
+        tasks::Tasks,
     },
     store::{
         media,
@@ -41,6 +43,10 @@ use crate::{
 
 /// For so long whoever has looked up where bytes are can read them there, although nobody else finds them.
 pub(super) const STILL_READ: Duration = Duration::from_mins(10);
+/// What takes longer to be written is reserved: the sweep might find it old before a row names it.
+const QUICK: Duration = Duration::from_mins(1);
+/// What was reserved and has no row by then is a leftover. No writing takes so long.
+const RESERVED: Duration = Duration::from_hours(7 * 24);
 /// How often somebody else may do the opposite in between before the caller is asked to try again.
 const ATTEMPTS: usize = 16;
 
@@ -54,6 +60,7 @@ pub(crate) struct Objects {
     clock: Clock,
     random: Random,
     metrics: Metrics,
+    tasks: Tasks,
 }
 
 /// Bytes, and where they are.
@@ -122,8 +129,9 @@ impl Objects {
         spool: Spool,
         keys: MasterKeys,
         metrics: Metrics,
+        tasks: Tasks,
     ) -> Self {
-        Self { db, stores, spool, keys, clock, random, metrics }
+        Self { db, stores, spool, keys, clock, random, metrics, tasks }
     }
 
     pub(crate) fn spool(&self) -> &Spool {
@@ -139,8 +147,22 @@ impl Objects {
     }
 
     /// Writes bytes unless there are such already. Then does `then` in the transaction in which it is certain that they are
-    /// there, whose row is locked: it is to add what names them. All or nothing, and durable at the end.
-    pub(crate) async fn keep<T: Send>(
+    /// there, whose row is locked: it is to add what names them. All or nothing, and durable at the end. It goes on to its
+    /// end although the caller goes away: otherwise whoever hangs up in time would leave bytes that count for nobody.
+    pub(crate) async fn keep<T: Send + 'static>(
+        &self,
+        received: Received,
+        sniffed_type: &str,
+        then: impl for<'t> FnOnce(&'t mut Tx, &'t Object) -> BoxFuture<'t, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (here, sniffed_type) = (self.clone(), sniffed_type.to_owned());
+        // It is moved into a task.
+        let keeping = async move { Box::pin(here.keep_to_end(&received, &sniffed_type, then)).await };
+        let kept = self.tasks.see_through("keeping a file", keeping).await;
+        kept.ok_or_else(|| Error::broken("keeping a file has panicked"))?
+    }
+
+    async fn keep_to_end<T: Send>(
         &self,
         received: &Received,
         sniffed_type: &str,
@@ -187,6 +209,7 @@ impl Objects {
                 let bytes = received.bytes;
                 let stored = StoredObject { digest: *digest, bytes, place, sniffed_type, scanned_at: None };
                 if media_object::insert(&mut tx, &stored, now).await? {
+                    unreserve(&mut tx, &stored.place).await?;
                     return Ok(Held { tx, object: stored.into(), is_new: true });
                 }
             }
@@ -222,26 +245,42 @@ impl Objects {
         }
     }
 
-    /// Writes a file to a place of its own, where it is durable then. Nothing names it: whoever does not get round to that
-    /// calls [`Self::forget`].
+    /// Writes a file to a place of its own, where it is durable then. Nothing names it: whoever adds a row that does calls
+    /// [`unreserve`] with it, and whoever does not get round to that calls [`Self::forget`].
     pub(crate) async fn put(&self, path: &Path) -> Result<Place> {
         self.put_in(self.stores.current(), path).await
     }
 
     /// As [`Self::put`], in this store.
     pub(crate) async fn put_in(&self, store: &str, path: &Path) -> Result<Place> {
-        let (store, location) = (store.to_owned(), self.new_location());
-        let (done, sealed) = match self.keys.seal(&self.spool, path).await? {
-            Some((file, key)) => (self.stores.put(&store, &location, file.path()).await, Some(key)),
-            None => (self.stores.put(&store, &location, path).await, None),
-        };
-        let place = Place { store, location, sealed };
-        if let Err(fault) = done {
+        let (file, sealed) = self.keys.seal(&self.spool, path).await?.unzip();
+        let place = Place { store: store.to_owned(), location: self.new_location(), sealed };
+        if let Err(error) = self.write(&place, file.as_ref().map_or(path, SpoolFile::path)).await {
             // It may have got there all the same.
             self.forget(&place).await;
-            return Err(fault.into());
+            return Err(error);
         }
         Ok(place)
+    }
+
+    /// Some stores say of what was long on its way that it is as old as the beginning of that, and clocks differ. So what
+    /// takes its time does not rely on being young.
+    async fn write(&self, place: &Place, file: &Path) -> Result<()> {
+        let mut writing = Box::pin(self.stores.put(&place.store, &place.location, file));
+        if let Ok(written) = timeout(QUICK, &mut writing).await {
+            return Ok(written?);
+        }
+        let (written, reserved) = tokio::join!(writing, self.reserve(place));
+        written?;
+        reserved
+    }
+
+    /// Keeps the sweep from what no row names yet, until [`unreserve`]. After some days it is deleted.
+    pub(super) async fn reserve(&self, place: &Place) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        let not_before = self.now().saturating_add(millis(RESERVED));
+        media_object::insert_removal(&mut tx, &place.store, &place.location, not_before).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Has what is at a place deleted that no row names, nor will. Where that can't be noted, the sweep finds it.
@@ -343,6 +382,11 @@ impl Objects {
     }
 }
 
+/// With the row that names a place from now on: it may have been reserved while it was written ([`Objects::reserve`]).
+pub(super) async fn unreserve(tx: &mut Tx, place: &StoredPlace) -> Result<()> {
+    Ok(media_object::delete_removal(tx, &place.store, &place.location).await?)
+}
+
 /// Makes sure that a locked row names bytes that are there. `written`: where the same ones were written as well; `lost`:
 /// where they were found missing before. Says whether the row names what was written.
 async fn settle(
@@ -356,6 +400,7 @@ async fn settle(
     let not_before = now.saturating_add(millis(STILL_READ));
     if lost == Some(&stored.place) {
         media_object::set_place(tx, &stored.digest, &stored.place, &written).await?;
+        unreserve(tx, &written).await?;
         // In case that it was not lost after all.
         media_object::insert_removal(tx, &stored.place.store, &stored.place.location, not_before).await?;
         return Ok((StoredObject { place: written, ..stored }.into(), true));

@@ -12,9 +12,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
-use super::{library::Library, objects::Place};
+use super::{
+    library::Library,
+    objects::{Place, STILL_READ},
+};
 use crate::{
-    config::{MediaConfig, UrlPreviewsConfig},
+    config::{MediaConfig, MediaRedirect, UrlPreviewsConfig},
     db::Db,
     edge::object_store::{Listed, StoreFault},
     error::{Error, Result},
@@ -104,6 +107,15 @@ impl MediaUpkeep {
 
     pub(super) fn library(&self) -> &Library {
         &self.0.library
+    }
+
+    /// For how long somebody may go by where something was before it moved: clients may have a URL that leads there.
+    pub(super) fn still_read(&self) -> Duration {
+        let config = &self.0.config;
+        match config.redirect {
+            MediaRedirect::Signed => STILL_READ.max(Duration::from_secs(config.redirect_seconds)),
+            MediaRedirect::Off | MediaRedirect::Cdn => STILL_READ,
+        }
     }
 
     pub(super) fn now(&self) -> i64 {

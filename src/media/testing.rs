@@ -94,7 +94,7 @@ pub(crate) async fn keep(app: &App, uri: &MediaUri, origin: Origin, bytes: &[u8]
     incoming.write(bytes).await.unwrap();
     let (received, uri) = (incoming.finish().await.unwrap(), uri.clone());
     let now = app.clock.now().get().into();
-    let kept = app.library.objects().keep(&received, "text/plain", move |tx, object| {
+    let kept = app.library.objects().keep(received, "text/plain", move |tx, object| {
         async move {
             let new = NewMedia {
                 server_name: uri.server_name.as_str(),

@@ -24,7 +24,7 @@ use ruma::api::error::ErrorKind;
 use self::lanes::{Lanes, Place as LanePlace};
 use super::{
     library::{Item, Library, Origin},
-    objects::{Object, Place},
+    objects::{self, Object, Place},
     thumbnail::{self, Limits, NoThumbnail, Outcome, Picture, Variant},
 };
 use crate::{
@@ -307,6 +307,9 @@ impl Thumbnails {
         }
         let now = self.0.clock.now().get().into();
         if media_thumbnail::insert(&mut tx, digest, variant, made, now).await? {
+            if let StoredThumbnail::Made { place, .. } = made {
+                objects::unreserve(&mut tx, place).await?;
+            }
             return Ok(Ok(tx));
         }
         let there = media_thumbnail::find(&mut tx, digest, variant).await?;

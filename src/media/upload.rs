@@ -19,7 +19,7 @@ use ruma::{
     api::error::{ErrorKind, LimitExceededErrorData, RetryAfter},
 };
 
-use self::limits::UploadLimits;
+use self::limits::{UnderWay, UploadLimits};
 use super::{
     file_name, kind,
     library::{Library, MediaId, MediaUri},
@@ -75,6 +75,8 @@ pub(crate) struct Uploading {
     /// The URI that it is for, if there is one already.
     pending: Option<MediaUri>,
     incoming: Incoming,
+    /// What this and the user's other uploads have sent to this node so far.
+    under_way: UnderWay,
 }
 
 /// The row that an upload becomes.
@@ -156,7 +158,9 @@ impl Uploads {
         self.limits.check_server(&mut conn, declared, self.now()).await?;
         drop(conn);
         let incoming = self.objects.spool().begin().await?;
-        Ok(Uploading { uploads: self.clone(), user_id: user_id.to_owned(), pending: pending.cloned(), incoming })
+        let under_way = self.limits.begin(user_id);
+        let (user_id, pending) = (user_id.to_owned(), pending.cloned());
+        Ok(Uploading { uploads: self.clone(), user_id, pending, incoming, under_way })
     }
 
     /// Why nothing can be uploaded to a URI, if so.
@@ -237,10 +241,12 @@ impl Uploads {
 }
 
 impl Uploading {
-    /// Takes the next part of the file. `M_TOO_LARGE` where it is too much, whatever was declared.
+    /// Takes the next part of the file. `M_TOO_LARGE` where it is too much, whatever was declared, and
+    /// `M_USER_LIMIT_EXCEEDED` where all that the user sends at once is more than they may have.
     pub(crate) async fn write(&mut self, part: Bytes) -> Result<()> {
         let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
         self.uploads.limits.check_size(self.incoming.bytes().saturating_add(length))?;
+        self.under_way.grow(length)?;
         self.incoming.write(&part).await
     }
 
@@ -248,10 +254,10 @@ impl Uploading {
     /// [`Uploads::begin`], and `M_FORBIDDEN` what nobody may have; [`Error::Unavailable`] where it is to be looked at and
     /// can't be.
     pub(crate) async fn finish(self, content_type: Option<&str>, file_name: Option<&str>) -> Result<MediaUri> {
-        let Self { uploads, user_id, pending, incoming } = self;
+        let Self { uploads, user_id, pending, incoming, under_way } = self;
         let received = incoming.finish().await?;
         let mut conn = uploads.db.read().await?;
-        uploads.limits.check_server(&mut conn, received.bytes, uploads.now()).await?;
+        uploads.limits.take_from_server(&mut conn, received.bytes, uploads.now()).await?;
         drop(conn);
         // Before anything is stored, so that a scanner that does not work leaves nothing half done.
         let scanned_at = uploads.scanner.check(&received).await?;
@@ -266,11 +272,11 @@ impl Uploading {
         let sniffed = kind::sniff(&received.head);
         uploads
             .objects
-            .keep(&received, sniffed, move |tx, object| {
+            .keep(received, sniffed, move |tx, object| {
                 Box::pin(async move { entering.enter(tx, object, &entry).await })
             })
             .await?;
-        uploads.limits.note_bytes(received.bytes);
+        drop(under_way);
         uploads.metrics.media_uploaded();
         if is_pending {
             uploads.library.note_filled(&uri);

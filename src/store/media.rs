@@ -46,12 +46,13 @@ statements! {
     SUM_MEDIA_OF_ORIGIN = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM media WHERE origin = $1";
     SUM_MEDIA_BY_USER = "SELECT user_id, COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM media
         WHERE user_id IS NOT NULL AND digest IS NOT NULL GROUP BY user_id ORDER BY 3 DESC, user_id LIMIT $1";
-    /// Locked in one order on PostgreSQL, where two nodes may note uses of the same media at once.
+    /// Locked in the order of bytes on PostgreSQL, as by all who lock several: two nodes may note uses of the same media at
+    /// once, and an operator may put them under quarantine.
     SET_MEDIA_USED = "UPDATE media SET used_at = $2 WHERE used_at < $2
             AND (server_name, media_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each($1))"
         | "WITH used AS (SELECT m.server_name, m.media_id FROM json_array_elements($1::text::json) AS asked (value)
             JOIN media m ON m.server_name = asked.value ->> 0 AND m.media_id = asked.value ->> 1
-            WHERE m.used_at < $2 ORDER BY m.server_name, m.media_id FOR UPDATE OF m)
+            WHERE m.used_at < $2 ORDER BY m.server_name COLLATE \"C\", m.media_id COLLATE \"C\" FOR UPDATE OF m)
         UPDATE media m SET used_at = $2 FROM used WHERE m.server_name = used.server_name AND m.media_id = used.media_id";
     LIST_UNUSED_MEDIA = "SELECT server_name, media_id, used_at, bytes FROM media
         WHERE origin = $1 AND used_at < $2 AND digest IS NOT NULL AND quarantined_by IS NULL

@@ -28,8 +28,8 @@ statements! {
         UNION SELECT location FROM media_thumbnails WHERE store = $1 AND location IN LIST($2)
         UNION SELECT location FROM media_removals WHERE store = $1 AND location IN LIST($2)";
     INSERT_REMOVAL = "INSERT INTO media_removals (store, location, not_before) VALUES ($1, $2, $3)
-        ON CONFLICT (store, location) DO NOTHING";
-    LIST_DUE_REMOVALS = "SELECT store, location FROM media_removals WHERE not_before <= $1 AND store IN LIST($2)
+        ON CONFLICT (location, store) DO UPDATE SET not_before = excluded.not_before";
+    LIST_DUE_REMOVALS = "SELECT location FROM media_removals WHERE store = $1 AND not_before <= $2
         ORDER BY not_before LIMIT $3";
     DELETE_REMOVAL = "DELETE FROM media_removals WHERE store = $1 AND location = $2";
 }
@@ -139,23 +139,18 @@ pub(crate) async fn list_named(conn: &mut Conn, store: &str, locations: &[&str])
     conn.list(&LIST_NAMED_LOCATIONS, args![store, locations]).await?.iter().map(|row| row.get(0)).collect()
 }
 
-/// Notes that what is at a place is to be deleted from a time on. No row may name it any more.
+/// Notes that what is at a place is to be deleted from a time on, or that it is to be deleted then and not at the time that
+/// was noted. No row may name it any more, or by then [`delete_removal`] has to be called with that row.
 pub(crate) async fn insert_removal(conn: &mut Conn, store: &str, location: &str, not_before: i64) -> DbResult<()> {
     conn.execute(&INSERT_REMOVAL, args![store, location, not_before]).await.map(drop)
 }
 
-/// What is to be deleted by now in these stores, as store and location.
-pub(crate) async fn list_due_removals(
-    conn: &mut Conn,
-    stores: &[&str],
-    now: i64,
-    limit: i64,
-) -> DbResult<Vec<(String, String)>> {
-    let rows = conn.list(&LIST_DUE_REMOVALS, args![now, stores, limit]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+/// The locations in a store of what is to be deleted there by now.
+pub(crate) async fn list_due_removals(conn: &mut Conn, store: &str, now: i64, limit: i64) -> DbResult<Vec<String>> {
+    conn.list(&LIST_DUE_REMOVALS, args![store, now, limit]).await?.iter().map(|row| row.get(0)).collect()
 }
 
-/// Notes that it was deleted.
+/// Notes that it was deleted, or that it is not to be.
 pub(crate) async fn delete_removal(conn: &mut Conn, store: &str, location: &str) -> DbResult<()> {
     conn.execute(&DELETE_REMOVAL, args![store, location]).await.map(drop)
 }

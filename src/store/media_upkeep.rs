@@ -25,11 +25,21 @@ statements! {
     DELETE_QUARANTINED_BY = "DELETE FROM media WHERE digest IS NULL AND expires_at IS NULL
             AND (server_name, media_id) IN
                 (SELECT server_name, media_id FROM media WHERE quarantined_by = $1
-                    AND digest IS NULL AND expires_at IS NULL LIMIT $2)";
+                    AND digest IS NULL AND expires_at IS NULL LIMIT $2)"
+        | "WITH lifted AS (SELECT server_name, media_id FROM media WHERE quarantined_by = $1
+                AND digest IS NULL AND expires_at IS NULL
+            ORDER BY server_name COLLATE \"C\", media_id COLLATE \"C\" LIMIT $2 FOR UPDATE)
+        DELETE FROM media m USING lifted WHERE m.server_name = lifted.server_name AND m.media_id = lifted.media_id";
+    /// Locked in the order of bytes on PostgreSQL, as by all who lock several.
     LIFT_QUARANTINED_BY = "UPDATE media SET quarantined_by = NULL, quarantined_at = NULL
         WHERE (server_name, media_id) IN
             (SELECT server_name, media_id FROM media WHERE quarantined_by = $1
-                AND (digest IS NOT NULL OR expires_at IS NOT NULL) LIMIT $2)";
+                AND (digest IS NOT NULL OR expires_at IS NOT NULL) LIMIT $2)"
+        | "WITH lifted AS (SELECT server_name, media_id FROM media WHERE quarantined_by = $1
+                AND (digest IS NOT NULL OR expires_at IS NOT NULL)
+            ORDER BY server_name COLLATE \"C\", media_id COLLATE \"C\" LIMIT $2 FOR UPDATE)
+        UPDATE media m SET quarantined_by = NULL, quarantined_at = NULL FROM lifted
+        WHERE m.server_name = lifted.server_name AND m.media_id = lifted.media_id";
     DELETE_QUARANTINED = "DELETE FROM media WHERE server_name = $1 AND media_id = $2 AND quarantined_by IS NOT NULL
             AND digest IS NULL AND expires_at IS NULL";
     LIFT_QUARANTINED = "UPDATE media SET quarantined_by = NULL, quarantined_at = NULL

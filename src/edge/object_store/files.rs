@@ -56,6 +56,7 @@ struct Inner {
 impl FileStore {
     /// The folder is there. `patience`: how long one step may take.
     pub(super) fn open(root: &Path, patience: Duration) -> ::object_store::Result<Self> {
+        sync_above(root);
         let inner = Inner {
             listing: LocalFileSystem::new_with_prefix(root)?,
             root: root.to_owned(),
@@ -183,6 +184,16 @@ impl Inner {
 /// Has the disk know the names in a folder.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// It and those above it may just have been made. Those that this user may not read are another's, and older.
+fn sync_above(root: &Path) {
+    let Ok(root) = root.canonicalize() else { return };
+    for above in root.ancestors().skip(1) {
+        if sync(above).is_err() {
+            return;
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

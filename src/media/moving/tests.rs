@@ -12,7 +12,7 @@ use crate::{
     ground::random::Random,
     media::{
         library::{Found, Item, Library, MediaUri},
-        objects::Objects,
+        objects::{Objects, STILL_READ},
         seal::MasterKeys,
         testing::{count, keep_thumbnail, new_user, read, stored, upload},
     },
@@ -79,7 +79,8 @@ fn upkeep_with(app: &App, config: &MediaConfig) -> (Library, MediaUpkeep) {
     let before = app.library.objects();
     let parts = (app.db.clone(), app.clock.clone(), Random::system());
     let (stores, spool) = (before.stores().clone(), before.spool().clone());
-    let objects = Objects::new(parts, stores, spool, MasterKeys::of(config), app.metrics.clone());
+    let (metrics, tasks) = (app.metrics.clone(), app.tasks.clone());
+    let objects = Objects::new(parts, stores, spool, MasterKeys::of(config), metrics, tasks);
     let library = Library::new(app.db.clone(), objects, app.clock.clone());
     let parts = (app.db.clone(), app.clock.clone());
     let upkeep = MediaUpkeep::new(parts, library.clone(), (config, &app.config.url_previews));

@@ -44,7 +44,7 @@ async fn name(tx: &mut Tx, object: &Object, media_id: &str) -> Result<()> {
 /// Keeps bytes under a media id.
 async fn keep(app: &App, bytes: &[u8], media_id: &'static str) -> Result<Object> {
     let received = receive(app, bytes).await;
-    let kept = app.library.objects().keep(&received, "text/plain", move |tx, object| {
+    let kept = app.library.objects().keep(received, "text/plain", move |tx, object| {
         async move {
             name(tx, object, media_id).await?;
             Ok(object.clone())
@@ -100,7 +100,7 @@ async fn media_that_are_deleted_while_others_of_their_bytes_come_leave_the_bytes
         let before = keep(app, BYTES, "before").await.unwrap();
         let ((held, is_held), (go, gone)) = (oneshot::channel(), oneshot::channel());
         let received = receive(app, BYTES).await;
-        let keeping = app.library.objects().keep(&received, "text/plain", move |tx, object| {
+        let keeping = app.library.objects().keep(received, "text/plain", move |tx, object| {
             async move {
                 name(tx, object, "after").await?;
                 held.send(()).unwrap();
@@ -117,6 +117,36 @@ async fn media_that_are_deleted_while_others_of_their_bytes_come_leave_the_bytes
         let (after, ()) = join(keeping, deleting).await;
         assert_eq!(after.unwrap().place.location, before.place.location);
         assert_eq!((count(app).await, read_all(app, &before).await), ((1, 1, 0), BYTES.to_vec()));
+        world.close().await;
+    }
+}
+
+/// Whoever hangs up in time would otherwise leave bytes that nobody is charged for.
+#[tokio::test]
+async fn what_is_being_kept_is_kept_although_whoever_sent_it_goes_away() {
+    for world in World::on_each_engine().await {
+        let app = &world.app;
+        let ((held, is_held), (go, gone)) = (oneshot::channel(), oneshot::channel::<()>());
+        let received = receive(app, BYTES).await;
+        let keeping = app.library.objects().keep(received, "text/plain", move |tx, object| {
+            async move {
+                held.send(()).unwrap();
+                gone.await.unwrap();
+                name(tx, object, "first").await
+            }
+            .boxed()
+        });
+        let mut keeping = Box::pin(keeping);
+        tokio::select! {
+            _ = &mut keeping => panic!("it waits"),
+            held = is_held => held.unwrap(),
+        }
+        drop(keeping);
+        go.send(()).unwrap();
+        // Waits for the first, which has the object.
+        keep(app, BYTES, "second").await.unwrap();
+        let (media, objects, _) = count(app).await;
+        assert_eq!((media, objects), (2, 1));
         world.close().await;
     }
 }
@@ -143,7 +173,7 @@ async fn what_is_refused_at_the_end_leaves_only_a_removal() {
         let app = &world.app;
         let objects = app.library.objects();
         let received = receive(app, BYTES).await;
-        let kept = objects.keep(&received, "text/plain", |tx, object| {
+        let kept = objects.keep(received, "text/plain", |tx, object| {
             async move {
                 name(tx, object, "refused").await?;
                 Err::<(), _>(Error::forbidden("no"))

@@ -54,7 +54,7 @@ impl Pictures {
         }
         let path = received.path().to_owned();
         let dimensions = looker.work(move || dimensions(&path)).await.flatten();
-        let Some(uri) = self.store(&received, content_type).await? else { return Ok(None) };
+        let Some(uri) = self.store(received, content_type).await? else { return Ok(None) };
         let mut shown = Map::new();
         shown.insert("og:image".to_owned(), json!(uri));
         shown.insert("og:image:type".to_owned(), json!(content_type));
@@ -93,7 +93,7 @@ impl Pictures {
     }
 
     /// Its URI. None where it has been quarantined meanwhile.
-    async fn store(&self, received: &Received, content_type: &'static str) -> Result<Option<String>> {
+    async fn store(&self, received: Received, content_type: &'static str) -> Result<Option<String>> {
         let (server_name, media_id) = (self.server_name.clone(), self.random.token(ID_LENGTH));
         let (uri, now) = (format!("mxc://{server_name}/{media_id}"), self.clock.now().get().into());
         let kept = self.objects.keep(received, content_type, move |tx, object| {

@@ -15,7 +15,7 @@ use crate::{
         object_store::Stores,
         outside_client::testing::{Asked, Scripted, ScriptedNames, Site},
     },
-    ground::digest::Digest,
+    ground::{digest::Digest, tasks::Tasks},
     media::{seal::MasterKeys, spool::Spool},
     store::{
         media::{self, Origin},
@@ -50,7 +50,7 @@ impl Scene {
         let parts = || (database.db().clone(), clock.clone(), random.clone());
         let stores = Stores::open(&media, folder.path(), metrics.clone()).unwrap();
         let spool = Spool::open(folder.path()).await.unwrap();
-        let objects = Objects::new(parts(), stores, spool, MasterKeys::of(&media), metrics);
+        let objects = Objects::new(parts(), stores, spool, MasterKeys::of(&media), metrics, Tasks::new());
         let server_name = server_name!("here").to_owned();
         let previews = Previews::new(parts(), server_name, objects, &config, ScriptedNames::new(names)).unwrap();
         Self { previews, clock, database, _folder: folder }

@@ -75,11 +75,11 @@ impl RemoteMedia {
         drop(bytes);
         let content_type = content_type.as_deref().and_then(kind::clean);
         let file_name = file_name.as_deref().and_then(file_name::sanitise);
-        self.keep(&incoming.finish().await?, Entry { uri: uri.clone(), content_type, file_name }).await
+        self.keep(incoming.finish().await?, Entry { uri: uri.clone(), content_type, file_name }).await
     }
 
     /// Nothing stays of bytes that nobody may have: a row says so from then on, and they are not fetched again.
-    async fn keep(&self, received: &Received, entry: Entry) -> Result<Outcome> {
+    async fn keep(&self, received: Received, entry: Entry) -> Result<Outcome> {
         let (uri, digest) = (entry.uri.clone(), received.digest.to_string());
         if !self.is_quarantined(QuarantineKind::Digest, &digest).await? {
             let (sniffed, here) = (kind::sniff(&received.head), self.clone());

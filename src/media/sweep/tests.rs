@@ -140,6 +140,57 @@ async fn a_sweep_deletes_what_no_row_names_and_finds_what_is_lost() {
     }
 }
 
+/// Bytes may be long on their way, and the store's clock another.
+#[tokio::test]
+async fn what_is_reserved_is_not_swept_and_goes_if_nothing_comes_of_it() {
+    for world in World::on_each_engine().await {
+        let app = &world.app;
+        let objects = app.library.objects();
+        let mut incoming = objects.spool().begin().await.unwrap();
+        incoming.write(b"on its way").await.unwrap();
+        let received = incoming.finish().await.unwrap();
+        let place = objects.put(received.path()).await.unwrap();
+        objects.reserve(&place).await.unwrap();
+        set_age(app, &media_folder(app).join(&place.location), 2 * DAY);
+        let swept = sweep(app, DAY, true).await;
+        assert_eq!((swept.unnamed, swept.deleted), (0, 0), "{swept:?}");
+        world.clock.advance(6 * DAY);
+        app.upkeep.tidy().await.unwrap();
+        assert_eq!(stored(app, FILES).await.len(), 1);
+        world.clock.advance(2 * DAY);
+        app.upkeep.tidy().await.unwrap();
+        assert_eq!((stored(app, FILES).await.len(), count(app).await.removals), (0, 0));
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_deleted_does_not_keep_the_rest() {
+    for world in World::on_each_engine().await {
+        let app = &world.app;
+        let alice = new_user(app, "alice").await;
+        let mut tx = app.db.begin().await.unwrap();
+        for n in 0..=100_u8 {
+            let location = format!("ab/cd/{n:032x}");
+            // No file.
+            fs::create_dir_all(media_folder(app).join(&location)).unwrap();
+            media_object::insert_removal(&mut tx, FILES, &location, 0).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let gone = upload(app, &alice, b"bytes").await.unwrap();
+        assert!(delete(app, &gone).await);
+        world.clock.advance(LATER);
+        assert!(app.upkeep.tidy().await.is_err());
+        for _ in 0..20 {
+            if app.upkeep.tidy().await.is_ok() {
+                break;
+            }
+        }
+        assert_eq!((stored(app, FILES).await.len(), count(app).await.removals), (0, 101));
+        world.close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_sweep_knows_how_long_encrypted_bytes_are() {
     let mut config = Config::default();

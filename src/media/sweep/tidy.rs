@@ -1,6 +1,6 @@
 //! What is done now and then: what has expired goes, what is to be deleted is, and media that nobody asks for make room.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 
@@ -23,6 +23,8 @@ const STEPS: usize = 20;
 /// How many deletions a store is asked for at once, in each step.
 const REMOVALS: i64 = 100;
 const REQUESTS: usize = 8;
+/// After how long something is tried again that could not be deleted.
+const AGAIN: Duration = Duration::from_hours(1);
 /// How often the bytes of other servers' media are counted: all their rows are read for that.
 const COUNTED: Duration = Duration::from_mins(5);
 const MIB: i64 = 1024 * 1024;
@@ -121,42 +123,72 @@ impl MediaUpkeep {
     }
 
     /// Bytes that nobody can be reading any more. A store that does not work is left for the next time, and holds up none of
-    /// the others. What is in a store that this node does not know waits until there is one that does.
+    /// the others. What can't be deleted makes way for the rest. What is in a store that this node does not know waits until
+    /// there is one that does.
     async fn remove_due(&self) -> Result<()> {
         let objects = self.library().objects();
         let mut first_fault = None;
         for store in objects.stores().names() {
             for _ in 0..STEPS {
                 let now = self.now();
-                let due =
-                    media_object::list_due_removals(&mut self.db().read().await?, &[store], now, REMOVALS).await?;
+                let due = media_object::list_due_removals(&mut self.db().read().await?, store, now, REMOVALS).await?;
                 if due.is_empty() {
                     break;
                 }
                 let is_last = is_last(due.len(), REMOVALS);
-                let deleting = stream::iter(due).map(|(_, location)| async move {
-                    objects.stores().delete(store, &location).await.map(|()| location)
-                });
-                let done: Vec<Result<String, StoreFault>> = deleting.buffer_unordered(REQUESTS).collect().await;
-                let mut tx = self.db().begin().await?;
-                let mut failed = false;
-                for removed in done {
-                    match removed {
-                        Ok(location) => media_object::delete_removal(&mut tx, store, &location).await?,
-                        Err(fault) => {
-                            failed = true;
-                            first_fault = first_fault.or(Some(fault));
-                        }
+                let Removed { tried, failures, fault } = self.remove(store, due).await;
+                let (mut tx, later) = (self.db().begin().await?, now.saturating_add(millis(AGAIN)));
+                // In one order: two nodes may be at it while the duty passes from one to the other.
+                for (location, is_gone) in &tried {
+                    if *is_gone {
+                        media_object::delete_removal(&mut tx, store, location).await?;
+                    } else {
+                        media_object::insert_removal(&mut tx, store, location, later).await?;
                     }
                 }
                 tx.commit().await?;
-                if failed || is_last {
+                first_fault = first_fault.or(fault);
+                if failures >= REQUESTS || is_last {
                     break;
                 }
             }
         }
         first_fault.map_or(Ok(()), |fault| Err(fault.into()))
     }
+
+    /// Gives up on a store that fails with as many as it is asked for at once.
+    async fn remove(&self, store: &str, due: Vec<String>) -> Removed {
+        let stores = self.library().objects().stores();
+        let deleting = stream::iter(due).map(|location| async move {
+            let deleted = stores.delete(store, &location).await;
+            (location, deleted)
+        });
+        let mut deleting = deleting.buffer_unordered(REQUESTS);
+        let mut removed = Removed::default();
+        while let Some((location, deleted)) = deleting.next().await {
+            let is_gone = deleted.is_ok();
+            if let Err(fault) = deleted {
+                tracing::warn!(%store, %location, %fault, "what is to be deleted was not; it is tried again in an hour");
+                removed.failures += 1;
+                removed.fault = removed.fault.or(Some(fault));
+            }
+            removed.tried.insert(location, is_gone);
+            if removed.failures >= REQUESTS {
+                break;
+            }
+        }
+        removed
+    }
+}
+
+/// What came of deleting some things. The rest was not tried, or is unknown.
+#[derive(Default)]
+struct Removed {
+    /// Whether it is gone, by location.
+    tried: BTreeMap<String, bool>,
+    failures: usize,
+    /// The first.
+    fault: Option<StoreFault>,
 }
 
 /// Whether so few are the last, where so many were asked for.

@@ -231,6 +231,40 @@ async fn a_server_takes_only_so_much() {
 }
 
 #[tokio::test]
+async fn a_server_takes_only_so_much_of_what_comes_at_once() {
+    let mut config = Config::default();
+    config.media.server_megabytes = Some(1);
+    for world in World::on_each_engine_with(&config).await {
+        let app = &world.app;
+        let alice = new_user(app, "alice").await;
+        let files: Vec<Vec<u8>> = (0..8).map(|n| vec![n; 300 * KIB]).collect();
+        let uploads = join_all(files.iter().map(|file| upload(app, &alice, file))).await;
+        assert_eq!(uploads.iter().filter(|uploaded| uploaded.is_ok()).count(), 3);
+        world.close().await;
+    }
+}
+
+/// Uploads that never end are on the disk, too.
+#[tokio::test]
+async fn what_a_user_is_sending_at_once_is_bounded() {
+    let mut config = Config::default();
+    config.media.user_megabytes_per_day = Some(1);
+    let world = World::with(config).await;
+    let app = &world.app;
+    let (alice, bob) = (new_user(app, "alice").await, new_user(app, "bob").await);
+    let part = |length: usize| Bytes::from(vec![7; length * KIB]);
+    let mut first = app.uploads.begin(&alice, None).await.unwrap();
+    first.write(part(900)).await.unwrap();
+    let mut second = app.uploads.begin(&alice, None).await.unwrap();
+    assert!(matches!(refusal(second.write(part(200)).await), ErrorKind::UserLimitExceeded(_)));
+    app.uploads.begin(&bob, None).await.unwrap().write(part(200)).await.unwrap();
+    drop(first);
+    second.write(part(200)).await.unwrap();
+    second.finish(None, None).await.unwrap();
+    world.close().await;
+}
+
+#[tokio::test]
 async fn something_is_uploaded_once_to_a_uri_that_was_made_before() {
     for world in World::on_each_engine().await {
         let app = &world.app;
