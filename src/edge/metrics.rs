@@ -303,9 +303,14 @@ impl Metrics {
         self.0.media_stores.took(store, operation, time);
     }
 
-    /// Counts what a store for media has not done; none, so that there is a number from the start.
-    pub(crate) fn media_store_failed(&self, store: &str, operation: &'static str, times: u64) {
-        self.0.media_stores.failed(store, operation, times);
+    /// Shows the numbers of a store for media before there are any.
+    pub(crate) fn media_store_shown(&self, store: &str, operation: &'static str) {
+        self.0.media_stores.show(store, operation);
+    }
+
+    /// Counts what a store for media has not done.
+    pub(crate) fn media_store_failed(&self, store: &str, operation: &'static str) {
+        self.0.media_stores.failed(store, operation);
     }
 
     /// Has the metrics include the database's connections and the disk from now on. Called once; a second call changes

@@ -107,10 +107,10 @@ impl Stores {
         if !stores.contains_key(&current) {
             return Err(StoresError::NoSuchStore(current));
         }
-        // There from the start, so that the first failure is seen as one more.
+        // There from the start, so that the first of each is seen as one more.
         for store in stores.keys() {
             for operation in OPERATIONS {
-                metrics.media_store_failed(store, operation, 0);
+                metrics.media_store_shown(store, operation);
             }
         }
         Ok(Self(Arc::new(Inner { current, stores, metrics, patience })))
@@ -297,6 +297,6 @@ fn unless_missing<T>(done: Result<T, StoreFault>) -> Result<Option<T>, StoreFaul
 
 fn count(metrics: &Metrics, store: &str, operation: &'static str, failed: bool) {
     if failed {
-        metrics.media_store_failed(store, operation, 1);
+        metrics.media_store_failed(store, operation);
     }
 }

@@ -8,6 +8,7 @@ mod clamd;
 mod command;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::clamd::ClamdAddress;
+use self::{clamd::ClamdAddress, verdict::Verdict};
 use super::{
     objects::{Object, Objects},
     spool::Received,
@@ -70,16 +71,6 @@ enum Engine {
 struct Turn<'a> {
     _queue: SemaphorePermit<'a>,
     _place: SemaphorePermit<'a>,
-}
-
-/// What is known of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    Clean,
-    /// What it has, for the log.
-    Infected(String),
-    /// Why it is not known, for the log.
-    Unknown(String),
 }
 
 impl Scanner {

@@ -30,6 +30,8 @@ use crate::{
 
 /// However young the operator lets it be: what is younger may be on its way to a row.
 const YOUNGEST: Duration = Duration::from_hours(1);
+/// How long nobody has asked for the picture of a page that no preview shows any more: clients remember those a while.
+const PREVIEW_PICTURES: Duration = Duration::from_hours(7 * 24);
 /// How many things of a store are compared with the database at once.
 const LISTED: usize = 500;
 /// How many rows are compared with a store at once.
@@ -87,6 +89,11 @@ pub(crate) struct Loss {
     pub(crate) uri: Option<String>,
 }
 
+/// For how long nobody may have asked for a page's picture.
+fn preview_lifetime(config: &UrlPreviewsConfig) -> Duration {
+    Duration::from_hours(u64::from(config.cache_hours)) + PREVIEW_PICTURES
+}
+
 /// Called after each step with what there is so far.
 pub(crate) type SweepProgress<'a> = &'a mut (dyn FnMut(&SweepReport) + Send);
 
@@ -96,7 +103,7 @@ impl MediaUpkeep {
         library: Library,
         (config, previews): (&MediaConfig, &UrlPreviewsConfig),
     ) -> Self {
-        let preview_lifetime = tidy::preview_lifetime(previews);
+        let preview_lifetime = preview_lifetime(previews);
         let counted_at = Mutex::default();
         Self(Arc::new(Inner { db, clock, library, config: config.clone(), preview_lifetime, counted_at }))
     }

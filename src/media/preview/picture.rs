@@ -54,11 +54,12 @@ impl Pictures {
         }
         let path = received.path().to_owned();
         let dimensions = looker.work(move || dimensions(&path)).await.flatten();
+        let bytes = received.bytes;
         let Some(uri) = self.store(received, content_type).await? else { return Ok(None) };
         let mut shown = Map::new();
         shown.insert("og:image".to_owned(), json!(uri));
         shown.insert("og:image:type".to_owned(), json!(content_type));
-        shown.insert("matrix:image:size".to_owned(), json!(received.bytes));
+        shown.insert("matrix:image:size".to_owned(), json!(bytes));
         if let Some((width, height)) = dimensions {
             shown.insert("og:image:width".to_owned(), json!(width));
             shown.insert("og:image:height".to_owned(), json!(height));

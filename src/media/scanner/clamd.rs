@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::Verdict;
+use super::verdict::Verdict;
 
 /// Commands and answers that begin with `z` end with a zero byte.
 const COMMAND: &[u8] = b"zINSTREAM\0";

@@ -8,7 +8,7 @@ use std::{ffi::OsString, io, path::Path, process::Stdio};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
-use super::Verdict;
+use super::verdict::Verdict;
 
 /// What stands for the file's path.
 const FILE: &str = "{}";

@@ -6,7 +6,6 @@ use futures_util::{StreamExt as _, stream};
 
 use super::MediaUpkeep;
 use crate::{
-    config::UrlPreviewsConfig,
     edge::object_store::StoreFault,
     error::Result,
     ground::clock::millis,
@@ -15,8 +14,6 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_hours(24);
-/// How long nobody has asked for the picture of a page that no preview shows any more: clients remember those a while.
-const PREVIEW_PICTURES: Duration = Duration::from_hours(7 * 24);
 /// How many media go in one step, and how many steps are taken at once.
 const MEDIA: i64 = 100;
 const STEPS: usize = 20;
@@ -28,11 +25,6 @@ const AGAIN: Duration = Duration::from_hours(1);
 /// How often the bytes of other servers' media are counted: all their rows are read for that.
 const COUNTED: Duration = Duration::from_mins(5);
 const MIB: i64 = 1024 * 1024;
-
-/// For how long nobody may have asked for a page's picture.
-pub(super) fn preview_lifetime(config: &UrlPreviewsConfig) -> Duration {
-    Duration::from_hours(u64::from(config.cache_hours)) + PREVIEW_PICTURES
-}
 
 impl MediaUpkeep {
     /// Removes what has had its time. To be called now and then, by one node: it takes a bounded number of steps, and goes on
