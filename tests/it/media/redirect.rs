@@ -34,7 +34,8 @@ on_both! {
         let stored = Ask { method: "GET", url: url.clone(), token: None, headers: &[], body: None }.send().await;
         assert!(stored.file() == file);
         // It is signed for a GET, so what a file says of itself it says here.
-        let url_here = format!("{}{}", world.url, at(&uri));
+        // Asked of a node itself: the balancer of these tests has no length of what has no body.
+        let url_here = format!("{}{}", world.nodes[0].url, at(&uri));
         let head = Ask { method: "HEAD", url: url_here, token: Some(&alice.token), headers: &[], body: None }.send().await;
         assert_eq!((head.status, head.header("content-length")), (200, "300000"));
         // Nobody changes what is signed.
