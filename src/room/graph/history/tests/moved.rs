@@ -41,3 +41,33 @@ async fn what_moved_away_is_no_state_of_what_comes_to_stand_there() {
         check_all(here).await;
     }
 }
+
+/// An event follows one that was fetched, in a state that is far from the room's own. What it follows moves away, and
+/// others are placed around where that stood.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_far_from_the_trunk_does_not_depend_on_where_history_stood() {
+    for world in RoomWorld::on_each_engine(Lanes::default).await {
+        let (mut elsewhere, joined) = joined_elsewhere();
+        let kinds = ["here.one", "here.two", "here.three", "here.four"];
+        let own = kinds.iter().fold(joined, |prev, kind| set_after(&mut elsewhere, prev, kind));
+        let fetched = elsewhere.say_after(&[joined]);
+        let after_fetched = elsewhere.say_after(&[fetched]);
+        let low = elsewhere.say_after(&[after_fetched]);
+        let topic = set_after(&mut elsewhere, joined, "m.room.topic");
+        let beside = elsewhere.say_after(&[topic]);
+        let both = elsewhere.say_after(&[fetched, beside]);
+        let high = elsewhere.say_after(&[both]);
+        let far = elsewhere.say_after(&[fetched]);
+        let mut here = Here::enter(world, elsewhere, joined).await;
+        for place in joined + 1..=own {
+            here.hear(place).await;
+        }
+        here.hear(low).await;
+        here.hear(high).await;
+        here.insert(&[fetched, both]).await;
+        here.hear(far).await;
+        here.insert(&[after_fetched]).await;
+        here.insert(&[topic, beside]).await;
+        check_all(here).await;
+    }
+}
