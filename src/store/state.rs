@@ -5,8 +5,9 @@
 //! own, which stands whole at a place where no event is.
 //!
 //! `event_position` is the key of the event that holds a key of the state, NULL where the key is gone; `from_order` is
-//! the place in the room's order from which on that holds. Rows stay as they are, but for the key of an event that was
-//! an outlier: the state at any place is, for each key, the newest row up to it.
+//! the place in the room's order from which on that holds. The state at any place is, for each key, the newest row up to
+//! it. Rows stay as they are, but for the key of an event that was an outlier, and for what history left where it no
+//! longer stands.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -112,6 +113,7 @@ statements! {
         JOIN state_versions v ON v.lineage = r.trunk AND v.from_order >= $2 AND v.from_order <= $3
         WHERE r.room_id IN LIST($1)";
     FIND_FORK = "SELECT lineage, base_order FROM state_forks WHERE fork = $1";
+    DELETE_VERSIONS = "DELETE FROM state_versions WHERE lineage = $1 AND from_order > $2 AND from_order < $3";
     DELETE_FORK = "DELETE FROM state_forks WHERE fork = $1";
     DELETE_FORK_CHANGES = "DELETE FROM state_fork_changes WHERE fork = $1";
     LIST_FORK_CHANGES = "SELECT type, state_key, event_position FROM state_fork_changes WHERE fork = $1";
@@ -434,6 +436,13 @@ pub(crate) async fn changes_of(
         changes.extend(order.position().map(|at| (at, key)));
     }
     Ok(changes)
+}
+
+/// Forgets what a line changed after one place and before another.
+///
+/// Only history does that, where no event stands between the two.
+pub(crate) async fn delete_versions(tx: &mut Tx, line: Lineage, after: Order, before: Order) -> DbResult<()> {
+    tx.execute(&DELETE_VERSIONS, args![line.0, after.0, before.0]).await.map(drop)
 }
 
 /// Forgets a fork, if there is one of that name.

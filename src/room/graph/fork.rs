@@ -10,13 +10,14 @@ use crate::{
         Stored,
         fact::{Fork, ForkBase},
     },
-    ground::position::{Lineage, Order},
+    ground::position::{EventKey, Lineage, Order},
     store,
 };
 
 impl Rooms {
     /// The state before an event that follows `prev`, if it is not the trunk's just before it. `prev` are the events
-    /// that it follows, whose own states are likely bases. Called without the room's lock: it reads.
+    /// that it follows, whose own states are likely bases: of those in the log, since history may move, and what the trunk
+    /// is where it stood changes then. Called without the room's lock: it reads.
     pub(super) async fn fork_of(
         &self,
         room: &Room,
@@ -33,7 +34,7 @@ impl Rooms {
         if changes.len() <= most {
             return Ok(Some(Fork { base: ForkBase::Trunk, changes }));
         }
-        for event in prev {
+        for event in prev.iter().filter(|event| event.key >= EventKey(0)) {
             let (line, at) = self.base_of(room, event).await?;
             let base = load::state_beside(&mut self.0.db.read().await?, line, at, before).await?;
             let changes = base.changes_to(before);

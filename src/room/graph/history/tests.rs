@@ -3,6 +3,7 @@
 //! The whole room is built first, as its servers have it. This server enters it at some event, hears of some later ones as
 //! they happen and misses others, and fetches what is missing in chunks of any size, before, between and after that.
 
+mod moved;
 mod redactions;
 mod search;
 

@@ -241,7 +241,8 @@ async fn note_outliers(tx: &mut Tx, events: &mut [Placed<'_>], moved: &[(EventKe
     Ok(true)
 }
 
-/// Takes events away from where they stood. What they changed there stays: what follows sees what it has always seen.
+/// Takes events away from where they stood. What they changed there stays until others are written around that place
+/// (`write_state`): what follows sees what it has always seen.
 async fn take_away(tx: &mut Tx, room_id: &RoomId, events: &[Placed<'_>], moved: &[(EventKey, Order)]) -> DbResult<()> {
     store::search::forget_history(tx, moved).await?;
     for (key, _) in moved {
@@ -291,8 +292,10 @@ async fn write_redactions(tx: &mut Tx, events: &[Placed<'_>]) -> DbResult<()> {
     Ok(())
 }
 
-/// The trunk's changes, and where the state before an event is another.
+/// The trunk's changes, and where the state before an event is another. Between the seams nothing stands but these
+/// events: a change there is one that an event left which has moved away, and is none for these.
 async fn write_state(tx: &mut Tx, trunk: Lineage, events: &[Placed<'_>], seams: &Seams) -> DbResult<()> {
+    store::state::delete_versions(tx, trunk, seams.lower.0, seams.upper.0).await?;
     let own = events.iter().filter_map(|placed| Some((placed.order, placed.change.as_ref()?)));
     let seams = [&seams.lower, &seams.upper].into_iter().flat_map(|(at, changes)| changes.iter().map(|one| (*at, one)));
     let changes: Vec<(Order, &StateChange)> = seams.chain(own).collect();
