@@ -37,9 +37,11 @@ impl Files {
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> Option<Answer> {
         let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
         let request = request.bearer_auth(&self.token).header("content-type", "application/octet-stream").body(body);
-        let answer = request.send().await.ok()?;
+        // Whoever reads of a test that failed sees in its output what broke.
+        let broken = |error: &reqwest::Error| eprintln!("{method} {path}: {error:?}");
+        let answer = request.send().await.inspect_err(broken).ok()?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Some(Answer { status, headers, body: answer.bytes().await.ok()?.to_vec() })
+        Some(Answer { status, headers, body: answer.bytes().await.inspect_err(broken).ok()?.to_vec() })
     }
 
     pub(crate) async fn upload(&self, bytes: Vec<u8>) -> Answer {
