@@ -24,11 +24,11 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use super::{
     effort::Effort,
-    sharing::{HELD, MEMBER, MovedRoom, PAGE, RoomChange, joined, rooms_at},
+    sharing::{HELD, MovedRoom, PAGE, RoomChange, joined, rooms_at},
     sources::Sources,
     watch::ENCRYPTION,
     watcher::{WatchedMembership, Watcher},
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     error::Result,
     ground::position::{Order, Position},
-    room::{Room, graph::state::membership_of},
+    room::Room,
 };
 
 /// In how many rooms it is asked at once who has changed their devices.
@@ -178,12 +178,6 @@ impl Sources {
         Ok(joined(&state, comparison.user_id).collect())
     }
 
-    /// Whether a user is in a room at a place.
-    async fn is_member_at(&self, room: &Room, at: Order, user_id: &UserId) -> Result<bool> {
-        let own = self.rooms.state_event_at(room, at, MEMBER, user_id.as_str()).await?;
-        Ok(own.as_ref().map(membership_of) == Some(MembershipState::Join))
-    }
-
     /// Compares the members of a room that the user was in and is in, as far as they may have come or gone.
     async fn compare_members(&self, room: &Room, moved: &MovedRoom, comparison: &mut Comparison<'_>) -> Result<()> {
         let (members, encryption) = match moved.change {
@@ -235,12 +229,5 @@ impl Sources {
         comparison.begun.extend(after.difference(&before).cloned());
         comparison.ended.extend(before.difference(&after).cloned());
         Ok(())
-    }
-
-    /// Those of some users who are in a room at a place.
-    async fn list_present(&self, room: &Room, at: Order, users: &[&str]) -> Result<BTreeSet<OwnedUserId>> {
-        let found = self.rooms.list_state_events_at(room, at, MEMBER, users).await?;
-        let present = found.iter().filter(|pdu| membership_of(pdu) == MembershipState::Join);
-        Ok(present.filter_map(|pdu| OwnedUserId::try_from(pdu.state_key()?).ok()).collect())
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What makes somebody a member.
-pub(super) const MEMBER: &str = "m.room.member";
+const MEMBER: &str = "m.room.member";
 /// In how many rooms the database is asked at once for what has become of their members.
 const AT_ONCE: usize = 500;
 /// How many rooms are held in memory at once.
@@ -169,18 +169,28 @@ impl Sources {
         effort: &mut Effort,
     ) -> Result<BTreeSet<OwnedUserId>> {
         let mut members = BTreeSet::new();
-        let own = self.rooms.state_event_at(room, Order::at(at), MEMBER, watcher.user_id.as_str()).await?;
-        if own.as_ref().map(membership_of) != Some(MembershipState::Join) {
+        if !self.is_member_at(room, Order::at(at), &watcher.user_id).await? {
             return Ok(members);
         }
         for some in users.chunks(PAGE) {
             effort.add_memberships(some.len());
             let keys: Vec<&str> = some.iter().map(|user_id| user_id.as_str()).collect();
-            let found = self.rooms.list_state_events_at(room, Order::at(at), MEMBER, &keys).await?;
-            let present = found.iter().filter(|pdu| membership_of(pdu) == MembershipState::Join);
-            members.extend(present.filter_map(|pdu| OwnedUserId::try_from(pdu.state_key()?).ok()));
+            members.extend(self.list_present(room, Order::at(at), &keys).await?);
         }
         Ok(members)
+    }
+
+    /// Whether a user is in a room at a place.
+    pub(super) async fn is_member_at(&self, room: &Room, at: Order, user_id: &UserId) -> Result<bool> {
+        let own = self.rooms.state_event_at(room, at, MEMBER, user_id.as_str()).await?;
+        Ok(own.as_ref().map(membership_of) == Some(MembershipState::Join))
+    }
+
+    /// Those of some users who are in a room at a place.
+    pub(super) async fn list_present(&self, room: &Room, at: Order, users: &[&str]) -> Result<BTreeSet<OwnedUserId>> {
+        let found = self.rooms.list_state_events_at(room, at, MEMBER, users).await?;
+        let present = found.iter().filter(|pdu| membership_of(pdu) == MembershipState::Join);
+        Ok(present.filter_map(|pdu| OwnedUserId::try_from(pdu.state_key()?).ok()).collect())
     }
 }
 
