@@ -2,25 +2,22 @@
 //!
 //! Whoever sends to such a device may do so often: each message counts, but the log has one line a minute.
 
-use std::time::Instant;
-
-use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use ruma::{DeviceId, UserId};
 
-use super::strike::SILENCE;
+use super::strike::RecentLines;
 
 /// How many messages were left out, and when the log last had a line of it.
 #[derive(Default)]
 pub(super) struct FullInboxes {
     pub(super) left_out: Counter,
-    logged: Mutex<Option<Instant>>,
+    logged: RecentLines<()>,
 }
 
 impl FullInboxes {
     pub(super) fn leave_out(&self, user_id: &UserId, device_id: &DeviceId) {
         self.left_out.inc();
-        if self.is_news() {
+        if self.logged.is_news(()) {
             tracing::warn!(
                 %user_id,
                 %device_id,
@@ -30,16 +27,6 @@ impl FullInboxes {
         } else {
             tracing::debug!(%user_id, %device_id, "left out a message to a device whose inbox is full");
         }
-    }
-
-    fn is_news(&self) -> bool {
-        let now = Instant::now();
-        let mut logged = self.logged.lock();
-        if logged.is_some_and(|last| now.duration_since(last) < SILENCE) {
-            return false;
-        }
-        *logged = Some(now);
-        true
     }
 }
 
@@ -52,8 +39,8 @@ mod tests {
     #[test]
     fn each_message_counts_and_the_first_is_news() {
         let inboxes = FullInboxes::default();
-        assert!(inboxes.is_news());
-        assert!(!inboxes.is_news());
+        assert!(inboxes.logged.is_news(()));
+        assert!(!inboxes.logged.is_news(()));
         for _ in 0..2 {
             inboxes.leave_out(user_id!("@bob:here"), device_id!("D"));
         }

@@ -14,8 +14,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
 };
 
-/// Between two lines of the log about one limit.
-pub(super) const SILENCE: Duration = Duration::from_mins(1);
+/// Between two lines of the log about one thing.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// A limit of the section `connections`. Their names are labels that operators have alerts on, so they stay as they
 /// are.
@@ -103,7 +103,7 @@ pub(super) struct LimitLabel {
 /// How often each limit has struck, and when the log last had a line of it.
 pub(super) struct Strikes {
     pub(super) counts: Family<LimitLabel, Counter>,
-    logged: Mutex<Vec<(Strike, Instant)>>,
+    logged: RecentLines<Strike>,
 }
 
 impl Default for Strikes {
@@ -113,7 +113,7 @@ impl Default for Strikes {
         for strike in Strike::ALL {
             counts.get_or_create(&LimitLabel { limit: strike.as_str() }).inc_by(0);
         }
-        Self { counts, logged: Mutex::default() }
+        Self { counts, logged: RecentLines::default() }
     }
 }
 
@@ -121,24 +121,36 @@ impl Strikes {
     pub(super) fn strike(&self, strike: Strike, caller: &dyn fmt::Display) {
         let limit = strike.as_str();
         self.counts.get_or_create(&LimitLabel { limit }).inc();
-        if self.is_news(strike) {
+        if self.logged.is_news(strike) {
             tracing::warn!(limit, %caller, "{} (at most one such line a minute)", strike.in_words());
         } else {
             tracing::debug!(limit, %caller, "{}", strike.in_words());
         }
     }
+}
 
-    fn is_news(&self, strike: Strike) -> bool {
+/// When the log last had a line of each of a few things.
+pub(super) struct RecentLines<T>(Mutex<Vec<(T, Instant)>>);
+
+impl<T> Default for RecentLines<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: PartialEq> RecentLines<T> {
+    /// Whether the log is to have a line of something now: it has had none for a minute.
+    pub(super) fn is_news(&self, thing: T) -> bool {
         let now = Instant::now();
-        let mut logged = self.logged.lock();
-        match logged.iter_mut().find(|(known, _)| *known == strike) {
+        let mut logged = self.0.lock();
+        match logged.iter_mut().find(|(known, _)| *known == thing) {
             Some((_, last)) if now.duration_since(*last) < SILENCE => false,
             Some((_, last)) => {
                 *last = now;
                 true
             }
             None => {
-                logged.push((strike, now));
+                logged.push((thing, now));
                 true
             }
         }
@@ -152,9 +164,9 @@ mod tests {
     #[test]
     fn each_limit_is_news_once_and_counts_each_time() {
         let strikes = Strikes::default();
-        assert!(strikes.is_news(Strike::SlowBody));
-        assert!(!strikes.is_news(Strike::SlowBody));
-        assert!(strikes.is_news(Strike::SlowReader));
+        assert!(strikes.logged.is_news(Strike::SlowBody));
+        assert!(!strikes.logged.is_news(Strike::SlowBody));
+        assert!(strikes.logged.is_news(Strike::SlowReader));
         strikes.strike(Strike::SlowBody, &"192.0.2.7");
         strikes.strike(Strike::SlowBody, &"192.0.2.7");
         assert_eq!(strikes.counts.get_or_create(&LimitLabel { limit: "slow_body" }).get(), 2);
