@@ -93,20 +93,18 @@ impl Fleet {
         Self { url: server.url.clone(), servers: vec![server], database, victims: None, _proxy: None }
     }
 
+    /// Three nodes whose PostgreSQL and Redis are disturbed, too.
     async fn cluster(dir: &Path, victims: &Path) -> Self {
         let read = |name: &str| std::fs::read_to_string(victims.join(name)).unwrap().trim().to_owned();
-        let (database, redis) = (read("postgres-url"), read("redis-url"));
-        let settings = [("HEARTH_DATABASE__URL", database.as_str()), ("HEARTH_REDIS__URL", redis.as_str())];
-        let servers: Vec<_> = (0..3)
-            .map(|node| {
-                let dir = dir.join(format!("node{node}"));
-                std::fs::create_dir(&dir).unwrap();
-                Server::start(&dir, &settings)
-            })
-            .collect();
+        let fleet = Self::nodes(dir, read("postgres-url"), &read("redis-url")).await;
+        Self { victims: Some(victims.to_owned()), ..fleet }
+    }
+
+    /// Three nodes behind a proxy. What they stand on is left alone.
+    async fn nodes(dir: &Path, database: String, redis: &str) -> Self {
+        let servers = start_nodes(dir, &[("HEARTH_DATABASE__URL", &*database), ("HEARTH_REDIS__URL", redis)]);
         let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
-        let victims = Some(victims.to_owned());
-        Self { url: proxy.url.clone(), servers, database, victims, _proxy: Some(proxy) }
+        Self { url: proxy.url.clone(), servers, database, victims: None, _proxy: Some(proxy) }
     }
 
     async fn disturb(&mut self, cycle: u64) {
@@ -151,6 +149,21 @@ impl Fleet {
         let script = self.victims.as_ref().unwrap().join("disturb");
         assert!(Command::new(script).arg(what).status().unwrap().success(), "{what}");
     }
+}
+
+/// Three servers, each with a folder of its own.
+fn start_nodes(dir: &Path, settings: &[(&str, &str)]) -> Vec<Server> {
+    let start_node = |node: u32| {
+        let dir = dir.join(format!("node{node}"));
+        std::fs::create_dir(&dir).unwrap();
+        Server::start(&dir, settings)
+    };
+    (0..3).map(start_node).collect()
+}
+
+/// How often a server is killed, or something else is disturbed: `default` times, if nothing is said.
+fn kill_cycles(default: u64) -> u64 {
+    std::env::var("HEARTH_KILL_CYCLES").map_or(default, |cycles| cycles.parse().unwrap())
 }
 
 /// The server as a process of its own, at one address for all its lives.
@@ -258,7 +271,7 @@ type Acknowledged = Vec<(String, String)>;
 async fn survives(mut fleet: Fleet) {
     // By default each kind of disturbance once.
     let default = if fleet.victims.is_some() { 7 } else { 3 };
-    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(default, |cycles| cycles.parse().unwrap());
+    let cycles = kill_cycles(default);
     let sends_per_cycle = if cycles < LONG_RUN { FEW_SENDS } else { MANY_SENDS };
     let http = http_client(Duration::from_secs(20));
     let mut users = Vec::new();

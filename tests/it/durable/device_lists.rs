@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Fleet, Stubborn, register, start, to_device};
+use super::{Fleet, Stubborn, kill_cycles, register, start, to_device};
 use crate::{
     keys::Pair,
     world::{escape, http_client, new_postgres_database, password},
@@ -63,7 +63,7 @@ struct Person {
 }
 
 async fn everybody_knows_whom_they_follow(mut fleet: Fleet) {
-    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(4, |cycles| cycles.parse().unwrap());
+    let cycles = kill_cycles(4);
     let http = http_client(Duration::from_secs(20));
     let host = Person::new(&http, &fleet.url, "host").await;
     let mut people = Vec::new();

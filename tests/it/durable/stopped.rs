@@ -12,7 +12,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{Acknowledged, Server, Stubborn, check_chains, check_history, history, read_events, register, start};
+use super::{
+    Acknowledged, Server, Stubborn, check_chains, check_history, history, kill_cycles, read_events, register, start,
+    start_nodes,
+};
 use crate::world::{escape, http_client, new_postgres_database};
 
 const SENDERS: usize = 4;
@@ -61,15 +64,9 @@ async fn a_node_that_is_stopped_holds_nobody_up_for_long_and_wakes_up_to_no_harm
         eprintln!("skipped: ./test starts a PostgreSQL for this");
         return;
     };
-    let stops: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(STOPS, |cycles| cycles.parse().unwrap());
+    let stops = kill_cycles(STOPS);
     let dir = tempfile::tempdir().unwrap();
-    let servers: Vec<_> = (0..3)
-        .map(|node| {
-            let dir = dir.path().join(format!("node{node}"));
-            std::fs::create_dir(&dir).unwrap();
-            Server::start(&dir, &[("HEARTH_DATABASE__URL", &*database)])
-        })
-        .collect();
+    let servers = start_nodes(dir.path(), &[("HEARTH_DATABASE__URL", &*database)]);
     let http = http_client(Duration::from_secs(20));
     let user = register(&http, &servers[0].url, "alice").await;
     let mut rooms = Vec::new();

@@ -13,11 +13,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Fleet, Server, Stubborn, register, start};
-use crate::{
-    proxy::Proxy,
-    world::{http_client, new_postgres_database, password},
-};
+use super::{Fleet, Stubborn, kill_cycles, register, start};
+use crate::world::{http_client, new_postgres_database, password};
 
 const SENDERS: usize = 4;
 /// Sends that have to be acknowledged between one disturbance and the next.
@@ -58,20 +55,11 @@ async fn to_device_on_a_cluster() {
 /// Three nodes on a database of their own.
 pub(super) async fn cluster(dir: &Path) -> Option<Fleet> {
     let (database, redis) = (new_postgres_database().await?, std::env::var("HEARTH_TEST_REDIS").ok()?);
-    let settings = [("HEARTH_DATABASE__URL", database.as_str()), ("HEARTH_REDIS__URL", redis.as_str())];
-    let start_node = |node: u32| {
-        let dir = dir.join(format!("node{node}"));
-        std::fs::create_dir(&dir).unwrap();
-        Server::start(&dir, &settings)
-    };
-    let servers: Vec<Server> = (0..3).map(start_node).collect();
-    let proxy = Proxy::start(servers.iter().map(|server| server.url.clone()).collect()).await;
-    let url = proxy.url.clone();
-    Some(Fleet { servers, url, database, victims: None, _proxy: Some(proxy) })
+    Some(Fleet::nodes(dir, database, &redis).await)
 }
 
 async fn each_comes_once_in_order(mut fleet: Fleet) {
-    let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(4, |cycles| cycles.parse().unwrap());
+    let cycles = kill_cycles(4);
     let http = http_client(Duration::from_secs(20));
     let phone = register(&http, &fleet.url, "inbox").await;
     let body = password("inbox", "a long secret");
