@@ -120,6 +120,13 @@ impl Default for Order {
     }
 }
 
+impl EventKey {
+    /// Whether the log has told of the event, so that it stays where it stands in its room.
+    pub fn is_of_log(self) -> bool {
+        self.0 >= 0
+    }
+}
+
 impl From<Position> for EventKey {
     /// Of an event that was new when the log took it.
     fn from(position: Position) -> Self {

@@ -10,7 +10,7 @@ use crate::{
         Stored,
         fact::{Fork, ForkBase},
     },
-    ground::position::{EventKey, Lineage, Order},
+    ground::position::{Lineage, Order},
     store,
 };
 
@@ -34,7 +34,7 @@ impl Rooms {
         if changes.len() <= most {
             return Ok(Some(Fork { base: ForkBase::Trunk, changes }));
         }
-        for event in prev.iter().filter(|event| event.key >= EventKey(0)) {
+        for event in prev.iter().filter(|event| event.key.is_of_log()) {
             let (line, at) = self.base_of(room, event).await?;
             let base = load::state_beside(&mut self.0.db.read().await?, line, at, before).await?;
             let changes = base.changes_to(before);

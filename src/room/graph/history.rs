@@ -284,7 +284,7 @@ async fn list_followed(snapshot: &mut Conn, events: &[&Fetched], from: Order) ->
         let ids: Vec<&EventId> = wanted.iter().map(|id| &**id).collect();
         let known = store::event::list(snapshot, &ids).await?;
         // What is in the log stays where it is.
-        let history = known.into_iter().filter(|event| event.key < EventKey(0) && event.order >= from);
+        let history = known.into_iter().filter(|event| !event.key.is_of_log() && event.order >= from);
         let new: Vec<Stored> = history.filter(|event| !found.contains_key(&event.order)).collect();
         wanted = new.iter().flat_map(|event| event.pdu.prev_events()).cloned().collect();
         found.extend(new.into_iter().map(|event| (event.order, event)));

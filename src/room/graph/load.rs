@@ -185,6 +185,6 @@ impl RoomRows {
 fn beginning(newest: &[Arc<Stored>], gap: Option<&Order>) -> Order {
     let oldest = newest.get(LOADED_TIMELINE).map_or(Order::START, |oldest| oldest.order);
     let Some(gap) = gap else { return oldest };
-    let fetched = newest.iter().find(|event| event.key < EventKey(0)).map_or(Order::START, |event| event.order);
+    let fetched = newest.iter().find(|event| !event.key.is_of_log()).map_or(Order::START, |event| event.order);
     oldest.max(gap.before()).max(fetched)
 }
