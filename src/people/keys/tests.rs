@@ -76,6 +76,13 @@ fn plain(names: impl Iterator<Item = String>) -> Vec<(String, Value)> {
     names.map(|name| (format!("test:{name}"), json!(format!("key {name}")))).collect()
 }
 
+/// Keys of each sort.
+fn one_time_and_identity(pair: &Pair, user: &User) -> Upload {
+    let mut upload = keys_of(&plain((0..3).map(|n| n.to_string())), Some(&("test:f".to_owned(), json!("x"))));
+    upload.device_keys = identity(pair, &user.user_id).device_keys;
+    upload
+}
+
 /// Claims one key of a device. Its identifier and the key.
 async fn claim(app: &App, user_id: &UserId, device_id: &str, algorithm: &str) -> Option<(String, Value)> {
     let asked = BTreeMap::from([(user_id.to_owned(), BTreeMap::from([(device_id.into(), algorithm.into())]))]);
@@ -457,8 +464,7 @@ async fn keys_end_with_their_device_and_account() {
     for world in World::on_each_engine().await {
         let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "LAPTOP").await);
         let (app, phone) = (&world.app, Pair::new("PHONE"));
-        let mut upload = keys_of(&plain((0..3).map(|n| n.to_string())), Some(&("test:f".to_owned(), json!("x"))));
-        upload.device_keys = identity(&phone, &alice.user_id).device_keys;
+        let upload = one_time_and_identity(&phone, &alice);
         app.keys.upload(&alice, &upload).await.unwrap();
         let keys = Vouching::new();
         vouch(app, &alice, &keys.keys(&alice.user_id), Confirmation::Missing).await.unwrap();

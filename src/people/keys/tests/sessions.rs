@@ -2,12 +2,6 @@
 
 use super::*;
 
-fn one_time_and_identity(pair: &Pair, user: &User) -> Upload {
-    let mut upload = keys_of(&plain((0..3).map(|n| n.to_string())), Some(&("test:f".to_owned(), json!("x"))));
-    upload.device_keys = identity(pair, &user.user_id).device_keys;
-    upload
-}
-
 /// Whether anything is left of the keys of a device.
 async fn has_keys(app: &App, user: &User) -> bool {
     let counts = one_time_key::count(&mut app.db.read().await.unwrap(), &user.user_id, &user.device_id).await.unwrap();
