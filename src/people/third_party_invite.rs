@@ -3,9 +3,10 @@
 //! An identity server says who they are, and then they are invited as everybody else is; or it keeps the invitation
 //! for them, and the room holds the keys with which it will sign who they turned out to be.
 //!
-//! Other servers are asked before anything is written: a room is locked only when all that they say is known. By what it
-//! calls an invitation the room will know it, and it writes its letter when it is asked, so a letter can't wait until the
-//! room has the invitation. Instead nobody is written to as long as anything is known that will be refused.
+//! Other servers are asked before anything is written: a room is locked only when all that they say is known. The room
+//! knows an invitation by what the identity server calls it, which writes its letter as soon as it is asked, so a letter
+//! can't wait until the room has the invitation. Instead nobody is written to as long as anything is known that will be
+//! refused.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>
 

@@ -5,19 +5,21 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
-use std::{future::ready, io};
+use std::mem;
 
-use axum::body::Bytes;
-use futures_util::{StreamExt as _, stream};
-use ruma::api::client::keys::{
-    claim_keys::v3 as claim_keys, get_keys::v3 as get_keys, upload_keys::v3 as upload_keys,
-    upload_signatures::v3 as upload_signatures, upload_signing_keys::v3 as upload_signing_keys,
+use ruma::{
+    UserId,
+    api::client::keys::{
+        claim_keys::v3 as claim_keys, get_keys::v3 as get_keys, upload_keys::v3 as upload_keys,
+        upload_signatures::v3 as upload_signatures, upload_signing_keys::v3 as upload_signing_keys,
+    },
 };
 use serde_json::json;
 
+use super::parts::{self, Parts};
 use crate::{
     api::{
-        endpoint::{AnswerBody, RawAnswer},
+        endpoint::RawAnswer,
         error::ApiResult,
         extract::Call,
         interactive::Interactive,
@@ -50,33 +52,42 @@ async fn upload(app: App, call: Call<AsJson<upload_keys::Request>>) -> ApiResult
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysquery>
 ///
-/// What is too much for one part is read while the client reads the answer. Where that fails half-way, it is broken off.
+/// What is too much for one part is read while the client reads the answer.
 async fn query(app: App, call: Call<Download<get_keys::Request>>) -> ApiResult<RawAnswer> {
-    let mut query = app.keys.query(&call.caller.user_id, &call.request.0.device_keys);
-    let (first, is_last) = Box::pin(query.part()).await?;
-    if is_last {
-        return Ok(RawAnswer::json(AnswerBody::Whole(first.into())));
-    }
-    let first = stream::once(ready(Ok(Bytes::from(first))));
-    let rest = stream::try_unfold(Some((app, Caller::User(call.caller), query)), |rest| async move {
-        let Some((app, caller, mut query)) = rest else { return Ok(None) };
-        match Box::pin(query_on(&app, &caller, &mut query)).await {
-            Ok((part, is_last)) => Ok(Some((Bytes::from(part), (!is_last).then_some((app, caller, query))))),
-            Err(error) => {
-                let user_id = caller.user_id();
-                tracing::warn!(%error, %user_id, "an answer with keys was broken off: the client has to ask again");
-                Err(io::Error::other("the rest can't be read"))
-            }
-        }
-    });
-    Ok(RawAnswer::json(AnswerBody::Parts(first.chain(rest).boxed())))
+    let query = app.keys.query(&call.caller.user_id, &call.request.0.device_keys);
+    parts::answer(KeyAnswer { app, caller: Caller::User(call.caller), query, text: Vec::new() }).await
 }
 
-/// Whoever reads slowly may be logged out meanwhile.
-async fn query_on(app: &App, caller: &Caller, query: &mut KeyQuery) -> Result<(Vec<u8>, bool)> {
-    let part = query.part().await?;
-    app.accounts.check_still_logged_in(caller).await?;
-    Ok(part)
+struct KeyAnswer {
+    app: App,
+    caller: Caller,
+    query: KeyQuery,
+    /// The part that was written last.
+    text: Vec<u8>,
+}
+
+impl Parts for KeyAnswer {
+    const WHAT: &'static str = "an answer with keys";
+
+    async fn write(&mut self) -> Result<bool> {
+        let (text, is_last) = self.query.part().await?;
+        // Whoever reads slowly may be logged out meanwhile.
+        self.app.accounts.check_still_logged_in(&self.caller).await?;
+        self.text = text;
+        Ok(is_last)
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        mem::take(&mut self.text)
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.text
+    }
+
+    fn user_id(&self) -> &UserId {
+        self.caller.user_id()
+    }
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysclaim>
@@ -112,10 +123,13 @@ async fn upload_signatures(app: App, call: Call<AsJson<upload_signatures::Reques
 mod tests {
     use std::collections::BTreeMap;
 
+    use axum::body::Bytes;
+    use futures_util::StreamExt as _;
     use serde_json::Value;
 
     use super::*;
     use crate::{
+        api::endpoint::AnswerBody,
         people::account::{NewSession, User, tests::HERE},
         store::{device::DeviceSelection, device_key},
         testing::World,

@@ -21,7 +21,7 @@ use crate::{
     log::Reader,
 };
 
-/// How many users that is, with three devices each.
+/// About how many users are remembered who have three devices each.
 const KEPT_USERS: usize = 16_384;
 /// What a user takes beside their name and keys, in bytes.
 const USER_BYTES: usize = 256;

@@ -16,7 +16,7 @@ use ruma::{
 use super::{
     Keys,
     device_keys::StoredDeviceKeys,
-    signed::{PublicKey, SignedJson, invalid_signature, read_public_key, verifies},
+    signed::{PublicKey, SignedJson, invalid_signature, read_public_key, signing_key_name, verifies},
     upload::device_list_changed,
 };
 use crate::{
@@ -204,9 +204,7 @@ async fn store_signatures_of_devices(tx: &mut Tx, user_id: &UserId, master: &New
         return Err(Error::invalid_param(format!("A key comes with at most {MAX_SIGNATURES} signatures")));
     }
     for (key_id, signature) in signatures {
-        // No device is called by what `PostgreSQL` takes for no text.
-        let name = key_id.strip_prefix("ed25519:").filter(|name| !name.contains('\0'));
-        let Some(device_id) = name.map(<&DeviceId>::from) else { continue };
+        let Some(device_id) = signing_key_name(key_id).map(<&DeviceId>::from) else { continue };
         let Some(json) = device_key::find(tx, user_id, device_id).await? else { continue };
         let device = StoredDeviceKeys::read(&json, device_id)?;
         if !verifies(&master.signed.text, &device.ed25519, signature) {

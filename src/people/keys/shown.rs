@@ -22,7 +22,7 @@ use crate::{
 
 /// What a device takes beside its name and its text, in bytes.
 const DEVICE_BYTES: usize = 64;
-/// Of JSON.
+/// What is set aside to write the text of a device, in bytes.
 const DEVICE_TEXT: usize = 1_024;
 
 /// All that there is of a user's keys.

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     Keys,
     device_keys::StoredDeviceKeys,
-    signed::{PublicKey, SignedJson, invalid_signature, read_public_key, verifies},
+    signed::{PublicKey, SignedJson, invalid_signature, read_public_key, signing_key_name, verifies},
     upload::device_list_changed,
 };
 use crate::{
@@ -188,8 +188,7 @@ async fn find_target(
 
 /// The key of this identifier, if it is one that may have signed.
 async fn find_signing_key(tx: &mut Tx, signer: &UserId, signers: &Signers, key_id: &str) -> Result<Option<PublicKey>> {
-    let name = key_id.strip_prefix("ed25519:").filter(|name| !name.contains('\0'));
-    let Some(name) = name else { return Ok(None) };
+    let Some(name) = signing_key_name(key_id) else { return Ok(None) };
     match signers {
         Signers::Key(key) if key.public_key == name => Ok(read_public_key(name)),
         Signers::Key(_) => Ok(None),

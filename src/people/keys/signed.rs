@@ -96,6 +96,12 @@ pub(super) fn read_public_key(text: &str) -> Option<PublicKey> {
     (key.encode() == text).then(|| key.into_inner())
 }
 
+/// The device or the public key that the identifier of a signing key names. None for another algorithm, and for a name
+/// with NUL: nothing is ever called so, and `PostgreSQL` takes no such text.
+pub(super) fn signing_key_name(key_id: &str) -> Option<&str> {
+    key_id.strip_prefix("ed25519:").filter(|name| !name.contains('\0'))
+}
+
 /// Whether this is the signature of a text by a key.
 pub(super) fn verifies(text: &str, key: &PublicKey, signature: &str) -> bool {
     let Ok(parsed) = Base64::<Standard, [u8; 64]>::parse(signature) else { return false };

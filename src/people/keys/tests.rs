@@ -453,37 +453,6 @@ async fn signatures_are_kept_between_those_who_vouch_for_each_other_and_shown_to
 }
 
 #[tokio::test]
-async fn keys_end_with_their_device_and_account() {
-    for world in World::on_each_engine().await {
-        let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "LAPTOP").await);
-        let (app, phone) = (&world.app, Pair::new("PHONE"));
-        let mut upload = keys_of(&plain((0..3).map(|n| n.to_string())), Some(&("test:f".to_owned(), json!("x"))));
-        upload.device_keys = identity(&phone, &alice.user_id).device_keys;
-        app.keys.upload(&alice, &upload).await.unwrap();
-        let keys = Vouching::new();
-        vouch(app, &alice, &keys.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
-        let master = keys.master.cross_signing_key(alice.user_id.as_str(), "master", None);
-        let signed = phone.sign(alice.user_id.as_str(), &master);
-        sign(app, &alice, json!({ alice.user_id.as_str(): { keys.master.public_key(): signed } })).await;
-
-        app.accounts.delete_devices(&alice.user_id, DeviceSelection::These(&["PHONE"])).await.unwrap();
-        let shown = query(app, &bob.user_id, &alice.user_id).await;
-        assert_eq!(shown["device_keys"][alice.user_id.as_str()], json!({}));
-        assert!(shown["master_keys"][alice.user_id.as_str()].get("signatures").is_none(), "{shown}");
-        assert_eq!(claim(app, &alice.user_id, "PHONE", "test").await, None);
-        let gone = app.keys.upload(&alice, &upload).await;
-        assert_eq!(refused(gone), "M_UNKNOWN_TOKEN");
-
-        app.accounts.deactivate(&alice.user_id, false).await.unwrap();
-        assert_eq!(query(app, &bob.user_id, &alice.user_id).await["master_keys"], json!({}));
-        let mut conn = app.db.read().await.unwrap();
-        assert!(device::list(&mut conn, &alice.user_id).await.unwrap().is_empty());
-        drop(conn);
-        world.close().await;
-    }
-}
-
-#[tokio::test]
 async fn remote_users_are_failures_and_unknown_ones_are_left_out() {
     for world in World::on_each_engine().await {
         let alice = person(&world, "alice", "PHONE").await;

@@ -10,29 +10,38 @@ fn signature_on(user: &User, keys: &Vouching, other: &User, others: &Vouching) -
     json!({ other.user_id.as_str(): { others.master.public_key(): signed } })
 }
 
-/// Each deletes what they have signed of the other, and what the other has signed of them.
+/// Somebody with cross-signing keys.
+async fn with_keys(world: &World, name: &str) -> (User, Vouching) {
+    let (user, keys) = (person(world, name, "PHONE").await, Vouching::new());
+    vouch(&world.app, &user, &keys.keys(&user.user_id), Confirmation::Missing).await.unwrap();
+    (user, keys)
+}
+
+/// Two verify each other, and then replace their keys at once, again and again, each on a node: they delete what they
+/// have signed of each other.
+async fn replace_keys_at_once(world: &World, (here, there): (&App, &App)) {
+    let (alice, mut of_alice) = with_keys(world, "alice").await;
+    let (bob, mut of_bob) = with_keys(world, "bob").await;
+    for _ in 0..20 {
+        let failures = tokio::join!(
+            sign(here, &alice, signature_on(&alice, &of_alice, &bob, &of_bob)),
+            sign(there, &bob, signature_on(&bob, &of_bob, &alice, &of_alice)),
+        );
+        assert_eq!(failures, (json!({}), json!({})));
+        (of_alice, of_bob) = (Vouching::new(), Vouching::new());
+        let (new_of_alice, new_of_bob) = (of_alice.keys(&alice.user_id), of_bob.keys(&bob.user_id));
+        let done = tokio::join!(
+            vouch(here, &alice, &new_of_alice, Confirmation::Given),
+            vouch(there, &bob, &new_of_bob, Confirmation::Given),
+        );
+        assert_eq!((done.0.unwrap(), done.1.unwrap()), (Outcome::Done, Outcome::Done));
+    }
+}
+
 #[tokio::test]
 async fn two_who_have_verified_each_other_replace_their_keys_at_once() {
     for world in World::on_each_engine().await {
-        let app = &world.app;
-        let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "PHONE").await);
-        let mut keys = (Vouching::new(), Vouching::new());
-        vouch(app, &alice, &keys.0.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
-        vouch(app, &bob, &keys.1.keys(&bob.user_id), Confirmation::Missing).await.unwrap();
-        for _ in 0..20 {
-            let (of_alice, of_bob) = tokio::join!(
-                sign(app, &alice, signature_on(&alice, &keys.0, &bob, &keys.1)),
-                sign(app, &bob, signature_on(&bob, &keys.1, &alice, &keys.0)),
-            );
-            assert_eq!((of_alice, of_bob), (json!({}), json!({})));
-            keys = (Vouching::new(), Vouching::new());
-            let (of_alice, of_bob) = (keys.0.keys(&alice.user_id), keys.1.keys(&bob.user_id));
-            let done = tokio::join!(
-                vouch(app, &alice, &of_alice, Confirmation::Given),
-                vouch(app, &bob, &of_bob, Confirmation::Given),
-            );
-            assert_eq!((done.0.unwrap(), done.1.unwrap()), (Outcome::Done, Outcome::Done));
-        }
+        Box::pin(replace_keys_at_once(&world, (&world.app, &world.app))).await;
         world.close().await;
     }
 }
@@ -40,24 +49,7 @@ async fn two_who_have_verified_each_other_replace_their_keys_at_once() {
 #[tokio::test]
 async fn they_do_so_on_two_nodes() {
     let Some((world, other)) = World::two_nodes().await else { return };
-    let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "PHONE").await);
-    let mut keys = (Vouching::new(), Vouching::new());
-    vouch(&world.app, &alice, &keys.0.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
-    vouch(&other, &bob, &keys.1.keys(&bob.user_id), Confirmation::Missing).await.unwrap();
-    for _ in 0..20 {
-        let (of_alice, of_bob) = tokio::join!(
-            sign(&world.app, &alice, signature_on(&alice, &keys.0, &bob, &keys.1)),
-            sign(&other, &bob, signature_on(&bob, &keys.1, &alice, &keys.0)),
-        );
-        assert_eq!((of_alice, of_bob), (json!({}), json!({})));
-        keys = (Vouching::new(), Vouching::new());
-        let (of_alice, of_bob) = (keys.0.keys(&alice.user_id), keys.1.keys(&bob.user_id));
-        let done = tokio::join!(
-            vouch(&world.app, &alice, &of_alice, Confirmation::Given),
-            vouch(&other, &bob, &of_bob, Confirmation::Given),
-        );
-        assert_eq!((done.0.unwrap(), done.1.unwrap()), (Outcome::Done, Outcome::Done));
-    }
+    Box::pin(replace_keys_at_once(&world, (&world.app, &other))).await;
     world.close_both(other).await;
 }
 
@@ -66,10 +58,8 @@ async fn they_do_so_on_two_nodes() {
 async fn no_signature_is_kept_of_a_key_that_is_replaced_meanwhile() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "PHONE").await);
-        let (of_alice, of_bob) = (Vouching::new(), Vouching::new());
-        vouch(app, &alice, &of_alice.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
-        vouch(app, &bob, &of_bob.keys(&bob.user_id), Confirmation::Missing).await.unwrap();
+        let (alice, of_alice) = with_keys(&world, "alice").await;
+        let (bob, of_bob) = with_keys(&world, "bob").await;
         for _ in 0..10 {
             let other = Vouching::new().keys(&bob.user_id);
             let (_, replaced) = tokio::join!(
@@ -90,10 +80,8 @@ async fn no_signature_is_kept_of_a_key_that_is_replaced_meanwhile() {
 async fn who_signs_a_master_key_waits_for_whoever_holds_it() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "PHONE").await);
-        let (of_alice, of_bob) = (Vouching::new(), Vouching::new());
-        vouch(app, &alice, &of_alice.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
-        vouch(app, &bob, &of_bob.keys(&bob.user_id), Confirmation::Missing).await.unwrap();
+        let (alice, of_alice) = with_keys(&world, "alice").await;
+        let (bob, of_bob) = with_keys(&world, "bob").await;
         let mut tx = app.db.begin().await.unwrap();
         cross_signing::lock_master(&mut tx, &bob.user_id).await.unwrap().unwrap();
         let deleting = async {

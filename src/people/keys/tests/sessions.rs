@@ -1,7 +1,8 @@
-//! Uploads beside logins and logouts of their device.
+//! Keys end with their device, also where they are uploaded beside a login or a logout.
 
 use super::*;
 
+/// Keys of each sort.
 fn one_time_and_identity(pair: &Pair, user: &User) -> Upload {
     let mut upload = keys_of(&plain((0..3).map(|n| n.to_string())), Some(&("test:f".to_owned(), json!("x"))));
     upload.device_keys = identity(pair, &user.user_id).device_keys;
@@ -15,6 +16,36 @@ async fn has_keys(app: &App, user: &User) -> bool {
     counts.one_time.contains_key("test")
         || !counts.unused_fallback.is_empty()
         || shown["device_keys"][user.user_id.as_str()].get(user.device_id.as_str()).is_some()
+}
+
+#[tokio::test]
+async fn keys_end_with_their_device_and_account() {
+    for world in World::on_each_engine().await {
+        let (alice, bob) = (person(&world, "alice", "PHONE").await, person(&world, "bob", "LAPTOP").await);
+        let (app, phone) = (&world.app, Pair::new("PHONE"));
+        let upload = one_time_and_identity(&phone, &alice);
+        app.keys.upload(&alice, &upload).await.unwrap();
+        let keys = Vouching::new();
+        vouch(app, &alice, &keys.keys(&alice.user_id), Confirmation::Missing).await.unwrap();
+        let master = keys.master.cross_signing_key(alice.user_id.as_str(), "master", None);
+        let signed = phone.sign(alice.user_id.as_str(), &master);
+        sign(app, &alice, json!({ alice.user_id.as_str(): { keys.master.public_key(): signed } })).await;
+
+        app.accounts.delete_devices(&alice.user_id, DeviceSelection::These(&["PHONE"])).await.unwrap();
+        let shown = query(app, &bob.user_id, &alice.user_id).await;
+        assert_eq!(shown["device_keys"][alice.user_id.as_str()], json!({}));
+        assert!(shown["master_keys"][alice.user_id.as_str()].get("signatures").is_none(), "{shown}");
+        assert_eq!(claim(app, &alice.user_id, "PHONE", "test").await, None);
+        let gone = app.keys.upload(&alice, &upload).await;
+        assert_eq!(refused(gone), "M_UNKNOWN_TOKEN");
+
+        app.accounts.deactivate(&alice.user_id, false).await.unwrap();
+        assert_eq!(query(app, &bob.user_id, &alice.user_id).await["master_keys"], json!({}));
+        let mut conn = app.db.read().await.unwrap();
+        assert!(device::list(&mut conn, &alice.user_id).await.unwrap().is_empty());
+        drop(conn);
+        world.close().await;
+    }
 }
 
 /// A request that has been on its way since before somebody logged in anew under the same device ID.
