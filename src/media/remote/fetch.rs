@@ -95,8 +95,7 @@ impl RemoteMedia {
         }
         if self.is_quarantined(QuarantineKind::Digest, &digest).await? {
             let mut tx = self.0.db.begin().await?;
-            let named = (uri.server_name.as_str(), uri.media_id.as_str());
-            media_upkeep::quarantine(&mut tx, named, &digest, false, self.now()).await?;
+            media_upkeep::quarantine(&mut tx, uri.columns(), &digest, false, self.now()).await?;
             tx.commit().await?;
         }
         Ok(Outcome::Done)
@@ -108,9 +107,10 @@ impl RemoteMedia {
         if media_quarantine::is_quarantined(tx, QuarantineKind::Digest, &object.digest.to_string()).await? {
             return Err(Error::Conflict);
         }
+        let (server_name, media_id) = uri.columns();
         let new = NewMedia {
-            server_name: uri.server_name.as_str(),
-            media_id: uri.media_id.as_str(),
+            server_name,
+            media_id,
             origin: MediaOrigin::Remote,
             user_id: None,
             digest: &object.digest,

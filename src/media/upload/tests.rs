@@ -369,8 +369,7 @@ async fn what_is_quarantined_is_neither_found_nor_taken() {
         upload(app, &bob, b"good").await.unwrap();
         let mut tx = app.db.begin().await.unwrap();
         assert!(media_quarantine::delete(&mut tx, QuarantineKind::User, alice.as_str()).await.unwrap());
-        let named = (good.server_name.as_str(), good.media_id.as_str());
-        assert!(media_upkeep::quarantine(&mut tx, named, "uri", true, 1).await.unwrap());
+        assert!(media_upkeep::quarantine(&mut tx, good.columns(), "uri", true, 1).await.unwrap());
         tx.commit().await.unwrap();
         assert!(is_quarantined(&good).await && is_quarantined(&bad).await);
         upload(app, &alice, b"good").await.unwrap();
