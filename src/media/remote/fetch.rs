@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Fetched, Origin, OriginError, Outcome, RemoteMedia};
+use super::{Fetched, OriginError, OriginServers, Outcome, RemoteMedia};
 use crate::{
     db::Tx,
     error::{Error, Result},
@@ -16,7 +16,7 @@ use crate::{
         spool::Received,
     },
     store::{
-        media::{self, NewMedia, Origin as MediaOrigin},
+        media::{self, NewMedia, Origin},
         media_quarantine::{self, QuarantineKind},
         media_upkeep,
     },
@@ -31,7 +31,7 @@ struct Entry {
 
 impl RemoteMedia {
     /// `wait`: for an upload to the other server. An error is one of this server's.
-    pub(super) async fn fetch(&self, origin: &dyn Origin, uri: &MediaUri, wait: Duration) -> Result<Outcome> {
+    pub(super) async fn fetch(&self, origin: &dyn OriginServers, uri: &MediaUri, wait: Duration) -> Result<Outcome> {
         // Whoever was faster may have ended since the caller looked.
         if !matches!(self.0.library.find(uri).await?, Found::Absent) {
             return Ok(Outcome::Done);
@@ -111,7 +111,7 @@ impl RemoteMedia {
         let new = NewMedia {
             server_name,
             media_id,
-            origin: MediaOrigin::Remote,
+            origin: Origin::Remote,
             user_id: None,
             digest: &object.digest,
             bytes: object.bytes,

@@ -40,7 +40,7 @@ struct Fake {
     answer: Box<dyn Fn() -> BoxFuture<'static, Answer> + Send + Sync>,
 }
 
-impl Origin for Fake {
+impl OriginServers for Fake {
     fn fetch<'a>(&'a self, uri: &'a MediaUri, timeout: Duration) -> BoxFuture<'a, Answer> {
         self.asked.lock().push((uri.clone(), timeout));
         (self.answer)()
@@ -86,7 +86,7 @@ fn remote(app: &App, origin: &Arc<Fake>, patience: Patience) -> RemoteMedia {
 
 fn remote_with(app: &App, origin: &Arc<Fake>, config: &MediaConfig, patience: Patience) -> RemoteMedia {
     let parts = (app.db.clone(), app.clock.clone());
-    let origin: Arc<dyn Origin> = Arc::clone(origin) as _;
+    let origin: Arc<dyn OriginServers> = Arc::clone(origin) as _;
     let (library, here) = (app.library.clone(), app.server_name.clone());
     RemoteMedia::with_patience(parts, library, here, config, app.tasks.clone(), (Some(origin), patience))
 }
