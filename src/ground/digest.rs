@@ -26,10 +26,6 @@ impl Digest {
         }
         Some(Self(digest))
     }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// In 64 hexadecimal digits, small ones.

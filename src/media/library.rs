@@ -16,11 +16,11 @@ use tokio::{
 
 use super::objects::{Object, Objects};
 use crate::{
-    db::Db,
+    db::{Db, Tx},
     edge::object_store::ByteStream,
     error::{Error, Result},
     ground::clock::{Clock, millis},
-    store::media,
+    store::media::{self, DeletedMedia},
 };
 
 pub(crate) use crate::store::media::Origin;
@@ -70,6 +70,11 @@ impl MediaUri {
     pub(crate) fn parse(uri: &MxcUri) -> Option<Self> {
         let (server_name, media_id) = uri.parts().ok()?;
         Some(Self { server_name: server_name.to_owned(), media_id: MediaId::parse(media_id)? })
+    }
+
+    /// The key of its row: the server's name and the media id.
+    pub(crate) fn columns(&self) -> (&str, &str) {
+        (self.server_name.as_str(), self.media_id.as_str())
     }
 }
 
@@ -126,7 +131,7 @@ impl Library {
 
     /// What a URI names now.
     pub(crate) async fn find(&self, uri: &MediaUri) -> Result<Found> {
-        let (server_name, media_id) = (uri.server_name.as_str(), uri.media_id.as_str());
+        let (server_name, media_id) = uri.columns();
         let found = media::find(&mut self.db.read().await?, server_name, media_id).await?;
         let Some(row) = found else { return Ok(Found::Absent) };
         if row.quarantined {
@@ -178,13 +183,8 @@ impl Library {
     /// As [`delete`], unless it was used after a time or has been quarantined.
     pub(crate) async fn delete_unused(&self, uri: &MediaUri, used_at: i64) -> Result<bool> {
         let mut tx = self.db.begin().await?;
-        let named = (uri.server_name.as_str(), uri.media_id.as_str());
-        let Some(deleted) = media::delete_unused(&mut tx, named, used_at).await? else { return Ok(false) };
-        if let Some(digest) = deleted.digest {
-            Objects::let_go(&mut tx, &digest, self.now()).await?;
-        }
-        tx.commit().await?;
-        Ok(true)
+        let deleted = media::delete_unused(&mut tx, uri.columns(), used_at).await?;
+        end_deletion(tx, deleted, self.now()).await
     }
 
     /// The bytes of a range, wherever they are by now.
@@ -205,8 +205,7 @@ impl Library {
     /// Writes what was used on this node. To be called now and then; what is lost is noted at the next use.
     pub(crate) async fn flush_uses(&self) -> Result<()> {
         let used = mem::take(&mut *self.used.lock());
-        let used: Vec<(&str, &str)> =
-            used.iter().map(|uri| (uri.server_name.as_str(), uri.media_id.as_str())).collect();
+        let used: Vec<(&str, &str)> = used.iter().map(MediaUri::columns).collect();
         for some in used.chunks(USES_AT_ONCE) {
             let mut tx = self.db.begin().await?;
             media::set_used(&mut tx, some, self.now()).await?;
@@ -230,7 +229,13 @@ impl Library {
 /// Deletes what a URI names, with the bytes if nothing else has the same. Says false where there is nothing.
 pub(crate) async fn delete(db: &Db, uri: &MediaUri, now: i64) -> Result<bool> {
     let mut tx = db.begin().await?;
-    let deleted = media::delete(&mut tx, uri.server_name.as_str(), uri.media_id.as_str()).await?;
+    let (server_name, media_id) = uri.columns();
+    let deleted = media::delete(&mut tx, server_name, media_id).await?;
+    end_deletion(tx, deleted, now).await
+}
+
+/// Lets the bytes go if they were the last of these. Says false where nothing was deleted.
+async fn end_deletion(mut tx: Tx, deleted: Option<DeletedMedia>, now: i64) -> Result<bool> {
     let Some(deleted) = deleted else { return Ok(false) };
     if let Some(digest) = deleted.digest {
         Objects::let_go(&mut tx, &digest, now).await?;

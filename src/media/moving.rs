@@ -329,7 +329,7 @@ impl MediaUpkeep {
         Ok(hasher.finish() == written.digest)
     }
 
-    /// The same place, its key sealed with the current master key. None where it is already.
+    /// A place with its key sealed with the current master key. None where the key is that already, or there is none.
     fn reseal(&self, place: &StoredPlace) -> Result<Option<StoredPlace>> {
         let Some((key_id, sealed)) = place.key.clone() else { return Ok(None) };
         let resealed = self.library().objects().keys().reseal(&SealedKey { key_id, sealed })?;

@@ -277,24 +277,22 @@ impl Objects {
 
     /// Keeps the sweep from what no row names yet, until [`unreserve`]. After some days it is deleted.
     pub(super) async fn reserve(&self, place: &Place) -> Result<()> {
-        let mut tx = self.db.begin().await?;
-        let not_before = self.now().saturating_add(millis(RESERVED));
-        media_object::insert_removal(&mut tx, &place.store, &place.location, not_before).await?;
-        Ok(tx.commit().await?)
+        self.remove_later(place, RESERVED).await
     }
 
     /// Has what is at a place deleted that no row names, nor will. Where that can't be noted, the sweep finds it.
     pub(crate) async fn forget(&self, place: &Place) {
-        let noting = async {
-            let mut tx = self.db.begin().await?;
-            let not_before = self.now().saturating_add(millis(STILL_READ));
-            media_object::insert_removal(&mut tx, &place.store, &place.location, not_before).await?;
-            tx.commit().await
-        };
-        if let Err(error) = noting.await {
+        if let Err(error) = self.remove_later(place, STILL_READ).await {
             let Place { store, location, .. } = place;
             tracing::warn!(%error, %store, %location, "could not note what is to be deleted; the sweep will find it");
         }
+    }
+
+    async fn remove_later(&self, place: &Place, after: Duration) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        let not_before = self.now().saturating_add(millis(after));
+        media_object::insert_removal(&mut tx, &place.store, &place.location, not_before).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Forgets what was written in vain, and passes the error on.

@@ -118,7 +118,7 @@ impl Quarantine {
         match target {
             QuarantineTarget::Media(uri) => {
                 let mut tx = self.db.begin().await?;
-                let lifted = media_upkeep::lift(&mut tx, (uri.server_name.as_str(), uri.media_id.as_str())).await?;
+                let lifted = media_upkeep::lift(&mut tx, uri.columns()).await?;
                 tx.commit().await?;
                 Ok(QuarantineReport { changed: lifted, media: lifted.into(), ..QuarantineReport::default() })
             }
@@ -178,8 +178,7 @@ impl Quarantine {
             let mut tx = self.db.begin().await?;
             // In one order, so that two don't wait for each other.
             for uri in some {
-                let (named, is_ours) = ((uri.server_name.as_str(), uri.media_id.as_str()), self.is_ours(uri));
-                let new = media_upkeep::quarantine(&mut tx, named, by, is_ours, self.now()).await?;
+                let new = media_upkeep::quarantine(&mut tx, uri.columns(), by, self.is_ours(uri), self.now()).await?;
                 marked += u64::from(new);
             }
             tx.commit().await?;

@@ -5,7 +5,7 @@
 //! Whatever the other server says, a client gets an answer of this one's: an error code of a stranger's would be taken for
 //! ours.
 //!
-//! How bytes come from another server is not known here: that is an [`Origin`].
+//! How bytes come from another server is not known here: that is for [`OriginServers`].
 
 mod fetch;
 #[cfg(test)]
@@ -50,7 +50,7 @@ const ATTEMPTS: usize = 2;
 const MIB: u64 = 1024 * 1024;
 
 /// Where media of other servers come from.
-pub(crate) trait Origin: Send + Sync {
+pub(crate) trait OriginServers: Send + Sync {
     /// Asks the server whose media these are. `timeout` is how long that is to wait for something that has not been
     /// uploaded yet. Dropped, it lets go of the connection.
     fn fetch<'a>(&'a self, uri: &'a MediaUri, timeout: Duration) -> BoxFuture<'a, Result<Fetched, OriginError>>;
@@ -117,7 +117,7 @@ struct Inner {
     server_name: OwnedServerName,
     tasks: Tasks,
     /// None where this server asks no others.
-    origin: Option<Arc<dyn Origin>>,
+    origin: Option<Arc<dyn OriginServers>>,
     blocked_servers: Vec<OwnedServerName>,
     max_bytes: u64,
     patience: Patience,
@@ -152,7 +152,7 @@ impl RemoteMedia {
         server_name: OwnedServerName,
         config: &MediaConfig,
         tasks: Tasks,
-        origin: Option<Arc<dyn Origin>>,
+        origin: Option<Arc<dyn OriginServers>>,
     ) -> Self {
         Self::with_patience((db, clock), library, server_name, config, tasks, (origin, Patience::default()))
     }
@@ -163,7 +163,7 @@ impl RemoteMedia {
         server_name: OwnedServerName,
         config: &MediaConfig,
         tasks: Tasks,
-        (origin, patience): (Option<Arc<dyn Origin>>, Patience),
+        (origin, patience): (Option<Arc<dyn OriginServers>>, Patience),
     ) -> Self {
         Self(Arc::new(Inner {
             db,
@@ -253,7 +253,7 @@ impl RemoteMedia {
     /// Goes on although whoever has asked goes away: the next one finds what has come.
     async fn fly(
         self,
-        origin: Arc<dyn Origin>,
+        origin: Arc<dyn OriginServers>,
         uri: MediaUri,
         wait: Duration,
         landing: Landing<MediaUri, Outcome>,

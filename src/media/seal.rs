@@ -102,7 +102,8 @@ impl MasterKeys {
         Ok(Opener { key, bytes })
     }
 
-    /// The same key under the current master key. None where it is already, or where nothing is encrypted any more.
+    /// Seals the key of an object with the current master key, without a change of its bytes. None where it is sealed with
+    /// that already, or where nothing is encrypted any more.
     pub(crate) fn reseal(&self, key: &SealedKey) -> Result<Option<SealedKey>> {
         match self.current() {
             Some(id) if id != key.key_id => Ok(Some(self.seal_key(id, &self.open_key(key)?)?)),

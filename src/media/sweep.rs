@@ -74,7 +74,7 @@ pub(crate) struct SweepReport {
     pub(crate) rows: u64,
     /// How many objects are not there, or not whole.
     pub(crate) lost: u64,
-    /// The same of thumbnails, which are made anew when somebody asks.
+    /// How many thumbnails are not there, or not whole. They are made anew when somebody asks.
     pub(crate) lost_thumbnails: u64,
     /// Some of those that are lost.
     pub(crate) losses: Vec<Loss>,

@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryStreamExt as _};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, UserId, api::error::ErrorKind};
 
 use super::{
-    library::{self, Found, MediaId, MediaUri, Origin},
+    library::{self, Found, Item, MediaId, MediaUri, Origin},
     objects::Object,
     quarantine::Quarantine,
+    spool::Received,
 };
 use crate::{
     app::App,
-    db::{args, statements},
-    error::Result,
+    db::{Tx, args, statements},
+    error::{Error, Result},
     store::{
         media::{self, NewMedia},
         media_object,
@@ -47,7 +48,15 @@ pub(crate) async fn upload(app: &App, user_id: &UserId, bytes: &[u8]) -> Result<
     uploading.finish(Some("text/plain"), None).await
 }
 
-/// What a URI names. None where nobody gets it.
+/// What a URI names, which somebody may have.
+pub(crate) async fn item(app: &App, uri: &MediaUri) -> Item {
+    match app.library.find(uri).await.unwrap() {
+        Found::Item(item) => *item,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The bytes of what a URI names. None where nobody gets it.
 pub(crate) async fn read(app: &App, uri: &MediaUri) -> Option<Vec<u8>> {
     let Found::Item(item) = app.library.find(uri).await.unwrap() else { return None };
     let stream = app.library.open(&item, 0..item.object.bytes).await.unwrap();
@@ -59,6 +68,21 @@ pub(crate) async fn count(app: &App) -> Counted {
     let row = app.db.read().await.unwrap().find(&COUNT_ALL, args![]).await.unwrap().unwrap();
     let count = |column| row.get(column).unwrap();
     Counted { media: count(0), objects: count(1), thumbnails: count(2), removals: count(3) }
+}
+
+/// How many media, objects and removals there are.
+pub(crate) async fn tally(app: &App) -> (i64, i64, i64) {
+    let Counted { media, objects, removals, .. } = count(app).await;
+    (media, objects, removals)
+}
+
+/// Why something was refused.
+pub(crate) fn refusal<T>(result: Result<T>) -> ErrorKind {
+    match result {
+        Err(Error::Refused { kind, .. }) => kind,
+        Err(error) => panic!("broken: {error}"),
+        Ok(_) => panic!("not refused"),
+    }
 }
 
 /// Says false where a URI names nothing.
@@ -88,26 +112,38 @@ pub(crate) fn uri(server_name: &str, media_id: &str) -> MediaUri {
     MediaUri { server_name: server_name.try_into().unwrap(), media_id: MediaId::parse(media_id).unwrap() }
 }
 
-/// Keeps bytes as media that have come in another way than by an upload.
-pub(crate) async fn keep(app: &App, uri: &MediaUri, origin: Origin, bytes: &[u8]) -> Object {
+/// Bytes that have come and are not kept yet.
+pub(crate) async fn receive(app: &App, bytes: &[u8]) -> Received {
     let mut incoming = app.library.objects().spool().begin().await.unwrap();
     incoming.write(bytes).await.unwrap();
-    let (received, uri) = (incoming.finish().await.unwrap(), uri.clone());
+    incoming.finish().await.unwrap()
+}
+
+/// Adds media that name an object, whose row is locked.
+pub(crate) async fn name(tx: &mut Tx, object: &Object, uri: &MediaUri, origin: Origin, now: i64) -> Result<()> {
+    let (server_name, media_id) = uri.columns();
+    let new = NewMedia {
+        server_name,
+        media_id,
+        origin,
+        user_id: None,
+        digest: &object.digest,
+        bytes: object.bytes,
+        content_type: None,
+        file_name: None,
+        now,
+    };
+    assert!(media::insert(tx, &new).await?);
+    Ok(())
+}
+
+/// Keeps bytes as media that have come in another way than by an upload.
+pub(crate) async fn keep(app: &App, uri: &MediaUri, origin: Origin, bytes: &[u8]) -> Object {
+    let (received, uri) = (receive(app, bytes).await, uri.clone());
     let now = app.clock.now().get().into();
     let kept = app.library.objects().keep(received, "text/plain", move |tx, object| {
         async move {
-            let new = NewMedia {
-                server_name: uri.server_name.as_str(),
-                media_id: uri.media_id.as_str(),
-                origin,
-                user_id: None,
-                digest: &object.digest,
-                bytes: object.bytes,
-                content_type: None,
-                file_name: None,
-                now,
-            };
-            assert!(media::insert(tx, &new).await?);
+            name(tx, object, &uri, origin, now).await?;
             Ok(object.clone())
         }
         .boxed()
@@ -117,9 +153,7 @@ pub(crate) async fn keep(app: &App, uri: &MediaUri, origin: Origin, bytes: &[u8]
 
 /// Keeps bytes as a thumbnail of an object.
 pub(crate) async fn keep_thumbnail(app: &App, object: &Object, variant: &str, bytes: &[u8]) {
-    let mut incoming = app.library.objects().spool().begin().await.unwrap();
-    incoming.write(bytes).await.unwrap();
-    let received = incoming.finish().await.unwrap();
+    let received = receive(app, bytes).await;
     let place = app.library.objects().put(received.path()).await.unwrap().to_stored();
     let thumbnail = StoredThumbnail::Made { place, bytes: received.bytes, content_type: "image/png".to_owned() };
     let mut tx = app.db.begin().await.unwrap();

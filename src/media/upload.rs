@@ -121,8 +121,7 @@ impl Uploads {
         }
         let uri = self.new_uri()?;
         let unused_expires_at = now.saturating_add(self.limits.pending_lifetime());
-        let named = (uri.server_name.as_str(), uri.media_id.as_str());
-        if !media::insert_pending(&mut tx, named, user_id, now, unused_expires_at).await? {
+        if !media::insert_pending(&mut tx, uri.columns(), user_id, now, unused_expires_at).await? {
             return Err(Error::broken("a new media id is in use"));
         }
         tx.commit().await?;
@@ -168,7 +167,8 @@ impl Uploads {
         if uri.server_name != self.server_name {
             return Err(no_such_uri());
         }
-        let found = media::find(conn, uri.server_name.as_str(), uri.media_id.as_str()).await?;
+        let (server_name, media_id) = uri.columns();
+        let found = media::find(conn, server_name, media_id).await?;
         let Some(row) = found else { return Err(no_such_uri()) };
         if row.user_id.as_deref() != Some(user_id) {
             return Err(Error::forbidden("Somebody else has made this URI: upload to one of your own"));
@@ -195,9 +195,10 @@ impl Uploads {
         }
         let now = self.now();
         self.limits.check_user(tx, user_id, object.bytes, now).await?;
+        let (server_name, media_id) = uri.columns();
         let new = NewMedia {
-            server_name: uri.server_name.as_str(),
-            media_id: uri.media_id.as_str(),
+            server_name,
+            media_id,
             origin: Origin::Upload,
             user_id: Some(user_id),
             digest: &object.digest,

@@ -57,11 +57,11 @@ pub(crate) struct StoredPlace {
 }
 
 impl StoredPlace {
-    fn key_id(&self) -> Option<&str> {
+    pub(super) fn key_id(&self) -> Option<&str> {
         self.key.as_ref().map(|(key_id, _)| key_id.as_str())
     }
 
-    fn sealed_key(&self) -> Option<&str> {
+    pub(super) fn sealed_key(&self) -> Option<&str> {
         self.key.as_ref().map(|(_, sealed)| sealed.as_str())
     }
 

@@ -64,7 +64,7 @@ pub(crate) async fn insert(
     let inserted = match thumbnail {
         StoredThumbnail::Made { place, bytes, content_type } => {
             let bytes = i64::try_from(*bytes).map_err(DbError::decode)?;
-            let (key_id, sealed) = place.key.as_ref().map(|(id, sealed)| (id.as_str(), sealed.as_str())).unzip();
+            let (key_id, sealed) = (place.key_id(), place.sealed_key());
             let (store, location) = (&place.store, &place.location);
             let none: Option<&str> = None;
             let args = args![&digest, variant, bytes, store, location, key_id, sealed, content_type, none, now];
@@ -100,8 +100,7 @@ pub(crate) async fn set_place(
     from: &StoredPlace,
     to: &StoredPlace,
 ) -> DbResult<bool> {
-    let digest = digest.to_string();
-    let (key_id, sealed) = to.key.as_ref().map(|(id, sealed)| (id.as_str(), sealed.as_str())).unzip();
+    let (digest, key_id, sealed) = (digest.to_string(), to.key_id(), to.sealed_key());
     let args = args![&digest, variant, &from.store, &from.location, &to.store, &to.location, key_id, sealed];
     Ok(conn.execute(&MOVE_THUMBNAIL, args).await? == 1)
 }

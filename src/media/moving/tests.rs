@@ -14,7 +14,7 @@ use crate::{
         library::{Found, Item, Library, MediaUri},
         objects::{Objects, STILL_READ},
         seal::MasterKeys,
-        testing::{count, keep_thumbnail, new_user, read, stored, upload},
+        testing::{count, item, keep_thumbnail, new_user, read, stored, upload},
     },
     testing::World,
 };
@@ -56,13 +56,6 @@ async fn worlds(change: impl Fn(&mut MediaConfig)) -> Vec<(World, TempDir)> {
         worlds.push((world, folder));
     }
     worlds
-}
-
-async fn item(app: &App, uri: &MediaUri) -> Item {
-    match app.library.find(uri).await.unwrap() {
-        Found::Item(item) => *item,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn master(id: &str, letter: &str) -> String {

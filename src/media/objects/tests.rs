@@ -7,62 +7,27 @@ use super::*;
 use crate::{
     app::App,
     config::Config,
-    db::{args, statements},
-    store::media::{NewMedia, Origin},
+    media::{
+        library::Origin,
+        testing::{self, receive, tally, uri},
+    },
     testing::World,
 };
 
-statements! {
-    COUNT_ALL = "SELECT (SELECT COUNT(*) FROM media), (SELECT COUNT(*) FROM media_objects),
-        (SELECT COUNT(*) FROM media_removals)";
-}
-
 const BYTES: &[u8] = b"bytes that come and go";
 
-async fn receive(app: &App, bytes: &[u8]) -> Received {
-    let mut incoming = app.library.objects().spool().begin().await.unwrap();
-    incoming.write(bytes).await.unwrap();
-    incoming.finish().await.unwrap()
-}
-
 async fn name(tx: &mut Tx, object: &Object, media_id: &str) -> Result<()> {
-    let new = NewMedia {
-        server_name: "localhost",
-        media_id,
-        origin: Origin::Preview,
-        user_id: None,
-        digest: &object.digest,
-        bytes: object.bytes,
-        content_type: None,
-        file_name: None,
-        now: 1,
-    };
-    assert!(media::insert(tx, &new).await?);
-    Ok(())
+    testing::name(tx, object, &uri("localhost", media_id), Origin::Preview, 1).await
 }
 
 /// Keeps bytes under a media id.
-async fn keep(app: &App, bytes: &[u8], media_id: &'static str) -> Result<Object> {
-    let received = receive(app, bytes).await;
-    let kept = app.library.objects().keep(received, "text/plain", move |tx, object| {
-        async move {
-            name(tx, object, media_id).await?;
-            Ok(object.clone())
-        }
-        .boxed()
-    });
-    kept.await
+async fn keep(app: &App, bytes: &[u8], media_id: &str) -> Object {
+    testing::keep(app, &uri("localhost", media_id), Origin::Preview, bytes).await
 }
 
 async fn read_all(app: &App, object: &Object) -> Vec<u8> {
     let stream = app.library.objects().read(&object.place, object.bytes, 0..u64::MAX).await.unwrap();
     stream.try_collect::<Vec<_>>().await.unwrap().concat()
-}
-
-/// How many media, objects and removals there are.
-async fn count(app: &App) -> (i64, i64, i64) {
-    let row = app.db.read().await.unwrap().find(&COUNT_ALL, args![]).await.unwrap().unwrap();
-    (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap())
 }
 
 async fn stands(app: &App, digest: &Digest) -> Object {
@@ -81,14 +46,13 @@ async fn delete(app: &App, media_id: &str) -> Tx {
 async fn bytes_that_come_while_their_last_media_are_deleted_are_written_anew() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let before = keep(app, BYTES, "before").await.unwrap();
+        let before = keep(app, BYTES, "before").await;
         let tx = delete(app, "before").await;
         // Finds the object, whose row is locked by then, and waits: the deletion is committed meanwhile.
         let (after, committed) = join(keep(app, BYTES, "after"), tx.commit()).await;
         committed.unwrap();
-        let after = after.unwrap();
         assert_ne!(after.place.location, before.place.location);
-        assert_eq!((count(app).await, read_all(app, &after).await), ((1, 1, 1), BYTES.to_vec()));
+        assert_eq!((tally(app).await, read_all(app, &after).await), ((1, 1, 1), BYTES.to_vec()));
         world.close().await;
     }
 }
@@ -97,7 +61,7 @@ async fn bytes_that_come_while_their_last_media_are_deleted_are_written_anew() {
 async fn media_that_are_deleted_while_others_of_their_bytes_come_leave_the_bytes() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let before = keep(app, BYTES, "before").await.unwrap();
+        let before = keep(app, BYTES, "before").await;
         let ((held, is_held), (go, gone)) = (oneshot::channel(), oneshot::channel());
         let received = receive(app, BYTES).await;
         let keeping = app.library.objects().keep(received, "text/plain", move |tx, object| {
@@ -116,7 +80,7 @@ async fn media_that_are_deleted_while_others_of_their_bytes_come_leave_the_bytes
         };
         let (after, ()) = join(keeping, deleting).await;
         assert_eq!(after.unwrap().place.location, before.place.location);
-        assert_eq!((count(app).await, read_all(app, &before).await), ((1, 1, 0), BYTES.to_vec()));
+        assert_eq!((tally(app).await, read_all(app, &before).await), ((1, 1, 0), BYTES.to_vec()));
         world.close().await;
     }
 }
@@ -144,8 +108,8 @@ async fn what_is_being_kept_is_kept_although_whoever_sent_it_goes_away() {
         drop(keeping);
         go.send(()).unwrap();
         // Waits for the first, which has the object.
-        keep(app, BYTES, "second").await.unwrap();
-        let (media, objects, _) = count(app).await;
+        keep(app, BYTES, "second").await;
+        let (media, objects, _) = tally(app).await;
         assert_eq!((media, objects), (2, 1));
         world.close().await;
     }
@@ -157,11 +121,11 @@ async fn of_two_who_delete_the_last_media_at_once_one_lets_the_bytes_go() {
     for world in World::on_each_engine().await {
         let app = &world.app;
         for round in 0..10 {
-            keep(app, BYTES, "one").await.unwrap();
-            keep(app, BYTES, "other").await.unwrap();
+            keep(app, BYTES, "one").await;
+            keep(app, BYTES, "other").await;
             let delete = async |media_id| delete(app, media_id).await.commit().await.unwrap();
             join(delete("one"), delete("other")).await;
-            assert_eq!(count(app).await, (0, 0, round + 1));
+            assert_eq!(tally(app).await, (0, 0, round + 1));
         }
         world.close().await;
     }
@@ -181,7 +145,7 @@ async fn what_is_refused_at_the_end_leaves_only_a_removal() {
             .boxed()
         });
         assert!(matches!(kept.await, Err(Error::Refused { .. })));
-        assert_eq!(count(app).await, (0, 0, 1));
+        assert_eq!(tally(app).await, (0, 0, 1));
         world.close().await;
     }
 }
@@ -192,15 +156,15 @@ async fn bytes_that_were_lost_come_back_with_the_next_upload() {
     for world in World::on_each_engine().await {
         let app = &world.app;
         let objects = app.library.objects();
-        let lost = keep(app, BYTES, "lost").await.unwrap();
+        let lost = keep(app, BYTES, "lost").await;
         objects.stores().delete(&lost.place.store, &lost.place.location).await.unwrap();
         assert!(objects.find_bytes(&lost.place, lost.bytes, 0..1).await.unwrap().is_none());
         assert!(objects.read(&lost.place, lost.bytes, 0..1).await.is_err());
-        let again = keep(app, BYTES, "again").await.unwrap();
+        let again = keep(app, BYTES, "again").await;
         assert_ne!(again.place.location, lost.place.location);
         // For all that were made of them.
         assert_eq!(read_all(app, &stands(app, &lost.digest).await).await, BYTES);
-        assert_eq!(count(app).await, (2, 1, 1));
+        assert_eq!(tally(app).await, (2, 1, 1));
         world.close().await;
     }
 }
@@ -221,7 +185,7 @@ async fn objects_are_read_in_part_and_brought_back_as_files() {
 async fn are_read_in_part_and_brought_back(app: &App) {
     let objects = app.library.objects();
     let bytes: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
-    let object = keep(app, &bytes, "long").await.unwrap();
+    let object = keep(app, &bytes, "long").await;
     assert_eq!(object.place.sealed.is_some(), objects.keys().current().is_some());
     let reversed = Range { start: 5, end: 2 };
     for range in [0..0, 0..1, 7..100_000, 1_199_999..1_200_000, 1_199_990..u64::MAX, 1_200_000..1_200_001, reversed] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Fetched, Origin, OriginError, Outcome, RemoteMedia};
+use super::{Fetched, OriginError, OriginServers, Outcome, RemoteMedia};
 use crate::{
     db::Tx,
     error::{Error, Result},
@@ -16,7 +16,7 @@ use crate::{
         spool::Received,
     },
     store::{
-        media::{self, NewMedia, Origin as MediaOrigin},
+        media::{self, NewMedia, Origin},
         media_quarantine::{self, QuarantineKind},
         media_upkeep,
     },
@@ -31,7 +31,7 @@ struct Entry {
 
 impl RemoteMedia {
     /// `wait`: for an upload to the other server. An error is one of this server's.
-    pub(super) async fn fetch(&self, origin: &dyn Origin, uri: &MediaUri, wait: Duration) -> Result<Outcome> {
+    pub(super) async fn fetch(&self, origin: &dyn OriginServers, uri: &MediaUri, wait: Duration) -> Result<Outcome> {
         // Whoever was faster may have ended since the caller looked.
         if !matches!(self.0.library.find(uri).await?, Found::Absent) {
             return Ok(Outcome::Done);
@@ -95,8 +95,7 @@ impl RemoteMedia {
         }
         if self.is_quarantined(QuarantineKind::Digest, &digest).await? {
             let mut tx = self.0.db.begin().await?;
-            let named = (uri.server_name.as_str(), uri.media_id.as_str());
-            media_upkeep::quarantine(&mut tx, named, &digest, false, self.now()).await?;
+            media_upkeep::quarantine(&mut tx, uri.columns(), &digest, false, self.now()).await?;
             tx.commit().await?;
         }
         Ok(Outcome::Done)
@@ -108,10 +107,11 @@ impl RemoteMedia {
         if media_quarantine::is_quarantined(tx, QuarantineKind::Digest, &object.digest.to_string()).await? {
             return Err(Error::Conflict);
         }
+        let (server_name, media_id) = uri.columns();
         let new = NewMedia {
-            server_name: uri.server_name.as_str(),
-            media_id: uri.media_id.as_str(),
-            origin: MediaOrigin::Remote,
+            server_name,
+            media_id,
+            origin: Origin::Remote,
             user_id: None,
             digest: &object.digest,
             bytes: object.bytes,

@@ -40,7 +40,7 @@ struct Fake {
     answer: Box<dyn Fn() -> BoxFuture<'static, Answer> + Send + Sync>,
 }
 
-impl Origin for Fake {
+impl OriginServers for Fake {
     fn fetch<'a>(&'a self, uri: &'a MediaUri, timeout: Duration) -> BoxFuture<'a, Answer> {
         self.asked.lock().push((uri.clone(), timeout));
         (self.answer)()
@@ -53,6 +53,11 @@ impl Fake {
         F: Future<Output = Answer> + Send + 'static,
     {
         Arc::new(Self { asked: Mutex::default(), answer: Box::new(move || answer().boxed()) })
+    }
+
+    /// Sends `from afar`, whatever it is asked for.
+    fn from_afar() -> Arc<Self> {
+        Self::new(|| async { Ok(whole(b"from afar")) })
     }
 
     fn asked(&self) -> usize {
@@ -81,7 +86,7 @@ fn remote(app: &App, origin: &Arc<Fake>, patience: Patience) -> RemoteMedia {
 
 fn remote_with(app: &App, origin: &Arc<Fake>, config: &MediaConfig, patience: Patience) -> RemoteMedia {
     let parts = (app.db.clone(), app.clock.clone());
-    let origin: Arc<dyn Origin> = Arc::clone(origin) as _;
+    let origin: Arc<dyn OriginServers> = Arc::clone(origin) as _;
     let (library, here) = (app.library.clone(), app.server_name.clone());
     RemoteMedia::with_patience(parts, library, here, config, app.tasks.clone(), (Some(origin), patience))
 }
@@ -154,7 +159,7 @@ async fn something_is_fetched_once_however_many_ask() {
 #[tokio::test]
 async fn two_nodes_that_fetch_the_same_keep_it_once() {
     let Some((world, other)) = World::two_nodes().await else { return };
-    let origin = Fake::new(|| async { Ok(whole(b"from afar")) });
+    let origin = Fake::from_afar();
     let wanted = uri("far.org", "abc");
     let remotes = [remote(&world.app, &origin, Patience::default()), remote(&other, &origin, Patience::default())];
     let found = join_all(remotes.iter().map(|remote| remote.find(&wanted, WAIT, true))).await;
@@ -169,7 +174,7 @@ async fn two_nodes_that_fetch_the_same_keep_it_once() {
 async fn other_servers_are_asked_only_for_what_is_theirs_and_only_where_that_is_wanted() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let origin = Fake::new(|| async { Ok(whole(b"from afar")) });
+        let origin = Fake::from_afar();
         let remote = remote(app, &origin, Patience::default());
         let far = uri("far.org", "abc");
         assert!(matches!(remote.find(&far, WAIT, false).await, Ok(Found::Absent)));
@@ -187,7 +192,7 @@ async fn other_servers_are_asked_only_for_what_is_theirs_and_only_where_that_is_
 async fn nothing_of_blocked_servers_is_fetched_or_served() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let origin = Fake::new(|| async { Ok(whole(b"from afar")) });
+        let origin = Fake::from_afar();
         let far = uri("far.org", "abc");
         item(remote(app, &origin, Patience::default()).find(&far, WAIT, true).await);
         let mut config = app.config.media.clone();
@@ -217,7 +222,7 @@ async fn nothing_of_blocked_servers_is_fetched_or_served() {
 async fn bytes_that_nobody_may_have_are_not_kept_and_not_fetched_again() {
     for world in World::on_each_engine().await {
         let app = &world.app;
-        let origin = Fake::new(|| async { Ok(whole(b"from afar")) });
+        let origin = Fake::from_afar();
         let remote = remote(app, &origin, Patience::default());
         let target = QuarantineTarget::Digest(Digest::of(b"from afar"));
         quarantine(app).put(&target).await.unwrap();
@@ -279,7 +284,7 @@ async fn what_breaks_off_is_not_kept_and_comes_the_next_time() {
             assert_eq!(relayed(found), (502, "M_UNKNOWN".to_owned()));
             assert_eq!((origin.asked(), count(app).await, spooled(app)), (1, NOTHING, 0));
         }
-        let origin = Fake::new(|| async { Ok(whole(b"from afar")) });
+        let origin = Fake::from_afar();
         item(remote(app, &origin, LITTLE).find(&far, Duration::ZERO, true).await);
         world.close().await;
     }

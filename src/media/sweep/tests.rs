@@ -17,7 +17,8 @@ use crate::{
         library::{Found, MediaUri, Origin},
         quarantine::QuarantineTarget,
         testing::{
-            Counted, count, delete, keep, keep_thumbnail, media_folder, new_user, quarantine, read, stored, upload, uri,
+            Counted, count, delete, item, keep, keep_thumbnail, media_folder, new_user, quarantine, read, receive,
+            stored, upload, uri,
         },
     },
     store::{media, url_preview},
@@ -58,7 +59,8 @@ async fn ask(app: &App, uri: &MediaUri) {
 /// Without asking for it.
 async fn is_there(app: &App, uri: &MediaUri) -> bool {
     let mut conn = app.db.read().await.unwrap();
-    media::find(&mut conn, uri.server_name.as_str(), uri.media_id.as_str()).await.unwrap().is_some()
+    let (server_name, media_id) = uri.columns();
+    media::find(&mut conn, server_name, media_id).await.unwrap().is_some()
 }
 
 async fn upload_each(app: &App, user_id: &OwnedUserId, files: &[&[u8]]) -> Vec<MediaUri> {
@@ -93,16 +95,7 @@ async fn a_sweep_deletes_what_no_row_names_and_finds_what_is_lost() {
         let alice = new_user(app, "alice").await;
         assert_eq!(sweep(app, DAY, true).await, SweepReport::default());
         let uris = upload_each(app, &alice, &[b"whole", b"gone", b"cut off"]).await;
-        let object = |uri: &MediaUri| {
-            let uri = uri.clone();
-            async move {
-                match app.library.find(&uri).await.unwrap() {
-                    Found::Item(item) => item.object,
-                    other => panic!("{other:?}"),
-                }
-            }
-        };
-        keep_thumbnail(app, &object(&uris[0]).await, "32x32-crop", b"small").await;
+        keep_thumbnail(app, &item(app, &uris[0]).await.object, "32x32-crop", b"small").await;
         for location in stored(app, FILES).await {
             set_age(app, &media_folder(app).join(location), 10 * DAY);
         }
@@ -114,7 +107,7 @@ async fn a_sweep_deletes_what_no_row_names_and_finds_what_is_lost() {
         // What is to be deleted anyhow is not found.
         let deleted = upload(app, &alice, b"deleted").await.unwrap();
         assert!(delete(app, &deleted).await);
-        let (gone, cut) = (object(&uris[1]).await, object(&uris[2]).await);
+        let (gone, cut) = (item(app, &uris[1]).await.object, item(app, &uris[2]).await.object);
         fs::remove_file(media_folder(app).join(&gone.place.location)).unwrap();
         fs::write(media_folder(app).join(&cut.place.location), b"cut").unwrap();
 
@@ -146,9 +139,7 @@ async fn what_is_reserved_is_not_swept_and_goes_if_nothing_comes_of_it() {
     for world in World::on_each_engine().await {
         let app = &world.app;
         let objects = app.library.objects();
-        let mut incoming = objects.spool().begin().await.unwrap();
-        incoming.write(b"on its way").await.unwrap();
-        let received = incoming.finish().await.unwrap();
+        let received = receive(app, b"on its way").await;
         let place = objects.put(received.path()).await.unwrap();
         objects.reserve(&place).await.unwrap();
         set_age(app, &media_folder(app).join(&place.location), 2 * DAY);

@@ -9,32 +9,17 @@ use ruma::owned_server_name;
 use super::*;
 use crate::{
     app::App,
-    db::{args, statements},
     ground::clock::millis,
-    media::{library::Found, testing::delete},
+    media::{
+        library::Found,
+        testing::{delete, item, new_user, read, refusal, stored, tally},
+    },
     store::media_upkeep,
     testing::{World, user},
 };
 
-statements! {
-    COUNT_ALL = "SELECT (SELECT COUNT(*) FROM media), (SELECT COUNT(*) FROM media_objects),
-        (SELECT COUNT(*) FROM media_removals)";
-}
-
 const KIB: usize = 1024;
-
-fn refusal<T>(result: Result<T>) -> ErrorKind {
-    match result {
-        Err(Error::Refused { kind, .. }) => kind,
-        Err(error) => panic!("broken: {error}"),
-        Ok(_) => panic!("not refused"),
-    }
-}
-
-/// Somebody with an account.
-async fn new_user(app: &App, name: &str) -> OwnedUserId {
-    app.accounts.create_user(name, "a password", false).await.unwrap()
-}
+const FILES: &str = "files";
 
 async fn send(mut uploading: Uploading, bytes: &[u8]) -> Result<MediaUri> {
     for part in bytes.chunks(10_000) {
@@ -47,29 +32,6 @@ async fn upload(app: &App, user_id: &UserId, bytes: &[u8]) -> Result<MediaUri> {
     send(app.uploads.begin(user_id, None).await?, bytes).await
 }
 
-/// What a URI names. None where nobody gets it.
-async fn read(app: &App, uri: &MediaUri) -> Option<Vec<u8>> {
-    let Found::Item(item) = app.library.find(uri).await.unwrap() else { return None };
-    let stream = app.library.open(&item, 0..item.object.bytes).await.unwrap();
-    let parts: Vec<Bytes> = stream.try_collect().await.unwrap();
-    Some(parts.concat())
-}
-
-/// How many media, objects and removals there are.
-async fn count(app: &App) -> (i64, i64, i64) {
-    let row = app.db.read().await.unwrap().find(&COUNT_ALL, args![]).await.unwrap().unwrap();
-    (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap())
-}
-
-/// Where everything is that is stored.
-async fn stored(app: &App) -> Vec<String> {
-    let stores = app.library.objects().stores();
-    let listed = stores.list(stores.current()).unwrap().map_ok(|listed| listed.location);
-    let mut locations: Vec<String> = listed.try_collect().await.unwrap();
-    locations.sort();
-    locations
-}
-
 #[tokio::test]
 async fn equal_bytes_are_stored_once_and_go_with_the_last_that_names_them() {
     for world in World::on_each_engine().await {
@@ -77,9 +39,9 @@ async fn equal_bytes_are_stored_once_and_go_with_the_last_that_names_them() {
         let (alice, bob) = (new_user(app, "alice").await, new_user(app, "bob").await);
         let bytes = "a file of some length ".repeat(2_000).into_bytes();
         let first = upload(app, &alice, &bytes).await.unwrap();
-        let place = stored(app).await;
+        let place = stored(app, FILES).await;
         let (second, third) = Box::pin(try_join(upload(app, &bob, &bytes), upload(app, &alice, &bytes))).await.unwrap();
-        assert_eq!((count(app).await, stored(app).await), ((3, 1, 0), place));
+        assert_eq!((tally(app).await, stored(app, FILES).await), ((3, 1, 0), place));
         let now: i64 = app.clock.now().get().into();
         for (user_id, times) in [(&alice, 2), (&bob, 1)] {
             let mut conn = app.db.read().await.unwrap();
@@ -92,17 +54,17 @@ async fn equal_bytes_are_stored_once_and_go_with_the_last_that_names_them() {
             assert!(delete(app, uri).await && !delete(app, uri).await);
             assert_eq!(read(app, uri).await, None);
         }
-        assert_eq!((count(app).await, read(app, &third).await), ((1, 1, 0), Some(bytes.clone())));
-        let Found::Item(open) = app.library.find(&third).await.unwrap() else { panic!("it is there") };
+        assert_eq!((tally(app).await, read(app, &third).await), ((1, 1, 0), Some(bytes.clone())));
+        let open = item(app, &third).await;
         assert_eq!((open.file_name.as_deref(), open.content_type.as_deref()), (Some("a name.txt"), Some("text/plain")));
         assert!(delete(app, &third).await);
-        assert_eq!(count(app).await, (0, 0, 1));
+        assert_eq!(tally(app).await, (0, 0, 1));
         // Whoever has found it before still reads it.
         let left = app.library.open(&open, 5..10).await.unwrap().try_collect::<Vec<_>>().await.unwrap().concat();
         assert_eq!(left, bytes[5..10]);
         // At another place than before, which is to be emptied.
         let again = upload(app, &bob, &bytes).await.unwrap();
-        assert_eq!((count(app).await, stored(app).await.len()), ((1, 1, 1), 2));
+        assert_eq!((tally(app).await, stored(app, FILES).await.len()), ((1, 1, 1), 2));
         assert_eq!(read(app, &again).await, Some(bytes));
         world.close().await;
     }
@@ -141,9 +103,9 @@ async fn uploads_and_deletions_of_equal_bytes_never_miss_each_other() {
             assert_eq!(read(apps[n % 2], uri).await.as_ref(), Some(&bytes));
         }
     }
-    let (media, objects, removals) = count(&world.app).await;
+    let (media, objects, removals) = tally(&world.app).await;
     assert_eq!((media, objects), (4, 1));
-    assert_eq!(stored(&world.app).await.len(), usize::try_from(removals).unwrap() + 1);
+    assert_eq!(stored(&world.app, FILES).await.len(), usize::try_from(removals).unwrap() + 1);
     match other {
         Some(other) => world.close_both(other).await,
         None => world.close().await,
@@ -166,13 +128,13 @@ async fn nothing_is_left_of_what_was_not_finished_or_is_too_much() {
         // Who lies about the length is found out.
         let lying = app.uploads.begin(&alice, Some(1)).await.unwrap();
         assert_eq!(refusal(send(lying, &vec![1; 1024 * KIB + 1]).await), ErrorKind::TooLarge);
-        assert_eq!((count(app).await, stored(app).await.len()), ((0, 0, 0), 0));
+        assert_eq!((tally(app).await, stored(app, FILES).await.len()), ((0, 0, 0), 0));
         upload(app, &alice, &vec![1; 1024 * KIB]).await.unwrap();
         // An account that has ended meanwhile leaves nothing either, but for what is to be deleted.
         let late = app.uploads.begin(&alice, None).await.unwrap();
         app.accounts.deactivate(&alice, false).await.unwrap();
         assert!(matches!(refusal(send(late, b"late").await), ErrorKind::UnknownToken(_)));
-        assert_eq!(count(app).await, (1, 1, 1));
+        assert_eq!(tally(app).await, (1, 1, 1));
         world.close().await;
     }
 }
@@ -195,7 +157,7 @@ async fn a_user_uploads_so_much_a_day_and_has_so_much_in_all() {
         for refused in uploads.into_iter().filter(Result::is_err) {
             assert!(is_over(&refusal(refused)));
         }
-        let (media, objects, _) = count(app).await;
+        let (media, objects, _) = tally(app).await;
         assert_eq!((media, objects), (3, 3));
         // Before the first byte.
         let declared = Some(u64::try_from(200 * KIB).unwrap());
@@ -294,7 +256,7 @@ async fn something_is_uploaded_once_to_a_uri_that_was_made_before() {
         assert_eq!(read(app, &uri).await, Some(bytes.as_bytes().to_vec()));
         assert_eq!(refusal(app.uploads.begin_into(&alice, &uri, None).await), ErrorKind::CannotOverwriteMedia);
         // What the late one wrote is to be deleted.
-        assert_eq!(count(app).await, (1, 1, 1));
+        assert_eq!(tally(app).await, (1, 1, 1));
         world.close().await;
     }
 }
@@ -352,9 +314,8 @@ async fn what_is_quarantined_is_neither_found_nor_taken() {
         let app = &world.app;
         let (alice, bob) = (new_user(app, "alice").await, new_user(app, "bob").await);
         let (bad, good) = (upload(app, &alice, b"bad").await.unwrap(), upload(app, &alice, b"good").await.unwrap());
-        let Found::Item(item) = app.library.find(&bad).await.unwrap() else { panic!("it is there") };
         let is_quarantined = async |uri: &MediaUri| matches!(app.library.find(uri).await.unwrap(), Found::Quarantined);
-        let digest = item.object.digest.to_string();
+        let digest = item(app, &bad).await.object.digest.to_string();
         for (kind, name) in [(QuarantineKind::Digest, digest.as_str()), (QuarantineKind::User, alice.as_str())] {
             let mut tx = app.db.begin().await.unwrap();
             assert!(media_quarantine::insert(&mut tx, kind, name, 1).await.unwrap());
@@ -369,8 +330,7 @@ async fn what_is_quarantined_is_neither_found_nor_taken() {
         upload(app, &bob, b"good").await.unwrap();
         let mut tx = app.db.begin().await.unwrap();
         assert!(media_quarantine::delete(&mut tx, QuarantineKind::User, alice.as_str()).await.unwrap());
-        let named = (good.server_name.as_str(), good.media_id.as_str());
-        assert!(media_upkeep::quarantine(&mut tx, named, "uri", true, 1).await.unwrap());
+        assert!(media_upkeep::quarantine(&mut tx, good.columns(), "uri", true, 1).await.unwrap());
         tx.commit().await.unwrap();
         assert!(is_quarantined(&good).await && is_quarantined(&bad).await);
         upload(app, &alice, b"good").await.unwrap();
@@ -401,7 +361,7 @@ async fn uses_are_noted_to_a_day() {
         // Used since: it stays.
         assert!(!app.library.delete_unused(&uris[0], begun).await.unwrap());
         assert!(app.library.delete_unused(&uris[1], begun).await.unwrap());
-        assert_eq!(count(app).await, (1, 1, 1));
+        assert_eq!(tally(app).await, (1, 1, 1));
         world.close().await;
     }
 }
