@@ -137,7 +137,7 @@ impl Thumbnails {
         let digest = item.object.digest;
         let made = match self.find(&digest, variant).await? {
             Some(found) => found,
-            None => self.make_once(&item.object, variant, way).await.map_err(shared_error)?,
+            None => self.make_once(&item.object, variant, way).await.map_err(Error::of_shared)?,
         };
         match made {
             StoredThumbnail::Made { place, bytes, content_type } => {
@@ -381,14 +381,4 @@ fn failed(why: &str, way: Way, origin: Origin) -> Result<Thumb> {
 
 fn not_a_picture() -> Error {
     Error::refused(ErrorKind::Unknown, "There is no thumbnail of this file: it is no picture that can be read")
-}
-
-/// An error can't be copied: the last one who waited gets it itself, the others get what they can act on.
-fn shared_error(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
-        Error::Db(error) if error.is_unavailable() => Error::Unavailable(error.to_string()),
-        Error::Unavailable(why) => Error::Unavailable(why.clone()),
-        Error::Refused { kind, message } => Error::refused(kind.clone(), message.clone()),
-        error => Error::broken(error),
-    })
 }

@@ -72,13 +72,3 @@ impl Flights {
         look
     }
 }
-
-/// An error that several have waited for.
-pub(super) fn shared_error(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
-        Error::Db(error) if error.is_unavailable() => Error::Unavailable(error.to_string()),
-        Error::Unavailable(message) => Error::Unavailable(message.clone()),
-        Error::Refused { kind, message } => Error::refused(kind.clone(), message.clone()),
-        error => Error::broken(error),
-    })
-}
