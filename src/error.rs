@@ -5,7 +5,7 @@
 //!
 //! Absence is no error: what may be missing is an `Option`, and only who needs it makes a refusal of that.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter, UserLimitExceededErrorData};
 
@@ -97,6 +97,17 @@ impl Error {
     /// `errcode` has no name in ruma: it is one of the Identity Service API's.
     pub fn named(errcode: &str, message: impl Into<String>) -> Self {
         Self::refused(kind_of(errcode), message)
+    }
+
+    /// The error of what several have waited for. It can't be copied: the last one of them gets it itself, the others get
+    /// what they can act on.
+    pub(crate) fn of_shared(error: Arc<Self>) -> Self {
+        Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
+            Self::Db(error) if error.is_unavailable() => Self::Unavailable(error.to_string()),
+            Self::Unavailable(message) => Self::Unavailable(message.clone()),
+            Self::Refused { kind, message } => Self::refused(kind.clone(), message.clone()),
+            error => Self::broken(error),
+        })
     }
 
     /// Nothing that a caller could do better. It is logged, and answered without what it says.

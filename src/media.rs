@@ -12,6 +12,7 @@ pub(crate) mod moving;
 pub(crate) mod objects;
 pub(crate) mod page;
 pub(crate) mod preview;
+mod program;
 pub(crate) mod quarantine;
 pub(crate) mod remote;
 pub(crate) mod scanner;

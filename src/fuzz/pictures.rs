@@ -3,19 +3,16 @@
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
-use image::ImageFormat;
-
 use super::{cases, dice::Dice, mutate};
 use crate::media::thumbnail::{Limits, Outcome, Variant, choose, examples, make, memory_needed};
-
-const FORMATS: [ImageFormat; 6] =
-    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff];
 
 /// Small enough for many cases, and larger than some variants.
 fn pictures() -> Vec<Vec<u8>> {
     let (opaque, clear) = (examples::quarters(120, 70), examples::half_clear(50, 110));
-    let mut pictures: Vec<Vec<u8>> =
-        FORMATS.iter().flat_map(|format| [&opaque, &clear].map(|image| examples::encode(image, *format))).collect();
+    let mut pictures: Vec<Vec<u8>> = examples::FORMATS
+        .iter()
+        .flat_map(|format| [&opaque, &clear].map(|image| examples::encode(image, *format)))
+        .collect();
     pictures.extend((1..=8).map(|orientation| examples::jpeg_with_exif(&opaque, orientation)));
     pictures.extend([
         examples::png_with_exif(&clear, 6),

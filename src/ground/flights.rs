@@ -63,6 +63,14 @@ where
 }
 
 #[cfg(test)]
+impl<K, T> Flights<K, T> {
+    /// Whether nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -92,6 +100,6 @@ mod tests {
         open.send(()).unwrap();
         assert_eq!(join_all(waiting).await, [0; 11]);
         assert_eq!(ask(None).await, 1);
-        assert!(flights.0.lock().is_empty());
+        assert!(flights.is_empty());
     }
 }

@@ -21,6 +21,7 @@ use html5ever::{
     tokenizer::{BufferQueue, Tokenizer, TokenizerOpts},
 };
 
+pub(super) use self::elements::{address, limit};
 pub(crate) use self::summary::PageSummary;
 use self::{elements::Elements, tag_limit::TagLimit};
 

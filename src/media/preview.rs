@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 use self::{
     address::Hosts,
     allowance::Allowances,
-    flights::{Flights, shared_error},
+    flights::Looks,
     kept::Kept,
     look::{Looker, NoSight, Seen},
     picture::Pictures,
@@ -70,7 +70,7 @@ struct Inner {
     pictures: Pictures,
     languages: Vec<String>,
     lifetime: Duration,
-    flights: Flights,
+    flights: Looks,
     turns: Turns,
     allowances: Allowances,
     places: Semaphore,
@@ -126,7 +126,7 @@ impl Previews {
             pictures,
             languages: config.languages.clone(),
             lifetime: Duration::from_hours(u64::from(config.cache_hours)),
-            flights: Flights::default(),
+            flights: Looks::default(),
             turns: Turns::default(),
             allowances: Allowances::default(),
             places: Semaphore::new(AT_ONCE),
@@ -156,7 +156,7 @@ impl Previews {
             let _turn = self.0.turns.take(user_id)?;
             let wanted = (url.as_str().to_owned(), languages.clone());
             let look = self.0.flights.join(wanted, self.clone().look(user_id.to_owned(), url, languages));
-            look.await.map_err(shared_error)?
+            look.await.map_err(Error::of_shared)?
         };
         match kept {
             Kept::Preview(preview) => Ok(preview),

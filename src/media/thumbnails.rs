@@ -12,13 +12,8 @@ mod lanes;
 mod tests;
 mod video;
 
-use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
-};
-use parking_lot::Mutex;
 use ruma::api::error::ErrorKind;
 
 use self::lanes::{Lanes, Place as LanePlace};
@@ -32,7 +27,12 @@ use crate::{
     db::{Db, Tx},
     edge::object_store::ByteStream,
     error::{Error, Result},
-    ground::{clock::Clock, digest::Digest, tasks::Tasks},
+    ground::{
+        clock::Clock,
+        digest::Digest,
+        flights::{Flights, Landing},
+        tasks::Tasks,
+    },
     store::{
         media_object::{self, StoredPlace},
         media_thumbnail::{self, StoredThumbnail},
@@ -71,11 +71,11 @@ struct Inner {
     /// A program and its arguments, or nothing.
     video_thumbnailer: Vec<String>,
     /// What is being made on this node.
-    making: Mutex<HashMap<(Digest, Variant), Making>>,
+    making: Flights<(Digest, Variant), Making>,
 }
 
-/// A thumbnail on its way, for all who wait for it.
-type Making = Shared<BoxFuture<'static, Result<StoredThumbnail, Arc<Error>>>>;
+/// A thumbnail, or why there is none, for all who wait for it.
+type Making = Result<StoredThumbnail, Arc<Error>>;
 
 /// What to show of a medium.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Thumbnails {
             time: TIME,
             max_memory: u64::from(config.thumbnail_megabytes) * MIB,
         };
-        let (lanes, making) = (Lanes::new(config.thumbnail_megabytes), Mutex::default());
+        let (lanes, making) = (Lanes::new(config.thumbnail_megabytes), Flights::default());
         let video_thumbnailer = config.video_thumbnailer.clone();
         Self(Arc::new(Inner { db, clock, library, tasks, lanes, limits, video_thumbnailer, making }))
     }
@@ -137,7 +137,7 @@ impl Thumbnails {
         let digest = item.object.digest;
         let made = match self.find(&digest, variant).await? {
             Some(found) => found,
-            None => self.make_once(&item.object, variant, way).await.map_err(shared_error)?,
+            None => self.make_once(&item.object, variant, way).await.map_err(Error::of_shared)?,
         };
         match made {
             StoredThumbnail::Made { place, bytes, content_type } => {
@@ -187,26 +187,28 @@ impl Thumbnails {
         Ok(media_thumbnail::find(&mut self.0.db.read().await?, digest, &variant.name()).await?)
     }
 
-    /// Makes a thumbnail, or waits for whoever does on this node. It is made to its end, also where all of them go away.
-    fn make_once(&self, object: &Object, variant: Variant, way: Way) -> Making {
+    /// Makes a thumbnail, or waits for whoever does on this node.
+    async fn make_once(&self, object: &Object, variant: Variant, way: Way) -> Making {
         let key = (object.digest, variant);
-        let mut making = self.0.making.lock();
-        if let Some(making) = making.get(&key) {
-            return making.clone();
-        }
-        let (here, object, tasks) = (self.clone(), object.clone(), self.0.tasks.clone());
+        self.0.making.join(key, |landing| self.clone().fly(object.clone(), variant, way, landing)).await
+    }
+
+    /// Goes on although whoever has asked goes away: the next one finds the row, or tries again.
+    async fn fly(
+        self,
+        object: Object,
+        variant: Variant,
+        way: Way,
+        landing: Landing<(Digest, Variant), Making>,
+    ) -> Making {
+        let tasks = self.0.tasks.clone();
         let work = async move {
-            // Whoever comes from then on finds the row, or tries again.
-            let _entry = Entry { thumbnails: here.clone(), key };
-            here.make(&object, variant, way).await
+            let made = self.make(&object, variant, way).await;
+            drop(landing);
+            made
         };
-        let made = async move {
-            let made = tasks.see_through("making a thumbnail", work).await;
-            made.unwrap_or_else(|| Err(Error::broken("making a thumbnail has panicked"))).map_err(Arc::new)
-        };
-        let made = made.boxed().shared();
-        making.insert(key, made.clone());
-        made
+        let made = tasks.see_through("making a thumbnail", work).await;
+        made.unwrap_or_else(|| Err(Error::broken("making a thumbnail has panicked"))).map_err(Arc::new)
     }
 
     async fn make(&self, object: &Object, variant: Variant, way: Way) -> Result<StoredThumbnail> {
@@ -324,18 +326,6 @@ impl Thumbnails {
     }
 }
 
-/// Takes a thumbnail from among those that are being made, however that ends.
-struct Entry {
-    thumbnails: Thumbnails,
-    key: (Digest, Variant),
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.thumbnails.0.making.lock().remove(&self.key);
-    }
-}
-
 /// By what the first bytes look like.
 fn way(sniffed_type: &str, knows_videos: bool) -> Way {
     match sniffed_type {
@@ -381,14 +371,4 @@ fn failed(why: &str, way: Way, origin: Origin) -> Result<Thumb> {
 
 fn not_a_picture() -> Error {
     Error::refused(ErrorKind::Unknown, "There is no thumbnail of this file: it is no picture that can be read")
-}
-
-/// An error can't be copied: the last one who waited gets it itself, the others get what they can act on.
-fn shared_error(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
-        Error::Db(error) if error.is_unavailable() => Error::Unavailable(error.to_string()),
-        Error::Unavailable(why) => Error::Unavailable(why.clone()),
-        Error::Refused { kind, message } => Error::refused(kind.clone(), message.clone()),
-        error => Error::broken(error),
-    })
 }

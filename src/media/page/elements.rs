@@ -117,7 +117,8 @@ impl Elements {
     }
 }
 
-fn limit(name: &str) -> usize {
+/// The longest text that is kept as a property, in characters.
+pub(in crate::media) fn limit(name: &str) -> usize {
     match name {
         "og:title" => MAX_TITLE,
         "og:description" => MAX_DESCRIPTION,
@@ -281,7 +282,8 @@ fn attribute<'t>(tag: &'t Tag, name: &str) -> Option<&'t str> {
     tag.attrs.iter().find(|attribute| &*attribute.name.local == name).map(|attribute| &*attribute.value)
 }
 
-fn address(value: Option<&str>) -> Option<String> {
+/// As it is kept. None for what is empty, too long or no address.
+pub(in crate::media) fn address(value: Option<&str>) -> Option<String> {
     let value = value?.trim();
     let is_fit = !value.is_empty() && value.len() <= MAX_ADDRESS && !value.contains(|c: char| c.is_control());
     is_fit.then(|| value.to_owned())

@@ -1,7 +1,8 @@
 //! Pages that are being looked at: each once, however many wait for it.
 //!
 //! A look is a future that all who wait for it share, driven by whichever of them is polled. Once nobody waits any more
-//! it is dropped, and whoever comes next begins anew.
+//! it is dropped, and whoever comes next begins anew: unlike those of [`crate::ground::flights`], which are kept until
+//! they end, it holds no place that others wait for.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,7 +20,7 @@ pub(super) type Wanted = (String, String);
 type Look = BoxFuture<'static, Result<Kept, Arc<Error>>>;
 
 #[derive(Clone, Default)]
-pub(super) struct Flights(Arc<Mutex<UnderWay>>);
+pub(super) struct Looks(Arc<Mutex<UnderWay>>);
 
 #[derive(Default)]
 struct UnderWay {
@@ -31,7 +32,7 @@ struct UnderWay {
 
 /// Takes a look out of those under way, however it ends.
 struct Ending {
-    flights: Flights,
+    flights: Looks,
     wanted: Wanted,
     number: u64,
 }
@@ -45,7 +46,7 @@ impl Drop for Ending {
     }
 }
 
-impl Flights {
+impl Looks {
     /// The look that is under way, or this one.
     pub(super) fn join(
         &self,
@@ -71,14 +72,4 @@ impl Flights {
         }
         look
     }
-}
-
-/// An error that several have waited for.
-pub(super) fn shared_error(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
-        Error::Db(error) if error.is_unavailable() => Error::Unavailable(error.to_string()),
-        Error::Unavailable(message) => Error::Unavailable(message.clone()),
-        Error::Refused { kind, message } => Error::refused(kind.clone(), message.clone()),
-        error => Error::broken(error),
-    })
 }

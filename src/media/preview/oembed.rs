@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::media::page::{PageSummary, text::clean};
+use crate::media::page::{PageSummary, address, limit, text::clean};
 
 /// The longest answer that is read, in bytes.
 pub(super) const MAX_OEMBED: usize = 64 * 1024;
@@ -12,18 +12,15 @@ pub(super) const MAX_OEMBED: usize = 64 * 1024;
 /// Adds to a summary what is missing in it. What is no such answer adds nothing.
 pub(super) fn complete(summary: &mut PageSummary, answer: &[u8]) {
     let Ok(Value::Object(answer)) = serde_json::from_slice(answer) else { return };
-    let properties = [("og:title", "title", 300), ("og:site_name", "provider_name", 500)];
-    for (property, field, limit) in properties {
-        if let Some(text) = text(&answer, field).and_then(|text| clean(text, limit)) {
+    for (property, field) in [("og:title", "title"), ("og:site_name", "provider_name")] {
+        if let Some(text) = text(&answer, field).and_then(|text| clean(text, limit(property))) {
             summary.properties.entry(property.to_owned()).or_insert(text);
         }
     }
     let is_photo = text(&answer, "type") == Some("photo");
     let photo = text(&answer, "url").filter(|_| is_photo);
-    let picture = photo.or_else(|| text(&answer, "thumbnail_url")).filter(|address| address.len() <= 2_048);
-    if summary.picture.is_none() {
-        summary.picture = picture.map(ToOwned::to_owned);
-    }
+    let picture = || address(photo).or_else(|| address(text(&answer, "thumbnail_url")));
+    summary.picture = summary.picture.take().or_else(picture);
 }
 
 /// None for what should be a text and is none.
@@ -62,6 +59,8 @@ mod tests {
         for answer in [json!([]), json!("a"), json!({ "title": 3, "thumbnail_url": [], "provider_name": { "a": 1 } })] {
             assert_eq!(completed(&answer), PageSummary::default(), "{answer}");
         }
+        // An empty address would be that of the page itself.
+        assert_eq!(completed(&json!({ "title": " ", "thumbnail_url": "" })), PageSummary::default());
         let mut summary = PageSummary::default();
         complete(&mut summary, &b"[".repeat(MAX_OEMBED));
         complete(&mut summary, b"\xff\xfe");

@@ -1,17 +1,10 @@
 //! A program of the operator's that looks at a file.
-//!
-//! It reads what a stranger has sent, so it is on its own: without this process's environment, which may hold secrets, and
-//! in a process group that ends with the look, however that ends. No shell reads its arguments.
 
-use std::{ffi::OsString, io, path::Path, process::Stdio};
-
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
+use std::{io, path::Path, process::Stdio};
 
 use super::verdict::Verdict;
+use crate::media::program::Program;
 
-/// What stands for the file's path.
-const FILE: &str = "{}";
 /// What a program needs to find itself, others and its files.
 const ENVIRONMENT: [&str; 4] = ["HOME", "LANG", "PATH", "TMPDIR"];
 
@@ -21,50 +14,14 @@ pub(super) async fn look(command: &[String], file: &Path) -> io::Result<Verdict>
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::Error::other("no program is configured"));
     };
-    let mut command = Command::new(program);
-    command
-        .args(arguments.iter().map(|argument| filled(argument, file)))
-        .env_clear()
-        .envs(ENVIRONMENT.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("`{program}`: {error}")))?;
-    // After the child, so that it is dropped before: as long as that is not waited for, no other group has its number.
-    let mut group = Group::of(&child);
-    let status = child.wait().await?;
-    group.0 = None;
+    let started = Program::start(program, arguments, file, &ENVIRONMENT, Stdio::null());
+    let running = started.map_err(|error| io::Error::new(error.kind(), format!("`{program}`: {error}")))?;
+    let status = running.wait().await?;
     Ok(match status.code() {
         Some(0) => Verdict::Clean,
         Some(1) => Verdict::Infected(format!("`{program}` says so")),
         _ => Verdict::Unknown(format!("`{program}` ended with {status}")),
     })
-}
-
-/// An argument for a file. A path alone is passed on as it is, also where it is no Unicode.
-fn filled(argument: &str, file: &Path) -> OsString {
-    if argument == FILE { file.into() } else { argument.replace(FILE, &file.to_string_lossy()).into() }
-}
-
-/// A program and what it has started, which end with this.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0
-            && let Err(error) = kill_process_group(group, Signal::KILL)
-        {
-            tracing::debug!(%error, "a program has ended already");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -77,7 +34,7 @@ mod tests {
     use super::*;
 
     fn script(text: &str) -> Vec<String> {
-        ["sh", "-c", text, "sh", FILE].map(str::to_owned).to_vec()
+        ["sh", "-c", text, "sh", "{}"].map(str::to_owned).to_vec()
     }
 
     #[tokio::test]
@@ -98,10 +55,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_may_stand_within_an_argument_and_secrets_stay_here() {
-        assert_eq!(filled("--file={}", Path::new("/a b")), "--file=/a b");
-        assert_eq!(filled("{}", Path::new("/a b")), "/a b");
-        assert_eq!(filled("$HOME `x`", Path::new("/a")), "$HOME `x`");
+    async fn secrets_stay_here() {
         // Cargo sets this one for tests.
         let look = script("test -z \"$CARGO_MANIFEST_DIR\" && test -n \"$PATH\"");
         assert_eq!(super::look(&look, Path::new("/a")).await.unwrap(), Verdict::Clean);

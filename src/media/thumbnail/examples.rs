@@ -9,6 +9,9 @@ use image::{
 
 use super::animation::checksum;
 
+/// All that are read.
+pub(crate) const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff];
 pub(crate) const RED: Rgba<u8> = Rgba([250, 0, 0, 255]);
 pub(crate) const GREEN: Rgba<u8> = Rgba([0, 250, 0, 255]);
 pub(crate) const BLUE: Rgba<u8> = Rgba([0, 0, 250, 255]);

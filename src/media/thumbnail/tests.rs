@@ -9,15 +9,12 @@ use image::{
 
 use super::{
     examples::{
-        BLUE, CLEAR, GREEN, RED, SECRET, WHITE, apng, bmp_of_size, encode, exif, gif, gif_of_size, half_clear,
+        BLUE, CLEAR, FORMATS, GREEN, RED, SECRET, WHITE, apng, bmp_of_size, encode, exif, gif, gif_of_size, half_clear,
         jpeg_with_exif, png_of_size, png_with_exif, quarters, tiff_of_size, webp, webp_header, webp_of, webp_part,
         webp_pixels,
     },
     *,
 };
-
-const FORMATS: [ImageFormat; 6] =
-    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff];
 
 fn limits() -> Limits {
     Limits {

@@ -1,20 +1,17 @@
 //! A picture of a video, by a program of the operator's: no decoder of videos is part of this server.
 //!
-//! The program reads a file that a stranger has sent, so it is on its own: without this process's environment, in a
-//! process group that ends with it, with bounded time and output.
+//! Its time and its output are bounded, and with it ends all that it has started.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::{
-    io::AsyncReadExt as _,
-    process::{Child, Command},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use crate::{
     error::{Error, Result},
-    media::spool::{Received, Spool},
+    media::{
+        program::Program,
+        spool::{Received, Spool},
+    },
 };
 
 /// Of a picture, in bytes.
@@ -29,22 +26,10 @@ pub(super) async fn picture(
     time: Duration,
 ) -> Result<Option<Received>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
-    let video = video.to_string_lossy();
-    let mut command = Command::new(program);
-    command
-        .args(arguments.iter().map(|argument| argument.replace("{}", &video)))
-        .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
     let failed = |error: io::Error| Error::broken(format!("`{program}`, which is to make pictures of videos: {error}"));
-    let mut child = command.spawn().map_err(failed)?;
-    let group = Group::of(&child);
+    let mut running = Program::start(program, arguments, video, &["PATH"], Stdio::piped()).map_err(failed)?;
     let mut incoming = spool.begin().await?;
-    let mut output = child.stdout.take().ok_or_else(|| Error::broken("a program has no output"))?;
+    let mut output = running.take_output().ok_or_else(|| Error::broken("a program has no output"))?;
     let reading = async {
         let mut part = vec![0; PART];
         loop {
@@ -57,9 +42,7 @@ pub(super) async fn picture(
         }
     };
     let read: Option<Result<()>> = timeout(time, reading).await.ok();
-    // Before it is waited for: as long as it is not, no other group has its number.
-    drop(group);
-    child.wait().await.map_err(failed)?;
+    running.end().await.map_err(failed)?;
     let Some(read) = read else {
         tracing::info!(%program, "a picture of a video took too long");
         return Ok(None);
@@ -67,25 +50,6 @@ pub(super) async fn picture(
     read?;
     let is_picture = (1..=MAX_OUTPUT).contains(&incoming.bytes());
     if is_picture { incoming.finish().await.map(Some) } else { Ok(None) }
-}
-
-/// A program and what it has started, which end with this.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0
-            && let Err(error) = kill_process_group(group, Signal::KILL)
-        {
-            tracing::debug!(%error, "a program has ended already");
-        }
-    }
 }
 
 #[cfg(test)]

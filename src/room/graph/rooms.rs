@@ -155,7 +155,7 @@ impl Rooms {
             return Ok(found);
         }
         for load in self.begin_loading(&missing) {
-            let loaded = load.await.map_err(shared_error)?;
+            let loaded = load.await.map_err(Error::of_shared)?;
             for (room_id, room) in loaded.iter().filter(|(room_id, _)| missing.contains(*room_id)) {
                 let room = room.clone().map_err(|version| unsupported(&version))?;
                 found.insert(room_id.clone(), self.held(room));
@@ -250,14 +250,4 @@ pub fn no_entry() -> Error {
 
 fn unsupported(version: &RoomVersionId) -> Error {
     Error::refused(ErrorKind::UnsupportedRoomVersion, format!("Room version {version}"))
-}
-
-/// The error of a load, for each of those who waited for it. An error can't be copied: the last one of them gets it
-/// itself, the others get what they can act on.
-fn shared_error(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|error| match &*error {
-        Error::Db(error) if error.is_unavailable() => Error::Unavailable(error.to_string()),
-        Error::Refused { kind, message } => Error::refused(kind.clone(), message.clone()),
-        error => Error::broken(error),
-    })
 }
