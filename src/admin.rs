@@ -38,7 +38,7 @@ pub use self::{
 };
 use self::{
     lists::{Line, render},
-    password::Password,
+    password::{Password, read_line},
 };
 use crate::{
     config::{
@@ -114,6 +114,19 @@ fn say(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Asks whether what can't be undone is meant, which `answer` says.
+async fn confirm(warning: &str, answer: &str) -> Result<(), Failure> {
+    // A script has to say so beforehand: there is nobody to ask.
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new(format!("{warning} If that is meant, add --yes")));
+    }
+    write!(io::stderr(), "{warning}\nType {answer} if that is meant: ")?;
+    if read_line().await?.trim() != answer {
+        return Err(Failure::new("nothing was done"));
+    }
+    Ok(())
 }
 
 impl AdminContext<'_> {

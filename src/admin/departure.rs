@@ -12,7 +12,7 @@ use std::{
 use ruma::UserId;
 use tokio::time::{Instant, sleep};
 
-use super::{AdminContext, Failure, password::read_line, say};
+use super::{AdminContext, Failure, confirm, say};
 use crate::config::cli::DeactivateAccount;
 
 /// How often to look how far it has come.
@@ -26,7 +26,7 @@ impl AdminContext<'_> {
         // Before the question, which names the account and says how many rooms that is.
         let (user_id, rooms) = self.administration.look_at_departure(name).await.map_err(self.explain())?;
         if !deactivate.yes {
-            confirm(&user_id, rooms, deactivate.erase).await?;
+            confirm(&warning(&user_id, rooms, deactivate.erase), user_id.as_str()).await?;
         }
         // What was looked at may have changed meanwhile: the account is looked up again, under its lock.
         let user_id = self.administration.deactivate(name, deactivate.erase).await.map_err(self.explain())?;
@@ -65,26 +65,17 @@ impl AdminContext<'_> {
     }
 }
 
-/// Nothing of it can be undone, so whoever types has to name whom they mean.
-async fn confirm(user_id: &UserId, rooms: i64, erase: bool) -> Result<(), Failure> {
+/// What is said before it is done. Whoever types has to name whom they mean.
+fn warning(user_id: &UserId, rooms: i64, erase: bool) -> String {
     let erased = if erase {
         " Their name, picture and password are forgotten, and what they said is hidden from whoever joins a room later."
     } else {
         ""
     };
-    let warning = format!(
+    format!(
         "This ends the account {user_id} for good. It leaves its rooms, {rooms} of them, and nobody gets its name again.\
          {erased}"
-    );
-    // A script has to say so beforehand: there is nobody to ask.
-    if !io::stdin().is_terminal() {
-        return Err(Failure::new(format!("{warning} If that is meant, add --yes")));
-    }
-    write!(io::stderr(), "{warning}\nType {user_id} if that is meant: ")?;
-    if read_line().await?.trim() != user_id.as_str() {
-        return Err(Failure::new("nothing was done"));
-    }
-    Ok(())
+    )
 }
 
 /// One line that changes on a terminal; elsewhere there is none.

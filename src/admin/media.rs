@@ -1,13 +1,12 @@
 //! `hearth admin …-media`: what the commands about media print, and what they ask before they delete something.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use super::{
-    AdminContext, Failure,
+    AdminContext, Failure, confirm,
     lists::{render, write_json},
     media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
     media_summary::{MediaCount, MediaFilter, MediaSummary, QuarantineChange},
-    password::read_line,
     progress::ProgressLine,
     say,
     units::{files, size},
@@ -114,7 +113,8 @@ impl AdminContext<'_> {
             return Err(Failure::new(format!("there are no media of {target}")));
         }
         if !delete.yes {
-            confirm(target, found).await?;
+            let (count, bytes) = (files(found.files), size(found.bytes));
+            confirm(&format!("This deletes {count} for good, {bytes}, of {target}."), "yes").await?;
         }
         let mut line = ProgressLine::begin();
         let mut show = |now: MediaCount| line.show(|| format!("Deleted: {} of {}", now.files, found.files));
@@ -242,18 +242,4 @@ fn told_of_move(now: MoveSummary) -> String {
 
 fn told_of_rotation(now: RotateSummary) -> String {
     format!("The keys of {} and {} thumbnails go by the first master key now", files(now.files), now.thumbnails)
-}
-
-/// Nothing of it can be undone.
-async fn confirm(target: &str, found: MediaCount) -> Result<(), Failure> {
-    let warning = format!("This deletes {} for good, {}, of {target}.", files(found.files), size(found.bytes));
-    // A script has to say so beforehand: there is nobody to ask.
-    if !io::stdin().is_terminal() {
-        return Err(Failure::new(format!("{warning} If that is meant, add --yes")));
-    }
-    write!(io::stderr(), "{warning}\nType yes if that is meant: ")?;
-    if read_line().await?.trim() != "yes" {
-        return Err(Failure::new("nothing was done"));
-    }
-    Ok(())
 }

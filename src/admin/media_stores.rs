@@ -110,32 +110,7 @@ impl MediaStores {
     ) -> Result<SweepSummary> {
         self.check(store)?;
         let mut looked_at = |report: &SweepReport| progress(report.stored);
-        let SweepReport {
-            stored,
-            stored_bytes,
-            unnamed,
-            unnamed_bytes,
-            deleted,
-            deleted_bytes,
-            foreign,
-            rows: _,
-            lost,
-            lost_thumbnails,
-            losses,
-        } = Box::pin(self.upkeep.sweep(store, OLD, delete, &mut looked_at)).await?;
-        let losses = losses.into_iter().map(|loss| loss.uri.unwrap_or_else(|| loss.digest.to_string())).collect();
-        Ok(SweepSummary {
-            stored,
-            stored_bytes,
-            unnamed,
-            unnamed_bytes,
-            deleted,
-            deleted_bytes,
-            foreign,
-            lost,
-            lost_thumbnails,
-            losses,
-        })
+        Ok(Box::pin(self.upkeep.sweep(store, OLD, delete, &mut looked_at)).await?.into())
     }
 
     /// Moves all that is in one store to another. Says now and then how far it has come.
@@ -168,6 +143,24 @@ impl MediaStores {
         }
         let names = self.names().join(", ");
         Err(Error::not_found(format!("There is no store {store} in `media.stores`; there are: {names}")))
+    }
+}
+
+impl From<SweepReport> for SweepSummary {
+    fn from(report: SweepReport) -> Self {
+        let losses = report.losses.into_iter();
+        Self {
+            stored: report.stored,
+            stored_bytes: report.stored_bytes,
+            unnamed: report.unnamed,
+            unnamed_bytes: report.unnamed_bytes,
+            deleted: report.deleted,
+            deleted_bytes: report.deleted_bytes,
+            foreign: report.foreign,
+            lost: report.lost,
+            lost_thumbnails: report.lost_thumbnails,
+            losses: losses.map(|loss| loss.uri.unwrap_or_else(|| loss.digest.to_string())).collect(),
+        }
     }
 }
 

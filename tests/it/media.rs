@@ -21,9 +21,11 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 pub(crate) use self::page_server::PageServer;
-use crate::world::{Client, Reply, World, http_client};
+use crate::{
+    files::{UPLOAD, download_path as at},
+    world::{Client, Reply, World, http_client},
+};
 
-pub(crate) const UPLOAD: &str = "/_matrix/media/v3/upload";
 const CREATE: &str = "/_matrix/media/v1/create";
 const OLD: &str = "/_matrix/media/v3";
 
@@ -137,11 +139,6 @@ impl World {
         }
         count(&self.config.data_dir.join(folder))
     }
-}
-
-/// The path below which a file of this URI is.
-pub(crate) fn at(uri: &str) -> String {
-    format!("/_matrix/client/v1/media/download/{}", name(uri))
 }
 
 /// Server and media id of a URI.

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use hearth::admin::{MediaAdministration, MediaCount, MediaFilter, MediaSummary};
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     on_both,
     program::{Installation, Server},
+    s3_server::walk,
     world::{escape, http_client, new_postgres_database},
 };
 
@@ -83,16 +84,6 @@ async fn installations() -> Vec<Installation> {
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// All files below a folder.
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -284,7 +275,7 @@ async fn media_move_to_another_store_and_another_key_beside_a_server() {
             let bytes = vec![number; 1_000 * usize::from(number)];
             sent.push((alice.upload("file", &bytes).await, bytes));
         }
-        assert_eq!(files(&old).len(), 20);
+        assert_eq!(walk(&old).len(), 20);
         server.stop();
 
         here.set("MEDIA__STORE", "new");
@@ -300,7 +291,7 @@ async fn media_move_to_another_store_and_another_key_beside_a_server() {
         let stores: Vec<_> = usage["stores"].as_array().unwrap().iter().map(|store| &store["store"]).collect();
         assert_eq!(stores, ["new"]);
         // Encrypted on the way.
-        assert!(files(&new).iter().all(|path| fs::read(path).unwrap().len() % 1_000 == 16), "{:?}", files(&new));
+        assert!(walk(&new).iter().all(|path| fs::read(path).unwrap().len() % 1_000 == 16), "{:?}", walk(&new));
         let again = here.run(&["admin", "move-media", "old", "new"]).done();
         assert!(again.contains("0 of 0 files"), "{again}");
         for (from, to, told) in [("new", "new", "new"), ("nowhere", "new", "nowhere"), ("old", "nowhere", "nowhere")] {

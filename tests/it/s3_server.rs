@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::world::http_client;
 
+pub(crate) const BUCKET: &str = "media";
 const KEY_ID: &str = "hearth";
 const SECRET: &str = "not a secret";
 /// What is carried at once, in bytes.
@@ -81,16 +82,12 @@ struct Wire {
 impl S3Server {
     /// In this process.
     pub(crate) async fn start() -> Self {
-        let (bucket, folder) = ("media", tempfile::tempdir().unwrap());
-        fs::create_dir(folder.path().join(bucket)).unwrap();
-        let mut service = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
-        service.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
-        let service = HandleError::new(service.build(), in_words);
+        let folder = tempfile::tempdir().unwrap();
+        let router = router(folder.path());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = listener.local_addr().unwrap().to_string();
-        let router = Router::new().fallback_service(service);
         let serving = start(async move { axum::serve(listener, router).await.unwrap() });
-        Self::before(upstream, bucket.to_owned(), Kept::Folder(folder), vec![serving]).await
+        Self::before(upstream, BUCKET.to_owned(), Kept::Folder(folder), vec![serving]).await
     }
 
     /// In front of the moto that `HEARTH_TEST_MOTO` names (`http://IP:PORT`), with a bucket of its own. None without one.
@@ -136,16 +133,7 @@ impl S3Server {
 
     /// As a place for media.
     pub(crate) fn store(&self, name: &str) -> MediaStoreConfig {
-        MediaStoreConfig {
-            name: name.to_owned(),
-            path: None,
-            bucket: Some(self.bucket.clone()),
-            endpoint: Some(self.url.clone().try_into().unwrap()),
-            region: None,
-            prefix: None,
-            access_key_id: Some(KEY_ID.to_owned().try_into().unwrap()),
-            secret_access_key: Some(SECRET.to_owned().try_into().unwrap()),
-        }
+        store_at(name, &self.bucket, &self.url)
     }
 
     /// As a value of `media.stores` in a configuration file.
@@ -261,6 +249,28 @@ async fn refuse(mut client: TcpStream) {
     drop(timeout(Duration::from_secs(5), refusing).await);
 }
 
+/// A server that keeps the bucket [`BUCKET`] in a folder.
+pub(crate) fn router(folder: &Path) -> Router {
+    fs::create_dir_all(folder.join(BUCKET)).unwrap();
+    let mut service = S3ServiceBuilder::new(FileSystem::new(folder).unwrap());
+    service.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+    Router::new().fallback_service(HandleError::new(service.build(), in_words))
+}
+
+/// A bucket at a URL, as a place for media.
+pub(crate) fn store_at(name: &str, bucket: &str, url: &str) -> MediaStoreConfig {
+    MediaStoreConfig {
+        name: name.to_owned(),
+        path: None,
+        bucket: Some(bucket.to_owned()),
+        endpoint: Some(url.to_owned().try_into().unwrap()),
+        region: None,
+        prefix: None,
+        access_key_id: Some(KEY_ID.to_owned().try_into().unwrap()),
+        secret_access_key: Some(SECRET.to_owned().try_into().unwrap()),
+    }
+}
+
 async fn in_words(error: s3s::HttpError) -> (StatusCode, String) {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:?}"))
 }
@@ -284,7 +294,8 @@ pub(crate) fn age_files(root: &Path) {
     }
 }
 
-fn walk(root: &Path) -> Vec<PathBuf> {
+/// The paths of all files below a folder.
+pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
     let (mut files, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
