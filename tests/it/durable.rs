@@ -162,7 +162,7 @@ fn start_nodes(dir: &Path, settings: &[(&str, &str)]) -> Vec<Server> {
 }
 
 /// How often a server is killed, or something else is disturbed: `default` times, if nothing is said.
-fn kill_cycles(default: u64) -> u64 {
+pub(crate) fn kill_cycles(default: u64) -> u64 {
     std::env::var("HEARTH_KILL_CYCLES").map_or(default, |cycles| cycles.parse().unwrap())
 }
 

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    durable::Server,
+    durable::{Server, kill_cycles},
     world::{escape, http_client, new_postgres_database, password},
 };
 
@@ -83,8 +83,7 @@ impl Town {
     async fn live_through_kills(mut self) {
         let alice = self.register("alice").await;
         self.join_all(&alice).await;
-        let cycles: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(3, |cycles| cycles.parse().unwrap());
-        for cycle in 0..cycles {
+        for cycle in 0..kill_cycles(3) {
             self.change_profile(&alice, "displayname", &format!("Alice {cycle}")).await;
             self.change_profile(&alice, "avatar_url", &format!("mxc://example.org/{cycle}")).await;
             self.deactivate(&format!("bob{cycle}")).await;

@@ -16,7 +16,7 @@ use std::{
 
 use hearth::ground::random::Random;
 
-use super::{PATIENCE, Server, program, register, start};
+use super::{PATIENCE, Server, kill_cycles, program, register, start};
 use crate::{
     files::{Answer, Files, UPLOAD, content, download_path, execute, list_rows, sha256, upload_path},
     s3_server::{S3Server, age_files, list_files},
@@ -110,7 +110,7 @@ async fn uploads_survive(dir: &Path, database: &str, stored: Stored) {
     let mut server = Server::start(dir, &settings);
     let http = http_client(Duration::from_secs(20));
 
-    let kills: u64 = std::env::var("HEARTH_KILL_CYCLES").map_or(KILLS, |cycles| cycles.parse().unwrap());
+    let kills = kill_cycles(KILLS);
     let uploads = UPLOADS.max(kills * UPLOADS_PER_KILL);
     let (next, acknowledged): (Arc<AtomicU64>, Arc<AtomicU64>) = (Arc::default(), Arc::default());
     let mut uploading = Vec::new();
