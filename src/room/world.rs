@@ -14,7 +14,7 @@ use crate::{
         testing::{TestDatabase, databases},
     },
     edge::{hub::Hub, metrics::Metrics},
-    event::{Content, SigningKey, Transaction},
+    event::{Content, SigningKey, SigningKeys, Transaction},
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
     log::{Log, Quotas, Reader, Tail},
 };
@@ -122,7 +122,7 @@ async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64, active: RoomCach
     let sizes = Sizes::little();
     let cached = (active, sizes.state_difference);
     let quotas = Quotas::of(&Config::default());
-    Rooms::new((db.clone(), log), (clock.clone(), random), here, Arc::new(key), cached, quotas)
+    Rooms::new((db.clone(), log), (clock.clone(), random), here, SigningKeys::of(key), cached, quotas)
 }
 
 /// Somebody on this server.

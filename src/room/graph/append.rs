@@ -401,8 +401,9 @@ impl Rooms {
             prev_events: newest(&head.room.extremities),
             auth_events,
         };
-        let pdu =
-            draft.sign(&place, self.now(), &self.0.server_name, &self.0.key, head.rules).map_err(refused_draft)?;
+        let pdu = draft
+            .sign(&place, self.now(), &self.0.server_name, &self.0.key.current(), head.rules)
+            .map_err(refused_draft)?;
         auth::check(&pdu, &head.state).map_err(|rule| match auth::contradiction(&pdu, &head.state) {
             Some(contradiction) => Error::bad_json(format!("Nobody can send this: {contradiction}")),
             None => Error::forbidden(format!("The room does not allow this: {rule}")),
