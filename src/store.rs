@@ -42,6 +42,7 @@ pub(crate) mod report;
 pub(crate) mod room;
 pub(crate) mod search;
 pub(crate) mod server;
+pub(crate) mod server_key;
 pub(crate) mod signing_key;
 pub(crate) mod state;
 pub(crate) mod threepid;
