@@ -162,6 +162,10 @@ impl AdminContext<'_> {
                 say("Revoked: nobody else registers with it.\n")
             }
             Asked::SendNotice(notice) => self.send_notice(&notice).await,
+            Asked::RotateSigningKey => {
+                let rotated = self.administration.rotate_signing_key().await.map_err(self.explain())?;
+                say(&format!("Made the key {}. Every running server signs with it in a minute.\n", rotated.key_id))
+            }
             Asked::ListReports(list) => {
                 for report in self.administration.list_reports(list.limit).await.map_err(self.explain())? {
                     say(&format!("{}\n", serde_json::to_string(&report)?))?;

@@ -39,7 +39,14 @@ impl Federation {
     /// Nobody is asked for anything yet.
     pub(crate) async fn start(people: People) -> Result<Self> {
         let (config, server_name, key) = (&people.config, people.server_name.clone(), people.key.clone());
-        let client = FederationClient::new(config, server_name.clone(), key.clone(), people.metrics.clone());
+        let client = FederationClient::new(
+            config,
+            &people.sizes.caches,
+            server_name.clone(),
+            key.clone(),
+            (people.clock.clone(), people.random.clone()),
+            people.metrics.clone(),
+        );
         let remote = Remote::new(client.map_err(Error::broken)?);
         let server_keys = ServerKeys::new(
             (people.db.clone(), people.clock.clone(), people.tasks.clone()),

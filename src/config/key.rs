@@ -216,6 +216,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
     count("rate_limits.search.burst"),
     per_second("rate_limits.lookup.per_second"),
     count("rate_limits.lookup.burst"),
+    per_second("rate_limits.server.per_second"),
+    count("rate_limits.server.burst"),
     ConfigKey {
         path: "quotas.exempt_users",
         kind: List,

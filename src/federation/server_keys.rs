@@ -26,15 +26,17 @@ use std::{
     thread,
 };
 
-use ruma::{
-    OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId, serde::Base64,
-};
+use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId, serde::Base64};
 use tokio::sync::Semaphore;
 
-pub(crate) use self::{notary::KeyQuery, source::KeyServers, verify::VerifyError};
 use self::{
     fetch::Fetches,
     known::{KeyCache, KnownKeys},
+};
+pub(crate) use self::{
+    notary::{AskedKeys, KeyQuery},
+    source::KeyServers,
+    verify::VerifyError,
 };
 use crate::{
     db::Db,
@@ -124,7 +126,7 @@ impl ServerKeys {
         key_id: &ServerSigningKeyId,
     ) -> Result<Base64, VerifyError> {
         let need = Need { server: server.to_owned(), key_ids: vec![key_id.to_owned()], at: self.now() };
-        let knowledge = self.know(&[need]).await?;
+        let knowledge = Box::pin(self.know(&[need])).await?;
         let key = knowledge.keys.get(server).and_then(|keys| keys.find(key_id.as_str(), self.now()).cloned());
         key.ok_or_else(|| match knowledge.failures.get(server) {
             Some(reason) => VerifyError::KeysUnavailable(format!("the keys of {server} can't be had: {reason}")),

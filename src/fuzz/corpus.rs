@@ -215,6 +215,12 @@ const EXAMPLES: &[Example] = &[
         r#"{"user_id":"{user_id}","content":{"msgtype":"m.text","body":"Notice"}}"#,
     ),
     ("GET /_matrix/federation/v1/openid/userinfo", "access_token={token}", ""),
+    ("GET /_matrix/key/v2/query/{server_name}", "minimum_valid_until_ts=1234567890", ""),
+    (
+        "POST /_matrix/key/v2/query",
+        "",
+        r#"{"server_keys":{"localhost":{"ed25519:a":{"minimum_valid_until_ts":1234567890}}}}"#,
+    ),
     ("GET /hearth/validate/email/submitToken", "token=t&client_secret=d0nt-T3ll&sid=x", ""),
     ("POST /hearth/validate/email/submitToken", "", r#"{"token":"t","client_secret":"d0nt-T3ll","sid":"x"}"#),
 ];

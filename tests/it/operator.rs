@@ -33,6 +33,7 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "create-registration-token"],
     &["admin", "list-registration-tokens"],
     &["admin", "list-reports"],
+    &["admin", "rotate-signing-key"],
     &["admin", "deactivate-account", "alice", "--yes"],
     &["admin", "list-media"],
     &["admin", "quarantine-media", "mxc://localhost/abc"],

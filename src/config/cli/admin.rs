@@ -105,6 +105,12 @@ pub enum AdminCommand {
     /// be set.
     SendNotice(SendNotice),
 
+    /// Make a new key for the server to sign with
+    ///
+    /// Running servers notice it and sign with it after a minute; nothing has to be restarted. The old key stays published,
+    /// so that whatever it has signed can be verified for good.
+    RotateSigningKey,
+
     /// Show what users have reported, newest first, as one JSON object a line
     ListReports(ListReports),
 

@@ -151,7 +151,7 @@ fn old_key(key_id: &str, key: &CanonicalJsonValue, latest: i64) -> Option<Docume
 /// None of what is no key that anything could be verified with: the others count all the same.
 fn read_key(key_id: &str, key: &CanonicalJsonValue) -> Option<(String, Base64)> {
     let id = <&ServerSigningKeyId>::try_from(key_id).ok()?;
-    let public_key = Base64::parse(key.as_object()?.get("key")?.as_str()?).ok()?;
+    let public_key: Base64 = Base64::parse(key.as_object()?.get("key")?.as_str()?).ok()?;
     let fits = id.algorithm() == SigningKeyAlgorithm::Ed25519 && public_key.as_bytes().len() == KEY_LENGTH;
     fits.then(|| (key_id.to_owned(), public_key))
 }

@@ -28,9 +28,20 @@ use crate::{
 /// How long others may rely on what this server says of its keys.
 const LIFETIME: Duration = Duration::from_hours(24);
 
-/// What a notary is asked: of each server some keys, or all of them, each with the time until which it should be good, in
-/// milliseconds since the Unix epoch. None for now.
-pub(crate) type KeyQuery = BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, Option<i64>>>;
+/// How long ago it must be until when a key is to be good, in milliseconds, for nobody to be asked whether it still is.
+const PAST: i64 = 3_600_000;
+
+/// What a notary is asked, by server.
+pub(crate) type KeyQuery = BTreeMap<OwnedServerName, AskedKeys>;
+
+/// Which keys of a server, and until when they should be good: in milliseconds since the Unix epoch, None for now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AskedKeys {
+    /// None for all of them.
+    pub(crate) keys: BTreeMap<OwnedServerSigningKeyId, Option<i64>>,
+    /// Where all are asked for.
+    pub(crate) until: Option<i64>,
+}
 
 impl ServerKeys {
     /// What this server says of its own keys. Signed with each that is good.
@@ -38,7 +49,8 @@ impl ServerKeys {
         let (mut current, mut old) = (serde_json::Map::new(), serde_json::Map::new());
         let published = self.0.own.published();
         for one in &published {
-            let (id, key) = (one.key.id().to_string(), Base64::new(one.key.public_key().to_vec()).encode());
+            let (id, key): (String, Base64) = (one.key.id().to_string(), Base64::new(one.key.public_key().to_vec()));
+            let key = key.encode();
             match one.expired_ts {
                 None => current.insert(id, json!({ "key": key })),
                 Some(expired_ts) => old.insert(id, json!({ "key": key, "expired_ts": expired_ts })),
@@ -66,7 +78,7 @@ impl ServerKeys {
         let now = self.now();
         let mut outdated = Vec::new();
         for (server, documents) in &kept {
-            if asked.get(*server).is_some_and(|keys| !is_enough(documents, keys, now)) {
+            if asked.get(*server).is_some_and(|wanted| !is_enough(documents, wanted, now)) {
                 outdated.push(Need { server: (*server).clone(), key_ids: Vec::new(), at: now });
             }
         }
@@ -77,10 +89,10 @@ impl ServerKeys {
             }
         }
         let mut answer = Vec::new();
-        for (server, keys) in asked {
+        for (server, wanted) in asked {
             match kept.get(server) {
                 Some(documents) => {
-                    for document in choose(documents, keys) {
+                    for document in choose(documents, wanted) {
                         answer.push(self.sign_as_notary(document)?);
                     }
                 }
@@ -103,28 +115,25 @@ impl ServerKeys {
 }
 
 /// Whether what is here is what is asked for, and so fresh that its server need not be asked again.
-fn is_enough(documents: &[KeyDocumentRow], keys: &BTreeMap<OwnedServerSigningKeyId, Option<i64>>, now: i64) -> bool {
+fn is_enough(documents: &[KeyDocumentRow], asked: &AskedKeys, now: i64) -> bool {
     let is_good = |row: &KeyDocumentRow, until: Option<i64>| {
         let half = row.fetched.saturating_add(row.valid_until.saturating_sub(row.fetched) / 2);
         // What is asked of old events does not change any more.
-        let is_old = until.is_some_and(|until| until < now);
+        let is_old = until.is_some_and(|until| until < now.saturating_sub(PAST));
         row.valid_until >= until.unwrap_or(now) && (is_old || half >= now)
     };
-    if keys.is_empty() {
-        return documents.iter().any(|row| is_good(row, None));
+    if asked.keys.is_empty() {
+        return documents.iter().any(|row| is_good(row, asked.until));
     }
     let is_here = |(key_id, until): (&OwnedServerSigningKeyId, &Option<i64>)| {
         documents.iter().any(|row| row.key_id == key_id.as_str() && is_good(row, *until))
     };
-    keys.iter().all(is_here)
+    asked.keys.iter().all(is_here)
 }
 
 /// The documents that have the keys, or the newest where all are asked for. Each once.
-fn choose<'a>(
-    documents: &'a [KeyDocumentRow],
-    keys: &BTreeMap<OwnedServerSigningKeyId, Option<i64>>,
-) -> BTreeSet<&'a str> {
-    let has = |row: &&KeyDocumentRow| keys.keys().any(|key_id| key_id.as_str() == row.key_id);
+fn choose<'a>(documents: &'a [KeyDocumentRow], asked: &AskedKeys) -> BTreeSet<&'a str> {
+    let has = |row: &&KeyDocumentRow| asked.keys.keys().any(|key_id| key_id.as_str() == row.key_id);
     let mut chosen: BTreeSet<&str> = documents.iter().filter(has).map(|row| &*row.document).collect();
     if chosen.is_empty() {
         chosen.extend(documents.first().map(|row| &*row.document));

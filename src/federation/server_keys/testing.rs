@@ -35,7 +35,7 @@ impl Peer {
     }
 
     pub(super) fn public_key(&self) -> String {
-        Base64::new(self.key.public_key().to_vec()).encode()
+        public_key(&self.key)
     }
 
     /// What it says of its keys: that it signs with its own until `valid_until`, and does not with others any more.
@@ -43,8 +43,7 @@ impl Peer {
         let old: serde_json::Map<String, Value> = old
             .iter()
             .map(|(key, expired_ts)| {
-                let public_key = Base64::new(key.public_key().to_vec()).encode();
-                (key.id().to_string(), json!({ "key": public_key, "expired_ts": expired_ts }))
+                (key.id().to_string(), json!({ "key": public_key(key), "expired_ts": expired_ts }))
             })
             .collect();
         let document = json!({
@@ -83,6 +82,11 @@ impl Peer {
         hash_and_sign_event(self.name.as_str(), key, &mut event, &rules.redaction).unwrap();
         ReceivedPdu::read(&to_raw_value(&event).unwrap(), rules).unwrap()
     }
+}
+
+fn public_key(key: &SigningKey) -> String {
+    let key: Base64 = Base64::new(key.public_key().to_vec());
+    key.encode()
 }
 
 /// What every server answers. Who is not here can't be reached.

@@ -68,7 +68,7 @@ impl ServerKeys {
             let signers = signers.iter().flatten();
             needs.extend(signers.map(|(server, keys)| Need { server: server.clone(), key_ids: keys.clone(), at }));
         }
-        let knowledge = match self.know(&needs).await {
+        let knowledge = match Box::pin(self.know(&needs)).await {
             Ok(knowledge) => knowledge,
             Err(error) => {
                 tracing::warn!(%error, "events could not be verified; they have to be sent again");
