@@ -94,7 +94,7 @@ impl Default for CacheSizes {
             room_cards: 20 * MIB,
             unread: 24 * MIB,
             receipts: 16 * MIB,
-            typing: 4 * MIB,
+            typing: 3 * MIB,
             presence: 24 * MIB,
             connected: 60 * MIB,
             strangers: 16 * MIB,

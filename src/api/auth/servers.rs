@@ -11,7 +11,7 @@ mod x_matrix;
 
 use std::net::IpAddr;
 
-use http::{Method, request::Parts};
+use http::{Method, request::Parts, uri::PathAndQuery};
 use ruma::{
     OwnedServerName, ServerName, SigningKeyAlgorithm, UserId, api::error::ErrorKind, serde::Base64,
     signatures::verify_canonical_json_bytes,
@@ -65,7 +65,7 @@ impl Callers for Servers {
         }
         app.catch_up().await?;
         let signatures = app.find_keys(&origin, credentials, address).await?;
-        let uri = parts.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
+        let uri = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
         let (method, destination) = (parts.method.clone(), app.server_name.clone());
         Ok(SignedHead { origin, signatures, method, uri, destination })
     }

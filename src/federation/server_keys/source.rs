@@ -9,6 +9,7 @@ use ruma::{
         get_remote_server_keys_batch::v2::{self as get_remote_server_keys_batch, QueryCriteria},
         get_server_keys::v2 as get_server_keys,
     },
+    serde::Raw,
 };
 use serde_json::value::RawValue;
 
@@ -60,7 +61,7 @@ impl KeyServers for Remote {
             let server_keys = wanted.iter().map(|(server, keys)| (server.clone(), of_server(keys))).collect();
             let request = get_remote_server_keys_batch::Request::new(server_keys);
             let answer = self.call(notary, request, Bounds::ANSWER).await?;
-            Ok(answer.server_keys.into_iter().map(|document| document.into_json()).collect())
+            Ok(answer.server_keys.into_iter().map(Raw::into_json).collect())
         }
         .boxed()
     }
