@@ -27,6 +27,7 @@ pub use self::{
     author::Author,
     graph::{
         cache::RoomCache,
+        enter::Entry,
         residency::{Held, Resident},
         room::Room,
         rooms::Rooms,
