@@ -14,6 +14,7 @@ mod tests;
 #[cfg(test)]
 mod world;
 
+pub use self::read::for_server::ServerReading;
 pub use self::{
     act::{
         create::{InitialState, NewRoom},

@@ -9,6 +9,7 @@
 
 pub mod append;
 pub mod auth;
+mod auth_chain;
 pub mod cache;
 pub(super) mod early;
 pub mod enter;
@@ -20,6 +21,7 @@ pub mod history;
 pub(super) mod lanes;
 pub(super) mod load;
 pub(super) mod loads;
+mod merge;
 pub(super) mod outlier;
 pub(super) mod owned_state;
 pub(super) mod packed;
@@ -30,6 +32,7 @@ pub(super) mod resolve;
 pub mod room;
 pub mod rooms;
 pub(super) mod rules_event;
+mod server_acl;
 pub mod state;
 pub(super) mod state_at;
 pub(super) mod thread;
