@@ -2,6 +2,13 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#openid>
 
+mod backfill;
+mod event;
+mod missing_events;
+mod pdus;
+mod state;
+mod timestamp;
+
 use http::StatusCode;
 use ruma::api::{
     auth_scheme::{NoAuthentication, extract_bearer_or_query_token},
@@ -19,7 +26,12 @@ use super::{
 use crate::{app::App, error::Error};
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
-    endpoints.endpoint(openid_userinfo)
+    let endpoints = endpoints.endpoint(openid_userinfo);
+    let endpoints = backfill::routes(endpoints);
+    let endpoints = event::routes(endpoints);
+    let endpoints = missing_events::routes(endpoints);
+    let endpoints = state::routes(endpoints);
+    timestamp::routes(endpoints)
 }
 
 own_request!(
