@@ -9,6 +9,7 @@ pub mod data_folder;
 pub(crate) mod date;
 pub mod digest;
 pub(crate) mod flights;
+pub(crate) mod glob;
 pub mod position;
 pub mod random;
 pub mod room_version;

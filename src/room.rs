@@ -14,6 +14,7 @@ mod tests;
 #[cfg(test)]
 mod world;
 
+pub use self::read::for_server::ServerReading;
 pub use self::{
     act::{
         create::{InitialState, NewRoom},
@@ -27,6 +28,7 @@ pub use self::{
     author::Author,
     graph::{
         cache::RoomCache,
+        enter::Entry,
         residency::{Held, Resident},
         room::Room,
         rooms::Rooms,

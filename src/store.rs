@@ -40,6 +40,7 @@ pub(crate) mod registration;
 pub(crate) mod relation;
 pub(crate) mod report;
 pub(crate) mod room;
+pub(crate) mod room_entry;
 pub(crate) mod search;
 pub(crate) mod server;
 pub(crate) mod server_key;

@@ -2,8 +2,14 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+mod backfill;
+mod event;
 mod keys;
+mod missing_events;
 pub(super) mod openid;
+mod pdus;
+mod state;
+mod timestamp;
 mod version;
 
 use super::route::Endpoints;
@@ -11,7 +17,16 @@ use super::route::Endpoints;
 /// Adds a section's endpoints to the others.
 type Section = fn(Endpoints) -> Endpoints;
 
-const SECTIONS: &[Section] = &[keys::routes, openid::routes, version::routes];
+const SECTIONS: &[Section] = &[
+    backfill::routes,
+    event::routes,
+    keys::routes,
+    missing_events::routes,
+    openid::routes,
+    state::routes,
+    timestamp::routes,
+    version::routes,
+];
 
 /// Every endpoint that servers call.
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {

@@ -23,7 +23,7 @@ use ruma::api::{
 };
 
 use super::{
-    auth::{Administrators, AnonymousOr, Anybody, Appservices, Users, UsersAndGuests},
+    auth::{Administrators, AnonymousOr, Anybody, Appservices, Servers, Users, UsersAndGuests},
     client::{
         account_data, dehydrated_device, event_stream, initial_sync, media::old as old_media, server_notice,
         shared_secret, submit_token, threepid,
@@ -126,6 +126,16 @@ policies! {
         shared_secret::Register => body(16 * KIB), per_address(Limit::Lookup);
         submit_token::Confirm => per_address(Limit::Lookup);
         submit_token::Submit => body(16 * KIB), per_address(Limit::Lookup);
+    }
+
+    Servers {
+        ruma::api::federation::authorization::get_event_authorization::v1::Request => costs(LIST);
+        ruma::api::federation::backfill::get_backfill::v1::Request => costs(LIST);
+        ruma::api::federation::event::get_event::v1::Request;
+        ruma::api::federation::event::get_event_by_timestamp::v1::Request;
+        ruma::api::federation::event::get_missing_events::v1::Request => costs(LIST);
+        ruma::api::federation::event::get_room_state::v1::Request => costs(WHOLE_ROOM);
+        ruma::api::federation::event::get_room_state_ids::v1::Request => costs(WHOLE_ROOM);
     }
 
     AnonymousOr<UsersAndGuests> {

@@ -22,9 +22,9 @@ mod receipt;
 mod to_device;
 mod typing;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -82,6 +82,19 @@ pub struct Write {
     pub quotas: Vec<WriteQuota>,
     /// The request that its messages to devices come from: one that was made before is not written again.
     pub request: Option<ToDeviceRequest>,
+    /// The room that this server comes to take part in with its first event, if it does with that.
+    pub entry: Option<RoomEntry>,
+}
+
+/// A room that began elsewhere and that nobody of this server has been in: what was written for it beforehand and counts
+/// from now on.
+#[derive(Clone, Debug)]
+pub struct RoomEntry {
+    pub room_id: OwnedRoomId,
+    /// The line that has the room's state before the first event. It becomes the room's trunk.
+    pub trunk: Lineage,
+    /// How many of each other server are in the room. Their memberships have been written.
+    pub servers: BTreeMap<OwnedServerName, i64>,
 }
 
 /// A room's head after an event: what the next one is built on.
@@ -147,6 +160,8 @@ pub struct Fork {
 pub enum ForkBase {
     /// The trunk just before the event.
     Trunk,
+    /// The trunk just after the event, which has changed more of it than an event does by itself.
+    After,
     /// Another stored line, just after a place.
     Line(Lineage, Order),
     /// Nothing at all: the changes are the whole state and become a line of their own.
@@ -256,6 +271,14 @@ impl RoomHead {
         Self { version, head: 0, depth: 0, extremities: Vec::new() }
     }
 
+    /// The head once this server takes part in the room by `pdu`, for the first time or again. Whatever it has of the room
+    /// from before has been followed by events of others.
+    pub fn enter(&mut self, pdu: &Pdu) {
+        self.head += 1;
+        self.extremities = vec![pdu.event_id().to_owned()];
+        self.depth = self.depth.max(pdu.depth());
+    }
+
     /// The head once `pdu` has been appended. Only an accepted event is built upon.
     pub fn follow(&mut self, pdu: &Pdu, standing: Standing) {
         self.head += 1;
@@ -299,7 +322,9 @@ impl Write {
             Fact::ToDevice(messages) => messages.load(),
             _ => 1,
         });
-        self.events.len() + facts.sum::<usize>()
+        // Of a room that is entered again, one event may change much of the state.
+        let events = self.events.iter().map(|event| event.changes.len().max(1));
+        events.chain(facts).sum()
     }
 
     /// Whether there is nothing to commit.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedTransactionId, OwnedUserId, UserId, events::TimelineEventType};
 
 use super::{Pdu, Standing};
 use crate::ground::position::{EventKey, Order, Position};
@@ -135,6 +135,14 @@ pub struct Logged {
 }
 
 impl Logged {
+    /// Whether this server comes to take part in a room with it that has begun elsewhere, for the first time or again. The
+    /// room's create event is among the changes then, and no other event has it there but that itself. Who else is in the
+    /// room need not be among them.
+    pub fn is_entry(&self) -> bool {
+        *self.stored.pdu.kind() == TimelineEventType::RoomMember
+            && self.changes.iter().any(|change| change.kind == "m.room.create" && change.state_key.is_empty())
+    }
+
     /// How many bytes it takes in memory, about, with the events that it holds.
     pub fn bytes(&self) -> usize {
         let changes =

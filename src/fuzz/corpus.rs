@@ -221,6 +221,15 @@ const EXAMPLES: &[Example] = &[
         "",
         r#"{"server_keys":{"localhost":{"ed25519:a":{"minimum_valid_until_ts":1234567890}}}}"#,
     ),
+    (
+        "POST /_matrix/federation/v1/get_missing_events/{room_id}",
+        "",
+        r#"{"limit":5,"min_depth":1,"earliest_events":["{event_id}"],"latest_events":["{event_id}"]}"#,
+    ),
+    ("GET /_matrix/federation/v1/backfill/{room_id}", "limit=5&v={event_id}", ""),
+    ("GET /_matrix/federation/v1/state/{room_id}", "event_id={event_id}", ""),
+    ("GET /_matrix/federation/v1/state_ids/{room_id}", "event_id={event_id}", ""),
+    ("GET /_matrix/federation/v1/timestamp_to_event/{room_id}", "ts=1&dir=f", ""),
     ("GET /hearth/validate/email/submitToken", "token=t&client_secret=d0nt-T3ll&sid=x", ""),
     ("POST /hearth/validate/email/submitToken", "", r#"{"token":"t","client_secret":"d0nt-T3ll","sid":"x"}"#),
 ];

@@ -38,7 +38,8 @@ pub struct Order(pub i64);
 #[serde(transparent)]
 pub struct EventKey(pub i64);
 
-/// A line of state, named by the key of the event that it began with. A room's own line is its trunk.
+/// A line of state, named by the key of the event that it began with, or by a key below zero that no event has. A room's
+/// own line is its trunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lineage(pub i64);
 

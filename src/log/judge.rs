@@ -37,7 +37,7 @@ use crate::{
         Pdu, Transaction,
         fact::{Fact, ListingChange, NewAccountData, NewEvent, NewOutsideMembership, RoomHead, Write},
     },
-    ground::position::Position,
+    ground::position::{Lineage, Position},
     log::kind::to_device::Deliveries,
     store::{self, relation::Annotation, room::RoomStanding},
 };
@@ -86,6 +86,8 @@ struct Judge<'a> {
     annotated: HashMap<Annotation, OwnedEventId>,
     /// The room that each touched alias names, if it names one.
     aliases: HashMap<&'a RoomAliasId, OwnedRoomId>,
+    /// Under which lines rooms are being entered.
+    prepared: HashMap<OwnedRoomId, Lineage>,
     /// Where those rows stand that somebody has expectations of. None once the batch has changed them.
     expected: HashMap<Replaced<'a>, Option<Position>>,
     /// As they are when the batch is committed.
@@ -143,6 +145,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
     let rooms: Vec<&RoomId> =
         events(writes).map(|event| event.pdu.room_id()).collect::<HashSet<_>>().into_iter().collect();
     let locked = if rooms.is_empty() { HashMap::new() } else { store::room::lock_heads(tx, &rooms).await? };
+    let prepared = find_prepared(tx, writes).await?;
     let transactions: Vec<_> = events(writes)
         .filter_map(|event| event.transaction.as_ref().map(|transaction| (&*event.pdu, transaction)))
         .collect();
@@ -160,6 +163,7 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
         sent: HashMap::new(),
         annotated,
         aliases: touched.into_iter().filter_map(|alias| Some((alias, named.get(alias)?.clone()))).collect(),
+        prepared,
         expected: find_expected(tx, writes).await?,
         accounts: ExpectedAccounts::read(tx, writes).await?,
         holdings: Holdings::load(tx, writes).await?,
@@ -182,6 +186,13 @@ pub(super) async fn judge(tx: &mut Tx, writes: &[Write]) -> DbResult<Judged> {
 
 fn events(writes: &[Write]) -> impl Iterator<Item = &NewEvent> {
     writes.iter().flat_map(|write| &write.events)
+}
+
+/// Under which lines the rooms are being entered that some write has this server come into. What was prepared may have
+/// been taken over by somebody else, who took whoever prepared it for dead; nobody does until the transaction ends.
+async fn find_prepared(tx: &mut Tx, writes: &[Write]) -> DbResult<HashMap<OwnedRoomId, Lineage>> {
+    let rooms: Vec<&RoomId> = writes.iter().filter_map(|write| Some(&*write.entry.as_ref()?.room_id)).collect();
+    if rooms.is_empty() { Ok(HashMap::new()) } else { store::room_entry::lock_each(tx, &rooms).await }
 }
 
 /// Where the rows stand that some write expects at a place of its own.
@@ -242,6 +253,11 @@ impl<'a> Judge<'a> {
                 return Judgement::Stale(room.to_owned());
             }
             heads.insert(room, Some(&event.head));
+        }
+        if let Some(entry) = &write.entry
+            && self.prepared.get(&entry.room_id) != Some(&entry.trunk)
+        {
+            return Judgement::Stale(entry.room_id.clone());
         }
         // After the heads: what stands against a write that is built again may be gone then, as where two nodes upgrade
         // one room and both would move its aliases.

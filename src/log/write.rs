@@ -20,7 +20,7 @@ use crate::{
     db::{DbResult, Tx},
     event::{
         Pdu, Relation, Standing, StateChange,
-        fact::{Fact, ForkBase, NewEvent, News, Write},
+        fact::{Fact, ForkBase, NewEvent, News, RoomEntry, Write},
     },
     ground::position::{EventKey, Lineage, Order, Position},
     store::{
@@ -81,8 +81,9 @@ pub(super) async fn write(tx: &mut Tx, batch: NewBatch<'_>) -> DbResult<Vec<News
     let entries: Vec<_> = news.iter().filter_map(News::entry).collect();
     store::log::insert_batch(tx, first, at.before(), batch_id, &entries).await?;
     to_device::write(tx, &facts.to_device, &requests, deliveries).await?;
+    let entries: Vec<&RoomEntry> = writes.iter().filter_map(|write| write.entry.as_ref()).collect();
     if !events.is_empty() {
-        write_events(tx, &events, &rooms).await?;
+        write_events(tx, &events, &rooms, &entries).await?;
     }
     // Whoever has left a room while it was on its way that they type there does not type.
     let outside = typing::list_outside(&events, &facts.typing, &joined);
@@ -102,11 +103,14 @@ async fn write_events(
     tx: &mut Tx,
     events: &[(Position, &NewEvent)],
     known: &HashMap<OwnedRoomId, RoomStanding>,
+    entries: &[&RoomEntry],
 ) -> DbResult<()> {
     let mut rooms = TouchedRooms::new();
     let mut rows = Vec::with_capacity(events.len());
     for (position, event) in events {
-        let room = rooms.entry(event.pdu.room_id()).or_insert_with(|| TouchedRoom::new(*position, event, known));
+        let room_id = event.pdu.room_id();
+        let entry = || entries.iter().copied().find(|entry| entry.room_id == room_id);
+        let room = rooms.entry(room_id).or_insert_with(|| TouchedRoom::new(*position, event, known, entry()));
         rows.push(NewRow::new(*position, event, room.follow(event)));
     }
     let outliers: Vec<(EventKey, EventKey, &Pdu)> =
@@ -116,6 +120,7 @@ async fn write_events(
     store::event::insert(tx, &rows).await?;
     let heads: Vec<_> = rooms.iter().map(|(room_id, room)| (*room_id, room.head, room.standing)).collect();
     store::room::upsert_heads(tx, &heads).await?;
+    write_entries(tx, entries).await?;
     let mut highlights: Vec<(Position, &RoomId, Option<&UserId>)> = Vec::new();
     for (at, event) in events {
         if event.highlights_everybody {
@@ -140,6 +145,22 @@ async fn write_events(
         if let Some(redacted) = &event.redacted {
             store::redaction::replace(tx, redacted, event.pdu.event_id()).await?;
         }
+    }
+    Ok(())
+}
+
+/// What was written beforehand of rooms that are entered counts from now on: their rows name its line.
+async fn write_entries(tx: &mut Tx, entries: &[&RoomEntry]) -> DbResult<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let servers: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| entry.servers.iter().map(|(server, members)| (&*entry.room_id, &**server, *members)))
+        .collect();
+    store::membership::count_servers(tx, &servers).await?;
+    for entry in entries {
+        store::room_entry::end(tx, &entry.room_id, entry.trunk).await?;
     }
     Ok(())
 }
@@ -189,6 +210,7 @@ async fn write_state(tx: &mut Tx, events: &[(Position, &NewEvent)], rooms: &Touc
         if let Some(fork) = &event.fork {
             let (line, base) = match fork.base {
                 ForkBase::Trunk => (trunk, Order::at(*at).before()),
+                ForkBase::After => (trunk, Order::at(*at)),
                 ForkBase::Line(line, base) => (line, base),
                 ForkBase::Nothing => (Lineage(at.0), Order::START),
             };

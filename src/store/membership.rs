@@ -155,15 +155,32 @@ pub(crate) struct RoomMembership {
 /// At most one of each user in each room: PostgreSQL changes no row twice in one statement.
 pub(crate) async fn upsert(tx: &mut Tx, rows: &[(MembershipRow<'_>, Before)]) -> DbResult<()> {
     count_by_server(tx, rows).await?;
-    let rows = || rows.iter().map(|(row, _)| row);
+    tx.insert(&UPSERT_MEMBERSHIPS, &membership_columns(rows.iter().map(|(row, _)| row))).await
+}
+
+/// Writes memberships of a room that there is not yet. How many members each server has there is counted once there is.
+pub(crate) async fn prepare(tx: &mut Tx, rows: &[MembershipRow<'_>]) -> DbResult<()> {
+    tx.insert(&UPSERT_MEMBERSHIPS, &membership_columns(rows.iter())).await
+}
+
+/// So many members more each server has in rooms.
+pub(crate) async fn count_servers(tx: &mut Tx, changes: &[(&RoomId, &ServerName, i64)]) -> DbResult<()> {
     let columns = [
-        Column::texts(rows().map(|row| row.user_id.as_str())),
-        Column::texts(rows().map(|row| row.room_id.as_str())),
-        Column::texts(rows().map(|row| row.state.as_str())),
-        Column::ints(rows().map(|row| row.position.0)),
-        Column::Bools(rows().map(|_| false).collect()),
+        Column::texts(changes.iter().map(|(room_id, ..)| room_id.as_str())),
+        Column::texts(changes.iter().map(|(_, server, _)| server.as_str())),
+        Column::ints(changes.iter().map(|(.., by)| *by)),
     ];
-    tx.insert(&UPSERT_MEMBERSHIPS, &columns).await
+    tx.insert(&CHANGE_SERVERS, &columns).await
+}
+
+fn membership_columns<'a, 'b: 'a>(rows: impl Iterator<Item = &'a MembershipRow<'b>> + Clone) -> [Column<'a>; 5] {
+    [
+        Column::texts(rows.clone().map(|row| row.user_id.as_str())),
+        Column::texts(rows.clone().map(|row| row.room_id.as_str())),
+        Column::texts(rows.clone().map(|row| row.state.as_str())),
+        Column::ints(rows.clone().map(|row| row.position.0)),
+        Column::Bools(rows.map(|_| false).collect()),
+    ]
 }
 
 /// Takes the memberships that are about to be written into account. Nobody else changes these rooms meanwhile: their
@@ -187,12 +204,8 @@ async fn count_by_server(tx: &mut Tx, rows: &[(MembershipRow<'_>, Before)]) -> D
         *changes.entry((row.room_id, row.user_id.server_name())).or_default() += i64::from(is_in) - i64::from(was_in);
     }
     changes.retain(|_, by| *by != 0);
-    let columns = [
-        Column::texts(changes.keys().map(|(room_id, _)| room_id.as_str())),
-        Column::texts(changes.keys().map(|(_, server)| server.as_str())),
-        Column::ints(changes.values().copied()),
-    ];
-    tx.insert(&CHANGE_SERVERS, &columns).await?;
+    let counted: Vec<_> = changes.iter().map(|((room_id, server), by)| (*room_id, *server, *by)).collect();
+    count_servers(tx, &counted).await?;
     let fewer: Vec<&str> =
         changes.iter().filter(|(_, by)| **by < 0).map(|((room_id, _), _)| room_id.as_str()).collect();
     if !fewer.is_empty() {

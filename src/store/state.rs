@@ -76,6 +76,9 @@ statements! {
     VERSIONS_OF = "SELECT v.from_order, v.event_position, e.event_id, e.json, r.version FROM state_versions v
         LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
         WHERE v.lineage = $1 AND v.type = $2 AND v.state_key = $3 ORDER BY v.from_order";
+    VERSIONS_OF_KEYS = "SELECT v.from_order, v.event_position, e.event_id, e.json, r.version, v.state_key FROM state_versions v
+        LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
+        WHERE v.lineage = $1 AND v.type = $2 AND v.state_key IN LIST($3) ORDER BY v.from_order";
     VERSIONS_OF_LINES = "SELECT v.from_order, v.event_position, e.event_id, e.json, r.version, v.lineage FROM state_versions v
         LEFT JOIN events e ON e.position = v.event_position LEFT JOIN rooms r ON r.room_id = e.room_id
         WHERE v.lineage IN LIST($1) AND v.type = $2 AND v.state_key = $3 ORDER BY v.from_order";
@@ -317,6 +320,20 @@ pub(crate) async fn versions_of(
     (kind, state_key): (&str, &str),
 ) -> DbResult<Vec<HeldSince>> {
     conn.list(&VERSIONS_OF, args![line.0, kind, state_key]).await?.iter().map(held).collect()
+}
+
+/// Everything that each of some keys of one type has held, oldest first.
+pub(crate) async fn versions_of_keys(
+    conn: &mut Conn,
+    line: Lineage,
+    kind: &str,
+    state_keys: &[&str],
+) -> DbResult<HashMap<String, Vec<HeldSince>>> {
+    let mut versions: HashMap<String, Vec<HeldSince>> = HashMap::new();
+    for row in conn.list(&VERSIONS_OF_KEYS, args![line.0, kind, state_keys]).await? {
+        versions.entry(row.get(5)?).or_default().push(held(&row)?);
+    }
+    Ok(versions)
 }
 
 /// Everything that a key has held on some lines, oldest first.

@@ -175,11 +175,6 @@ pub(crate) async fn forget_strangers(conn: &mut Conn, room_id: &RoomId, users: &
     conn.execute(&DELETE_STRANGERS, args![users, room_id]).await.map(drop)
 }
 
-/// Lets anybody find these users of other servers by what a room calls them, or only its members.
-pub(crate) async fn show_strangers(conn: &mut Conn, room_id: &RoomId, users: &[&str], is_public: bool) -> DbResult<()> {
-    conn.execute(&SHOW_WORDS, args![users, room_id, is_public]).await.map(drop)
-}
-
 /// Lets anybody find those of these users of this server who are in an open room now, and nobody any more who is not.
 pub(crate) async fn review(conn: &mut Conn, users: &[&str]) -> DbResult<()> {
     let (mut shown, mut hidden): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());

@@ -132,6 +132,7 @@ async fn clear_leftovers(tidied: &UpkeepTargets, duty: &Duty, last: &mut Option<
     if duty.is_mine() && last.is_none_or(|last| last.elapsed() >= LONG_INTERVAL) {
         *last = Some(Instant::now());
         report("redacting what was left behind", tidied.rooms.settle_overdue_redactions().await);
+        report("removing what was written of rooms that were not entered", tidied.rooms.clear_broken_entries().await);
         report("withdrawing addresses of deactivated accounts", tidied.threepids.withdraw_left().await);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use ruma::{OwnedRoomId, RoomId};
 
 use crate::{
-    event::fact::{NewEvent, RoomHead},
+    event::fact::{NewEvent, RoomEntry, RoomHead},
     ground::position::{Lineage, Position},
     store::{
         moment::Moment,
@@ -27,10 +27,17 @@ pub(super) struct TouchedRoom<'a> {
 pub(super) type TouchedRooms<'a> = HashMap<&'a RoomId, TouchedRoom<'a>>;
 
 impl<'a> TouchedRoom<'a> {
-    /// A room that the database does not know begins here: its trunk is named by the position of its first event.
-    pub(super) fn new(position: Position, event: &'a NewEvent, known: &HashMap<OwnedRoomId, RoomStanding>) -> Self {
+    /// A room that the database does not know begins here: its trunk is named by the position of its first event, unless
+    /// it has begun elsewhere and was written beforehand.
+    pub(super) fn new(
+        position: Position,
+        event: &'a NewEvent,
+        known: &HashMap<OwnedRoomId, RoomStanding>,
+        entry: Option<&RoomEntry>,
+    ) -> Self {
         let known = known.get(event.pdu.room_id());
-        let new = RoomStanding { trunk: Lineage(position.0), access: RoomAccess::default(), newest_ts: 0 };
+        let trunk = entry.map_or(Lineage(position.0), |entry| entry.trunk);
+        let new = RoomStanding { trunk, access: RoomAccess::default(), newest_ts: 0 };
         Self { is_new: known.is_none(), standing: known.copied().unwrap_or(new), head: &event.head }
     }
 

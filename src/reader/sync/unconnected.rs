@@ -48,7 +48,7 @@ impl UnconnectedUsers {
     pub(super) fn add(&mut self, user_id: OwnedUserId, rooms: HashSet<OwnedRoomId>) {
         let bytes = bytes_of(&user_id, &rooms);
         if self.bytes + bytes > self.limit {
-            *self = Self::new(self.limit);
+            self.forget_all();
         }
         self.remove(&user_id);
         self.bytes += bytes;
@@ -60,6 +60,11 @@ impl UnconnectedUsers {
         if let Some(old) = self.rooms.remove(user_id) {
             self.bytes -= bytes_of(user_id, &old);
         }
+    }
+
+    /// Forgets everybody: of some it may not be known any more where they are.
+    pub(super) fn forget_all(&mut self) {
+        *self = Self::new(self.limit);
     }
 
     /// A membership has changed.

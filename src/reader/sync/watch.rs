@@ -312,6 +312,9 @@ impl Index {
     /// Changes of membership, and of what makes a room encrypted.
     fn follow_memberships(&mut self, logged: &Logged, at: Position) {
         let room_id = logged.stored.pdu.room_id();
+        if logged.is_entry() {
+            self.strangers.forget_all();
+        }
         for change in &logged.changes {
             if (change.kind.as_str(), change.state_key.as_str()) == ENCRYPTION
                 && let Some(room) = self.rooms.get_mut(room_id)
@@ -372,8 +375,13 @@ impl Registry {
     }
 
     /// Users who are not connected to this node were in these rooms at a place, and what has come since is missed. Called
-    /// while the log stands still.
+    /// while the log stands still. Nobody becomes known where this server has come into a room since, whose members the
+    /// log does not name.
     pub(super) fn introduce(&self, users: HashMap<OwnedUserId, HashSet<OwnedRoomId>>, missed: &[Arc<Batch>]) {
+        let is_entry = |news: &News| matches!(news, News::Event(logged) if logged.is_entry());
+        if missed.iter().flat_map(|batch| batch.entries()).any(|(_, news)| is_entry(news)) {
+            return;
+        }
         let mut index = self.index.write();
         for (user_id, rooms) in users {
             if !index.users.contains_key(&user_id) {

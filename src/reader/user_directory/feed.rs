@@ -57,7 +57,7 @@ struct TouchedUsers {
     joined: HashMap<OwnedRoomId, HashSet<OwnedUserId>>,
     /// Users of other servers whom rooms call otherwise.
     strangers: HashMap<OwnedRoomId, HashSet<OwnedUserId>>,
-    /// Rooms that may have been opened or closed, with the place where they were last.
+    /// Rooms that may have been opened or closed, or that this server has come into, with the place where they were last.
     rooms: HashMap<OwnedRoomId, Position>,
     /// Rooms that begin in the stretch. Whoever is in one has come in it or later, and is looked at because of that.
     begun: HashSet<OwnedRoomId>,
@@ -95,7 +95,7 @@ impl Follower for UserDirectory {
             if !CURSOR.advance(&mut tx, from, reached, mover).await? {
                 return Ok(from);
             }
-            touched.write(&mut tx).await?;
+            touched.write(&mut tx, &self.server_name).await?;
             tx.commit().await?;
             break;
         }
@@ -109,7 +109,7 @@ impl UserDirectory {
         cursor::bring_up(self, until, PATIENCE).await
     }
 
-    /// Looks at the members of large rooms that have been opened or closed. To be called now and then. A room that is
+    /// Looks at the members of large rooms that have been opened, closed or come into. To be called now and then. A room that is
     /// opened or closed again meanwhile has its turn next time, so that this ends and the other rooms have theirs.
     pub(crate) async fn settle(&self) -> Result<()> {
         self.catch_up(self.log.tail().reached()).await?;
@@ -132,13 +132,12 @@ impl UserDirectory {
 
     /// Looks at some members of a large room as it stands now.
     async fn settle_members(&self, room_id: &RoomId, members: &[OwnedUserId]) -> Result<()> {
-        let members: Vec<&str> = members.iter().map(|user| user.as_str()).collect();
+        let names: Vec<&str> = members.iter().map(|user| user.as_str()).collect();
         let mut tx = self.db.begin().await?;
         // Held from before the look at memberships: see above.
         store::cursor::lock(&mut tx, user_directory::CURSOR).await?;
-        let is_open = store::room::is_open(&mut tx, room_id).await?;
-        user_directory::show_strangers(&mut tx, room_id, &members, is_open).await?;
-        user_directory::review(&mut tx, &members).await?;
+        relist_strangers(&mut tx, room_id, &strangers_among(members, &self.server_name)).await?;
+        user_directory::review(&mut tx, &names).await?;
         Ok(tx.commit().await?)
     }
 }
@@ -172,8 +171,10 @@ impl TouchedUsers {
                 }
             }
             let kind = change.kind.as_str();
+            // With the create event of a room that this server comes into nobody has told who is in it.
+            let is_entered = kind == "m.room.create" && *stored.pdu.kind() != TimelineEventType::RoomCreate;
             if change.state_key.is_empty()
-                && ["m.room.join_rules", "m.room.history_visibility"].contains(&kind)
+                && (is_entered || ["m.room.join_rules", "m.room.history_visibility"].contains(&kind))
                 && !self.begun.contains(room_id)
             {
                 self.rooms.insert(room_id.to_owned(), *at);
@@ -208,7 +209,7 @@ impl TouchedUsers {
     }
 
     /// Writes what follows for those who were touched, by how things stand in this transaction.
-    async fn write(self, tx: &mut Tx) -> DbResult<()> {
+    async fn write(self, tx: &mut Tx, here: &ServerName) -> DbResult<()> {
         for (room_id, users) in &self.strangers {
             relist_strangers(tx, room_id, users).await?;
         }
@@ -226,14 +227,17 @@ impl TouchedUsers {
                 user_directory::put_off(tx, room_id, at.0).await?;
                 continue;
             }
-            let names: Vec<&str> = members.iter().map(|user| user.as_str()).collect();
-            let is_open = store::room::is_open(tx, room_id).await?;
-            user_directory::show_strangers(tx, room_id, &names, is_open).await?;
+            relist_strangers(tx, room_id, &strangers_among(&members, here)).await?;
             locals.extend(members);
         }
         let locals: Vec<&str> = locals.iter().map(|user| user.as_str()).collect();
         if locals.is_empty() { Ok(()) } else { user_directory::review(tx, &locals).await }
     }
+}
+
+/// Those who are users of other servers.
+fn strangers_among(members: &[OwnedUserId], here: &ServerName) -> HashSet<OwnedUserId> {
+    members.iter().filter(|user_id| user_id.server_name() != here).cloned().collect()
 }
 
 /// Writes down what a room calls users of other servers, who may have come, gone or been renamed.

@@ -347,7 +347,7 @@ impl Rooms {
     /// awaited. The head is changed step by step, hence of no use when only half is built.
     fn build(&self, head: &mut Head, room_id: Option<&RoomId>, plan: Plan) -> Result<Built> {
         let events = Vec::with_capacity(plan.proposals.len());
-        let mut write = Write { events, facts: plan.facts, quotas: plan.quotas, request: None };
+        let mut write = Write { events, facts: plan.facts, quotas: plan.quotas, ..Write::default() };
         let mut pdus = Vec::with_capacity(plan.proposals.len());
         for proposal in plan.proposals {
             let room_id = room_id.or_else(|| pdus.first().map(|first: &Arc<Pdu>| first.room_id()));

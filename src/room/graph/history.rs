@@ -332,4 +332,6 @@ fn redact_earlier(chunk: &mut [Fetched], redaction: &Fetched) -> Result<()> {
 }
 
 #[cfg(test)]
+pub(super) mod elsewhere;
+#[cfg(test)]
 mod tests;

@@ -142,6 +142,11 @@ impl State {
         Some(self.kinds.get(kind)?.get(state_key)?.get())
     }
 
+    /// The event at a type and state key, which nobody is expected to ask for again soon.
+    pub(super) fn pdu(&self, kind: &str, state_key: &str) -> Option<Arc<Pdu>> {
+        Some(self.kinds.get(kind)?.get(state_key)?.pdu())
+    }
+
     /// Whether an event holds its key.
     pub fn holds(&self, kind: &str, state_key: &str, event_id: &EventId) -> bool {
         match self.kinds.get(kind).and_then(|keys| keys.get(state_key)) {

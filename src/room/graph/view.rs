@@ -148,7 +148,11 @@ impl View {
         if logged.stored.follows_gap {
             self.forget_before(at);
         }
-        self.head.follow(&logged.stored.pdu, logged.stored.standing);
+        if logged.is_entry() {
+            self.head.enter(&logged.stored.pdu);
+        } else {
+            self.head.follow(&logged.stored.pdu, logged.stored.standing);
+        }
         for change in &logged.changes {
             // Before the change is applied: what it replaces is still there.
             self.count(change);

@@ -42,10 +42,21 @@ impl Rooms {
         direction: Direction,
     ) -> Result<Option<Stored>> {
         let room_id = reading.room.view(|view| view.room_id.clone());
+        let stretches = reading.sight.within(Order::START, reading.until).collect();
+        self.find_closest_within(&room_id, stretches, ts, direction).await
+    }
+
+    /// Of the events of some stretches of a room the one closest to a time. The stretches are given from the oldest.
+    pub(super) async fn find_closest_within(
+        &self,
+        room_id: &RoomId,
+        mut stretches: Vec<(Order, Order)>,
+        ts: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Option<Stored>> {
         let ts = i64::from(ts.get());
         let backward = direction == Direction::Backward;
         let mut snapshot = self.0.db.snapshot().await?;
-        let mut stretches: Vec<_> = reading.sight.within(Order::START, reading.until).collect();
         if backward {
             stretches.reverse();
         }
@@ -53,17 +64,17 @@ impl Rooms {
         let mut in_order: Option<(i64, Order)> = None;
         let mut closest_late: Option<(i64, Order)> = None;
         for (after, until) in stretches {
-            let stretch = MomentRange { room_id: &room_id, after, until };
+            let stretch = MomentRange { room_id, after, until };
             in_order = match in_order {
                 Some(found) => Some(found),
                 None if backward => stretch.last_before(&mut snapshot, ts).await?,
                 None => stretch.first_after(&mut snapshot, ts).await?,
             };
-            let late = find_late(&mut snapshot, &room_id, ts, backward, (after, until)).await?;
+            let late = find_late(&mut snapshot, room_id, ts, backward, (after, until)).await?;
             closest_late = closer(closest_late, late, backward);
         }
         let Some((_, order)) = closer(in_order, closest_late, backward) else { return Ok(None) };
-        Ok(store::event::list_in(&mut snapshot, &room_id, &[order]).await?.pop())
+        Ok(store::event::list_in(&mut snapshot, room_id, &[order]).await?.pop())
     }
 }
 

@@ -10,124 +10,18 @@ mod search;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, UserId, api::Direction, owned_server_name};
+use ruma::api::Direction;
 use serde_json::{Value, json};
 
-use super::*;
-use crate::{
-    event::{
-        Draft, GraphPlace, SigningKey,
-        fact::{Fork, ForkBase, NewEvent, RoomHead, Write},
-    },
-    ground::room_version::rules,
-    room::{
-        graph::{
-            lanes::Lanes,
-            receive::model::{Map, Model},
-        },
-        read::timeline::Walk,
-        world::{RoomWorld, json as content, user},
-    },
+use super::{
+    elsewhere::{Elsewhere, alice},
+    *,
 };
-
-/// A room as the servers have it that are in it, all of whom know everything.
-struct Elsewhere {
-    model: Model,
-    room_id: OwnedRoomId,
-    rules: &'static ruma::room_version_rules::RoomVersionRules,
-    key: SigningKey,
-    /// In an order in which they may have happened.
-    events: Vec<Arc<Pdu>>,
-}
-
-fn alice() -> OwnedUserId {
-    "@alice:elsewhere".try_into().unwrap()
-}
-
-impl Elsewhere {
-    fn new(visibility: &str) -> Self {
-        let rules = rules(&RoomVersionId::V11).unwrap();
-        let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
-        let room_id = "!room:elsewhere".try_into().unwrap();
-        let mut room = Self { model: Model::new(rules), room_id, rules, key, events: Vec::new() };
-        room.add(&alice(), "m.room.create", Some(""), json!({ "room_version": "11" }), &[]);
-        room.say_next(&alice(), "m.room.member", Some("@alice:elsewhere"), json!({ "membership": "join" }));
-        let powers = json!({ "users": { "@alice:elsewhere": 100 } });
-        room.say_next(&alice(), "m.room.power_levels", Some(""), powers);
-        room.say_next(&alice(), "m.room.join_rules", Some(""), json!({ "join_rule": "public" }));
-        room.say_next(&alice(), "m.room.history_visibility", Some(""), json!({ "history_visibility": visibility }));
-        room
-    }
-
-    /// Somebody does something after some events.
-    fn add(&mut self, sender: &UserId, kind: &str, state_key: Option<&str>, value: Value, prev: &[OwnedEventId]) {
-        let mut draft = Draft::message(sender.to_owned(), kind.into(), content(value));
-        draft.state_key = state_key.map(ToOwned::to_owned);
-        self.add_draft(draft, prev);
-    }
-
-    /// Somebody redacts one of the events, after everything else. Returns which event that is.
-    fn redact(&mut self, sender: &UserId, target: usize) -> usize {
-        let prev: Vec<OwnedEventId> = self.model.extremities.iter().cloned().collect();
-        self.redact_after(sender, target, &prev)
-    }
-
-    fn redact_after(&mut self, sender: &UserId, target: usize, prev: &[OwnedEventId]) -> usize {
-        let draft = Draft::message(sender.to_owned(), "m.room.redaction".into(), content(json!({})));
-        self.add_draft(Draft { redacts: Some(self.events[target].event_id().to_owned()), ..draft }, prev);
-        self.events.len() - 1
-    }
-
-    fn add_draft(&mut self, draft: Draft, prev: &[OwnedEventId]) {
-        let auth_events = self.model.auth_events(&draft, &self.model.after_all(prev));
-        let depth = prev.iter().map(|id| self.model.events[id].pdu.depth()).max().unwrap_or(0) + 1;
-        let place = GraphPlace { room_id: Some(self.room_id.clone()), depth, prev_events: prev.to_vec(), auth_events };
-        let now = ruma::MilliSecondsSinceUnixEpoch(ruma::UInt::try_from(self.events.len() + 1).unwrap());
-        let pdu = draft.sign(&place, now, &owned_server_name!("elsewhere"), &self.key, self.rules).unwrap();
-        let pdu = Arc::new(pdu);
-        assert_eq!(self.model.add(Arc::clone(&pdu)), Standing::Accepted, "{}", pdu.json());
-        self.events.push(pdu);
-    }
-
-    /// Alice says something after some of the events. Returns which event that is.
-    fn say_after(&mut self, prev: &[usize]) -> usize {
-        let content = json!({ "msgtype": "m.text", "body": format!("apple {}", self.events.len()) });
-        let prev: Vec<OwnedEventId> = prev.iter().map(|place| self.events[*place].event_id().to_owned()).collect();
-        self.add(&alice(), "m.room.message", None, content, &prev);
-        self.events.len() - 1
-    }
-
-    /// So many messages, one after the other. Returns the last.
-    fn say_many_after(&mut self, prev: usize, count: usize) -> usize {
-        (0..count).fold(prev, |prev, _| self.say_after(&[prev]))
-    }
-
-    fn say_next(&mut self, sender: &UserId, kind: &str, state_key: Option<&str>, value: Value) {
-        let prev: Vec<OwnedEventId> = self.model.extremities.iter().cloned().collect();
-        self.add(sender, kind, state_key, value, &prev);
-    }
-
-    fn ids_before(&self, event_id: &EventId) -> Vec<OwnedEventId> {
-        self.model.events[event_id].before.values().cloned().collect()
-    }
-
-    fn place_of(&self, event_id: &EventId) -> usize {
-        self.events.iter().position(|pdu| pdu.event_id() == event_id).unwrap()
-    }
-
-    /// Chunks as another server gives them: so many events before some, the newest, oldest first.
-    fn chunk_before(&self, missing: &[OwnedEventId], known: &BTreeSet<OwnedEventId>, most: usize) -> Vec<&Arc<Pdu>> {
-        let mut found = BTreeSet::new();
-        let mut todo: BTreeSet<usize> = missing.iter().map(|id| self.place_of(id)).collect();
-        while let Some(newest) = todo.pop_last().filter(|_| found.len() < most) {
-            let pdu = &self.events[newest];
-            if !known.contains(pdu.event_id()) && found.insert(newest) {
-                todo.extend(pdu.prev_events().iter().map(|id| self.place_of(id)));
-            }
-        }
-        found.into_iter().map(|place| &self.events[place]).collect()
-    }
-}
+use crate::room::{
+    graph::{lanes::Lanes, receive::model::Map},
+    read::timeline::Walk,
+    world::{RoomWorld, user},
+};
 
 /// This server, and what it has of the room.
 struct Here {
@@ -139,39 +33,10 @@ struct Here {
 impl Here {
     /// Enters the room with an event of a user of this server.
     async fn enter(world: RoomWorld, elsewhere: Elsewhere, join: usize) -> Self {
-        let mut here = Self { world, elsewhere, placed: BTreeSet::new() };
-        let pdu = Arc::clone(&here.elsewhere.events[join]);
-        let known = &here.elsewhere.model.events[pdu.event_id()];
-        here.keep_what_leads_to(&pdu).await;
-        let mut head = RoomHead::new(RoomVersionId::V11);
-        let before = head.clone();
-        head.follow(&pdu, Standing::Accepted);
-        let state_before = here.elsewhere.model.state(&known.before);
-        let changes = state_before.changes_to(&here.elsewhere.model.state(&known.after));
-        let fork = Fork { base: ForkBase::Nothing, changes: State::default().changes_to(&state_before) };
-        let write = Write::event(NewEvent {
-            pdu: Arc::clone(&pdu),
-            standing: Standing::Accepted,
-            before,
-            head,
-            fork: Some(fork),
-            changes,
-            missing: pdu.prev_events().to_vec(),
-            outlier: None,
-            transaction: None,
-            notifies: false,
-            thread_root: None,
-            annotates_once: false,
-            highlights: Vec::new(),
-            highlights_everybody: false,
-            replaces: None,
-            redacted: None,
-            awaits: None,
-            expects: None,
-        });
-        here.world.rooms.log().append(write).await.unwrap();
-        here.placed.insert(pdu.event_id().to_owned());
-        here
+        let entry = elsewhere.entry(join);
+        let placed = BTreeSet::from([entry.join.event_id().to_owned()]);
+        world.rooms.enter(entry).await.unwrap();
+        Self { world, elsewhere, placed }
     }
 
     /// Has the events that an event cites and those that were the state before it.

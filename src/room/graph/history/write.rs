@@ -293,9 +293,10 @@ async fn write_redactions(tx: &mut Tx, events: &[Placed<'_>]) -> DbResult<()> {
 }
 
 /// The trunk's changes, and where the state before an event is another. Between the seams nothing stands but these
-/// events: a change there is one that an event left which has moved away, and is none for these.
+/// events: a change there is one that an event left which has moved away, and is none for these. At the upper seam stands
+/// what led to the next event from something else than these; where a room was left for long that may be much.
 async fn write_state(tx: &mut Tx, trunk: Lineage, events: &[Placed<'_>], seams: &Seams) -> DbResult<()> {
-    store::state::delete_versions(tx, trunk, seams.lower.0, seams.upper.0).await?;
+    store::state::delete_versions(tx, trunk, seams.lower.0, seams.upper.0.next()).await?;
     let own = events.iter().filter_map(|placed| Some((placed.order, placed.change.as_ref()?)));
     let seams = [&seams.lower, &seams.upper].into_iter().flat_map(|(at, changes)| changes.iter().map(|one| (*at, one)));
     let changes: Vec<(Order, &StateChange)> = seams.chain(own).collect();

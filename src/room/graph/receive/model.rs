@@ -134,7 +134,10 @@ impl Model {
     }
 
     /// Everything that these events cite, directly or not.
-    fn chain<'a>(&'a self, event_ids: impl Iterator<Item = &'a OwnedEventId>) -> BTreeSet<OwnedEventId> {
+    pub(in crate::room::graph) fn chain<'a>(
+        &'a self,
+        event_ids: impl Iterator<Item = &'a OwnedEventId>,
+    ) -> BTreeSet<OwnedEventId> {
         let mut chain = BTreeSet::new();
         let mut todo: Vec<&OwnedEventId> = event_ids.collect();
         while let Some(id) = todo.pop() {

@@ -3,6 +3,7 @@
 mod costly;
 mod early;
 mod hostile;
+mod merge;
 
 use std::collections::BTreeMap;
 
