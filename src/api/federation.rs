@@ -2,6 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#openid>
 
+mod transactions;
+
 use http::StatusCode;
 use ruma::api::{
     auth_scheme::{NoAuthentication, extract_bearer_or_query_token},
@@ -19,7 +21,7 @@ use super::{
 use crate::{app::App, error::Error};
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
-    endpoints.endpoint(openid_userinfo)
+    endpoints.endpoint(openid_userinfo).endpoint(transactions::send_transaction)
 }
 
 own_request!(

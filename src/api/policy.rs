@@ -19,10 +19,11 @@ use ruma::api::{
         profile, push, read_marker, receipt, redact, relations, reporting, room, rtc, search, session, space, state,
         sync, tag, thirdparty, threads, to_device, typing, user_directory, voip,
     },
+    federation::transactions,
 };
 
 use super::{
-    auth::{Administrators, AnonymousOr, Anybody, Appservices, Users, UsersAndGuests},
+    auth::{Administrators, AnonymousOr, Anybody, Appservices, Servers, Users, UsersAndGuests},
     client::{
         account_data, dehydrated_device, event_stream, initial_sync, media::old as old_media, server_notice,
         shared_secret, submit_token, threepid,
@@ -57,6 +58,8 @@ const KEY_BACKUP: &str = "`read` of the account: 5, and 1 for each 1,000 keys or
 const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
 const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
+/// In bytes. Servers send less, but may escape each character.
+const TRANSACTION: usize = 16 * 1024 * KIB;
 const NOBODY: &str = "nobody can call it";
 
 /// Gives requests their policies. An endpoint without further rules has those of [`Rules::of`].
@@ -118,6 +121,12 @@ policies! {
         shared_secret::Register => body(16 * KIB), per_address(Limit::Lookup);
         submit_token::Confirm => per_address(Limit::Lookup);
         submit_token::Submit => body(16 * KIB), per_address(Limit::Lookup);
+    }
+
+    // Other servers, which sign what they send.
+    Servers {
+        // 50 events of 64 KiB at most, with what need not be kept of them, and 100 EDUs.
+        transactions::send_transaction_message::v1::Request => body(TRANSACTION);
     }
 
     AnonymousOr<UsersAndGuests> {
