@@ -5,12 +5,20 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+pub(crate) mod destinations;
+pub(crate) mod fetcher;
+pub(crate) mod inbox;
 pub(crate) mod remote;
 pub(crate) mod server_keys;
 
 use std::{ops::Deref, sync::Arc};
 
+use ruma::ServerName;
+
 use self::{
+    destinations::Destinations,
+    fetcher::{Fetcher, OtherServers},
+    inbox::Inbox,
     remote::Remote,
     server_keys::{KeyServers, ServerKeys},
 };
@@ -25,6 +33,9 @@ pub struct Federation {
     people: People,
     pub(crate) server_keys: ServerKeys,
     pub(crate) remote: Remote,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) inbox: Inbox,
+    pub(crate) destinations: Destinations,
 }
 
 impl Deref for Federation {
@@ -37,7 +48,7 @@ impl Deref for Federation {
 
 impl Federation {
     /// Nobody is asked for anything yet.
-    pub(crate) fn start(people: People) -> Result<Self> {
+    pub(crate) async fn start(people: People) -> Result<Self> {
         let (config, server_name, key) = (&people.config, people.server_name.clone(), people.key.clone());
         let client = FederationClient::new(
             config,
@@ -48,6 +59,11 @@ impl Federation {
             people.metrics.clone(),
         );
         let remote = Remote::new(client.map_err(Error::broken)?);
+        let destinations = Destinations::start((people.db.clone(), people.clock.clone()), &people.tasks);
+        remote.tell({
+            let destinations = destinations.clone();
+            Arc::new(move |server: &ServerName| destinations.heard(server))
+        });
         let server_keys = ServerKeys::new(
             (people.db.clone(), people.clock.clone(), people.tasks.clone()),
             (server_name, key),
@@ -55,6 +71,9 @@ impl Federation {
             config.federation.trusted_key_servers.clone(),
             &people.sizes.caches,
         );
-        Ok(Self { people, server_keys, remote })
+        let source = OtherServers::over(remote.clone(), server_keys.clone());
+        let fetcher = Fetcher::new(people.db.clone(), people.rooms.clone(), source);
+        let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
+        Ok(Self { people, server_keys, remote, fetcher, inbox, destinations })
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod errand;
 pub(crate) mod event;
 pub(crate) mod filter;
 pub(crate) mod history;
+pub(crate) mod inbound;
 pub(crate) mod key_backup;
 pub(crate) mod log;
 pub(crate) mod media;

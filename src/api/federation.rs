@@ -10,6 +10,7 @@ pub(super) mod openid;
 mod pdus;
 mod state;
 mod timestamp;
+mod transactions;
 mod version;
 
 use super::route::Endpoints;
@@ -25,6 +26,7 @@ const SECTIONS: &[Section] = &[
     openid::routes,
     state::routes,
     timestamp::routes,
+    transactions::routes,
     version::routes,
 ];
 

@@ -20,6 +20,7 @@ use ruma::api::{
         sync, tag, thirdparty, threads, to_device, typing, user_directory, voip,
     },
     federation::discovery as server_discovery,
+    federation::transactions,
 };
 
 use super::{
@@ -59,6 +60,8 @@ const KEY_QUERY: &str = "`lookup` of the address: 1 for each server whose keys a
 const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
 const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
+/// In bytes. Servers send less, but may escape each character.
+const TRANSACTION: usize = 16 * 1024 * KIB;
 const NOBODY: &str = "nobody can call it";
 
 /// Gives requests their policies. An endpoint without further rules has those of its callers ([`Callers::rules`]).
@@ -128,6 +131,7 @@ policies! {
         submit_token::Submit => body(16 * KIB), per_address(Limit::Lookup);
     }
 
+    // Other servers, which sign what they send.
     Servers {
         ruma::api::federation::authorization::get_event_authorization::v1::Request => costs(LIST);
         ruma::api::federation::backfill::get_backfill::v1::Request => costs(LIST);
@@ -136,6 +140,8 @@ policies! {
         ruma::api::federation::event::get_missing_events::v1::Request => costs(LIST);
         ruma::api::federation::event::get_room_state::v1::Request => costs(WHOLE_ROOM);
         ruma::api::federation::event::get_room_state_ids::v1::Request => costs(WHOLE_ROOM);
+        // 50 events of 64 KiB at most, with what need not be kept of them, and 100 EDUs.
+        transactions::send_transaction_message::v1::Request => body(TRANSACTION);
     }
 
     AnonymousOr<UsersAndGuests> {

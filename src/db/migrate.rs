@@ -88,6 +88,7 @@ static MIGRATIONS: &[Migration] = migrations![
     34 "0034_media",
     35 "0035_server_keys",
     38 "0038_room_entries",
+    36 "0036_inbound",
 ];
 
 statements! {

@@ -7,6 +7,7 @@
 
 mod caches;
 mod full_inboxes;
+mod inbound;
 mod media_store;
 mod process;
 mod resources;
@@ -37,6 +38,7 @@ use ruma::{DeviceId, UserId};
 use self::{
     caches::CacheCollector,
     full_inboxes::FullInboxes,
+    inbound::{InboundMetrics, KindLabel, OutcomeLabel},
     media_store::MediaStoreMetrics,
     process::Process,
     resources::ResourceCollector,
@@ -80,6 +82,7 @@ struct Inner {
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
     full_inboxes: FullInboxes,
+    inbound: InboundMetrics,
     uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
@@ -205,6 +208,7 @@ impl Metrics {
         let full_inboxes = FullInboxes::default();
         let help = "Messages to devices that were left out because as much waits for the device as may";
         ours.register("to_device_inbox_full", help, full_inboxes.left_out.clone());
+        let inbound = InboundMetrics::register(ours);
         let uploads = UploadMetrics::register(ours);
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
@@ -232,6 +236,7 @@ impl Metrics {
             rate_limited,
             to_device_unsent,
             full_inboxes,
+            inbound,
             uploads,
             failed_logins,
             media_stores,
@@ -291,6 +296,16 @@ impl Metrics {
     /// them were there.
     pub fn media_kept(&self, bytes: u64, is_new: bool) {
         self.0.uploads.kept(bytes, is_new);
+    }
+
+    /// Counts an event of another server's. `outcome` is one of a few.
+    pub(crate) fn pdu_received(&self, outcome: &'static str) {
+        self.0.inbound.pdus.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts what another server has sent beside events. `kind` is one of a few.
+    pub(crate) fn edu_received(&self, kind: &'static str) {
+        self.0.inbound.edus.get_or_create(&KindLabel { kind }).inc();
     }
 
     /// Counts a login that has failed.

@@ -67,6 +67,11 @@ const EXAMPLES: &[Example] = &[
     ("GET /_matrix/media/v3/download/{server_name}/{media_id}", "allow_remote=false&timeout_ms=0", ""),
     ("GET /_matrix/media/v3/thumbnail/{server_name}/{media_id}", "width=32&height=32&allow_redirect=true", ""),
     ("GET /rooms/{room_id}/context/{event_id}", LAZY, ""),
+    (
+        "PUT /_matrix/federation/v1/send/{transaction_id}",
+        "",
+        r#"{"origin":"elsewhere","origin_server_ts":1,"pdus":[{"room_id":"!a:b"}],"edus":[{"edu_type":"m.typing"}]}"#,
+    ),
     ("PUT /devices/{device_id}", "", r#"{"display_name":"Phone"}"#),
     ("GET /rooms/{room_id}/members", "at={token}&membership=join&not_membership=leave", ""),
     (

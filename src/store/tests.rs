@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, device,
-    device_key, device_list, ephemeral, erasure, errand, event, filter, history, key_backup, log, media, media_object,
+    device_key, device_list, ephemeral, erasure, errand, event, filter, history, inbound, key_backup, log, media, media_object,
     media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership,
     profile, redaction, registration, relation, report, room, room_entry, search, server, server_key, signing_key, state, threepid, to_device, token, uia, url_preview, usage, user_directory,
 };
@@ -31,6 +31,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     event::STATEMENTS,
     filter::STATEMENTS,
     history::STATEMENTS,
+    inbound::STATEMENTS,
     key_backup::STATEMENTS,
     log::STATEMENTS,
     media::STATEMENTS,
@@ -71,6 +72,7 @@ const INSERTS: &[&[&Insert]] = &[
     ephemeral::INSERTS,
     erasure::INSERTS,
     event::INSERTS,
+    inbound::INSERTS,
     key_backup::INSERTS,
     log::INSERTS,
     membership::INSERTS,
