@@ -19,6 +19,7 @@ use ruma::api::{
         profile, push, read_marker, receipt, redact, relations, reporting, room, rtc, search, session, space, state,
         sync, tag, thirdparty, threads, to_device, typing, user_directory, voip,
     },
+    federation::discovery as server_discovery,
 };
 
 use super::{
@@ -99,6 +100,7 @@ policies! {
         discovery::discover_homeserver::Request => lookup;
         discovery::discover_policy_server::Request => lookup;
         discovery::discover_support::Request => lookup;
+        server_discovery::discover_homeserver::Request => lookup;
         profile::get_profile::v3::Request => lookup;
         profile::get_profile_field::v3::Request => lookup;
         session::get_login_types::v3::Request => lookup;
