@@ -46,6 +46,8 @@ pub struct CacheSizes {
     pub key_counts: u64,
     /// For which devices messages wait.
     pub inboxes: u64,
+    /// Where other servers are, as far as their names do not say it.
+    pub servers: u64,
     /// The newest entries of the log, for readers that load while it moves on.
     pub log: u64,
 }
@@ -73,11 +75,12 @@ impl CacheSizes {
             device_lists,
             key_counts,
             inboxes,
+            servers,
             log,
         } = *self;
         let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
         let of_keys = device_keys + device_lists + key_counts + inboxes;
-        of_people + of_keys + room_cards + unread + receipts + typing + log
+        of_people + of_keys + room_cards + unread + receipts + typing + servers + log
     }
 }
 
@@ -99,6 +102,7 @@ impl Default for CacheSizes {
             device_lists: MIB,
             key_counts: 6 * MIB,
             inboxes: 4 * MIB,
+            servers: MIB,
             log: 16 * MIB,
         }
     }
