@@ -21,6 +21,7 @@ use ruma::api::{
     },
     federation::discovery as server_discovery,
     federation::transactions,
+    federation::discovery as server_discovery,
 };
 
 use super::{
@@ -110,6 +111,7 @@ policies! {
         server_discovery::get_remote_server_keys_batch::v2::Request => counted_by_handler(KEY_QUERY);
         server_discovery::get_server_keys::v2::Request => per_address(Limit::Lookup);
         server_discovery::get_server_version::v1::Request => per_address(Limit::Lookup);
+        server_discovery::discover_homeserver::Request => lookup;
         profile::get_profile::v3::Request => lookup;
         profile::get_profile_field::v3::Request => lookup;
         session::get_login_types::v3::Request => lookup;

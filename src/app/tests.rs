@@ -50,6 +50,7 @@ async fn no_cache_takes_more_than_it_may() {
         key_counts: 4 * KIB,
         inboxes: 4 * KIB,
         server_keys: 4 * KIB,
+        servers: 4 * KIB,
         log: 512 * KIB,
     };
     let mut config = Config::default();

@@ -11,6 +11,7 @@ mod inbound;
 mod media_store;
 mod process;
 mod resources;
+mod servers_asked;
 mod strike;
 mod uploads;
 
@@ -42,6 +43,7 @@ use self::{
     media_store::MediaStoreMetrics,
     process::Process,
     resources::ResourceCollector,
+    servers_asked::ServersAsked,
     strike::{LimitLabel, Strikes},
     uploads::UploadMetrics,
 };
@@ -86,6 +88,7 @@ struct Inner {
     uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
+    servers_asked: ServersAsked,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
     /// Empty until [`Metrics::watch_caches`].
@@ -218,6 +221,7 @@ impl Metrics {
         let help = "Attempts to log in, or to confirm a password, that failed; not those refused by rate limits";
         ours.register("failed_logins", help, failed_logins.clone());
         let media_stores = MediaStoreMetrics::register(ours);
+        let servers_asked = ServersAsked::register(ours);
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
         let caches = CacheCollector::default();
@@ -240,6 +244,7 @@ impl Metrics {
             uploads,
             failed_logins,
             media_stores,
+            servers_asked,
             watched,
             caches,
         };
@@ -326,6 +331,11 @@ impl Metrics {
     /// Counts what a store for media has not done.
     pub(crate) fn media_store_failed(&self, store: &str, operation: &'static str) {
         self.0.media_stores.failed(store, operation);
+    }
+
+    /// Counts a request to another server, and measures it. `outcome` is one of a few.
+    pub(crate) fn server_asked(&self, outcome: &'static str, time: Duration) {
+        self.0.servers_asked.asked(outcome, time);
     }
 
     /// Has the metrics include the database's connections and the disk from now on. Called once; a second call changes

@@ -48,6 +48,8 @@ pub struct CacheSizes {
     pub inboxes: u64,
     /// What other servers sign with.
     pub server_keys: u64,
+    /// Where other servers are, as far as their names do not say it.
+    pub servers: u64,
     /// The newest entries of the log, for readers that load while it moves on.
     pub log: u64,
 }
@@ -76,11 +78,12 @@ impl CacheSizes {
             key_counts,
             inboxes,
             server_keys,
+            servers,
             log,
         } = *self;
         let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
         let of_keys = device_keys + device_lists + key_counts + inboxes + server_keys;
-        of_people + of_keys + room_cards + unread + receipts + typing + log
+        of_people + of_keys + room_cards + unread + receipts + typing + servers + log
     }
 }
 
@@ -103,6 +106,7 @@ impl Default for CacheSizes {
             key_counts: 6 * MIB,
             inboxes: 4 * MIB,
             server_keys: MIB,
+            servers: MIB,
             log: 16 * MIB,
         }
     }
