@@ -86,6 +86,7 @@ static MIGRATIONS: &[Migration] = migrations![
     32 "0032_key_backup",
     33 "0033_ended_inboxes",
     34 "0034_media",
+    37 "0037_destinations",
 ];
 
 statements! {

@@ -107,7 +107,7 @@ async fn write_events(
     let mut rows = Vec::with_capacity(events.len());
     for (position, event) in events {
         let room = rooms.entry(event.pdu.room_id()).or_insert_with(|| TouchedRoom::new(*position, event, known));
-        rows.push(NewRow::new(*position, event, room.follow(event)));
+        rows.push(NewRow::new(*position, event, room.follow(*position, event)));
     }
     let outliers: Vec<(EventKey, EventKey, &Pdu)> =
         events.iter().filter_map(|(at, event)| Some((event.outlier?, (*at).into(), &*event.pdu))).collect();

@@ -168,6 +168,7 @@ impl Here {
             redacted: None,
             awaits: None,
             expects: None,
+            is_sent: false,
         });
         here.world.rooms.log().append(write).await.unwrap();
         here.placed.insert(pdu.event_id().to_owned());
