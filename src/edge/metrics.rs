@@ -6,6 +6,7 @@
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
 mod caches;
+mod federation_sender;
 mod full_inboxes;
 mod media_store;
 mod process;
@@ -36,6 +37,7 @@ use ruma::{DeviceId, UserId};
 
 use self::{
     caches::CacheCollector,
+    federation_sender::SenderMetrics,
     full_inboxes::FullInboxes,
     media_store::MediaStoreMetrics,
     process::Process,
@@ -83,6 +85,7 @@ struct Inner {
     uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
+    federation_sender: SenderMetrics,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
     /// Empty until [`Metrics::watch_caches`].
@@ -214,6 +217,7 @@ impl Metrics {
         let help = "Attempts to log in, or to confirm a password, that failed; not those refused by rate limits";
         ours.register("failed_logins", help, failed_logins.clone());
         let media_stores = MediaStoreMetrics::register(ours);
+        let federation_sender = SenderMetrics::register(ours);
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
         let caches = CacheCollector::default();
@@ -235,6 +239,7 @@ impl Metrics {
             uploads,
             failed_logins,
             media_stores,
+            federation_sender,
             watched,
             caches,
         };
@@ -311,6 +316,31 @@ impl Metrics {
     /// Counts what a store for media has not done.
     pub(crate) fn media_store_failed(&self, store: &str, operation: &'static str) {
         self.0.media_stores.failed(store, operation);
+    }
+
+    /// Sets with how many other servers it stands how, of those that this node sends to.
+    pub(crate) fn set_federation_destinations(&self, live: usize, catching_up: usize, owed: usize) {
+        self.0.federation_sender.set_destinations(live, catching_up, owed);
+    }
+
+    /// Sets how many events wait in memory for other servers.
+    pub(crate) fn set_federation_queued(&self, events: usize) {
+        self.0.federation_sender.set_queued(events);
+    }
+
+    /// Counts a transaction that was sent to another server, whether or not it was taken.
+    pub(crate) fn federation_transaction(&self, is_taken: bool) {
+        self.0.federation_sender.transaction(is_taken);
+    }
+
+    /// Counts events that another server has taken.
+    pub(crate) fn federation_events_sent(&self, events: usize) {
+        self.0.federation_sender.sent.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    /// Counts events that another server does not want.
+    pub(crate) fn federation_events_refused(&self, events: usize) {
+        self.0.federation_sender.refused.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
     }
 
     /// Has the metrics include the database's connections and the disk from now on. Called once; a second call changes
