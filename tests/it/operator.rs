@@ -35,6 +35,7 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "list-reports"],
     &["admin", "deactivate-account", "alice", "--yes"],
     &["admin", "list-media"],
+    &["admin", "list-destinations"],
     &["admin", "quarantine-media", "mxc://localhost/abc"],
     &["admin", "sweep-media"],
 ];
