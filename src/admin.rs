@@ -9,6 +9,8 @@
 mod administration;
 mod departure;
 mod failure;
+mod federation;
+mod federation_administration;
 mod lists;
 mod media;
 mod media_administration;
@@ -29,6 +31,7 @@ pub use self::{
         AccountFilter, AccountSummary, Administration, ListedAccount, Noticed, SessionSummary, TokenSummary,
     },
     failure::Failure,
+    federation_administration::{DestinationState, DestinationSummary, FederationAdministration},
     media_administration::MediaAdministration,
     media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
     media_summary::{
@@ -58,6 +61,8 @@ struct AdminContext<'a> {
     administration: Administration,
     /// On the same.
     media: MediaAdministration,
+    /// On the same.
+    federation: FederationAdministration,
     /// For passwords that are made up.
     random: Random,
 }
@@ -74,8 +79,10 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), Failure> 
     let opened = Administration::open(config, db.clone(), clock.clone(), &random).await;
     let done = match opened {
         Ok(administration) => {
+            let federation = FederationAdministration::new(db.clone(), clock.clone());
             let media = MediaAdministration::new(config, db.clone(), clock);
-            unless_broken_off(AdminContext { config, administration, media, random }.carry_out(command)).await
+            let context = AdminContext { config, administration, media, federation, random };
+            unless_broken_off(context.carry_out(command)).await
         }
         Err(error) => Err(database::explain(config, &error).into()),
     };
@@ -173,6 +180,7 @@ impl AdminContext<'_> {
                 Ok(())
             }
             Asked::Media(command) => Box::pin(self.carry_out_on_media(command)).await,
+            Asked::Federation(command) => self.carry_out_on_federation(command).await,
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod cross_signing;
 pub(crate) mod cursor;
 pub(crate) mod dehydrated_device;
 pub(crate) mod delayed_event;
+pub(crate) mod destination;
 pub(crate) mod device;
 pub(crate) mod device_key;
 pub(crate) mod device_list;

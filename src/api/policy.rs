@@ -19,9 +19,7 @@ use ruma::api::{
         profile, push, read_marker, receipt, redact, relations, reporting, room, rtc, search, session, space, state,
         sync, tag, thirdparty, threads, to_device, typing, user_directory, voip,
     },
-    federation::discovery as server_discovery,
-    federation::transactions,
-    federation::discovery as server_discovery,
+    federation::{discovery as server_discovery, transactions},
 };
 
 use super::{

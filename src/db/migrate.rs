@@ -87,8 +87,9 @@ static MIGRATIONS: &[Migration] = migrations![
     33 "0033_ended_inboxes",
     34 "0034_media",
     35 "0035_server_keys",
-    38 "0038_room_entries",
     36 "0036_inbound",
+    37 "0037_destinations",
+    38 "0038_room_entries",
 ];
 
 statements! {

@@ -6,6 +6,7 @@
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
 mod caches;
+mod federation_sender;
 mod full_inboxes;
 mod inbound;
 mod media_store;
@@ -38,6 +39,7 @@ use ruma::{DeviceId, UserId};
 
 use self::{
     caches::CacheCollector,
+    federation_sender::SenderMetrics,
     full_inboxes::FullInboxes,
     inbound::{InboundMetrics, KindLabel, OutcomeLabel},
     media_store::MediaStoreMetrics,
@@ -89,6 +91,7 @@ struct Inner {
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
     servers_asked: ServersAsked,
+    federation_sender: SenderMetrics,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
     /// Empty until [`Metrics::watch_caches`].
@@ -222,6 +225,7 @@ impl Metrics {
         ours.register("failed_logins", help, failed_logins.clone());
         let media_stores = MediaStoreMetrics::register(ours);
         let servers_asked = ServersAsked::register(ours);
+        let federation_sender = SenderMetrics::register(ours);
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
         let caches = CacheCollector::default();
@@ -245,6 +249,7 @@ impl Metrics {
             failed_logins,
             media_stores,
             servers_asked,
+            federation_sender,
             watched,
             caches,
         };
@@ -336,6 +341,31 @@ impl Metrics {
     /// Counts a request to another server, and measures it. `outcome` is one of a few.
     pub(crate) fn server_asked(&self, outcome: &'static str, time: Duration) {
         self.0.servers_asked.asked(outcome, time);
+    }
+
+    /// Sets with how many other servers it stands how, of those that this node sends to.
+    pub(crate) fn set_federation_destinations(&self, live: usize, catching_up: usize, owed: usize) {
+        self.0.federation_sender.set_destinations(live, catching_up, owed);
+    }
+
+    /// Sets how many events wait in memory for other servers.
+    pub(crate) fn set_federation_queued(&self, events: usize) {
+        self.0.federation_sender.set_queued(events);
+    }
+
+    /// Counts a transaction that was sent to another server, whether or not it was taken.
+    pub(crate) fn federation_transaction(&self, is_taken: bool) {
+        self.0.federation_sender.transaction(is_taken);
+    }
+
+    /// Counts events that another server has taken.
+    pub(crate) fn federation_events_sent(&self, events: usize) {
+        self.0.federation_sender.sent.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    /// Counts events that another server does not want.
+    pub(crate) fn federation_events_refused(&self, events: usize) {
+        self.0.federation_sender.refused.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
     }
 
     /// Has the metrics include the database's connections and the disk from now on. Called once; a second call changes

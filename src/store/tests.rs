@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, device,
-    device_key, device_list, ephemeral, erasure, errand, event, filter, history, inbound, key_backup, log, media, media_object,
-    media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership,
-    profile, redaction, registration, relation, report, room, room_entry, search, server, server_key, signing_key, state, threepid, to_device, token, uia, url_preview, usage, user_directory,
+    account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, destination, device, device_key, device_list, ephemeral, erasure, errand, event, filter, history, inbound, key_backup, log, media, media_object, media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership, profile, redaction, registration, relation, report, room, room_entry, search, server, server_key, signing_key, state, threepid, to_device, token, uia, url_preview, usage, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -22,6 +19,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     cursor::STATEMENTS,
     dehydrated_device::STATEMENTS,
     delayed_event::STATEMENTS,
+    destination::STATEMENTS,
     device::STATEMENTS,
     device_key::STATEMENTS,
     device_list::STATEMENTS,
@@ -68,6 +66,7 @@ const STATEMENTS: &[&[&Statement]] = &[
 const INSERTS: &[&[&Insert]] = &[
     account_data::INSERTS,
     attention::INSERTS,
+    destination::INSERTS,
     device_list::INSERTS,
     ephemeral::INSERTS,
     erasure::INSERTS,

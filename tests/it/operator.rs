@@ -36,6 +36,7 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "rotate-signing-key"],
     &["admin", "deactivate-account", "alice", "--yes"],
     &["admin", "list-media"],
+    &["admin", "list-destinations"],
     &["admin", "quarantine-media", "mxc://localhost/abc"],
     &["admin", "sweep-media"],
 ];

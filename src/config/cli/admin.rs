@@ -1,5 +1,6 @@
 //! `hearth admin …`: the commands and their arguments.
 
+mod federation;
 mod listing;
 mod media;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 pub use self::{
+    federation::FederationCommand,
     listing::ListFormat,
     media::{DeleteMedia, ListMedia, MediaCommand, MoveMedia, ShowMediaUsage, SweepMedia},
 };
@@ -116,6 +118,9 @@ pub enum AdminCommand {
 
     #[command(flatten)]
     Media(MediaCommand),
+
+    #[command(flatten)]
+    Federation(FederationCommand),
 }
 
 #[derive(Clone, Debug, Args)]

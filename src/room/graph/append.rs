@@ -450,6 +450,7 @@ pub(in crate::room) fn accept(
     let before = head.room.clone();
     // Before the event is applied: who is in the room is looked up in the state before it.
     let attention = highlight::attention(&pdu, &head.state, here);
+    let is_sent = pdu.sender().server_name() == here;
     let redacted = redacts.and_then(|target| match target.redacted(Arc::clone(&pdu)) {
         Ok(redacted) => Some(Arc::new(redacted)),
         Err(error) => {
@@ -490,6 +491,7 @@ pub(in crate::room) fn accept(
         redacted,
         awaits: None,
         expects: None,
+        is_sent,
         pdu,
     }
 }

@@ -135,6 +135,11 @@ impl Rooms {
         Ok(self.find_each_held(&[room_id]).await?.remove(room_id))
     }
 
+    /// A room that is in memory already. For who would rather do without than have it read.
+    pub(crate) fn find_in_memory(&self, room_id: &RoomId) -> Option<Held> {
+        self.0.active.find(room_id).map(|room| self.held(room))
+    }
+
     fn held(&self, room: Arc<Room>) -> Held {
         Held::by(room, &self.0.server_name)
     }
