@@ -198,6 +198,8 @@ impl Rooms {
             replaces: entering.before.member(&entering.user_id).cloned(),
             redacted: None,
             awaits: None,
+            // The server that let the user in passes it on.
+            is_sent: false,
             expects: Some(ExpectedAccount { user_id: entering.user_id.clone(), copied: Vec::new() }),
         })
     }
