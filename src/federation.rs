@@ -5,6 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+pub(crate) mod entrance;
 pub(crate) mod fetcher;
 pub(crate) mod inbox;
 pub(crate) mod remote;
@@ -13,6 +14,7 @@ pub(crate) mod server_keys;
 use std::{ops::Deref, sync::Arc};
 
 use self::{
+    entrance::{Entrance, OtherResidents},
     fetcher::{Fetcher, OtherServers},
     inbox::Inbox,
     remote::Remote,
@@ -31,6 +33,7 @@ pub struct Federation {
     pub(crate) remote: Remote,
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
+    pub(crate) entrance: Entrance,
 }
 
 impl Deref for Federation {
@@ -57,6 +60,8 @@ impl Federation {
         let source = OtherServers::over(remote.clone(), server_keys.clone());
         let fetcher = Fetcher::new(people.db.clone(), people.rooms.clone(), source);
         let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
-        Ok(Self { people, server_keys, remote, fetcher, inbox })
+        let residents = OtherResidents::over(remote.clone(), server_keys.clone(), people.config.federation.clone());
+        let entrance = Entrance::new(people.rooms.clone(), people.tasks.clone(), residents);
+        Ok(Self { people, server_keys, remote, fetcher, inbox, entrance })
     }
 }
