@@ -8,7 +8,10 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedEventId, RoomId, RoomVersionId, UserId, events::TimelineEventType};
+use ruma::{
+    CanonicalJsonValue, OwnedEventId, RoomId, RoomVersionId, UserId,
+    events::{StateEventType, TimelineEventType},
+};
 
 use super::{
     membership::{Change, check_invitable},
@@ -17,7 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     event::{Content, Draft, Pdu, Standing},
-    room::{Rooms, graph::head::Head},
+    room::{Rooms, State, graph::head::Head},
 };
 
 /// An invitation that the server of whoever is invited has not signed yet.
@@ -29,11 +32,23 @@ pub struct OutgoingInvite {
     pub room_state: Vec<Arc<Pdu>>,
 }
 
+impl State {
+    /// Whether users of other servers than its creator's may be in the room.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#mroomcreate>
+    fn federates(&self) -> bool {
+        let create: Option<Content> = self.content(&StateEventType::RoomCreate);
+        let says = create.as_ref().and_then(|content| content.get("m.federate"));
+        says != Some(&CanonicalJsonValue::Bool(false))
+    }
+}
+
 impl Rooms {
     /// Builds an invitation of a user of another server, at the room's end as it is now. The inner error is the event by
     /// which they are invited already, in these words. `content` is all that the event says.
     ///
-    /// `M_FORBIDDEN` where the target is in the room, is banned or can't be invited by this user.
+    /// `M_FORBIDDEN` where the target is in the room, is banned or can't be invited by this user, and where the room is for
+    /// one server alone.
     pub async fn prepare_invite(
         &self,
         room_id: &RoomId,
@@ -46,6 +61,9 @@ impl Rooms {
         let room = self.get_held(room_id).await?;
         let mut head = room.view(Head::of);
         check_joined(&head.state, sender)?;
+        if !head.state.federates() {
+            return Err(Error::forbidden("This room was made for users of this server alone"));
+        }
         check_invitable(target, &head.state.membership(target))?;
         let change = Change { sender, target, content, transaction: None };
         if let Some(event_id) = change.plan(&head).done_by {
