@@ -6,6 +6,7 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
 pub(crate) mod destinations;
+pub(crate) mod entrance;
 pub(crate) mod fetcher;
 pub(crate) mod inbox;
 pub(crate) mod remote;
@@ -17,6 +18,7 @@ use ruma::ServerName;
 
 use self::{
     destinations::Destinations,
+    entrance::{Entrance, OtherResidents},
     fetcher::{Fetcher, OtherServers},
     inbox::Inbox,
     remote::Remote,
@@ -36,6 +38,7 @@ pub struct Federation {
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
     pub(crate) destinations: Destinations,
+    pub(crate) entrance: Entrance,
 }
 
 impl Deref for Federation {
@@ -74,6 +77,8 @@ impl Federation {
         let source = OtherServers::over(remote.clone(), server_keys.clone());
         let fetcher = Fetcher::new(people.db.clone(), people.rooms.clone(), source);
         let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
-        Ok(Self { people, server_keys, remote, fetcher, inbox, destinations })
+        let residents = OtherResidents::over(remote.clone(), server_keys.clone(), people.config.federation.clone());
+        let entrance = Entrance::new(people.rooms.clone(), people.tasks.clone(), residents);
+        Ok(Self { people, server_keys, remote, fetcher, inbox, entrance, destinations })
     }
 }

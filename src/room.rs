@@ -18,7 +18,9 @@ pub use self::read::for_server::ServerReading;
 pub use self::{
     act::{
         create::{InitialState, NewRoom},
+        elsewhere::Introduction,
         notice::NoticeRoom,
+        outgoing_invite::OutgoingInvite,
         outside::{Ending, FromOutside},
         preset::Preset,
         send::{Message, NewState, check_transaction_id},
@@ -37,4 +39,7 @@ pub use self::{
         view::View,
     },
 };
-pub(crate) use self::{graph::thread::Related, read::erasure::EventTrace};
+pub(crate) use self::{
+    graph::{outlier::list_allowed, thread::Related},
+    read::erasure::EventTrace,
+};

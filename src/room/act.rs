@@ -11,12 +11,14 @@
 pub(super) mod alias;
 pub(super) mod create;
 pub(super) mod dry_run;
+pub(super) mod elsewhere;
 pub(super) mod guest;
 pub(super) mod invite_permission;
 pub(super) mod join;
 pub(crate) mod member_profile;
 pub(super) mod membership;
 pub(super) mod notice;
+pub(super) mod outgoing_invite;
 pub(super) mod outside;
 pub(super) mod power;
 pub(super) mod predecessor;

@@ -185,7 +185,7 @@ struct Conditions {
 }
 
 /// The field of a membership event that names who vouches for the user.
-const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+pub(super) const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 
 /// Whether somebody may come in, and who of this server's users vouches for them where the room asks for that.
 ///

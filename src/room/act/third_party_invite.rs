@@ -222,7 +222,7 @@ impl Rooms {
             }
             let offered = head.state.get(KIND, &token).ok_or_else(no_such_offer)?;
             if offered.sender().server_name() != self.server_name() {
-                let message = "This invitation was made on another server, and this one does not talk to others";
+                let message = "This invitation was made on another server, which has to be asked";
                 return Err(Error::forbidden(message));
             }
             check_may_invite(&head.state, head.rules, offered.sender())?;
