@@ -90,7 +90,7 @@ impl App {
         let ground = Ground::start((config, sizes), db, (clock, random), tasks, metrics, caches.readers()).await?;
         let rooms = Rooms::start(&ground, caches.rooms).await?;
         let people = People::start(ground, rooms, caches.people).await?;
-        let federation = Box::pin(Federation::start(people)).await?;
+        let federation = Federation::start(people)?;
         let media = Box::pin(Media::start(federation)).await?;
         let ephemeral = Ephemeral::start(media, caches.ephemeral).await?;
         let readers = Readers::start(ephemeral, caches.readers).await?;

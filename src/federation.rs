@@ -51,7 +51,7 @@ impl Deref for Federation {
 
 impl Federation {
     /// Nobody is asked for anything yet.
-    pub(crate) async fn start(people: People) -> Result<Self> {
+    pub(crate) fn start(people: People) -> Result<Self> {
         let (config, server_name, key) = (&people.config, people.server_name.clone(), people.key.clone());
         let client = FederationClient::new(
             config,
