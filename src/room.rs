@@ -17,12 +17,14 @@ mod world;
 pub use self::read::for_server::ServerReading;
 pub use self::{
     act::{
+        admission::{Handshake, Joined},
         create::{InitialState, NewRoom},
         notice::NoticeRoom,
         outside::{Ending, FromOutside},
         preset::Preset,
         send::{Message, NewState, check_transaction_id},
-        third_party_invite::{Invitation, Offer, OfferedKey},
+        template::{Asking, Template},
+        third_party_invite::{Invitation, Offer, OfferedKey, Redemption},
         upgrade::Upgrade,
     },
     author::Author,

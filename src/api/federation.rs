@@ -4,9 +4,15 @@
 
 mod backfill;
 mod event;
+mod invite;
+pub(super) mod join;
+mod knock;
+pub(super) mod leave;
 mod missing_events;
 mod pdus;
+mod sent;
 mod state;
+mod third_party_invite;
 mod timestamp;
 
 use http::StatusCode;
@@ -29,8 +35,13 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     let endpoints = endpoints.endpoint(openid_userinfo);
     let endpoints = backfill::routes(endpoints);
     let endpoints = event::routes(endpoints);
+    let endpoints = invite::routes(endpoints);
+    let endpoints = join::routes(endpoints);
+    let endpoints = knock::routes(endpoints);
+    let endpoints = leave::routes(endpoints);
     let endpoints = missing_events::routes(endpoints);
     let endpoints = state::routes(endpoints);
+    let endpoints = third_party_invite::routes(endpoints);
     timestamp::routes(endpoints)
 }
 

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::membership::{Invite3pid, ThirdPartySigned},
 };
 use tokio::time::{Instant, timeout_at};
@@ -103,18 +103,39 @@ impl ThirdPartyInvites {
     /// The rules of the room check that the signature is by one of its keys; here it is checked that the key is still
     /// good.
     pub(crate) async fn accept(&self, room_id: &RoomId, user_id: &UserId, signed: &ThirdPartySigned) -> Result<()> {
-        if signed.mxid != user_id {
+        let signed = read_signed(signed, user_id)?;
+        self.accept_signed(room_id, user_id, signed).await
+    }
+
+    /// [`Self::accept`] with the proof as it was signed.
+    pub(crate) async fn accept_signed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: CanonicalJsonObject,
+    ) -> Result<()> {
+        self.check_signed(room_id, user_id, &signed).await?;
+        self.rooms.redeem(room_id, user_id, signed).await
+    }
+
+    /// Refuses a proof that is not of this user, or not signed with a key that the room's offer names and that is still
+    /// good.
+    pub(crate) async fn check_signed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: &CanonicalJsonObject,
+    ) -> Result<()> {
+        if signed.get("mxid").and_then(CanonicalJsonValue::as_str) != Some(user_id.as_str()) {
             return Err(Error::forbidden("This invitation was signed for another user"));
         }
-        let signed = serde_json::to_value(signed).and_then(serde_json::from_value::<CanonicalJsonObject>);
-        let signed = signed.map_err(|e| Error::bad_json(format!("`third_party_signed` can't be read: {e}")))?;
-        let key = self.rooms.find_signing_key(room_id, &signed).await?;
+        let key = self.rooms.find_signing_key(room_id, signed).await?;
         if let Some(url) = &key.key_validity_url
             && !self.identity.is_key_valid(url, &key.public_key).await?
         {
             return Err(Error::forbidden("The key with which this invitation was signed has been revoked"));
         }
-        self.rooms.redeem(room_id, user_id, signed).await
+        Ok(())
     }
 
     fn invitee<'a>(&'a self, invite: &'a Invite3pid) -> Result<Invitee<'a>> {
@@ -122,6 +143,15 @@ impl ThirdPartyInvites {
         let address = canonical(&invite.medium, &invite.address)?;
         Ok(Invitee { server, token: &invite.id_access_token, medium: invite.medium.as_str(), address })
     }
+}
+
+/// What an identity server has signed for a user, with its signatures. `M_FORBIDDEN` where that is another user.
+pub(crate) fn read_signed(signed: &ThirdPartySigned, user_id: &UserId) -> Result<CanonicalJsonObject> {
+    if signed.mxid != user_id {
+        return Err(Error::forbidden("This invitation was signed for another user"));
+    }
+    let signed = serde_json::to_value(signed).and_then(serde_json::from_value::<CanonicalJsonObject>);
+    signed.map_err(|e| Error::bad_json(format!("`third_party_signed` can't be read: {e}")))
 }
 
 /// Whom the identity servers know. Each is asked once, in the name of each of its users.

@@ -35,6 +35,7 @@ pub(super) mod rules_event;
 mod server_acl;
 pub mod state;
 pub(super) mod state_at;
+mod summary;
 pub(super) mod thread;
 mod trie;
 pub mod view;
