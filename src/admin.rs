@@ -9,6 +9,8 @@
 mod administration;
 mod departure;
 mod failure;
+mod federation;
+mod federation_administration;
 mod lists;
 mod media;
 mod media_administration;
@@ -29,6 +31,7 @@ pub use self::{
         AccountFilter, AccountSummary, Administration, ListedAccount, Noticed, SessionSummary, TokenSummary,
     },
     failure::Failure,
+    federation_administration::{DestinationState, DestinationSummary, FederationAdministration},
     media_administration::MediaAdministration,
     media_stores::{MediaStores, MoveSummary, RotateSummary, SweepSummary},
     media_summary::{
@@ -58,6 +61,8 @@ struct AdminContext<'a> {
     administration: Administration,
     /// On the same.
     media: MediaAdministration,
+    /// On the same.
+    federation: FederationAdministration,
     /// For passwords that are made up.
     random: Random,
 }
@@ -74,8 +79,10 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), Failure> 
     let opened = Administration::open(config, db.clone(), clock.clone(), &random).await;
     let done = match opened {
         Ok(administration) => {
+            let federation = FederationAdministration::new(db.clone(), clock.clone());
             let media = MediaAdministration::new(config, db.clone(), clock);
-            unless_broken_off(AdminContext { config, administration, media, random }.carry_out(command)).await
+            let context = AdminContext { config, administration, media, federation, random };
+            unless_broken_off(context.carry_out(command)).await
         }
         Err(error) => Err(database::explain(config, &error).into()),
     };
@@ -162,6 +169,10 @@ impl AdminContext<'_> {
                 say("Revoked: nobody else registers with it.\n")
             }
             Asked::SendNotice(notice) => self.send_notice(&notice).await,
+            Asked::RotateSigningKey => {
+                let rotated = self.administration.rotate_signing_key().await.map_err(self.explain())?;
+                say(&format!("Made the key {}. Every running server signs with it in a minute.\n", rotated.key_id))
+            }
             Asked::ListReports(list) => {
                 for report in self.administration.list_reports(list.limit).await.map_err(self.explain())? {
                     say(&format!("{}\n", serde_json::to_string(&report)?))?;
@@ -169,6 +180,7 @@ impl AdminContext<'_> {
                 Ok(())
             }
             Asked::Media(command) => Box::pin(self.carry_out_on_media(command)).await,
+            Asked::Federation(command) => self.carry_out_on_federation(command).await,
         }
     }
 

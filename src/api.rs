@@ -22,6 +22,7 @@ mod health;
 pub(crate) mod in_room;
 pub(crate) mod interactive;
 pub(crate) mod json;
+mod listener;
 pub(crate) mod own;
 mod page;
 mod policy;
@@ -54,6 +55,7 @@ pub fn router(app: App) -> Router {
         .route(FORWARDED_PATH, arrival::accept(app.clone(), forwarded, no_such_endpoint))
         .fallback(|| async { no_such_endpoint() })
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(listener::restrict))
         .layer(cors())
         .layer(middleware::from_fn(headers::protect))
         .with_state(app)

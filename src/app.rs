@@ -20,6 +20,7 @@ use crate::{
     },
     ephemeral::{self, Ephemeral},
     error::Result,
+    federation::Federation,
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks, weighed::Weighed},
     log::{Ground, Reader},
     media::Media,
@@ -89,12 +90,14 @@ impl App {
         let ground = Ground::start((config, sizes), db, (clock, random), tasks, metrics, caches.readers()).await?;
         let rooms = Rooms::start(&ground, caches.rooms).await?;
         let people = People::start(ground, rooms, caches.people).await?;
-        let media = Box::pin(Media::start(people)).await?;
+        let federation = Federation::start(people)?;
+        let media = Box::pin(Media::start(federation)).await?;
         let ephemeral = Ephemeral::start(media, caches.ephemeral).await?;
         let readers = Readers::start(ephemeral, caches.readers).await?;
         let workers = Box::pin(Workers::start(readers)).await?;
         let tail: Arc<dyn Weighed> = Arc::clone(workers.log.tail()) as _;
-        weighed.extend([tail, workers.filters.cache(), workers.accounts.seen_devices()]);
+        weighed.extend([tail, workers.filters.cache(), workers.accounts.seen_devices(), workers.server_keys.cache()]);
+        weighed.extend(workers.remote.cache());
         workers.metrics.watch_caches(weighed);
         let (discovery, turn) = (Discovery::of(&workers.config), Turn::find(&workers.config.turn));
         let limits = &workers.config.connections;

@@ -2,8 +2,8 @@
 //! for its reader in `config.example.toml`.
 //!
 //! Each key is written down three times, and tests hold the three together: the structs here (what the
-//! code reads, and the defaults), the list in `config/key.rs` and `config/key/media.rs` (what a value must look like), and
-//! the example file (why one would change it).
+//! code reads, and the defaults), the list in `config/key.rs` and the files beside it (what a value must look like), and the
+//! example file (why one would change it).
 //!
 //! Units are part of a key's name where its value has one: `…_seconds`, `…_megabytes`, `per_second`. Whatever a section
 //! holds is decided at start; nothing is read again while the server runs but the files that `[tls]` names.
@@ -14,6 +14,7 @@
 mod address;
 pub mod cli;
 pub(crate) mod discovery;
+mod federation;
 mod injected;
 mod key;
 mod key_list;
@@ -44,7 +45,8 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    address::{IpBlock, ListenAddress},
+    address::{IpBlock, ListenAddress, ListenEntry, ServedApis},
+    federation::{FederationConfig, NameServer, ServerPattern},
     injected::is_injected,
     limits::{ConnectionsConfig, QuotasConfig, RateLimitConfig, RateLimitsConfig},
     mail::{HostName, MailEncryption, MailFrom},
@@ -69,7 +71,7 @@ pub struct Config {
     /// Relative to the folder in which the process is started. Made if it is missing.
     pub data_dir: PathBuf,
     /// At least one, and no two that overlap with each other or with `metrics.listen`.
-    pub listen: Vec<ListenAddress>,
+    pub listen: Vec<ListenEntry>,
     /// From which `X-Forwarded-For` is believed. Empty by default: anybody can write that header.
     pub trusted_proxies: Vec<IpBlock>,
     pub tls: TlsConfig,
@@ -282,18 +284,14 @@ pub struct DelayedEventsConfig {
     pub max_scheduled: u32,
 }
 
-/// Whether the server talks to others. It does not yet, whatever is said here, and warns who switches it on.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct FederationConfig {
-    pub enabled: bool,
-}
-
 /// What `/.well-known/matrix/…` answers
 /// (<https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>).
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct WellKnownConfig {
     /// Where clients find the API, and the base of links in mails. None for `https://` and the server's name.
     pub client_base_url: Option<BaseUrl>,
+    /// Where other servers find this one. None where they go by its name and the name's SRV records.
+    pub server: Option<OwnedServerName>,
     pub support: SupportConfig,
     pub policy_server: PolicyServer,
 }
@@ -364,7 +362,7 @@ impl Default for Config {
         Self {
             server_name: owned_server_name!("localhost"),
             data_dir: PathBuf::from("./hearth-data"),
-            listen: vec![ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 8008).into())],
+            listen: vec![ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 8008).into()).into()],
             trusted_proxies: Vec::new(),
             tls: TlsConfig::default(),
             connections: ConnectionsConfig::default(),
@@ -391,7 +389,10 @@ impl Default for Config {
             },
             rtc: RtcConfig::default(),
             delayed_events: DelayedEventsConfig { max_delay_seconds: 86_400, max_scheduled: 100 },
-            federation: FederationConfig { enabled: false },
+            federation: FederationConfig {
+                trusted_key_servers: vec![owned_server_name!("matrix.org")],
+                ..FederationConfig::default()
+            },
             well_known: WellKnownConfig::default(),
             log: LogConfig { level: "info".to_owned(), format: LogFormat::Human },
             metrics: MetricsConfig::default(),
@@ -451,11 +452,14 @@ impl Config {
     /// What is allowed but probably not meant. Logged at start, printed by `hearth check-config`.
     pub fn warnings(&self) -> Vec<&'static str> {
         let mut warnings = Vec::new();
-        if self.federation.enabled {
+        if self.federation.enabled && !self.listen.iter().any(|entry| entry.apis != ServedApis::Client) {
             warnings.push(
-                "`federation.enabled` is true, but this version of Hearth does not federate yet: it \
-                 talks to no other server",
+                "`federation.enabled` is true, but all addresses in `listen` are for clients alone: no other server \
+                 reaches this one",
             );
+        }
+        if !self.federation.enabled && self.well_known.server.is_some() {
+            warnings.push("`well_known.server` is set, but `federation.enabled` is false: no other server is answered");
         }
         if self.turn.uris.is_empty() != self.turn.shared_secret.is_none() {
             warnings
@@ -561,7 +565,7 @@ impl Config {
 
     /// Addresses that no two listeners can have, those of `listen` and that of `metrics.listen` together.
     fn overlapping_listeners(&self) -> Vec<Problem> {
-        let all: Vec<_> = self.listen.iter().chain(&self.metrics.listen).collect();
+        let all: Vec<_> = self.listen_addresses().collect();
         let mut problems = Vec::new();
         for (count, one) in all.iter().enumerate() {
             if let Some(other) = all.iter().skip(count + 1).find(|other| one.overlaps(other)) {
@@ -578,6 +582,11 @@ impl Config {
 
     /// Whether any listener needs the certificate.
     pub fn speaks_tls(&self) -> bool {
-        self.listen.iter().chain(&self.metrics.listen).any(|listen| matches!(listen, ListenAddress::Tls(_)))
+        self.listen_addresses().any(|listen| matches!(listen, ListenAddress::Tls(_)))
+    }
+
+    /// Those of all listeners.
+    fn listen_addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.listen.iter().map(|entry| &entry.address).chain(&self.metrics.listen)
     }
 }

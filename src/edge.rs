@@ -7,6 +7,9 @@
 //! Nothing here knows of rooms, users' rights or the log's contents: `log` and what lies above it call these modules,
 //! never the other way round. Clients, the metrics and the hub are made once at start and are cheap to clone.
 
+pub mod authorities;
+pub(crate) mod discovery;
+pub(crate) mod federation_client;
 pub(crate) mod http_client;
 pub(crate) mod hub;
 pub(crate) mod identity;

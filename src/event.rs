@@ -8,9 +8,12 @@ mod draft;
 pub mod fact;
 mod key;
 mod pdu;
+mod received;
 mod relation;
 mod relation_filter;
+mod signing_keys;
 mod stored;
+mod strict_json;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +23,9 @@ pub use self::{
     draft::{Draft, DraftError, GraphPlace},
     key::{SigningKey, SigningKeyError},
     pdu::{Pdu, PduError, Standing},
+    received::{ReceivedError, ReceivedPdu},
     relation::Relation,
     relation_filter::{ChildFilter, RelationFilter},
+    signing_keys::{DatedKey, PublishedKey, SigningKeys},
     stored::{Logged, NoticeFrom, StateChange, Stored, Transaction, TransactionOrigin},
 };

@@ -12,6 +12,7 @@ pub mod edge;
 pub mod ephemeral;
 pub mod error;
 pub mod event;
+pub mod federation;
 #[cfg(test)]
 mod fuzz;
 pub mod ground;

@@ -23,6 +23,7 @@ use hearth::{
     },
     db,
     edge::{
+        authorities,
         metrics::Metrics,
         serve::{self, Listeners},
         telemetry,
@@ -102,6 +103,11 @@ async fn check(config: &Config, origins: &ValueSources, database: bool) -> anyho
     match serve::check_certificate(config) {
         Ok(()) => {}
         Err(problem) if config.speaks_tls() => problems.push(problem.to_string()),
+        Err(unused) => writeln!(io::stderr(), "warning: {unused}")?,
+    }
+    match authorities::check(config) {
+        Ok(()) => {}
+        Err(problem) if config.federation.enabled => problems.push(problem.to_string()),
         Err(unused) => writeln!(io::stderr(), "warning: {unused}")?,
     }
     if database && let Err(problem) = check_database(config).await {

@@ -34,17 +34,17 @@ use self::{
 use crate::{
     edge::object_store::Stores,
     error::{Error, Result},
+    federation::Federation,
     log::Quotas,
-    people::People,
 };
 
 /// The modules of this layer at work, on those below.
 pub struct Media {
-    people: People,
+    federation: Federation,
     pub(crate) library: Library,
     /// None where the server looks at no pages.
     pub(crate) previews: Option<Previews>,
-    pub(crate) remote: RemoteMedia,
+    pub(crate) remote_media: RemoteMedia,
     pub(crate) scanner: Scanner,
     pub(crate) thumbnails: Thumbnails,
     pub(crate) upkeep: MediaUpkeep,
@@ -52,23 +52,23 @@ pub struct Media {
 }
 
 impl Deref for Media {
-    type Target = People;
+    type Target = Federation;
 
-    fn deref(&self) -> &People {
-        &self.people
+    fn deref(&self) -> &Federation {
+        &self.federation
     }
 }
 
 impl Media {
     /// Makes the folders that are missing. No store is asked for anything yet.
-    pub(crate) async fn start(people: People) -> Result<Self> {
-        let (config, db, clock, random) = (&people.config, &people.db, &people.clock, &people.random);
-        let (metrics, server_name) = (&people.metrics, &people.server_name);
+    pub(crate) async fn start(federation: Federation) -> Result<Self> {
+        let (config, db, clock, random) = (&federation.config, &federation.db, &federation.clock, &federation.random);
+        let (metrics, server_name) = (&federation.metrics, &federation.server_name);
         let stores = Stores::open(&config.media, &config.data_dir, metrics.clone()).map_err(Error::broken)?;
         let spool = Spool::open(&config.data_dir).await?;
         let keys = MasterKeys::of(&config.media);
         let parts = (db.clone(), clock.clone(), random.clone());
-        let tasks = people.tasks.clone();
+        let tasks = federation.tasks.clone();
         let objects = Objects::new(parts.clone(), stores, spool, keys, metrics.clone(), tasks.clone());
         let library = Library::new(db.clone(), objects.clone(), clock.clone());
         let scanner = Scanner::new((db.clone(), clock.clone()), objects.clone(), &config.media.scanner, tasks.clone());
@@ -81,11 +81,11 @@ impl Media {
         );
         let previews = Previews::start(parts, server_name.clone(), objects, &config.url_previews)?;
         let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks.clone());
-        // None is asked before there is federation.
+        // No other server is asked for media yet.
         let (parts, origin) = ((db.clone(), clock.clone()), None);
-        let remote =
+        let remote_media =
             RemoteMedia::new(parts.clone(), library.clone(), server_name.clone(), &config.media, tasks, origin);
         let upkeep = MediaUpkeep::new(parts, library.clone(), (&config.media, &config.url_previews));
-        Ok(Self { people, library, previews, remote, scanner, thumbnails, upkeep, uploads })
+        Ok(Self { federation, library, previews, remote_media, scanner, thumbnails, upkeep, uploads })
     }
 }

@@ -116,7 +116,7 @@ impl People {
             &ground;
         let quotas = Quotas::of(config);
         let terms = Terms::of(&config.registration.terms);
-        let identity = IdentityServers::new(&config.identity, server_name.clone(), Arc::clone(key))?;
+        let identity = IdentityServers::new(&config.identity, server_name.clone(), key.clone())?;
         // With the log, so that what requests change is known to every node before they are answered.
         let accounts = Accounts::new(
             (db.clone(), clock.clone(), random.clone()),
@@ -135,7 +135,7 @@ impl People {
             metrics.clone(),
         );
         let keys = Keys::new(db.clone(), log.clone(), tasks.clone(), server_name.clone(), caches.keys);
-        let (secret, documents) = (key.shared_secret(), terms.clone());
+        let (secret, documents) = (key.first().shared_secret(), terms.clone());
         Ok(Self {
             account_data: AccountDataOfUsers::new(db.clone(), log.clone(), caches.account_data, quotas.clone()),
             dehydrated_devices: DehydratedDevices::new(

@@ -12,7 +12,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 pub use self::read::for_server::ServerReading;
 pub use self::{
@@ -34,6 +34,7 @@ pub use self::{
         residency::{Held, Resident},
         room::Room,
         rooms::Rooms,
+        servers::Servers,
         state::State,
         view::View,
     },

@@ -5,6 +5,7 @@
 
 pub(crate) mod delayed_event;
 pub(crate) mod errand;
+pub(crate) mod federation_sender;
 pub(crate) mod upkeep;
 
 use std::{ops::Deref, sync::Arc};
@@ -15,6 +16,7 @@ use ruma::OwnedUserId;
 use self::{
     delayed_event::DelayedEvents,
     errand::{Aftermath, DEPARTURE, Errands},
+    federation_sender::FederationSender,
     upkeep::UpkeepTargets,
 };
 use crate::{error::Result, reader::Readers, room::Rooms};
@@ -40,7 +42,10 @@ impl Workers {
         let (db, rooms, nodes, tasks) = (readers.db.clone(), readers.rooms.clone(), &readers.nodes, &readers.tasks);
         let parts = (db.clone(), rooms.clone(), readers.clock.clone(), readers.random.clone());
         let limits = (&readers.config.delayed_events).into();
-        let delayed_events = DelayedEvents::start(parts, limits, nodes, tasks).await?;
+        let delayed_events = DelayedEvents::start(parts.clone(), limits, nodes, tasks).await?;
+        let (outward, is_federating) =
+            ((readers.metrics.clone(), readers.remote.clone()), readers.config.federation.enabled);
+        Box::pin(FederationSender::start(parts, outward, is_federating, nodes, tasks)).await?;
         let tidied = UpkeepTargets {
             accounts: readers.accounts.clone(),
             uia: readers.uia.clone(),

@@ -19,7 +19,10 @@ use crate::{
         random::Random,
         sizes::CacheSizes,
     },
-    node::{self, server_name},
+    node::{
+        self, server_name,
+        signing::{self, RotatedKey},
+    },
     people::{
         account::{AccountSettings, Accounts, Notify, Restriction},
         report::{self, Report},
@@ -318,6 +321,11 @@ impl Administration {
         let message =
             "There is no such registration token: `hearth admin list-registration-tokens` shows those there are";
         Err(Error::not_found(message))
+    }
+
+    /// Makes a key that takes over from the one that the server signs with. Running nodes notice it by themselves.
+    pub async fn rotate_signing_key(&self) -> Result<RotatedKey> {
+        signing::rotate(&self.db, &self.random).await
     }
 
     /// The account that the operator means.

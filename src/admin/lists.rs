@@ -4,6 +4,7 @@
 //! Columns are made of ASCII and have fixed widths, except for the last one, where what people chose may stand. Names
 //! of fields in JSON stay what they are: scripts go by them.
 
+mod federation;
 mod media;
 
 use serde::Serialize;

@@ -6,6 +6,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#client-authentication>
 
+mod servers;
+
 use std::{marker::PhantomData, net::IpAddr};
 
 use http::request::Parts;
@@ -14,6 +16,7 @@ use ruma::{
     api::{auth_scheme::extract_bearer_or_query_token, error::ErrorKind},
 };
 
+pub(crate) use self::servers::{RemoteServer, Servers, check_federates};
 use super::{
     endpoint::{Callers, Freshness, KnownByHead, Rules},
     error::ApiResult,

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::BoxStream;
 use http::{HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
 use ruma::{
-    UserId,
+    ServerName, UserId,
     api::{IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _},
 };
 
@@ -88,6 +88,16 @@ pub(crate) trait Callers {
 
     /// The account whose acts are counted, if it is one that calls.
     fn account(caller: &Self::Caller) -> Option<(&UserId, Pace)>;
+
+    /// The other server whose acts are counted, if it is one that calls.
+    fn server(_: &Self::Caller) -> Option<&ServerName> {
+        None
+    }
+
+    /// The rules of an endpoint of theirs of which nothing else is said.
+    fn rules(method: &Method) -> Rules {
+        Rules::of(method)
+    }
 }
 
 /// Callers whom the head of a request proves alone, so that its body can be handed over before it is there.
@@ -243,6 +253,8 @@ pub(crate) enum RateLimit {
     PerAccount(Limit),
     /// That of the address that the call comes from.
     PerAddress(Limit),
+    /// That of the other server that calls.
+    PerServer(Limit),
     /// Anybody may look it up: an account pays as for reading, a stranger by their address.
     Lookup,
     /// What a call costs depends on what it asks for, so the handler counts; and what it counts, for the reader of
@@ -326,6 +338,10 @@ impl Rules {
 
     pub(crate) fn per_address(self, limit: Limit) -> Self {
         Self { rate_limit: RateLimit::PerAddress(limit), ..self }
+    }
+
+    pub(crate) fn per_server(self, limit: Limit) -> Self {
+        Self { rate_limit: RateLimit::PerServer(limit), ..self }
     }
 
     pub(crate) fn lookup(self) -> Self {

@@ -59,6 +59,11 @@ async fn count<R: Policy>(
     match (limit, R::Who::account(caller)) {
         (RateLimit::PerAccount(limit), Some((user_id, pace))) => limits.check(limit, cost, user_id, pace).await?,
         (RateLimit::PerAddress(limit), _) => limits.check_address(limit, cost, address).await?,
+        (RateLimit::PerServer(limit), _) => {
+            if let Some(server) = R::Who::server(caller) {
+                limits.check_server(limit, cost, server).await?;
+            }
+        }
         (RateLimit::Lookup, Some((user_id, pace))) => limits.check(Limit::Read, cost, user_id, pace).await?,
         (RateLimit::Lookup, None) => match app.remember_caller(parts) {
             Some(caller) => limits.check(Limit::Read, cost, caller.user_id(), caller.pace()).await?,

@@ -19,6 +19,7 @@ use ruma::api::{
         profile, push, read_marker, receipt, redact, relations, reporting, room, rtc, search, session, space, state,
         sync, tag, thirdparty, threads, to_device, typing, user_directory, voip,
     },
+    federation::{discovery as server_discovery, transactions},
 };
 
 use super::{
@@ -27,7 +28,7 @@ use super::{
         account_data, dehydrated_device, event_stream, initial_sync, media::old as old_media, server_notice,
         shared_secret, submit_token, threepid,
     },
-    endpoint::{Forwarding, Policy, Rules},
+    endpoint::{Callers, Forwarding, Policy, Rules},
     federation, front_page, health,
 };
 use crate::people::rate_limit::Limit;
@@ -56,12 +57,15 @@ const UPLOAD: &str = "`media` of the account: 1 for each MiB of the file";
 /// In bytes. How large a file may be is configured, and refused with words of its own: `media/upload.rs`.
 const ANY_SIZE: usize = usize::MAX;
 const KEY_BACKUP: &str = "`read` of the account: 5, and 1 for each 1,000 keys or MiB after the first";
+const KEY_QUERY: &str = "`lookup` of the address: 1 for each server whose keys are asked for";
 const FOR_LOAD_BALANCERS: &str = "load balancers must get their answer, whoever else is at their address";
 const ENDS_ITSELF: &str = "it ends the session that calls it, and logging in is limited";
 const ADMINISTRATION: &str = "only administrators of the server can do it, who could do worse";
+/// In bytes. Servers send less, but may escape each character.
+const TRANSACTION: usize = 16 * 1024 * KIB;
 const NOBODY: &str = "nobody can call it";
 
-/// Gives requests their policies. An endpoint without further rules has those of [`Rules::of`].
+/// Gives requests their policies. An endpoint without further rules has those of its callers ([`Callers::rules`]).
 ///
 /// A request stands under one kind of caller alone: twice would be two implementations of one trait.
 macro_rules! policies {
@@ -70,14 +74,15 @@ macro_rules! policies {
             type Who = $who;
 
             fn rules() -> Rules {
-                Rules::of(&<$request as Metadata>::METHOD)$($(.$rule($($argument)?))+)?
+                <$who as Callers>::rules(&<$request as Metadata>::METHOD)$($(.$rule($($argument)?))+)?
             }
         }
     )+)+ };
 }
 
 // What is not said is as in `Rules::of`: closed to suspended accounts unless it is a GET, served where it arrives, a
-// body of 256 KiB, and for a GET one unit of its account's `read`. A limit is spent by the unit unless a cost is said.
+// body of 256 KiB, and for a GET one unit of its account's `read`; what a server calls is one unit of its own `server`. A
+// limit is spent by the unit unless a cost is said.
 policies! {
     Anybody {
         // For whom these count depends on a stage, or on the address that a body names.
@@ -101,6 +106,12 @@ policies! {
         discovery::discover_homeserver::Request => lookup;
         discovery::discover_policy_server::Request => lookup;
         discovery::discover_support::Request => lookup;
+        // Who asks for keys can't be known before keys are.
+        server_discovery::get_remote_server_keys::v2::Request => per_address(Limit::Lookup);
+        server_discovery::get_remote_server_keys_batch::v2::Request => counted_by_handler(KEY_QUERY);
+        server_discovery::get_server_keys::v2::Request => per_address(Limit::Lookup);
+        server_discovery::get_server_version::v1::Request => per_address(Limit::Lookup);
+        server_discovery::discover_homeserver::Request => lookup;
         profile::get_profile::v3::Request => lookup;
         profile::get_profile_field::v3::Request => lookup;
         session::get_login_types::v3::Request => lookup;
@@ -109,7 +120,7 @@ policies! {
         session::refresh_token::v3::Request
             => counted_by_handler("10 `lookup` of the account whose token it is, else 1 of the address");
         // These are no calls of a client's, or prove in the body who sends them.
-        federation::OpenIdUserInfo => always, per_address(Limit::Lookup);
+        federation::openid::OpenIdUserInfo => always, per_address(Limit::Lookup);
         ruma::api::federation::thirdparty::bind_callback::v1::Request => costs(LIST), per_address(Limit::Lookup);
         front_page::FrontPage => always, per_address(Limit::Lookup);
         health::Alive => always, unlimited(FOR_LOAD_BALANCERS);
@@ -123,6 +134,7 @@ policies! {
         submit_token::Submit => body(16 * KIB), per_address(Limit::Lookup);
     }
 
+    // Other servers, which sign what they send.
     Servers {
         ruma::api::federation::authorization::get_event_authorization::v1::Request => costs(LIST);
         ruma::api::federation::backfill::get_backfill::v1::Request => costs(LIST);
@@ -142,6 +154,8 @@ policies! {
         ruma::api::federation::membership::prepare_knock_event::v1::Request;
         ruma::api::federation::membership::prepare_leave_event::v1::Request;
         ruma::api::federation::thirdparty::exchange_invite::v1::Request;
+        // 50 events of 64 KiB at most, with what need not be kept of them, and 100 EDUs.
+        transactions::send_transaction_message::v1::Request => body(TRANSACTION);
     }
 
     AnonymousOr<UsersAndGuests> {
@@ -392,6 +406,7 @@ mod tests {
                 "AccessToken" => &["Users", "UsersAndGuests", "Administrators"],
                 "AccessTokenOptional" => &["Users>", "UsersAndGuests>"],
                 "AppserviceToken" => &["Appservices"],
+                "ServerSignatures" => &["Servers"],
                 scheme => panic!("{scheme} is new: who is that?"),
             };
             if !expected.contains(&endpoint.who) {
@@ -500,6 +515,7 @@ mod tests {
                     assert!(always.contains(&endpoint.who), "{names:?} can't count for an account");
                 }
                 RateLimit::PerAddress(_) => assert_eq!(endpoint.who, "Anybody", "{names:?} knows who calls"),
+                RateLimit::PerServer(_) => assert_eq!(endpoint.who, "Servers", "{names:?} is not for servers"),
                 RateLimit::Lookup => {
                     let strangers = endpoint.who == "Anybody" || endpoint.who.ends_with('>');
                     assert!(strangers, "{names:?} is closed to strangers");
@@ -513,6 +529,7 @@ mod tests {
         let spent = match rules.rate_limit {
             RateLimit::PerAccount(limit) => format!("`{}` of the account", limit.name()),
             RateLimit::PerAddress(limit) => format!("`{}` of the address", limit.name()),
+            RateLimit::PerServer(limit) => format!("`{}` of the other server", limit.name()),
             RateLimit::Lookup => "`read` of the account, or `lookup` of a stranger's address".to_owned(),
             RateLimit::InHandler(what) => return what.to_owned(),
             RateLimit::Unlimited(reason) => return format!("nothing: {reason}"),

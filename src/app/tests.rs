@@ -49,6 +49,8 @@ async fn no_cache_takes_more_than_it_may() {
         device_lists: KIB,
         key_counts: 4 * KIB,
         inboxes: 4 * KIB,
+        server_keys: 4 * KIB,
+        servers: 4 * KIB,
         log: 512 * KIB,
     };
     let mut config = Config::default();
@@ -116,6 +118,7 @@ async fn no_cache_takes_more_than_it_may() {
         "receipts",
         "room_cards",
         "rooms",
+        "server_keys",
         "strangers",
         "tokens",
         "typing",

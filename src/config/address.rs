@@ -12,7 +12,80 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// One entry of `listen`.
+/// One entry of `listen`: an address, and for whom it is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ListenEntry {
+    pub address: ListenAddress,
+    pub apis: ServedApis,
+}
+
+/// Which APIs are served at an address. What belongs to neither is served at all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServedApis {
+    #[default]
+    All,
+    /// That of clients alone: `127.0.0.1:8008 client`.
+    Client,
+    /// That of other servers alone: `tls:0.0.0.0:8448 federation`.
+    Federation,
+}
+
+impl ServedApis {
+    /// As it is written behind an address. Those that are written, that is.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Self::All => None,
+            Self::Client => Some("client"),
+            Self::Federation => Some("federation"),
+        }
+    }
+}
+
+impl From<ListenAddress> for ListenEntry {
+    fn from(address: ListenAddress) -> Self {
+        Self { address, apis: ServedApis::All }
+    }
+}
+
+impl FromStr for ListenEntry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        for apis in [ServedApis::Client, ServedApis::Federation] {
+            let address = apis.word().and_then(|word| text.strip_suffix(word)?.strip_suffix(' '));
+            if let Some(address) = address {
+                return Ok(Self { address: address.trim_end().parse()?, apis });
+            }
+        }
+        text.parse::<ListenAddress>().map(Self::from)
+    }
+}
+
+impl fmt::Display for ListenEntry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.apis.word() {
+            Some(word) => write!(formatter, "{} {word}", self.address),
+            None => self.address.fmt(formatter),
+        }
+    }
+}
+
+impl TryFrom<String> for ListenEntry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ListenEntry> for String {
+    fn from(entry: ListenEntry) -> Self {
+        entry.to_string()
+    }
+}
+
+/// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ListenAddress {
@@ -191,6 +264,24 @@ mod tests {
         }
         for text in ["", "8008", "localhost:8008", "127.0.0.1", "unix:", "tls:unix:/a", "::1:8008x"] {
             assert!(text.parse::<ListenAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_may_say_for_whom_it_is() {
+        for (text, address, apis) in [
+            ("127.0.0.1:8008", "127.0.0.1:8008", ServedApis::All),
+            ("127.0.0.1:8008 client", "127.0.0.1:8008", ServedApis::Client),
+            ("tls:0.0.0.0:8448 federation", "tls:0.0.0.0:8448", ServedApis::Federation),
+            ("unix:/run/my hearth.sock client", "unix:/run/my hearth.sock", ServedApis::Client),
+            ("unix:/run/client", "unix:/run/client", ServedApis::All),
+        ] {
+            let entry: ListenEntry = text.parse().unwrap();
+            assert_eq!((entry.address.to_string(), entry.apis), (address.to_owned(), apis));
+            assert_eq!(entry.to_string(), text);
+        }
+        for text in ["client", " federation", "127.0.0.1:8008 federations", "127.0.0.1:8008 client federation"] {
+            assert!(text.parse::<ListenEntry>().is_err(), "{text}");
         }
     }
 

@@ -10,8 +10,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::admin::{
-    AdminCommand, CreateUser, DeactivateAccount, DeleteMedia, EndSessions, GivenPassword, ListFormat, ListMedia,
-    ListUsers, ListedUsers, MediaCommand, MoveMedia, ResetPassword, SendNotice, ShowMediaUsage, SweepMedia,
+    AdminCommand, CreateUser, DeactivateAccount, DeleteMedia, EndSessions, FederationCommand, GivenPassword,
+    ListFormat, ListMedia, ListUsers, ListedUsers, MediaCommand, MoveMedia, ResetPassword, SendNotice, ShowMediaUsage,
+    SweepMedia,
 };
 
 const EXAMPLES: &str = "\

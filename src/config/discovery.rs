@@ -6,7 +6,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-discovery>
 
 use ruma::{
-    RoomVersionId,
+    OwnedServerName, RoomVersionId,
     api::client::{discovery::discover_support::Contact, rtc::RtcTransport},
     serde::Base64,
 };
@@ -18,6 +18,8 @@ use super::Config;
 pub(crate) struct Discovery {
     /// Where clients find the API, for users who only know the server name.
     pub(crate) client_base_url: Option<String>,
+    /// Where other servers find this one, if it federates and they would not find it by its name.
+    pub(crate) server: Option<OwnedServerName>,
     pub(crate) support_contacts: Vec<Contact>,
     pub(crate) support_page: Option<String>,
     /// What carries the calls of many, best first.
@@ -34,6 +36,7 @@ impl Discovery {
         let support = &config.well_known.support;
         Self {
             client_base_url: config.well_known.client_base_url.as_ref().map(|url| url.as_str().to_owned()),
+            server: config.well_known.server.clone().filter(|_| config.federation.enabled),
             support_contacts: support.contacts.iter().filter_map(contact).collect(),
             support_page: support.page.as_ref().map(|url| url.as_str().to_owned()),
             rtc_transports: config.rtc.transports.clone(),

@@ -1,11 +1,12 @@
 //! The list of keys: what each may hold, said so that the one who got it wrong can mend it.
 //!
 //! The sentences are written once, here, and serve the file and the environment alike. A test holds this list against
-//! the structs of `config.rs` and against `config.example.toml`. The keys of media are in a file of their own.
+//! the structs of `config.rs` and against `config.example.toml`. The keys of federation and of media are in files of their own.
 //!
 //! A check looks at one value alone. What several values make together is looked at afterwards, by
 //! `Config::contradictions`.
 
+pub(super) mod federation;
 pub(super) mod media;
 
 use std::collections::BTreeSet;
@@ -16,9 +17,9 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    BaseUrl, Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, LogFormat,
-    MailEncryption, MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri, is_localpart,
-    room_version, secret::mask_user_info,
+    BaseUrl, Contact, DatabaseUrl, HostName, HttpUrl, IdentityServerUrl, IpBlock, ListenAddress, ListenEntry,
+    LogFormat, MailEncryption, MailFrom, PublicKey, RedisUrl, RegistrationMode, Secret, TermsPolicy, TurnUri,
+    is_localpart, room_version, secret::mask_user_info,
 };
 
 /// One key of the configuration.
@@ -78,7 +79,7 @@ const fn boolean(path: &'static str) -> ConfigKey {
     ConfigKey { path, kind: Boolean, expects: "true or false", parse: parses::<bool> }
 }
 
-/// All but those of media, in the order of `config.example.toml`, section by section, in which `check-config` prints them.
+/// All but those of federation and of media, in the order of `config.example.toml`, section by section, in which `check-config` prints them.
 pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey { path: "server_name", kind: Text, expects: "a server name such as \"example.org\"", parse: server_name },
     ConfigKey { path: "data_dir", kind: Text, expects: "the path of a folder", parse: not_empty },
@@ -87,7 +88,7 @@ pub(super) static KEYS: &[ConfigKey] = &[
         kind: List,
         expects: "a list of addresses such as \"127.0.0.1:8008\", \"[::1]:8008\", \
                   \"tls:0.0.0.0:8448\" or \"unix:/run/hearth.sock\"",
-        parse: parses::<Vec<ListenAddress>>,
+        parse: parses::<Vec<ListenEntry>>,
     },
     ConfigKey {
         path: "trusted_proxies",
@@ -216,6 +217,8 @@ pub(super) static KEYS: &[ConfigKey] = &[
     count("rate_limits.search.burst"),
     per_second("rate_limits.lookup.per_second"),
     count("rate_limits.lookup.burst"),
+    per_second("rate_limits.server.per_second"),
+    count("rate_limits.server.burst"),
     ConfigKey {
         path: "quotas.exempt_users",
         kind: List,
@@ -284,12 +287,17 @@ pub(super) static KEYS: &[ConfigKey] = &[
     },
     whole_number!("delayed_events.max_delay_seconds", 1 to 31_536_000),
     whole_number!("delayed_events.max_scheduled", 0 to 10_000),
-    boolean("federation.enabled"),
     ConfigKey {
         path: "well_known.client_base_url",
         kind: Text,
         expects: "a URL such as \"https://matrix.example.org\"",
         parse: parses::<BaseUrl>,
+    },
+    ConfigKey {
+        path: "well_known.server",
+        kind: Text,
+        expects: "the name of a server such as \"matrix.example.org:443\"",
+        parse: parses::<OwnedServerName>,
     },
     ConfigKey {
         path: "well_known.support.page",

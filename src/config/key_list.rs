@@ -1,11 +1,11 @@
 //! All keys of the configuration together.
 
-use super::key::{ConfigKey, KEYS, media};
+use super::key::{ConfigKey, KEYS, federation, media};
 
 impl ConfigKey {
     /// In the order of `config.example.toml`.
     pub(super) fn all() -> impl Iterator<Item = &'static Self> {
-        KEYS.iter().chain(media::KEYS)
+        KEYS.iter().chain(federation::KEYS).chain(media::KEYS)
     }
 
     /// None of a section, and of what is no key.

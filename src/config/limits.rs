@@ -59,6 +59,8 @@ pub struct RateLimitsConfig {
     pub search: RateLimitConfig,
     /// For the address of whoever is not logged in.
     pub lookup: RateLimitConfig,
+    /// For another server.
+    pub server: RateLimitConfig,
 }
 
 /// A bucket of `burst` units that refills by `per_second` a second. What costs more is owed.
@@ -157,6 +159,8 @@ impl Default for RateLimitsConfig {
             // Clients search for people while a name is typed.
             search: RateLimitConfig { per_second: 5.0, burst: 50 },
             lookup: RateLimitConfig { per_second: 20.0, burst: 200 },
+            // A large server sends a transaction after the other, and whoever joins a room asks for much at once.
+            server: RateLimitConfig { per_second: 50.0, burst: 500 },
         }
     }
 }

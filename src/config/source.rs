@@ -17,7 +17,7 @@ use serde::Deserialize as _;
 use toml::{Table, Value, de::DeTable};
 
 use super::{
-    Config, ConfigError, Problem, ValueSources,
+    Config, ConfigError, FederationConfig, Problem, ValueSources,
     injected::is_injected,
     key::{ConfigKey, ValueKind},
     problem::ValueSource,
@@ -219,7 +219,12 @@ impl LoadedValues {
         for (path, value) in &self.values {
             insert(&mut table, path, value.clone());
         }
-        Ok(Config::deserialize(table)?)
+        let mut config = Config::deserialize(table)?;
+        // The one default that follows from another value.
+        if !self.values.contains_key("federation.enabled") {
+            config.federation.enabled = FederationConfig::is_on_by_default(&config.server_name);
+        }
+        Ok(config)
     }
 }
 

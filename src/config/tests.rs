@@ -53,7 +53,7 @@ fn example_with_all_keys() -> String {
 fn nothing_given_is_a_working_configuration() {
     let config = Config::load(None, std::iter::empty()).unwrap();
     assert_eq!(config.server_name, "localhost");
-    assert_eq!(config.listen, ["127.0.0.1:8008".parse::<ListenAddress>().unwrap()]);
+    assert_eq!(config.listen, ["127.0.0.1:8008".parse::<ListenEntry>().unwrap()]);
     assert_eq!(config.registration.mode, RegistrationMode::Closed);
     assert_eq!(config.database_url().to_string(), "sqlite:./hearth-data/hearth.sqlite3");
     assert_eq!(config.warnings(), [""; 0]);
@@ -480,6 +480,29 @@ fn a_file_that_is_no_toml_is_told_with_its_line_but_not_its_text() {
 }
 
 #[test]
+fn a_server_federates_if_its_name_is_a_real_one_or_somebody_says_so() {
+    let federates = |file: &str| load(file, &[]).unwrap().federation.enabled;
+    assert!(!federates(""));
+    assert!(federates("server_name = 'example.org'"));
+    assert!(!federates("server_name = '192.0.2.1:8448'"));
+    assert!(!federates("server_name = 'example.org'\nfederation.enabled = false"));
+    assert!(federates("federation.enabled = true"));
+    let restored =
+        load("server_name = 'example.org'\nfederation.enabled = false", &[("HEARTH_FEDERATION__ENABLED", "")]);
+    assert!(restored.unwrap().federation.enabled);
+}
+
+#[test]
+fn a_server_that_no_other_one_reaches_is_warned_of() {
+    let warnings = |file: &str| load(&format!("server_name = 'example.org'\n{file}"), &[]).unwrap().warnings();
+    assert_eq!(warnings(""), [""; 0]);
+    assert_eq!(warnings("listen = ['127.0.0.1:8008 client', '127.0.0.1:8448 federation']"), [""; 0]);
+    assert_eq!(warnings("listen = ['127.0.0.1:8008 client']").len(), 1);
+    assert_eq!(warnings("listen = ['127.0.0.1:8008 client']\nfederation.enabled = false"), [""; 0]);
+    assert_eq!(warnings("well_known.server = 'matrix.example.org:443'\nfederation.enabled = false").len(), 1);
+}
+
+#[test]
 fn a_tls_address_needs_a_certificate() {
     let problems = load("listen = ['tls:127.0.0.1:8448']", &[]).unwrap_err();
     assert!(problems[0].contains("`tls.certificate`"), "{problems:?}");
@@ -551,5 +574,5 @@ fn the_effective_configuration_shows_no_secret() {
     let shown = format!("{}{config:?}", config.to_masked_toml().unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("postgres://me:[secret]@db/h"), "{shown}");
-    assert_eq!(config.warnings().len(), 3, "{:?}", config.warnings());
+    assert_eq!(config.warnings().len(), 2, "{:?}", config.warnings());
 }

@@ -86,6 +86,9 @@ static MIGRATIONS: &[Migration] = migrations![
     32 "0032_key_backup",
     33 "0033_ended_inboxes",
     34 "0034_media",
+    35 "0035_server_keys",
+    36 "0036_inbound",
+    37 "0037_destinations",
     38 "0038_room_entries",
 ];
 

@@ -80,6 +80,11 @@ pub(crate) fn new_with(
     })
 }
 
+/// What this program calls itself.
+pub(crate) fn user_agent() -> String {
+    format!("Hearth/{}", env!("CARGO_PKG_VERSION"))
+}
+
 fn builder(needs: ClientOptions) -> ClientBuilder {
     let http = Client::builder().connect_timeout(needs.connect).timeout(needs.answer).redirect(Policy::none());
     if needs.proxy { http } else { http.no_proxy() }

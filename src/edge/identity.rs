@@ -26,7 +26,7 @@ use crate::{
     config::{self, IdentityServerUrl},
     edge::http_client::{self, Certificates, ClientOptions},
     error::{Error, Result},
-    event::SigningKey,
+    event::SigningKeys,
 };
 
 /// A user waits for these servers, so both are far below what clients wait themselves.
@@ -49,7 +49,7 @@ struct Inner {
     http: Client,
     server_name: OwnedServerName,
     /// Signs requests to unbind, in this server's name.
-    key: Arc<SigningKey>,
+    key: SigningKeys,
 }
 
 /// One that may be asked.
@@ -89,11 +89,7 @@ pub(crate) struct InviteKey {
 
 impl IdentityServers {
     /// Fails where a trusted server is `https://` and the machine has no certificates of authorities.
-    pub(crate) fn new(
-        config: &config::IdentityConfig,
-        server_name: OwnedServerName,
-        key: Arc<SigningKey>,
-    ) -> Result<Self> {
+    pub(crate) fn new(config: &config::IdentityConfig, server_name: OwnedServerName, key: SigningKeys) -> Result<Self> {
         let trusted = config.servers.clone();
         let plain = trusted.iter().all(|url| url.as_str().starts_with("http://"));
         let http = http_client::new(ClientOptions {
@@ -190,11 +186,12 @@ impl IdentityServer<'_> {
         });
         let signed: CanonicalJsonObject = serde_json::from_value(signed).map_err(Error::broken)?;
         let signed = to_canonical_json_string_for_signing(&signed).map_err(Error::broken)?;
-        let signature = self.inner.key.sign(signed.as_bytes()).base64();
+        let key = self.inner.key.current();
+        let signature = key.sign(signed.as_bytes()).base64();
         let authorization = format!(
             "X-Matrix origin=\"{}\",key=\"{}\",sig=\"{signature}\",destination=\"{}\"",
             self.inner.server_name,
-            self.inner.key.id(),
+            key.id(),
             self.name(),
         );
         let request = self.post("3pid/unbind", &body).header(http::header::AUTHORIZATION, authorization);
@@ -377,6 +374,7 @@ mod tests {
     use ruma::server_name;
 
     use super::*;
+    use crate::event::SigningKey;
 
     #[test]
     fn a_refusal_is_passed_on_only_if_it_does_no_harm() {
@@ -396,7 +394,7 @@ mod tests {
     async fn nobody_is_asked_whom_the_operator_does_not_trust() {
         let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
         let config = config::IdentityConfig { servers: vec!["id.example.org".to_owned().try_into().unwrap()] };
-        let servers = IdentityServers::new(&config, server_name!("here").to_owned(), Arc::new(key)).unwrap();
+        let servers = IdentityServers::new(&config, server_name!("here").to_owned(), SigningKeys::of(key)).unwrap();
         assert_eq!(servers.get("ID.example.org").unwrap().name(), "id.example.org");
         for name in ["", "example.org", "id.example.org:8090", "id.example.org/x", "https://id.example.org"] {
             assert!(

@@ -6,10 +6,13 @@
 //! is asked for only when the metrics are read. Reading them costs the database nothing.
 
 mod caches;
+mod federation_sender;
 mod full_inboxes;
+mod inbound;
 mod media_store;
 mod process;
 mod resources;
+mod servers_asked;
 mod strike;
 mod uploads;
 
@@ -36,10 +39,13 @@ use ruma::{DeviceId, UserId};
 
 use self::{
     caches::CacheCollector,
+    federation_sender::SenderMetrics,
     full_inboxes::FullInboxes,
+    inbound::{InboundMetrics, KindLabel, OutcomeLabel},
     media_store::MediaStoreMetrics,
     process::Process,
     resources::ResourceCollector,
+    servers_asked::ServersAsked,
     strike::{LimitLabel, Strikes},
     uploads::UploadMetrics,
 };
@@ -80,9 +86,12 @@ struct Inner {
     rate_limited: Family<LimitLabel, Counter>,
     to_device_unsent: Counter,
     full_inboxes: FullInboxes,
+    inbound: InboundMetrics,
     uploads: UploadMetrics,
     failed_logins: Family<ReasonLabel, Counter>,
     media_stores: MediaStoreMetrics,
+    servers_asked: ServersAsked,
+    federation_sender: SenderMetrics,
     /// Empty until [`Metrics::watch`].
     watched: ResourceCollector,
     /// Empty until [`Metrics::watch_caches`].
@@ -205,6 +214,7 @@ impl Metrics {
         let full_inboxes = FullInboxes::default();
         let help = "Messages to devices that were left out because as much waits for the device as may";
         ours.register("to_device_inbox_full", help, full_inboxes.left_out.clone());
+        let inbound = InboundMetrics::register(ours);
         let uploads = UploadMetrics::register(ours);
         let failed_logins = Family::<ReasonLabel, Counter>::default();
         // There from the start, so that the first one is seen as one more.
@@ -214,6 +224,8 @@ impl Metrics {
         let help = "Attempts to log in, or to confirm a password, that failed; not those refused by rate limits";
         ours.register("failed_logins", help, failed_logins.clone());
         let media_stores = MediaStoreMetrics::register(ours);
+        let servers_asked = ServersAsked::register(ours);
+        let federation_sender = SenderMetrics::register(ours);
         let watched = ResourceCollector::default();
         ours.register_collector(Box::new(watched.clone()));
         let caches = CacheCollector::default();
@@ -232,9 +244,12 @@ impl Metrics {
             rate_limited,
             to_device_unsent,
             full_inboxes,
+            inbound,
             uploads,
             failed_logins,
             media_stores,
+            servers_asked,
+            federation_sender,
             watched,
             caches,
         };
@@ -293,6 +308,16 @@ impl Metrics {
         self.0.uploads.kept(bytes, is_new);
     }
 
+    /// Counts an event of another server's. `outcome` is one of a few.
+    pub(crate) fn pdu_received(&self, outcome: &'static str) {
+        self.0.inbound.pdus.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts what another server has sent beside events. `kind` is one of a few.
+    pub(crate) fn edu_received(&self, kind: &'static str) {
+        self.0.inbound.edus.get_or_create(&KindLabel { kind }).inc();
+    }
+
     /// Counts a login that has failed.
     pub fn login_failed(&self, why: LoginFailure) {
         self.0.failed_logins.get_or_create(&ReasonLabel { reason: why.as_str() }).inc();
@@ -311,6 +336,36 @@ impl Metrics {
     /// Counts what a store for media has not done.
     pub(crate) fn media_store_failed(&self, store: &str, operation: &'static str) {
         self.0.media_stores.failed(store, operation);
+    }
+
+    /// Counts a request to another server, and measures it. `outcome` is one of a few.
+    pub(crate) fn server_asked(&self, outcome: &'static str, time: Duration) {
+        self.0.servers_asked.asked(outcome, time);
+    }
+
+    /// Sets with how many other servers it stands how, of those that this node sends to.
+    pub(crate) fn set_federation_destinations(&self, live: usize, catching_up: usize, owed: usize) {
+        self.0.federation_sender.set_destinations(live, catching_up, owed);
+    }
+
+    /// Sets how many events wait in memory for other servers.
+    pub(crate) fn set_federation_queued(&self, events: usize) {
+        self.0.federation_sender.set_queued(events);
+    }
+
+    /// Counts a transaction that was sent to another server, whether or not it was taken.
+    pub(crate) fn federation_transaction(&self, is_taken: bool) {
+        self.0.federation_sender.transaction(is_taken);
+    }
+
+    /// Counts events that another server has taken.
+    pub(crate) fn federation_events_sent(&self, events: usize) {
+        self.0.federation_sender.sent.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    /// Counts events that another server does not want.
+    pub(crate) fn federation_events_refused(&self, events: usize) {
+        self.0.federation_sender.refused.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
     }
 
     /// Has the metrics include the database's connections and the disk from now on. Called once; a second call changes

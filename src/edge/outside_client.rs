@@ -10,6 +10,7 @@
 //! There is no proxy in between: it would look names up itself. The networks of `allowed` may be asked all the same.
 
 mod address;
+mod border;
 mod port;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,17 +27,16 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::{
-    Client, Response, Url,
+    Certificate, Client, Response, Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
 
+pub(crate) use self::border::{Border, CheckedNames, NothingOutside};
 use crate::{
     config::IpBlock,
     edge::http_client::{self, Certificates, ClientOptions, HttpClientError},
 };
 
-/// How many addresses of a name are tried.
-const MAX_ADDRESSES: usize = 8;
 /// How long a connection is kept that nothing goes over.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -50,6 +50,8 @@ pub(crate) struct OutsideOptions {
     pub(crate) answer: Duration,
     /// Networks that may be asked although they are not public.
     pub(crate) allowed: Vec<IpBlock>,
+    /// Authorities whose certificates are believed beside those that the machine knows.
+    pub(crate) authorities: Vec<Certificate>,
 }
 
 /// Asks servers outside. Cheap to clone.
@@ -100,8 +102,8 @@ pub(crate) enum OutsideError {
 impl OutsideClient {
     /// `names` says which addresses a name has: [`SystemNames`] but for tests.
     pub(crate) fn new(options: OutsideOptions, names: Arc<dyn Resolve>) -> Result<Self, HttpClientError> {
-        let border = Arc::new(Border { allowed: options.allowed });
-        let names = Arc::new(CheckedNames { names, border: Arc::clone(&border) });
+        let border = Border::new(options.allowed);
+        let names = CheckedNames::new(names, Arc::clone(&border));
         let needs = ClientOptions {
             whom: options.whom,
             connect: options.connect,
@@ -111,7 +113,7 @@ impl OutsideClient {
         };
         let http = http_client::new_with(needs, |http| {
             let http = http.dns_resolver(Arc::clone(&names)).user_agent(options.user_agent.as_str());
-            http.referer(false).pool_idle_timeout(IDLE)
+            http.referer(false).pool_idle_timeout(IDLE).tls_certs_merge(options.authorities.iter().cloned())
         })?;
         Ok(Self { http, border })
     }
@@ -119,13 +121,30 @@ impl OutsideClient {
     /// Asks, and waits for the head of the answer. A redirect is an answer as well.
     pub(crate) async fn send(&self, request: OutsideRequest) -> Result<OutsideResponse, OutsideError> {
         let OutsideRequest { method, url, headers, body } = request;
-        self.border.check(&url)?;
+        self.check(&url)?;
         let mut asking = self.http.request(method, url.clone()).headers(headers);
         if let Some(body) = body {
             asking = asking.body(body);
         }
         let response = asking.send().await.map_err(|error| OutsideError::of(&error))?;
         Ok(OutsideResponse { url, response })
+    }
+
+    /// An address that is a number is never looked up, so it is checked here, in whichever way it is written: the URL
+    /// has been read by the rules of browsers, and `0x7f.1` is `127.0.0.1` in it.
+    fn check(&self, url: &Url) -> Result<(), OutsideError> {
+        let is_http = matches!(url.scheme(), "http" | "https");
+        if !is_http || !url.username().is_empty() || url.password().is_some() {
+            return Err(OutsideError::NotAnAddress);
+        }
+        if let Some(port) = url.port().filter(|port| !Border::lets_port(*port)) {
+            return Err(OutsideError::Port(port));
+        }
+        let host = url.host_str().ok_or(OutsideError::NotAnAddress)?;
+        match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) if !self.border.lets(address) => Err(OutsideError::Inside),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -203,59 +222,6 @@ impl OutsideError {
             cause = inner.source();
         }
         Self::Failed(reason.unwrap_or_else(|| "it can't be reached".to_owned()))
-    }
-}
-
-/// What may be asked.
-struct Border {
-    allowed: Vec<IpBlock>,
-}
-
-impl Border {
-    fn lets(&self, address: IpAddr) -> bool {
-        address::is_public(address) || self.allowed.iter().any(|block| block.contains(address))
-    }
-
-    /// An address that is a number is never looked up, so it is checked here, in whichever way it is written: the URL
-    /// has been read by the rules of browsers, and `0x7f.1` is `127.0.0.1` in it.
-    fn check(&self, url: &Url) -> Result<(), OutsideError> {
-        let is_http = matches!(url.scheme(), "http" | "https");
-        if !is_http || !url.username().is_empty() || url.password().is_some() {
-            return Err(OutsideError::NotAnAddress);
-        }
-        if let Some(port) = url.port().filter(|port| !port::is_for_http(*port)) {
-            return Err(OutsideError::Port(port));
-        }
-        let host = url.host_str().ok_or(OutsideError::NotAnAddress)?;
-        match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(address) if !self.lets(address) => Err(OutsideError::Inside),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Looks names up, and leaves out the addresses that may not be asked.
-struct CheckedNames {
-    names: Arc<dyn Resolve>,
-    border: Arc<Border>,
-}
-
-/// A name has no address that may be asked.
-#[derive(Debug, thiserror::Error)]
-#[error("no address of it may be asked")]
-struct NothingOutside;
-
-impl Resolve for CheckedNames {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (looking, border) = (self.names.resolve(name), Arc::clone(&self.border));
-        Box::pin(async move {
-            let found = looking.await?.filter(|address| border.lets(address.ip()));
-            let outside: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
-            if outside.is_empty() {
-                return Err(NothingOutside.into());
-            }
-            Ok(Box::new(outside.into_iter()) as Addrs)
-        })
     }
 }
 

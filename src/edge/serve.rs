@@ -59,7 +59,7 @@ pub use self::{
     bind_error::BindError, limit::raise_open_files, peer::ClientAddress, signal::stop_on_signals, tls::CertificateError,
 };
 use crate::{
-    config::{Config, ConnectionsConfig, IpBlock, ListenAddress},
+    config::{Config, ConnectionsConfig, IpBlock, ListenAddress, ListenEntry, ServedApis},
     edge::{
         metrics::{self, Metrics},
         telemetry,
@@ -92,7 +92,7 @@ const HTTP2_RESET_STREAMS: usize = 20;
 /// Bound addresses, ready to be served.
 pub struct Listeners {
     /// In the order of the configuration. What they listen at is taken, but nobody is served yet.
-    bound: Vec<BoundListener>,
+    bound: Vec<(BoundListener, ServedApis)>,
     /// None unless there is a `tls:` listener.
     certificate: Option<Certificate>,
     trusted: Arc<[IpBlock]>,
@@ -112,17 +112,20 @@ enum BoundListener {
 }
 
 impl Listeners {
-    /// Binds every address of `addresses`; certificate, trusted proxies and patience are `config`'s. Unix
+    /// Binds every address of `entries`; certificate, trusted proxies and patience are `config`'s. Unix
     /// sockets are registered with the async runtime, so it must be running.
-    pub fn bind<'a>(
-        addresses: impl IntoIterator<Item = &'a ListenAddress>,
-        config: &Config,
-    ) -> Result<Self, BindError> {
-        let bound = addresses.into_iter().map(BoundListener::bind).collect::<Result<Vec<_>, _>>()?;
+    pub fn bind<'a, E>(entries: impl IntoIterator<Item = &'a E>, config: &Config) -> Result<Self, BindError>
+    where
+        E: Clone + Into<ListenEntry> + 'a,
+    {
+        let bind = |entry: &'a E| {
+            let ListenEntry { address, apis } = entry.clone().into();
+            BoundListener::bind(&address).map(|bound| (bound, apis))
+        };
+        let bound = entries.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let speaks_tls = bound.iter().any(|(bound, _)| matches!(bound, BoundListener::Tls(..)));
         let certificate = match (&config.tls.certificate, &config.tls.key) {
-            (Some(certificate), Some(key)) if bound.iter().any(|bound| matches!(bound, BoundListener::Tls(..))) => {
-                Some(Certificate::load(certificate, key)?)
-            }
+            (Some(certificate), Some(key)) if speaks_tls => Some(Certificate::load(certificate, key)?),
             _ => None,
         };
         let trusted: Arc<[IpBlock]> = config.trusted_proxies.as_slice().into();
@@ -134,7 +137,7 @@ impl Listeners {
 
     /// Where each listener is reached: `http://127.0.0.1:8008`, `https://…` or `unix:/path`.
     pub fn urls(&self) -> Vec<String> {
-        self.bound.iter().map(BoundListener::url).collect()
+        self.bound.iter().map(|(bound, _)| bound.url()).collect()
     }
 
     /// Where other nodes reach the first plain TCP listener: its address, or where it listens on all of them, the one
@@ -142,7 +145,7 @@ impl Listeners {
     /// of this machine, which they all are if the database is here; it has no `towards` then. None where no address can
     /// be said: other nodes forward no request here then.
     pub fn find_reachable(&self, towards: Option<(&str, u16)>) -> Option<String> {
-        let local = self.bound.iter().find_map(|bound| match bound {
+        let local = self.bound.iter().find_map(|(bound, _)| match bound {
             BoundListener::Tcp(_, local) => Some(*local),
             BoundListener::Tls(..) | BoundListener::Unix(..) => None,
         })?;
@@ -156,7 +159,8 @@ impl Listeners {
     }
 
     /// Serves `router` until shutdown has started and the last request has been answered, or has used
-    /// up its grace. [`ClientAddress`] is in the extensions of every request.
+    /// up its grace. [`ClientAddress`] is in the extensions of every request, and so is [`ServedApis`] where it is not all
+    /// of them.
     ///
     /// Connections are taken from this call on, also before what it returns is first polled. The future ends with the
     /// last listener. A listener that fails brings the process down ([`Shutdown::fail`]): a node that nobody reaches
@@ -168,12 +172,13 @@ impl Listeners {
         let most_of_address = usize::try_from(self.limits.max_per_address).unwrap_or(usize::MAX);
         let admission = Admission::new(self.most, most_of_address, metrics.clone());
         let (trusted, uncounted) = (self.trusted, self.uncounted);
-        let connections = Connections { router, trusted, uncounted, admission, limits: self.limits };
+        let connections =
+            Connections { router, apis: ServedApis::All, trusted, uncounted, admission, limits: self.limits };
         let shutdown = tasks.shutdown().clone();
-        let listeners = self.bound.into_iter().map(|bound| {
-            let url = bound.url();
+        let listeners = self.bound.into_iter().map(|(bound, apis)| {
+            let (url, connections) = (bound.url(), Connections { apis, ..connections.clone() });
             let ending = ShutdownPlan { shutdown: shutdown.clone(), grace: self.grace, socket: None };
-            let serving = bound.serve(self.certificate.as_ref(), connections.clone(), ending);
+            let serving = bound.serve(self.certificate.as_ref(), connections, ending);
             serving.map(move |ended| (url, ended))
         });
         let listeners: Vec<_> = listeners.collect();
@@ -283,6 +288,7 @@ impl BoundListener {
 #[derive(Clone)]
 struct Connections {
     router: Router,
+    apis: ServedApis,
     trusted: Arc<[IpBlock]>,
     uncounted: Arc<[IpBlock]>,
     admission: Arc<Admission>,
@@ -312,12 +318,12 @@ where
     Acc::Service: SendService<Request<hyper::body::Incoming>> + Send,
     Acc::Future: Send,
 {
-    let Connections { router, trusted, uncounted, admission, limits } = connections;
+    let Connections { router, apis, trusted, uncounted, admission, limits } = connections;
     // Whoever gets no place has their connection closed.
     let make_service = tower::service_fn(|address: A| {
         let peer = peer(&address);
         let place = admission.admit(peer.counted_by(&uncounted));
-        ready(place.map(|place| WithClientAddress::new(router.clone(), peer, trusted.clone(), place)))
+        ready(place.map(|place| WithClientAddress::new(router.clone(), (peer, apis), trusted.clone(), place)))
     });
     let handle = Handle::new();
     let serving = limited(server, &limits).handle(handle.clone()).serve(make_service);

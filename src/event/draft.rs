@@ -49,8 +49,8 @@ pub enum DraftError {
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#size-limits>
-const MAX_EVENT_BYTES: usize = 65_536;
-const MAX_FIELD_BYTES: usize = 255;
+pub(super) const MAX_EVENT_BYTES: usize = 65_536;
+pub(super) const MAX_FIELD_BYTES: usize = 255;
 /// Where state can belong to a user, their identifier may stand in front of its key, with an underscore between.
 const MAX_OWNED_KEY_BYTES: usize = 2 * MAX_FIELD_BYTES + 1;
 
@@ -74,9 +74,8 @@ impl Draft {
         key: &SigningKey,
         rules: &'static RoomVersionRules,
     ) -> Result<Pdu, DraftError> {
-        let max_key_bytes = if has_owned_state(rules) { MAX_OWNED_KEY_BYTES } else { MAX_FIELD_BYTES };
         check_field("type", &self.kind.to_string(), MAX_FIELD_BYTES)?;
-        check_field("state_key", self.state_key.as_deref().unwrap_or_default(), max_key_bytes)?;
+        check_field("state_key", self.state_key.as_deref().unwrap_or_default(), max_key_bytes(rules))?;
         check_field("sender", self.sender.as_str(), MAX_FIELD_BYTES)?;
         let mut object = self.unsigned(place, now, rules);
         hash_and_sign_event(server.as_str(), key, &mut object, &rules.redaction).map_err(|e| match e {
@@ -125,7 +124,12 @@ impl Draft {
     }
 }
 
-fn check_field(field: &'static str, value: &str, allowed: usize) -> Result<(), DraftError> {
+/// How long a state key may be.
+pub(super) fn max_key_bytes(rules: &RoomVersionRules) -> usize {
+    if has_owned_state(rules) { MAX_OWNED_KEY_BYTES } else { MAX_FIELD_BYTES }
+}
+
+pub(super) fn check_field(field: &'static str, value: &str, allowed: usize) -> Result<(), DraftError> {
     if value.len() > allowed {
         return Err(DraftError::FieldTooLong { field, bytes: value.len(), allowed });
     }

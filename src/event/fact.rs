@@ -19,6 +19,7 @@ mod outside_membership;
 mod presence;
 mod quota;
 mod receipt;
+mod relay;
 mod to_device;
 mod typing;
 
@@ -42,6 +43,7 @@ pub use self::{
     presence::{ConnectedDevice, Presence},
     quota::{Bound, WriteQuota},
     receipt::Receipt,
+    relay::Relay,
     to_device::{NewToDevice, RequestKey, ToDevice, ToDeviceRequest},
     typing::Typing,
 };
@@ -67,6 +69,7 @@ macro_rules! each_kind {
             device_lists: DeviceList = "v",
             key_counts: KeyCount = "k",
             to_device: ToDevice = "m",
+            relays: Relay = "s",
         }
     };
 }
@@ -145,6 +148,8 @@ pub struct NewEvent {
     /// What it takes for granted of the account whose membership it is. None of what other servers send, and of what
     /// ends a membership.
     pub expects: Option<ExpectedAccount>,
+    /// Whether this server sends it to the others of the room: it is its own, or one that it passes on.
+    pub is_sent: bool,
 }
 
 /// A state that is not the trunk's.
@@ -360,7 +365,7 @@ impl NewEvent {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{event_id, room_id, user_id};
+    use ruma::{event_id, room_id, server_name, user_id};
 
     use super::*;
 
@@ -385,6 +390,10 @@ mod tests {
             (Entry::DeviceList(DeviceListEntry(user(), None, Some(user()))), r#"{"v":["@a:b",null,"@a:b"]}"#),
             (Entry::KeyCount((user(), "D".into())), r#"{"k":["@a:b","D"]}"#),
             (Entry::ToDevice((user(), vec!["D".into(), "E".into()])), r#"{"m":["@a:b",["D","E"]]}"#),
+            (
+                Entry::Relay((room(), event_id!("$a").to_owned(), server_name!("c").to_owned())),
+                r#"{"s":["!a:b","$a","c"]}"#,
+            ),
         ] {
             assert_eq!(serde_json::to_string(&entry).unwrap(), stored);
             assert_eq!(serde_json::from_str::<Entry>(stored).unwrap(), entry);

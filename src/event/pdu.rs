@@ -88,7 +88,9 @@ struct Header<'a> {
     depth: i64,
     prev_events: Vec<OwnedEventId>,
     auth_events: Vec<OwnedEventId>,
-    redacts: Option<OwnedEventId>,
+    /// Means something in some versions and kinds of events only. Anything may stand here elsewhere.
+    #[serde(borrow)]
+    redacts: Option<&'a RawValue>,
     #[serde(borrow)]
     content: &'a RawValue,
 }
@@ -131,7 +133,7 @@ impl Pdu {
         } else if rules.redaction.content_field_redacts {
             serde_json::from_str::<RedactsContent>(header.content.get()).ok().and_then(|c| c.redacts)
         } else {
-            header.redacts
+            header.redacts.and_then(|redacts| serde_json::from_str(redacts.get()).ok())
         };
         let state_key = header.state_key.map(|key| key.into_owned().into_boxed_str());
         let content = header.content.to_owned();

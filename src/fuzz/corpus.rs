@@ -69,6 +69,11 @@ const EXAMPLES: &[Example] = &[
     ("GET /_matrix/media/v3/download/{server_name}/{media_id}", "allow_remote=false&timeout_ms=0", ""),
     ("GET /_matrix/media/v3/thumbnail/{server_name}/{media_id}", "width=32&height=32&allow_redirect=true", ""),
     ("GET /rooms/{room_id}/context/{event_id}", LAZY, ""),
+    (
+        "PUT /_matrix/federation/v1/send/{transaction_id}",
+        "",
+        r#"{"origin":"elsewhere","origin_server_ts":1,"pdus":[{"room_id":"!a:b"}],"edus":[{"edu_type":"m.typing"}]}"#,
+    ),
     ("PUT /devices/{device_id}", "", r#"{"display_name":"Phone"}"#),
     ("GET /rooms/{room_id}/members", "at={token}&membership=join&not_membership=leave", ""),
     (
@@ -217,6 +222,12 @@ const EXAMPLES: &[Example] = &[
         r#"{"user_id":"{user_id}","content":{"msgtype":"m.text","body":"Notice"}}"#,
     ),
     ("GET /_matrix/federation/v1/openid/userinfo", "access_token={token}", ""),
+    ("GET /_matrix/key/v2/query/{server_name}", "minimum_valid_until_ts=1234567890", ""),
+    (
+        "POST /_matrix/key/v2/query",
+        "",
+        r#"{"server_keys":{"localhost":{"ed25519:a":{"minimum_valid_until_ts":1234567890}}}}"#,
+    ),
     (
         "POST /_matrix/federation/v1/get_missing_events/{room_id}",
         "",

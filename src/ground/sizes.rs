@@ -46,6 +46,10 @@ pub struct CacheSizes {
     pub key_counts: u64,
     /// For which devices messages wait.
     pub inboxes: u64,
+    /// What other servers sign with.
+    pub server_keys: u64,
+    /// Where other servers are, as far as their names do not say it.
+    pub servers: u64,
     /// The newest entries of the log, for readers that load while it moves on.
     pub log: u64,
 }
@@ -73,11 +77,13 @@ impl CacheSizes {
             device_lists,
             key_counts,
             inboxes,
+            server_keys,
+            servers,
             log,
         } = *self;
         let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
-        let of_keys = device_keys + device_lists + key_counts + inboxes;
-        of_people + of_keys + room_cards + unread + receipts + typing + log
+        let of_keys = device_keys + device_lists + key_counts + inboxes + server_keys;
+        of_people + of_keys + room_cards + unread + receipts + typing + servers + log
     }
 }
 
@@ -91,7 +97,7 @@ impl Default for CacheSizes {
             room_cards: 20 * MIB,
             unread: 24 * MIB,
             receipts: 16 * MIB,
-            typing: 4 * MIB,
+            typing: 3 * MIB,
             presence: 24 * MIB,
             connected: 60 * MIB,
             strangers: 16 * MIB,
@@ -99,6 +105,8 @@ impl Default for CacheSizes {
             device_lists: MIB,
             key_counts: 6 * MIB,
             inboxes: 4 * MIB,
+            server_keys: MIB,
+            servers: MIB,
             log: 16 * MIB,
         }
     }

@@ -19,9 +19,11 @@ use crate::{
         metrics::{Metrics, ProcessResources},
     },
     error::{Error, Result},
-    event::SigningKey,
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
-    node::{Forwarder, Nodes, Seal, server_name, signing},
+    node::{
+        Forwarder, Nodes, Seal, server_name,
+        signing::{self, SigningKeys},
+    },
 };
 
 /// The layers up to the log, at work.
@@ -38,8 +40,8 @@ pub struct Ground {
     pub log: Log,
     pub(crate) nodes: Nodes,
     pub(crate) shared_values: SharedValues,
-    /// Made by the first start on this database, and the same on every node.
-    pub(crate) key: Arc<SigningKey>,
+    /// With which this server signs, the same on every node. The first was made by the first start on this database.
+    pub(crate) key: SigningKeys,
     pub(crate) seal: Seal,
     pub(crate) forwarder: Forwarder,
 }
@@ -64,8 +66,8 @@ impl Ground {
             tracing::info!(migration, engine = %db.engine(), "migrated the database");
         }
         server_name::claim(&db, &server_name).await?;
-        let key = Arc::new(signing::load_or_create(&db, &clock, &random).await?);
-        let hub = Hub::open(&config, &key, &tasks).map_err(Error::broken)?;
+        let key = signing::start(&db, &clock, &random, &tasks).await?;
+        let hub = Hub::open(&config, key.first(), &tasks).map_err(Error::broken)?;
         let shared_values = hub.shared_values().clone();
         let address = config.cluster.advertise.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let tail = Arc::new(Tail::new(&sizes.caches));
@@ -76,7 +78,7 @@ impl Ground {
         let nodes = Nodes::enter(place, clock.clone(), &random, hub.clone(), address, metrics.clone(), &tasks).await?;
         let log = Log::start(db.clone(), tail, random.clone(), metrics.clone(), hub, &tasks).await?;
         metrics.watch(ProcessResources::of(&config, &db));
-        let (seal, forwarder) = (Seal::new(key.shared_secret()), Forwarder::new().map_err(Error::broken)?);
+        let (seal, forwarder) = (Seal::new(key.first().shared_secret()), Forwarder::new().map_err(Error::broken)?);
         Ok(Self {
             config,
             sizes,

@@ -12,6 +12,7 @@ mod listing;
 mod outside_membership;
 mod presence;
 mod receipt;
+mod relay;
 mod rows;
 pub(super) mod to_device;
 pub(super) mod typing;
@@ -23,7 +24,7 @@ use crate::{
     db::{Conn, DbResult, Tx},
     event::fact::{
         AccountChange, AccountData, DeviceList, Entry, Fact, Forgotten, KeyCount, Kind, LateRedaction, Listing, News,
-        OutsideMembership, Presence, Receipt, ToDevice, Typing, each_kind,
+        OutsideMembership, Presence, Receipt, Relay, ToDevice, Typing, each_kind,
     },
     ground::position::Position,
 };

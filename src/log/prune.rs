@@ -103,6 +103,14 @@ mod tests {
         for name in ["search", "user directory"] {
             put_cursor(database, name, 0, until).await;
         }
+        put_buckets(database, until).await;
+    }
+
+    /// Lets everything be sent that other servers have to get.
+    async fn put_buckets(database: &TestDatabase, until: i64) {
+        for bucket in 0..16 {
+            put_cursor(database, &format!("federation {bucket}"), 0, until).await;
+        }
     }
 
     async fn prune_all(log: &Log, sizes: PruneSizes) {
@@ -128,6 +136,7 @@ mod tests {
             let log = log(&database, 9).await;
             prune_all(&log, LITTLE).await;
             assert_eq!(readable_after(&log).await, 0, "none has read anything");
+            put_buckets(&database, 9).await;
             put_cursor(&database, "search", 0, 9).await;
             put_cursor(&database, "user directory", 0, 5).await;
             for _ in 0..3 {

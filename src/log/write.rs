@@ -111,7 +111,7 @@ async fn write_events(
         let room_id = event.pdu.room_id();
         let entry = || entries.iter().copied().find(|entry| entry.room_id == room_id);
         let room = rooms.entry(room_id).or_insert_with(|| TouchedRoom::new(*position, event, known, entry()));
-        rows.push(NewRow::new(*position, event, room.follow(event)));
+        rows.push(NewRow::new(*position, event, room.follow(*position, event)));
     }
     let outliers: Vec<(EventKey, EventKey, &Pdu)> =
         events.iter().filter_map(|(at, event)| Some((event.outlier?, (*at).into(), &*event.pdu))).collect();

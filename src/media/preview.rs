@@ -113,6 +113,7 @@ impl Previews {
             connect: CONNECT.min(time),
             answer: time,
             allowed: config.allowed_addresses.clone(),
+            authorities: Vec::new(),
         };
         let client = OutsideClient::new(options, names).map_err(Error::broken)?;
         let hosts = Arc::new(Hosts::new(&config.allow, &config.deny));

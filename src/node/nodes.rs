@@ -165,6 +165,11 @@ impl Nodes {
         *id == self.0.id || self.0.peers.read().remember(id)
     }
 
+    /// Whether a node is alive, as far as is known here.
+    pub(crate) fn lives(&self, id: &NodeId) -> bool {
+        *id == self.0.id || self.0.peers.read().others.iter().any(|row| row.id == *id && is_alive(row))
+    }
+
     /// The node that should do what belongs to `key`, if that is another one that can be reached. The living agree
     /// on it, and when one comes or goes only its own share moves.
     pub(crate) fn find_preferred(&self, key: &str) -> Option<Peer> {

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ruma::{DeviceId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, ServerName, UserId};
 
 pub(crate) use self::{
     bucket::Rate,
@@ -74,10 +74,12 @@ pub(crate) enum Limit {
     Search,
     /// What strangers look up.
     Lookup,
+    /// What another server asks, or sends.
+    Server,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Login,
         Self::Registration,
         Self::Challenge,
@@ -94,6 +96,7 @@ impl Limit {
         Self::Sync,
         Self::Search,
         Self::Lookup,
+        Self::Server,
     ];
 
     /// As the metrics and the configuration call it. `challenge` has no key of its own.
@@ -115,6 +118,7 @@ impl Limit {
             Self::Sync => "sync",
             Self::Search => "search",
             Self::Lookup => "lookup",
+            Self::Server => "server",
         }
     }
 
@@ -138,6 +142,7 @@ impl Limit {
             Self::Sync => rate(limits.sync),
             Self::Search => rate(limits.search),
             Self::Lookup => rate(limits.lookup),
+            Self::Server => rate(limits.server),
         }
     }
 }
@@ -197,6 +202,12 @@ impl RateLimits {
         let charges: Vec<_> =
             networks.map(|(network, room)| self.charge(limit, room, cost, format_args!("{network}"))).collect();
         self.take(limit, &charges).await
+    }
+
+    /// Counts a request of another server, whatever address it comes from.
+    pub(crate) async fn check_server(&self, limit: Limit, cost: u32, server: &ServerName) -> Result<()> {
+        let charge = self.charge(limit, 1, cost, format_args!("{server}"));
+        self.take(limit, &[charge]).await
     }
 
     /// Counts a guess at the password of somebody who is logged in, for the device that guesses: who has stolen one of

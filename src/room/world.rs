@@ -14,17 +14,17 @@ use crate::{
         testing::{TestDatabase, databases},
     },
     edge::{hub::Hub, metrics::Metrics},
-    event::{Content, SigningKey, Transaction},
+    event::{Content, SigningKey, SigningKeys, Transaction},
     ground::{clock::Clock, random::Random, sizes::Sizes, tasks::Tasks},
     log::{Log, Quotas, Reader, Tail},
 };
 
 /// A server's rooms. Its name is `here`. Its clock stands still until a test moves it, and its random numbers are the
 /// same each time.
-pub(super) struct RoomWorld {
-    pub(super) rooms: Rooms,
-    pub(super) db: Db,
-    pub(super) clock: Clock,
+pub(crate) struct RoomWorld {
+    pub(crate) rooms: Rooms,
+    pub(crate) db: Db,
+    pub(crate) clock: Clock,
     tasks: Tasks,
     home: Home,
 }
@@ -36,7 +36,7 @@ enum Home {
 }
 
 impl RoomWorld {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::on(Home::Folder(TempDir::new().unwrap()), RoomCache::default()).await
     }
 
@@ -56,8 +56,13 @@ impl RoomWorld {
         worlds
     }
 
+    /// One on each engine that is at hand.
+    pub(crate) async fn on_every_engine() -> Vec<Self> {
+        Self::on_each_engine(Lanes::default).await
+    }
+
     /// This world after a restart: its database as another process finds it.
-    pub(super) async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self { rooms, db, tasks, home, .. } = self;
         drop(rooms);
         tasks.shutdown().start("the test restarts it");
@@ -87,7 +92,7 @@ impl RoomWorld {
     }
 
     /// Stops everything and removes what was written.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         let Self { rooms, db, tasks, home, .. } = self;
         drop(rooms);
         tasks.shutdown().start("the test is over");
@@ -100,7 +105,7 @@ impl RoomWorld {
     }
 
     /// A room of the default version that anybody can join.
-    pub(super) async fn public_room(&self, creator: &str) -> OwnedRoomId {
+    pub(crate) async fn public_room(&self, creator: &str) -> OwnedRoomId {
         self.rooms.create(new_room(creator, Preset::PublicChat)).await.unwrap()
     }
 
@@ -122,7 +127,7 @@ async fn node(db: &Db, clock: &Clock, tasks: &Tasks, seed: u64, active: RoomCach
     let sizes = Sizes::little();
     let cached = (active, sizes.state_difference);
     let quotas = Quotas::of(&Config::default());
-    Rooms::new((db.clone(), log), (clock.clone(), random), here, Arc::new(key), cached, quotas)
+    Rooms::new((db.clone(), log), (clock.clone(), random), here, SigningKeys::of(key), cached, quotas)
 }
 
 /// Somebody on this server.

@@ -12,12 +12,14 @@ use serde::Deserialize;
 use crate::{
     db::{Column, ColumnType, Conn, DbResult, Insert, Row, Tx, args, statements},
     event::{StateChange, fact::RoomHead},
+    ground::position::Position,
 };
 
 pub(crate) use crate::ground::position::Lineage;
 
 statements! {
-    LOCK_HEADS = "SELECT version, head, depth, extremities, trunk, joinable, world_readable, newest_ts, room_id FROM rooms
+    LOCK_HEADS = "SELECT version, head, depth, extremities, trunk, joinable, world_readable, newest_ts, room_id, sent_position
+        FROM rooms
         WHERE room_id IN LIST($1) ORDER BY room_id FOR UPDATE";
     FIND_HEAD = "SELECT version, head, depth, extremities, trunk FROM rooms WHERE room_id = $1";
     LIST_HEADS = "SELECT version, head, depth, extremities, trunk, room_id FROM rooms WHERE room_id IN LIST($1)";
@@ -33,7 +35,8 @@ statements! {
 }
 
 /// `head` and `trunk` are keys of events, `extremities` is a JSON array of identifiers, `newest_ts` the greatest
-/// timestamp of the accepted events.
+/// timestamp of the accepted events, `sent_position` the place in the log of the newest event that other servers get from this
+/// one.
 ///
 /// `version` and `trunk` are set once: a room keeps both for good.
 static UPSERT_HEADS: Insert = Insert::new(
@@ -49,10 +52,11 @@ static UPSERT_HEADS: Insert = Insert::new(
         ("joinable", ColumnType::Bool),
         ("world_readable", ColumnType::Bool),
         ("newest_ts", ColumnType::Int),
+        ("sent_position", ColumnType::Int),
     ],
     "ON CONFLICT (room_id) DO UPDATE SET head = excluded.head, depth = excluded.depth,
         extremities = excluded.extremities, joinable = excluded.joinable, world_readable = excluded.world_readable,
-        newest_ts = excluded.newest_ts",
+        newest_ts = excluded.newest_ts, sent_position = excluded.sent_position",
 );
 
 #[cfg(test)]
@@ -65,6 +69,9 @@ pub(crate) struct RoomStanding {
     pub(crate) access: RoomAccess,
     /// The greatest timestamp of its accepted events, in milliseconds since the Unix epoch.
     pub(crate) newest_ts: i64,
+    /// The place of the newest event that this server sends to the others of the room, [`Position::START`] where there
+    /// is none.
+    pub(crate) sent_at: Position,
 }
 
 /// Whether people who are not in a room can enter or read it.
@@ -122,7 +129,7 @@ fn head(row: &Row) -> DbResult<RoomHead> {
 // Its columns follow those of the head, in the statement that locks.
 fn standing(row: &Row) -> DbResult<RoomStanding> {
     let access = RoomAccess { joinable: row.get(5)?, world_readable: row.get(6)? };
-    Ok(RoomStanding { trunk: Lineage(row.get(4)?), access, newest_ts: row.get(7)? })
+    Ok(RoomStanding { trunk: Lineage(row.get(4)?), access, newest_ts: row.get(7)?, sent_at: Position(row.get(9)?) })
 }
 
 /// The head of a room and its trunk, if there is such a room.
@@ -179,6 +186,7 @@ pub(crate) async fn upsert_heads(tx: &mut Tx, heads: &[(&RoomId, &RoomHead, Room
         Column::Bools(heads.iter().map(|(.., standing)| standing.access.joinable).collect()),
         Column::Bools(heads.iter().map(|(.., standing)| standing.access.world_readable).collect()),
         Column::ints(heads.iter().map(|(.., standing)| standing.newest_ts)),
+        Column::ints(heads.iter().map(|(.., standing)| standing.sent_at.0)),
     ];
     tx.insert(&UPSERT_HEADS, &columns).await
 }

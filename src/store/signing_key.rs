@@ -7,8 +7,7 @@ use crate::db::{Conn, DbResult, args, statements};
 statements! {
     /// Until the transaction ends no other node looks for a key either, so that one of them makes it.
     LOCK_SIGNING_KEYS = "SELECT 1" | "SELECT pg_advisory_xact_lock(4720321)::text";
-    FIND_NEWEST_SIGNING_KEY = "SELECT key_id, private_key FROM signing_keys ORDER BY created_ts DESC, key_id DESC
-        LIMIT 1";
+    LIST_SIGNING_KEYS = "SELECT key_id, private_key, created_ts FROM signing_keys ORDER BY created_ts, key_id";
     INSERT_SIGNING_KEY = "INSERT INTO signing_keys (key_id, private_key, created_ts) VALUES ($1, $2, $3)";
 }
 
@@ -17,10 +16,10 @@ pub(crate) async fn lock(conn: &mut Conn) -> DbResult<()> {
     conn.execute(&LOCK_SIGNING_KEYS, args![]).await.map(drop)
 }
 
-/// The newest key: its id and its PKCS #8 document.
-pub(crate) async fn find_newest(conn: &mut Conn) -> DbResult<Option<(String, Vec<u8>)>> {
-    let row = conn.find(&FIND_NEWEST_SIGNING_KEY, args![]).await?;
-    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+/// All keys, oldest first: the id of each, its PKCS #8 document, and when it was made.
+pub(crate) async fn list(conn: &mut Conn) -> DbResult<Vec<(String, Vec<u8>, i64)>> {
+    let rows = conn.list(&LIST_SIGNING_KEYS, args![]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).collect()
 }
 
 /// The private key is a PKCS #8 document, `now` in milliseconds since the Unix epoch.

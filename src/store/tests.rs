@@ -3,11 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, device,
-    device_key, device_list, ephemeral, erasure, errand, event, filter, history, key_backup, log, media, media_object,
-    media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership,
-    profile, redaction, registration, relation, report, room, room_entry, search, server, signing_key, state, threepid,
-    to_device, token, uia, url_preview, usage, user_directory,
+    account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, destination, device, device_key, device_list, ephemeral, erasure, errand, event, filter, history, inbound, key_backup, log, media, media_object, media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership, profile, redaction, registration, relation, report, room, room_entry, search, server, server_key, signing_key, state, threepid, to_device, token, uia, url_preview, usage, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 
@@ -23,6 +19,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     cursor::STATEMENTS,
     dehydrated_device::STATEMENTS,
     delayed_event::STATEMENTS,
+    destination::STATEMENTS,
     device::STATEMENTS,
     device_key::STATEMENTS,
     device_list::STATEMENTS,
@@ -32,6 +29,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     event::STATEMENTS,
     filter::STATEMENTS,
     history::STATEMENTS,
+    inbound::STATEMENTS,
     key_backup::STATEMENTS,
     log::STATEMENTS,
     media::STATEMENTS,
@@ -53,6 +51,7 @@ const STATEMENTS: &[&[&Statement]] = &[
     room_entry::STATEMENTS,
     search::STATEMENTS,
     server::STATEMENTS,
+    server_key::STATEMENTS,
     signing_key::STATEMENTS,
     state::STATEMENTS,
     threepid::STATEMENTS,
@@ -67,10 +66,12 @@ const STATEMENTS: &[&[&Statement]] = &[
 const INSERTS: &[&[&Insert]] = &[
     account_data::INSERTS,
     attention::INSERTS,
+    destination::INSERTS,
     device_list::INSERTS,
     ephemeral::INSERTS,
     erasure::INSERTS,
     event::INSERTS,
+    inbound::INSERTS,
     key_backup::INSERTS,
     log::INSERTS,
     membership::INSERTS,
@@ -80,6 +81,7 @@ const INSERTS: &[&[&Insert]] = &[
     relation::INSERTS,
     room::INSERTS,
     search::INSERTS,
+    server_key::INSERTS,
     state::INSERTS,
     to_device::INSERTS,
     usage::INSERTS,

@@ -29,6 +29,7 @@ mod durable;
 mod durable_acts;
 mod encryption;
 mod erasure;
+mod federation;
 mod files;
 mod forwarding;
 mod guests;

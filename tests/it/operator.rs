@@ -33,8 +33,10 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "create-registration-token"],
     &["admin", "list-registration-tokens"],
     &["admin", "list-reports"],
+    &["admin", "rotate-signing-key"],
     &["admin", "deactivate-account", "alice", "--yes"],
     &["admin", "list-media"],
+    &["admin", "list-destinations"],
     &["admin", "quarantine-media", "mxc://localhost/abc"],
     &["admin", "sweep-media"],
 ];

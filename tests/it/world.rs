@@ -43,6 +43,8 @@ pub(crate) struct World {
 /// One process of a server, so to say.
 pub(crate) struct Node {
     pub(crate) url: String,
+    /// Of all its listeners.
+    urls: Vec<String>,
     pub(crate) app: App,
     tasks: Tasks,
 }
@@ -237,6 +239,12 @@ impl World {
         }
     }
 
+    /// Where the nodes listen with TLS.
+    pub(crate) fn tls_urls(&self) -> Vec<String> {
+        let urls = self.nodes.iter().flat_map(|node| &node.urls);
+        urls.filter(|url| url.starts_with("https:")).cloned().collect()
+    }
+
     /// The first node's rooms.
     pub(crate) fn app(&self) -> &App {
         &self.nodes[0].app
@@ -343,10 +351,11 @@ impl Node {
             config.cluster.advertise = listeners.find_reachable(None).map(|url| url.try_into().unwrap());
         }
         let app = App::start(config, db, clock, random.clone(), tasks.clone(), metrics.clone()).await.unwrap();
-        let url = listeners.urls().first().unwrap().trim_end_matches('/').to_owned();
+        let urls = listeners.urls();
+        let url = urls.first().unwrap().trim_end_matches('/').to_owned();
         let router = serve::layer(api::router(app.clone()), &metrics, &random);
         tasks.spawn("listeners", listeners.serve(router, &tasks, &metrics));
-        Self { url, app, tasks }
+        Self { url, urls, app, tasks }
     }
 
     async fn stop(self) {

@@ -1,6 +1,6 @@
 //! Proving to others who one is.
 //!
-//! Identity servers and widgets are such others; they ask `api/federation.rs` about the token.
+//! Identity servers and widgets are such others; they ask `api/federation/openid.rs` about the token.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#openid>
 

@@ -5,12 +5,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#well-known-uris>
 
-use ruma::api::client::{
-    discovery::{
-        discover_homeserver::{self, HomeserverInfo},
-        discover_policy_server, discover_support,
+use ruma::api::{
+    client::{
+        discovery::{
+            discover_homeserver::{self, HomeserverInfo},
+            discover_policy_server, discover_support,
+        },
+        rtc::RtcTransport,
     },
-    rtc::RtcTransport,
+    federation::discovery::discover_homeserver as discover_server,
 };
 use serde::Serialize;
 
@@ -30,6 +33,7 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
         .endpoint::<AsJson<discover_homeserver::Request>, _, _>(client)
         .endpoint::<discover_support::Request, _, _>(support)
         .endpoint::<discover_policy_server::Request, _, _>(policy_server)
+        .endpoint::<discover_server::Request, _, _>(server)
 }
 
 /// What a client reads before it logs in.
@@ -76,4 +80,13 @@ async fn policy_server(
     let key = app.discovery.policy_server_key.clone();
     let key = key.ok_or_else(|| Error::not_found("The operator knows of no policy server at this name"))?;
     Ok(discover_policy_server::Response::new(key))
+}
+
+/// What another server reads before it asks this one for the first time.
+///
+/// <https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver>
+async fn server(app: App, _: Call<discover_server::Request>) -> ApiResult<discover_server::Response> {
+    let server = app.discovery.server.clone();
+    let server = server.ok_or_else(|| Error::not_found("The operator has set no well_known.server"))?;
+    Ok(discover_server::Response::new(server))
 }

@@ -1,5 +1,6 @@
 //! `hearth admin …`: the commands and their arguments.
 
+mod federation;
 mod listing;
 mod media;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 pub use self::{
+    federation::FederationCommand,
     listing::ListFormat,
     media::{DeleteMedia, ListMedia, MediaCommand, MoveMedia, ShowMediaUsage, SweepMedia},
 };
@@ -105,11 +107,20 @@ pub enum AdminCommand {
     /// be set.
     SendNotice(SendNotice),
 
+    /// Make a new key for the server to sign with
+    ///
+    /// Running servers notice it and sign with it after a minute; nothing has to be restarted. The old key stays published,
+    /// so that whatever it has signed can be verified for good.
+    RotateSigningKey,
+
     /// Show what users have reported, newest first, as one JSON object a line
     ListReports(ListReports),
 
     #[command(flatten)]
     Media(MediaCommand),
+
+    #[command(flatten)]
+    Federation(FederationCommand),
 }
 
 #[derive(Clone, Debug, Args)]

@@ -43,7 +43,8 @@ statements! {
         | "SELECT COUNT(*) FROM search WHERE words @@ CAST('old' AS tsquery)";
     SET_PROGRESS = "UPDATE search_progress SET position = 7";
     FIND_PROGRESS = "SELECT position FROM search_progress";
-    LIST_CURSORS = "SELECT name, position, epoch FROM cursors ORDER BY name";
+    LIST_CURSORS = "SELECT name, position, epoch FROM cursors WHERE name NOT LIKE 'federation %' ORDER BY name";
+    LIST_BUCKETS = "SELECT position FROM cursors WHERE name LIKE 'federation %'";
 
     LIST_MOMENTS = "SELECT newest_ts, late_ts FROM events ORDER BY position";
     FIND_NEWEST = "SELECT newest_ts FROM rooms";
@@ -347,6 +348,17 @@ async fn whoever_was_erased_before_is_erased_from_here_on() {
         let erased: Vec<(String, i64)> =
             list(database.db(), &LIST_ERASURES, |row| Ok((row.get(0)?, row.get(1)?))).await;
         assert_eq!(erased, [("@erased:here".to_owned(), 7)]);
+        database.close().await;
+    }
+}
+
+/// What was said before there was federation is sent to nobody.
+#[tokio::test]
+async fn nothing_of_before_is_sent_to_other_servers() {
+    let fill = async |tx: &mut Tx| run(tx, &INSERT_BATCH).await;
+    for database in upgraded_from_before("0037_destinations", fill).await {
+        let places: Vec<i64> = list(database.db(), &LIST_BUCKETS, |row| row.get(0)).await;
+        assert_eq!(places, [7; 16]);
         database.close().await;
     }
 }

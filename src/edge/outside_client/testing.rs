@@ -3,8 +3,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::{BufRead as _, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
     thread,
 };
@@ -14,6 +14,7 @@ use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A server, until the tests end.
 pub(crate) struct Site {
@@ -61,14 +62,32 @@ impl Scripted {
 
 impl Site {
     pub(crate) fn start(script: impl Fn(&Asked) -> Scripted + Send + Sync + 'static) -> Self {
+        Self::start_with(None, script)
+    }
+
+    /// One that speaks TLS. Who breaks off the handshake has asked nothing.
+    pub(crate) fn start_tls(
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&Asked) -> Scripted + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(tls), script)
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>, script: impl Fn(&Asked) -> Scripted + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (script, heard) = (Arc::new(script), Arc::clone(&asked));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (script, heard) = (Arc::clone(&script), Arc::clone(&heard));
-                thread::spawn(move || answer(stream, &*script, &heard));
+                let (script, heard, tls) = (Arc::clone(&script), Arc::clone(&heard), tls.clone());
+                thread::spawn(move || match tls {
+                    None => answer(stream, &*script, &heard),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).unwrap();
+                        answer(StreamOwned::new(connection, stream), &*script, &heard);
+                    }
+                });
             }
         });
         Self { address, asked }
@@ -93,14 +112,18 @@ impl Site {
     }
 }
 
-fn answer(mut stream: TcpStream, script: &(dyn Fn(&Asked) -> Scripted + Send + Sync), heard: &Mutex<Vec<Asked>>) {
-    let Some(asked) = read(&stream) else { return };
+fn answer(
+    mut stream: impl Read + Write,
+    script: &(dyn Fn(&Asked) -> Scripted + Send + Sync),
+    heard: &Mutex<Vec<Asked>>,
+) {
+    let Some(asked) = read(&mut stream) else { return };
     heard.lock().push(asked.clone());
     // Whoever has read enough goes, which is no failure of the test.
     match script(&asked) {
-        Scripted::Bytes(bytes) => drop(stream.write_all(&bytes)),
+        Scripted::Bytes(bytes) => drop(stream.write_all(&bytes).and_then(|()| stream.flush())),
         Scripted::Held(bytes) => {
-            if stream.write_all(&bytes).is_ok() {
+            if stream.write_all(&bytes).and_then(|()| stream.flush()).is_ok() {
                 while stream.read(&mut [0]).is_ok_and(|read| read > 0) {}
             }
         }
@@ -113,7 +136,7 @@ fn answer(mut stream: TcpStream, script: &(dyn Fn(&Asked) -> Scripted + Send + S
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Asked> {
+fn read(stream: &mut impl Read) -> Option<Asked> {
     let mut lines = BufReader::new(stream);
     let mut line = || {
         let mut line = String::new();

@@ -12,6 +12,7 @@ fn client(names: Arc<dyn Resolve>, allowed: &[&str]) -> OutsideClient {
         connect: Duration::from_secs(5),
         answer: Duration::from_secs(20),
         allowed: allowed.iter().map(|block| block.parse().unwrap()).collect(),
+        authorities: Vec::new(),
     };
     OutsideClient::new(options, names).unwrap()
 }
@@ -215,6 +216,7 @@ async fn an_answer_that_does_not_come_is_not_waited_for() {
         connect: Duration::from_millis(300),
         answer: Duration::from_millis(300),
         allowed: vec!["127.0.0.1".parse().unwrap()],
+        authorities: Vec::new(),
     };
     let client = OutsideClient::new(options, nameless()).unwrap();
     assert!(matches!(client.send(OutsideRequest::get(site.url("/silent"))).await, Err(OutsideError::Slow)));

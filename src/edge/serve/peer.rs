@@ -17,7 +17,10 @@ use http::{HeaderMap, HeaderName, Request};
 use tower::Service;
 
 use super::admission::Place;
-use crate::{config::IpBlock, edge::telemetry::LoggedCaller};
+use crate::{
+    config::{IpBlock, ServedApis},
+    edge::telemetry::LoggedCaller,
+};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -63,18 +66,25 @@ pub(super) fn uncounted(trusted: &[IpBlock]) -> Arc<[IpBlock]> {
     trusted.iter().copied().chain(this_machine).collect()
 }
 
-/// Adds [`ClientAddress`] to the requests of one connection. `trusted` is `trusted_proxies` of the configuration.
+/// Adds [`ClientAddress`] to the requests of one connection, and [`ServedApis`] where its listener does not serve all.
+/// `trusted` is `trusted_proxies` of the configuration.
 #[derive(Clone)]
 pub(super) struct WithClientAddress<S> {
     inner: S,
     peer: ConnectionPeer,
+    apis: ServedApis,
     trusted: Arc<[IpBlock]>,
     place: Arc<Place>,
 }
 
 impl<S> WithClientAddress<S> {
-    pub(super) fn new(inner: S, peer: ConnectionPeer, trusted: Arc<[IpBlock]>, place: Place) -> Self {
-        Self { inner, peer, trusted, place: Arc::new(place) }
+    pub(super) fn new(
+        inner: S,
+        (peer, apis): (ConnectionPeer, ServedApis),
+        trusted: Arc<[IpBlock]>,
+        place: Place,
+    ) -> Self {
+        Self { inner, peer, apis, trusted, place: Arc::new(place) }
     }
 
     /// The place of the connection, which is free again when neither this nor a clone is left.
@@ -95,6 +105,9 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for WithClientAddress<S> {
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let address = client_address(self.peer, request.headers(), &self.trusted);
         request.extensions_mut().insert(ClientAddress(address));
+        if self.apis != ServedApis::All {
+            request.extensions_mut().insert(self.apis);
+        }
         self.inner.call(request)
     }
 }

@@ -37,18 +37,21 @@ impl<'a> TouchedRoom<'a> {
     ) -> Self {
         let known = known.get(event.pdu.room_id());
         let trunk = entry.map_or(Lineage(position.0), |entry| entry.trunk);
-        let new = RoomStanding { trunk, access: RoomAccess::default(), newest_ts: 0 };
+        let new = RoomStanding { trunk, access: RoomAccess::default(), newest_ts: 0, sent_at: Position::START };
         Self { is_new: known.is_none(), standing: known.copied().unwrap_or(new), head: &event.head }
     }
 
     /// Takes the next event of the room and returns how late it is with it. `newest_ts`, in milliseconds since the Unix
     /// epoch, never falls. An accepted event that does not raise it is late, and is found by its own timestamp in an
     /// index (`room/read/moment.rs`).
-    pub(super) fn follow(&mut self, event: &'a NewEvent) -> Moment {
+    pub(super) fn follow(&mut self, position: Position, event: &'a NewEvent) -> Moment {
         let moment = Moment::then(self.standing.newest_ts, &event.pdu, event.standing);
         self.standing.newest_ts = moment.newest_ts;
         for change in &event.changes {
             self.standing.access.follow(change);
+        }
+        if event.is_sent {
+            self.standing.sent_at = position;
         }
         self.head = &event.head;
         moment

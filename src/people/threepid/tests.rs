@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     config::{IdentityConfig, RegistrationMode},
     db::testing::{self, TestDatabase},
-    event::SigningKey,
+    event::{SigningKey, SigningKeys},
     ground::tasks::Tasks,
     people::account::tests::{House, house},
     store::threepid::Binding,
@@ -78,7 +78,8 @@ impl Publisher {
         let name = server.start(tasks).await;
         let config = IdentityConfig { servers: vec![format!("http://{name}").try_into().unwrap()] };
         let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap(), "ed25519:a").unwrap();
-        let identity = IdentityServers::new(&config, server_name!("example.org").to_owned(), Arc::new(key)).unwrap();
+        let identity =
+            IdentityServers::new(&config, server_name!("example.org").to_owned(), SigningKeys::of(key)).unwrap();
         let (db, clock) = (database.db().clone(), house.clock.clone());
         let threepids = Threepids::new(db, clock, Random::system(), &Config::default(), identity);
         Self { threepids: threepids.unwrap(), name }

@@ -73,7 +73,7 @@ impl Rooms {
             prev_events: head.room.extremities.clone(),
             auth_events: Vec::new(),
         };
-        let signed = draft.sign(&place, self.now(), self.server_name(), &self.0.key, head.rules);
+        let signed = draft.sign(&place, self.now(), self.server_name(), &self.0.key.current(), head.rules);
         signed.map(drop).map_err(refused_draft)
     }
 }

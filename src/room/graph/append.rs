@@ -401,8 +401,9 @@ impl Rooms {
             prev_events: newest(&head.room.extremities),
             auth_events,
         };
-        let pdu =
-            draft.sign(&place, self.now(), &self.0.server_name, &self.0.key, head.rules).map_err(refused_draft)?;
+        let pdu = draft
+            .sign(&place, self.now(), &self.0.server_name, &self.0.key.current(), head.rules)
+            .map_err(refused_draft)?;
         auth::check(&pdu, &head.state).map_err(|rule| match auth::contradiction(&pdu, &head.state) {
             Some(contradiction) => Error::bad_json(format!("Nobody can send this: {contradiction}")),
             None => Error::forbidden(format!("The room does not allow this: {rule}")),
@@ -449,6 +450,7 @@ pub(in crate::room) fn accept(
     let before = head.room.clone();
     // Before the event is applied: who is in the room is looked up in the state before it.
     let attention = highlight::attention(&pdu, &head.state, here);
+    let is_sent = pdu.sender().server_name() == here;
     let redacted = redacts.and_then(|target| match target.redacted(Arc::clone(&pdu)) {
         Ok(redacted) => Some(Arc::new(redacted)),
         Err(error) => {
@@ -489,6 +491,7 @@ pub(in crate::room) fn accept(
         redacted,
         awaits: None,
         expects: None,
+        is_sent,
         pdu,
     }
 }

@@ -13,7 +13,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ruma::{
-    EventId, OwnedEventId,
+    EventId, OwnedEventId, OwnedServerName, ServerName,
     events::{StateEventType, TimelineEventType},
     state_res::check_pdu_format,
 };
@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Pdu, Standing, Stored,
-        fact::{Fork, NewEvent, Write},
+        fact::{Fact, Fork, NewEvent, Relay, Write},
     },
     ground::room_version::has_owned_state,
     log::CommitError,
@@ -57,6 +57,8 @@ struct Incoming {
     outlier: Option<Stored>,
     /// The thread that it belongs to.
     thread_root: Option<OwnedEventId>,
+    /// Who has handed it over for the whole room, if this server has to pass it on.
+    relayed_from: Option<OwnedServerName>,
     /// Why it is rejected, if it is. By the checks that look at its past alone (4 and 5), so it holds for ever.
     refusal: Option<String>,
 }
@@ -89,17 +91,29 @@ impl Rooms {
     /// `Unavailable` where the room does not hold still for [`ATTEMPTS`] tries, or the database fails: the sender may
     /// send it again.
     pub async fn append_remote(&self, room: &Resident, pdu: Pdu) -> Result<Standing> {
-        Box::pin(self.append_after(room, pdu, Past::Whole)).await
+        Box::pin(self.append_after(room, pdu, Past::Whole, None)).await
+    }
+
+    /// Takes in an event that another server has handed over for all of its room, such as a join, and passes it on to
+    /// the other servers there if it is accepted. Otherwise as [`Self::append_remote`].
+    pub async fn append_relayed(&self, room: &Resident, pdu: Pdu, from: &ServerName) -> Result<Standing> {
+        Box::pin(self.append_after(room, pdu, Past::Whole, Some(from))).await
     }
 
     /// Takes in an event in the same way of whose past some is missing, with the state before it as another server says
     /// it is: identifiers of events that are known here, as outliers at least. There is a gap before it from now on.
     /// Where it turns out that nothing is missing, `state` is not looked at.
     pub async fn append_after_gap(&self, room: &Resident, pdu: Pdu, state: &[OwnedEventId]) -> Result<Standing> {
-        Box::pin(self.append_after(room, pdu, Past::State(state))).await
+        Box::pin(self.append_after(room, pdu, Past::State(state), None)).await
     }
 
-    async fn append_after(&self, room: &Resident, pdu: Pdu, past: Past<'_>) -> Result<Standing> {
+    async fn append_after(
+        &self,
+        room: &Resident,
+        pdu: Pdu,
+        past: Past<'_>,
+        relayed_from: Option<&ServerName>,
+    ) -> Result<Standing> {
         if room.view(|view| view.room_id != pdu.room_id()) {
             return Err(Error::bad_json(format!("the event is of another room, {}", pdu.room_id())));
         }
@@ -113,6 +127,7 @@ impl Rooms {
         }
         let mut incoming = self.look_into(room, Arc::new(pdu), past).await?;
         incoming.outlier = known;
+        incoming.relayed_from = relayed_from.map(ToOwned::to_owned);
         // What was worked out for one head is kept for the next attempt, in case it holds there too.
         let mut outcome = None;
         for _ in 0..ATTEMPTS {
@@ -164,7 +179,8 @@ impl Rooms {
         let redaction =
             if refusal.is_none() { self.look_for_redaction(room, &pdu, &before).await? } else { Redaction::default() };
         let thread_root = self.thread_of_remote(room, &pdu).await?;
-        Ok(Incoming { pdu, before, prev, redaction, missing, outlier: None, thread_root, refusal })
+        let (outlier, relayed_from) = (None, None);
+        Ok(Incoming { pdu, before, prev, redaction, missing, outlier, thread_root, relayed_from, refusal })
     }
 
     /// Those of the events that have a place in the room, and the identifiers of the others. Outliers have none, so
@@ -262,7 +278,7 @@ impl Rooms {
         if standing == Standing::Accepted {
             pending.note(&event.pdu);
         }
-        let submitted = self.0.log.submit(Write::event(event));
+        let submitted = self.0.log.submit(incoming.write(event));
         pending.head = Some(head);
         drop(pending);
         let Err(error) = submitted.committed().await else { return Ok(Some(standing)) };
@@ -356,6 +372,7 @@ impl Rooms {
             redacted,
             awaits: None,
             expects: None,
+            is_sent: accepted && pdu.sender().server_name() == self.0.server_name,
             pdu,
         }
     }
@@ -377,6 +394,16 @@ impl Incoming {
                 Standing::SoftFailed
             }
         }
+    }
+
+    /// The write of the event that was made of it, and of what says that it is passed on.
+    fn write(&self, event: NewEvent) -> Write {
+        let Some(from) = self.relayed_from.as_ref().filter(|_| event.standing == Standing::Accepted) else {
+            return Write::event(event);
+        };
+        let (room_id, event_id) = (event.pdu.room_id().to_owned(), event.pdu.event_id().to_owned());
+        let relay = Fact::Relay(Relay { room_id, event_id, from: from.clone() });
+        Write { facts: vec![relay], ..Write::event(NewEvent { is_sent: true, ..event }) }
     }
 
     /// Other servers may say the same twice.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     db::Db,
     error::{Error, Result},
-    event::{SigningKey, fact::News},
+    event::{SigningKeys, fact::News},
     ground::{clock::Clock, random::Random},
     log::{Ground, Log, Quotas},
     store,
@@ -42,7 +42,7 @@ pub(in crate::room) struct Inner {
     pub(in crate::room) clock: Clock,
     pub(in crate::room) random: Random,
     pub(in crate::room) server_name: OwnedServerName,
-    pub(in crate::room) key: Arc<SigningKey>,
+    pub(in crate::room) key: SigningKeys,
     /// Which rooms are in it decides how fast an answer is, never what it is.
     pub(in crate::room) active: Arc<RoomCache>,
     pub(super) lanes: Lanes,
@@ -73,7 +73,7 @@ impl Rooms {
         (db, log): (Db, Log),
         (clock, random): (Clock, Random),
         server_name: OwnedServerName,
-        key: Arc<SigningKey>,
+        key: SigningKeys,
         (active, state_difference): (Arc<RoomCache>, usize),
         quotas: Quotas,
     ) -> Self {
@@ -106,7 +106,7 @@ impl Rooms {
         let Ground { config, db, log, clock, random, server_name, key, sizes, .. } = ground;
         let (stored, drawn) = ((db.clone(), log.clone()), (clock.clone(), random.clone()));
         let cached = (active, sizes.state_difference);
-        let rooms = Self::new(stored, drawn, server_name.clone(), Arc::clone(key), cached, Quotas::of(config));
+        let rooms = Self::new(stored, drawn, server_name.clone(), key.clone(), cached, Quotas::of(config));
         for (user_id, at) in store::erasure::list(&mut db.read().await?).await? {
             rooms.0.active.erasures.note(&user_id, at);
         }
@@ -133,6 +133,11 @@ impl Rooms {
             return Ok(Some(self.held(room)));
         }
         Ok(self.find_each_held(&[room_id]).await?.remove(room_id))
+    }
+
+    /// A room that is in memory already. For who would rather do without than have it read.
+    pub(crate) fn find_in_memory(&self, room_id: &RoomId) -> Option<Held> {
+        self.0.active.find(room_id).map(|room| self.held(room))
     }
 
     fn held(&self, room: Arc<Room>) -> Held {

@@ -8,17 +8,20 @@
 //! All places are inclusive at their end and exclusive at their beginning.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use ruma::{
-    EventId, OwnedRoomId, OwnedServerName, UserId,
+    EventId, OwnedRoomId, UserId,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
     room_version_rules::RoomVersionRules,
 };
 
-use super::state::{State, membership_of, visibility_of};
+use super::{
+    servers::{Servers, count_server},
+    state::{State, membership_of, visibility_of},
+};
 use crate::{
     event::{Logged, Pdu, Standing, StateChange, Stored, fact::RoomHead},
     ground::position::{Order, Position},
@@ -64,7 +67,7 @@ pub struct View {
     joined: usize,
     invited: usize,
     /// How many have joined from each server. None with zero.
-    servers: BTreeMap<OwnedServerName, usize>,
+    servers: Arc<Servers>,
     /// The place of the newest accepted event. Where nothing is remembered, the place before the timeline.
     last_event: Order,
     /// Whether there ever was a time whose events are hidden from members who came later.
@@ -102,7 +105,7 @@ impl View {
             undo_after: Order::at(position),
             joined: 0,
             invited: 0,
-            servers: BTreeMap::new(),
+            servers: Arc::default(),
             has_hidden_history: false,
             has_gaps: false,
         };
@@ -110,7 +113,7 @@ impl View {
             match member.membership() {
                 MembershipState::Join => {
                     view.joined += 1;
-                    count_server(&mut view.servers, member.user_id, true);
+                    count_server(Arc::make_mut(&mut view.servers), member.user_id, true);
                 }
                 MembershipState::Invite => view.invited += 1,
                 _ => {}
@@ -215,7 +218,7 @@ impl View {
         if was_in != is_in
             && let Ok(user_id) = <&UserId>::try_from(&*change.state_key)
         {
-            count_server(&mut self.servers, user_id, is_in);
+            count_server(Arc::make_mut(&mut self.servers), user_id, is_in);
         }
         for (counter, membership) in
             [(&mut self.joined, MembershipState::Join), (&mut self.invited, MembershipState::Invite)]
@@ -253,8 +256,35 @@ impl View {
     }
 
     /// The servers of those who have joined, each with how many they are. In the order of their names.
-    pub fn servers(&self) -> &BTreeMap<OwnedServerName, usize> {
+    pub fn servers(&self) -> &Servers {
         &self.servers
+    }
+
+    /// The servers of those who were in the room just before a place, if the view still knows it. A copy that is shared
+    /// where nobody has come or gone since.
+    pub(super) fn servers_before(&self, at: Order) -> Option<Arc<Servers>> {
+        let before = at.before();
+        if before < self.undo_after {
+            return None;
+        }
+        let later = self.undo.iter().rev().take_while(|(place, _)| *place > before);
+        let moved: BTreeSet<&str> =
+            later.filter(|(_, change)| change.kind == "m.room.member").map(|(_, change)| &*change.state_key).collect();
+        if moved.is_empty() {
+            return Some(Arc::clone(&self.servers));
+        }
+        let state = self.state_at(before)?;
+        let mut servers = Servers::clone(&self.servers);
+        for key in moved {
+            let [was_in, is_in] =
+                [&state, &self.state].map(|state| state.find_membership(key) == Some(MembershipState::Join));
+            if was_in != is_in
+                && let Ok(user_id) = <&UserId>::try_from(key)
+            {
+                count_server(&mut servers, user_id, was_in);
+            }
+        }
+        Some(Arc::new(servers))
     }
 
     /// How many users are invited.
@@ -364,16 +394,6 @@ impl View {
     pub fn timeline_from(&self, after: Order, until: Order, most: usize) -> Option<Vec<Arc<Stored>>> {
         let within = || self.timeline.iter().skip_while(|e| e.order <= after).take_while(|e| e.order <= until);
         (after >= self.timeline_after).then(|| within().take(most).cloned().collect())
-    }
-}
-
-/// Counts somebody who has come or gone.
-fn count_server(servers: &mut BTreeMap<OwnedServerName, usize>, user_id: &UserId, has_come: bool) {
-    let server = user_id.server_name();
-    let count = servers.get(server).copied().unwrap_or_default();
-    match if has_come { count + 1 } else { count.saturating_sub(1) } {
-        0 => drop(servers.remove(server)),
-        count => drop(servers.insert(server.to_owned(), count)),
     }
 }
 
