@@ -6,10 +6,13 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
 pub(crate) mod destinations;
+pub(crate) mod entrance;
 pub(crate) mod fetcher;
+pub(crate) mod handshakes;
 pub(crate) mod inbox;
 pub(crate) mod remote;
 pub(crate) mod server_keys;
+pub(crate) mod third_party_exchange;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -17,10 +20,13 @@ use ruma::ServerName;
 
 use self::{
     destinations::Destinations,
+    entrance::{Entrance, OtherResidents},
     fetcher::{Fetcher, OtherServers},
+    handshakes::Handshakes,
     inbox::Inbox,
     remote::Remote,
     server_keys::{KeyServers, ServerKeys},
+    third_party_exchange::ThirdPartyExchange,
 };
 use crate::{
     edge::federation_client::FederationClient,
@@ -35,7 +41,10 @@ pub struct Federation {
     pub(crate) remote: Remote,
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
+    pub(crate) entrance: Entrance,
     pub(crate) destinations: Destinations,
+    pub(crate) handshakes: Handshakes,
+    pub(crate) third_party_exchange: ThirdPartyExchange,
 }
 
 impl Deref for Federation {
@@ -74,6 +83,21 @@ impl Federation {
         let source = OtherServers::over(remote.clone(), server_keys.clone());
         let fetcher = Fetcher::new(people.db.clone(), people.rooms.clone(), source);
         let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
-        Ok(Self { people, server_keys, remote, fetcher, inbox, destinations })
+        let residents = OtherResidents::over(remote.clone(), server_keys.clone(), people.config.federation.clone());
+        let entrance = Entrance::new(people.rooms.clone(), people.tasks.clone(), residents);
+        let handshakes = Handshakes::new(people.rooms.clone(), server_keys.clone());
+        let third_party_exchange =
+            ThirdPartyExchange::new(people.rooms.clone(), people.third_party_invites.clone(), entrance.clone());
+        Ok(Self {
+            people,
+            server_keys,
+            remote,
+            fetcher,
+            inbox,
+            entrance,
+            destinations,
+            handshakes,
+            third_party_exchange,
+        })
     }
 }

@@ -19,7 +19,9 @@ pub use self::{
     act::{
         admission::{Handshake, Joined},
         create::{InitialState, NewRoom},
+        elsewhere::Introduction,
         notice::NoticeRoom,
+        outgoing_invite::OutgoingInvite,
         outside::{Ending, FromOutside},
         preset::Preset,
         send::{Message, NewState, check_transaction_id},
@@ -39,4 +41,7 @@ pub use self::{
         view::View,
     },
 };
-pub(crate) use self::{graph::thread::Related, read::erasure::EventTrace};
+pub(crate) use self::{
+    graph::{outlier::list_allowed, thread::Related},
+    read::erasure::EventTrace,
+};

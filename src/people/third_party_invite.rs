@@ -10,7 +10,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
@@ -52,22 +55,36 @@ impl ThirdPartyInvites {
         Self { rooms, identity }
     }
 
-    /// Invites whoever an address belongs to.
+    /// Invites whoever an address belongs to. Returns them without that where they live on another server, which has to
+    /// sign the invitation: the caller invites them.
     ///
     /// Only who may invite has anybody asked about, so that nobody else is written to.
-    pub(crate) async fn invite(&self, room_id: &RoomId, sender: &UserId, invite: &Invite3pid) -> Result<()> {
+    pub(crate) async fn invite(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        invite: &Invite3pid,
+    ) -> Result<Option<OwnedUserId>> {
         let invitee = self.invitee(invite)?;
         let invitation = self.rooms.invitation(room_id, sender).await?;
         let known = invitee.server.lookup(invitee.token, &[invitee.address()]).await?;
         if let Some(user_id) = known.into_iter().flatten().next() {
-            return self.rooms.invite(room_id, sender, &user_id, None).await;
+            if user_id.server_name() != self.rooms.server_name() {
+                return Ok(Some(user_id));
+            }
+            return self.rooms.invite(room_id, sender, &user_id, None).await.map(|()| None);
         }
         let offer = invitee.leave(&invitation).await?;
-        self.rooms.offer(room_id, sender, &offer).await
+        self.rooms.offer(room_id, sender, &offer).await.map(|()| None)
     }
 
-    /// Makes a room to which people are invited by their addresses. If one of them can't be, there is no room.
-    pub(crate) async fn create_room(&self, mut room: NewRoom, invites: &[Invite3pid]) -> Result<OwnedRoomId> {
+    /// Makes a room to which people are invited by their addresses. If one of them can't be, there is no room. Returns
+    /// also those of all whom the room is to have who live on other servers, each once: the caller invites them.
+    pub(crate) async fn create_room(
+        &self,
+        mut room: NewRoom,
+        invites: &[Invite3pid],
+    ) -> Result<(OwnedRoomId, Vec<OwnedUserId>)> {
         if invites.len() > MAX_AT_ONCE {
             let message =
                 format!("At most {MAX_AT_ONCE} people are invited by address with a room: invite others later");
@@ -82,8 +99,11 @@ impl ThirdPartyInvites {
                 None => unknown.push(invitee),
             }
         }
+        let is_elsewhere = |user: &&OwnedUserId| user.server_name() != self.rooms.server_name();
+        let elsewhere: BTreeSet<OwnedUserId> = room.invite.iter().filter(is_elsewhere).cloned().collect();
+        let elsewhere = elsewhere.into_iter().collect();
         if unknown.is_empty() {
-            return self.rooms.create(room).await;
+            return Ok((self.rooms.create(room).await?, elsewhere));
         }
         let leave = |invitation: Invitation| -> BoxFuture<'_, Result<Vec<Offer>>> {
             let left = async move {
@@ -95,7 +115,7 @@ impl ThirdPartyInvites {
             };
             Box::pin(in_time(until, left))
         };
-        self.rooms.create_with_offers(room, leave).await
+        Ok((self.rooms.create_with_offers(room, leave).await?, elsewhere))
     }
 
     /// Turns an invitation to an address into one to the user who an identity server says is behind it.

@@ -21,7 +21,7 @@ const MOST: usize = 20;
 
 /// The events that came along, as far as can be told without keys.
 #[derive(Debug, Default)]
-struct Introduction {
+struct CameAlong {
     /// Of the room that the invitation is for.
     whole: Vec<ReceivedPdu>,
     /// What is no whole event, of which nothing can be verified.
@@ -39,7 +39,7 @@ impl Handshakes {
         room_state: &[Box<RawValue>],
     ) -> Result<Vec<Box<RawValue>>> {
         let is_strict = wants_whole(invite);
-        let Introduction { whole, stripped } = read(invite, room_state)?;
+        let CameAlong { whole, stripped } = read(invite, room_state)?;
         let mut shown = stripped;
         for verified in self.server_keys.verify_all(whole).await {
             match verified {
@@ -61,28 +61,28 @@ fn wants_whole(invite: &Pdu) -> bool {
     !invite.rules().event_format.require_room_create_room_id
 }
 
-fn read(invite: &Pdu, room_state: &[Box<RawValue>]) -> Result<Introduction> {
+fn read(invite: &Pdu, room_state: &[Box<RawValue>]) -> Result<CameAlong> {
     let is_strict = wants_whole(invite);
-    let mut introduction = Introduction::default();
+    let mut came = CameAlong::default();
     for json in room_state.iter().take(MOST) {
         match ReceivedPdu::read(json, invite.rules()) {
-            Ok(pdu) if pdu.room_id() == invite.room_id() => introduction.whole.push(pdu),
+            Ok(pdu) if pdu.room_id() == invite.room_id() => came.whole.push(pdu),
             Ok(_) if is_strict => return Err(invalid("has an event of another room")),
             Err(error) if is_strict => {
                 return Err(invalid(format!("has something that is no event of the room's version: {error}")));
             }
             Ok(_) => {}
-            Err(_) => introduction.stripped.push(json.clone()),
+            Err(_) => came.stripped.push(json.clone()),
         }
     }
     let is_create = |pdu: &ReceivedPdu| {
         let pdu = pdu.unverified();
         *pdu.kind() == TimelineEventType::RoomCreate && pdu.state_key() == Some("")
     };
-    if is_strict && !introduction.whole.iter().any(is_create) {
+    if is_strict && !came.whole.iter().any(is_create) {
         return Err(invalid("has no m.room.create event"));
     }
-    Ok(introduction)
+    Ok(came)
 }
 
 fn invalid(what: impl std::fmt::Display) -> Error {

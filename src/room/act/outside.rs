@@ -135,6 +135,26 @@ impl Rooms {
         Err(overtaken())
     }
 
+    /// What is known from outside of a user's membership of a room, with what came with it of the room, where the room's
+    /// own history does not say it.
+    pub async fn find_outside_membership(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Option<OutsideMembership>> {
+        if self.find_outside(room_id, user_id).await?.is_none() {
+            return Ok(None);
+        }
+        let mut known = store::outside_membership::list(&mut self.0.db.read().await?, user_id, &[room_id]).await?;
+        Ok(known.pop().map(|(_, membership)| membership))
+    }
+
+    /// The rooms outside that a user is invited to, or knocks on.
+    pub async fn list_present_outside(&self, user_id: &UserId) -> Result<Vec<OwnedRoomId>> {
+        let rooms = store::outside_membership::list_present(&mut self.0.db.read().await?, user_id).await?;
+        Ok(rooms.into_iter().map(|(room_id, _)| room_id).collect())
+    }
+
     /// What a user is in a room as far as is known from outside, where its own history does not say it.
     async fn find_outside(&self, room_id: &RoomId, user_id: &UserId) -> Result<Option<OutsideStanding>> {
         if self.find(room_id).await?.is_some() {
