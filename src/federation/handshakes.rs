@@ -9,6 +9,7 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room> and
 //! <https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites>
 
+mod endings;
 mod introduction;
 #[cfg(test)]
 mod tests;

@@ -372,6 +372,35 @@ async fn nothing_is_signed_that_is_no_invitation_of_a_user_of_this_server() {
 }
 
 #[tokio::test]
+async fn an_invitation_is_taken_back_by_whose_it_is() {
+    let (world, peer) = invited_world().await;
+    let eve = Peer::meet(&world, "elsewhere").await;
+    let outside = Outside::new(&peer, RoomVersionId::V11);
+    let room_id = outside.create.room_id.clone();
+    let handshakes = &world.app.handshakes;
+    handshakes.invite(there(), outside.sent(&peer, |_| {}, Vec::new())).await.unwrap();
+    let ending = |by: &Peer, sender: &str, depth: u32| {
+        let mut event = outside.invite.clone();
+        event["content"] = json!({ "membership": "leave" });
+        event["sender"] = json!(sender);
+        event["depth"] = json!(depth);
+        vec![by.send(event, &RoomVersionId::V11).json]
+    };
+    for (what, from, events) in [
+        ("of a stranger", &eve.name, ending(&eve, "@eve:elsewhere", 2)),
+        ("signed by another server", &peer.name, ending(&eve, carol().as_str(), 2)),
+        ("from before the invitation", &peer.name, ending(&peer, carol().as_str(), 1)),
+        ("what is nothing", &peer.name, vec![to_raw_value(&json!([7])).unwrap()]),
+    ] {
+        handshakes.take_endings(from, &events).await.unwrap();
+        assert!(!shown_to_bob(&world, &room_id).await.is_empty(), "{what}");
+    }
+    handshakes.take_endings(there(), &ending(&peer, carol().as_str(), 2)).await.unwrap();
+    assert!(shown_to_bob(&world, &room_id).await.is_empty());
+    world.close().await;
+}
+
+#[tokio::test]
 async fn an_invitation_to_a_room_that_this_server_is_in_is_signed_and_comes_again() {
     let (world, peer) = invited_world().await;
     let alice = user("alice");
