@@ -8,9 +8,11 @@
 pub(crate) mod destinations;
 pub(crate) mod entrance;
 pub(crate) mod fetcher;
+pub(crate) mod handshakes;
 pub(crate) mod inbox;
 pub(crate) mod remote;
 pub(crate) mod server_keys;
+pub(crate) mod third_party_exchange;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -20,9 +22,11 @@ use self::{
     destinations::Destinations,
     entrance::{Entrance, OtherResidents},
     fetcher::{Fetcher, OtherServers},
+    handshakes::Handshakes,
     inbox::Inbox,
     remote::Remote,
     server_keys::{KeyServers, ServerKeys},
+    third_party_exchange::ThirdPartyExchange,
 };
 use crate::{
     edge::federation_client::FederationClient,
@@ -37,8 +41,10 @@ pub struct Federation {
     pub(crate) remote: Remote,
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
-    pub(crate) destinations: Destinations,
     pub(crate) entrance: Entrance,
+    pub(crate) destinations: Destinations,
+    pub(crate) handshakes: Handshakes,
+    pub(crate) third_party_exchange: ThirdPartyExchange,
 }
 
 impl Deref for Federation {
@@ -79,6 +85,19 @@ impl Federation {
         let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
         let residents = OtherResidents::over(remote.clone(), server_keys.clone(), people.config.federation.clone());
         let entrance = Entrance::new(people.rooms.clone(), people.tasks.clone(), residents);
-        Ok(Self { people, server_keys, remote, fetcher, inbox, entrance, destinations })
+        let handshakes = Handshakes::new(people.rooms.clone(), server_keys.clone());
+        let third_party_exchange =
+            ThirdPartyExchange::new(people.rooms.clone(), people.third_party_invites.clone(), entrance.clone());
+        Ok(Self {
+            people,
+            server_keys,
+            remote,
+            fetcher,
+            inbox,
+            entrance,
+            destinations,
+            handshakes,
+            third_party_exchange,
+        })
     }
 }

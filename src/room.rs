@@ -17,6 +17,7 @@ pub(crate) mod world;
 pub use self::read::for_server::ServerReading;
 pub use self::{
     act::{
+        admission::{Handshake, Joined},
         create::{InitialState, NewRoom},
         elsewhere::Introduction,
         notice::NoticeRoom,
@@ -24,7 +25,8 @@ pub use self::{
         outside::{Ending, FromOutside},
         preset::Preset,
         send::{Message, NewState, check_transaction_id},
-        third_party_invite::{Invitation, Offer, OfferedKey},
+        template::{Asking, Template},
+        third_party_invite::{Invitation, Offer, OfferedKey, Redemption},
         upgrade::Upgrade,
     },
     author::Author,

@@ -4,11 +4,17 @@
 
 mod backfill;
 mod event;
+mod invite;
+pub(super) mod join;
 mod keys;
+mod knock;
+pub(super) mod leave;
 mod missing_events;
 pub(super) mod openid;
 mod pdus;
+mod sent;
 mod state;
+mod third_party_invite;
 mod timestamp;
 mod transactions;
 mod version;
@@ -21,10 +27,15 @@ type Section = fn(Endpoints) -> Endpoints;
 const SECTIONS: &[Section] = &[
     backfill::routes,
     event::routes,
+    invite::routes,
+    join::routes,
     keys::routes,
+    knock::routes,
+    leave::routes,
     missing_events::routes,
     openid::routes,
     state::routes,
+    third_party_invite::routes,
     timestamp::routes,
     transactions::routes,
     version::routes,

@@ -18,7 +18,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::membership::{Invite3pid, ThirdPartySigned},
 };
 use tokio::time::{Instant, timeout_at};
@@ -124,13 +124,38 @@ impl ThirdPartyInvites {
     /// good.
     pub(crate) async fn accept(&self, room_id: &RoomId, user_id: &UserId, signed: &ThirdPartySigned) -> Result<()> {
         let signed = read_signed(signed, user_id)?;
-        let key = self.rooms.find_signing_key(room_id, &signed).await?;
+        self.accept_signed(room_id, user_id, signed).await
+    }
+
+    /// [`Self::accept`] with the proof as it was signed.
+    pub(crate) async fn accept_signed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: CanonicalJsonObject,
+    ) -> Result<()> {
+        self.check_signed(room_id, user_id, &signed).await?;
+        self.rooms.redeem(room_id, user_id, signed).await
+    }
+
+    /// Refuses a proof that is not of this user, or not signed with a key that the room's offer names and that is still
+    /// good.
+    pub(crate) async fn check_signed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: &CanonicalJsonObject,
+    ) -> Result<()> {
+        if signed.get("mxid").and_then(CanonicalJsonValue::as_str) != Some(user_id.as_str()) {
+            return Err(Error::forbidden("This invitation was signed for another user"));
+        }
+        let key = self.rooms.find_signing_key(room_id, signed).await?;
         if let Some(url) = &key.key_validity_url
             && !self.identity.is_key_valid(url, &key.public_key).await?
         {
             return Err(Error::forbidden("The key with which this invitation was signed has been revoked"));
         }
-        self.rooms.redeem(room_id, user_id, signed).await
+        Ok(())
     }
 
     fn invitee<'a>(&'a self, invite: &'a Invite3pid) -> Result<Invitee<'a>> {

@@ -8,6 +8,7 @@
 //! may be out of date by then; what must not be is compared again by the log when the write is committed
 //! ([`crate::log`]).
 
+pub(super) mod admission;
 pub(super) mod alias;
 pub(super) mod create;
 pub(super) mod dry_run;
@@ -25,5 +26,6 @@ pub(super) mod predecessor;
 pub(super) mod preset;
 pub(super) mod send;
 pub(super) mod successor;
+pub(super) mod template;
 pub(super) mod third_party_invite;
 pub(super) mod upgrade;

@@ -170,10 +170,7 @@ impl Rooms {
             let message = format!("This server is in the room {room_id}: its own history says who is invited to it");
             return Err(Error::refused(ErrorKind::Unknown, message));
         }
-        let account = store::account::find(&mut self.0.db.read().await?, &user_id).await?;
-        if account.is_none_or(|account| account.deactivated) {
-            return Err(Error::not_found(format!("There is nobody called {user_id} on this server")));
-        }
+        self.check_account(&user_id).await?;
         let own = match &event {
             Some(event) => stripped_state(&event.pdu),
             None => bare_membership(&user_id, &sender, state)?,
@@ -185,6 +182,15 @@ impl Rooms {
             state == OutsideState::Invited || known.is_none_or(|known| known != OutsideState::Invited)
         };
         self.replace_outside(membership, is_due).await
+    }
+
+    /// Refuses who has no account here, or none any more.
+    pub(super) async fn check_account(&self, user_id: &UserId) -> Result<()> {
+        let account = store::account::find(&mut self.0.db.read().await?, user_id).await?;
+        if account.is_none_or(|account| account.deactivated) {
+            return Err(Error::not_found(format!("There is nobody called {user_id} on this server")));
+        }
+        Ok(())
     }
 
     /// Writes the new membership if `is_due` accepts the present one. The log refuses it if that has changed, and it is

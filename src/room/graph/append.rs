@@ -432,7 +432,7 @@ impl Rooms {
 }
 
 /// The newest of a room's extremities. At most [`MAX_PREV_EVENTS`], in the order in which they came.
-fn newest(extremities: &[OwnedEventId]) -> Vec<OwnedEventId> {
+pub(in crate::room) fn newest(extremities: &[OwnedEventId]) -> Vec<OwnedEventId> {
     extremities.iter().skip(extremities.len().saturating_sub(MAX_PREV_EVENTS)).cloned().collect()
 }
 
