@@ -112,14 +112,16 @@ impl Stage {
         self.rooms.append(&self.room_id, |_| Ok(Plan::of(draft.clone()))).await.unwrap();
     }
 
-    pub(in crate::federation) async fn close(self) {
-        let Self { ground, rooms, fetcher, database, .. } = self;
-        let tasks = ground.tasks.clone();
-        tasks.shutdown().start("the test is over");
-        drop((rooms, fetcher));
-        assert!(Box::pin(tasks.join_all(Duration::from_secs(5))).await.is_empty());
-        ground.db.close().await;
-        database.close().await;
+    pub(in crate::federation) fn close(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Self { ground, rooms, fetcher, database, .. } = self;
+            let tasks = ground.tasks.clone();
+            tasks.shutdown().start("the test is over");
+            drop((rooms, fetcher));
+            assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
+            ground.db.close().await;
+            database.close().await;
+        })
     }
 }
 

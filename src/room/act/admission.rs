@@ -169,7 +169,7 @@ impl Rooms {
         let stored = store::event::find(&mut self.0.db.read().await?, join.event_id()).await?;
         let stored = stored.ok_or_else(|| Error::broken("a join that was taken is not here"))?;
         let before = self.state_before(room, &stored).await?;
-        let joined = before.members().filter(|member| member.has_joined());
+        let joined = before.members().filter(Member::has_joined);
         let servers = joined.map(|member| member.user_id.server_name().to_owned()).collect();
         let state = if omits_members { without_members(&before, join.sender()) } else { before.iter().collect() };
         let ends: Vec<Arc<Pdu>> = state.iter().chain([&join]).map(Arc::clone).collect();

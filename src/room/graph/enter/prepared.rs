@@ -22,7 +22,7 @@ use crate::{
         clock::millis,
         position::{EventKey, Lineage, Order, Position},
     },
-    room::{Rooms, State},
+    room::{Rooms, State, graph::state::Member},
     store::{self, membership::MembershipRow, state::Version},
 };
 
