@@ -37,4 +37,7 @@ pub use self::{
         view::View,
     },
 };
-pub(crate) use self::{graph::thread::Related, read::erasure::EventTrace};
+pub(crate) use self::{
+    graph::{rooms::OtherAliases, thread::Related},
+    read::erasure::EventTrace,
+};
