@@ -8,6 +8,7 @@
 pub(crate) mod destinations;
 pub(crate) mod fetcher;
 pub(crate) mod inbox;
+pub(crate) mod reach;
 pub(crate) mod remote;
 pub(crate) mod server_keys;
 
@@ -19,6 +20,7 @@ use self::{
     destinations::Destinations,
     fetcher::{Fetcher, OtherServers},
     inbox::Inbox,
+    reach::Reach,
     remote::Remote,
     server_keys::{KeyServers, ServerKeys},
 };
@@ -35,6 +37,7 @@ pub struct Federation {
     pub(crate) remote: Remote,
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
+    pub(crate) reach: Reach,
     pub(crate) destinations: Destinations,
 }
 
@@ -74,6 +77,9 @@ impl Federation {
         let source = OtherServers::over(remote.clone(), server_keys.clone());
         let fetcher = Fetcher::new(people.db.clone(), people.rooms.clone(), source);
         let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
-        Ok(Self { people, server_keys, remote, fetcher, inbox, destinations })
+        let (clock, tasks) = (people.clock.clone(), people.tasks.clone());
+        let read = (people.rooms.clone(), fetcher.clone());
+        let reach = Reach::over(remote.clone(), read, (clock, tasks), &people.sizes.caches);
+        Ok(Self { people, server_keys, remote, fetcher, inbox, reach, destinations })
     }
 }
