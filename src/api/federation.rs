@@ -3,11 +3,14 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
 mod backfill;
+mod directory;
 mod event;
 mod keys;
 mod missing_events;
 pub(super) mod openid;
 mod pdus;
+mod query;
+mod space;
 mod state;
 mod timestamp;
 mod transactions;
@@ -20,10 +23,13 @@ type Section = fn(Endpoints) -> Endpoints;
 
 const SECTIONS: &[Section] = &[
     backfill::routes,
+    directory::routes,
     event::routes,
     keys::routes,
     missing_events::routes,
     openid::routes,
+    query::routes,
+    space::routes,
     state::routes,
     timestamp::routes,
     transactions::routes,

@@ -135,11 +135,16 @@ policies! {
     Servers {
         ruma::api::federation::authorization::get_event_authorization::v1::Request => costs(LIST);
         ruma::api::federation::backfill::get_backfill::v1::Request => costs(LIST);
+        ruma::api::federation::directory::get_public_rooms::v1::Request => costs(LIST);
+        ruma::api::federation::directory::get_public_rooms_filtered::v1::Request => costs(LIST);
         ruma::api::federation::event::get_event::v1::Request;
         ruma::api::federation::event::get_event_by_timestamp::v1::Request;
         ruma::api::federation::event::get_missing_events::v1::Request => costs(LIST);
         ruma::api::federation::event::get_room_state::v1::Request => costs(WHOLE_ROOM);
         ruma::api::federation::event::get_room_state_ids::v1::Request => costs(WHOLE_ROOM);
+        ruma::api::federation::query::get_profile_information::v1::Request;
+        ruma::api::federation::query::get_room_information::v1::Request;
+        ruma::api::federation::space::get_hierarchy::v1::Request => costs(LIST);
         // 50 events of 64 KiB at most, with what need not be kept of them, and 100 EDUs.
         transactions::send_transaction_message::v1::Request => body(TRANSACTION);
     }

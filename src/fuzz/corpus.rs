@@ -235,6 +235,15 @@ const EXAMPLES: &[Example] = &[
     ("GET /_matrix/federation/v1/state/{room_id}", "event_id={event_id}", ""),
     ("GET /_matrix/federation/v1/state_ids/{room_id}", "event_id={event_id}", ""),
     ("GET /_matrix/federation/v1/timestamp_to_event/{room_id}", "ts=1&dir=f", ""),
+    ("GET /_matrix/federation/v1/publicRooms", "limit=5&since={token}", ""),
+    (
+        "POST /_matrix/federation/v1/publicRooms",
+        "",
+        r#"{"limit":5,"since":"{token}","filter":{"generic_search_term":"room","room_types":["m.space",null]}}"#,
+    ),
+    ("GET /_matrix/federation/v1/query/directory", "room_alias={room_alias}", ""),
+    ("GET /_matrix/federation/v1/query/profile", "user_id={user_id}&field=displayname", ""),
+    ("GET /_matrix/federation/v1/hierarchy/{room_id}", "suggested_only=true", ""),
     ("GET /hearth/validate/email/submitToken", "token=t&client_secret=d0nt-T3ll&sid=x", ""),
     ("POST /hearth/validate/email/submitToken", "", r#"{"token":"t","client_secret":"d0nt-T3ll","sid":"x"}"#),
 ];
