@@ -106,6 +106,9 @@ impl Error {
             Self::Db(error) if error.is_unavailable() => Self::Unavailable(error.to_string()),
             Self::Unavailable(message) => Self::Unavailable(message.clone()),
             Self::Refused { kind, message } => Self::refused(kind.clone(), message.clone()),
+            Self::Relayed { status, errcode, message } => {
+                Self::Relayed { status: *status, errcode: errcode.clone(), message: message.clone() }
+            }
             error => Self::broken(error),
         })
     }

@@ -6,11 +6,14 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
 pub(crate) mod destinations;
+pub(crate) mod entrance;
 pub(crate) mod fetcher;
+pub(crate) mod handshakes;
 pub(crate) mod inbox;
 pub(crate) mod reach;
 pub(crate) mod remote;
 pub(crate) mod server_keys;
+pub(crate) mod third_party_exchange;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -18,11 +21,14 @@ use ruma::ServerName;
 
 use self::{
     destinations::Destinations,
+    entrance::{Entrance, OtherResidents},
     fetcher::{Fetcher, OtherServers},
+    handshakes::Handshakes,
     inbox::Inbox,
     reach::Reach,
     remote::Remote,
     server_keys::{KeyServers, ServerKeys},
+    third_party_exchange::ThirdPartyExchange,
 };
 use crate::{
     edge::federation_client::FederationClient,
@@ -37,8 +43,11 @@ pub struct Federation {
     pub(crate) remote: Remote,
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
+    pub(crate) entrance: Entrance,
     pub(crate) reach: Reach,
     pub(crate) destinations: Destinations,
+    pub(crate) handshakes: Handshakes,
+    pub(crate) third_party_exchange: ThirdPartyExchange,
 }
 
 impl Deref for Federation {
@@ -51,7 +60,7 @@ impl Deref for Federation {
 
 impl Federation {
     /// Nobody is asked for anything yet.
-    pub(crate) async fn start(people: People) -> Result<Self> {
+    pub(crate) fn start(people: People) -> Result<Self> {
         let (config, server_name, key) = (&people.config, people.server_name.clone(), people.key.clone());
         let client = FederationClient::new(
             config,
@@ -80,6 +89,22 @@ impl Federation {
         let (clock, tasks) = (people.clock.clone(), people.tasks.clone());
         let read = (people.rooms.clone(), fetcher.clone());
         let reach = Reach::over(remote.clone(), read, (clock, tasks), &people.sizes.caches);
-        Ok(Self { people, server_keys, remote, fetcher, inbox, reach, destinations })
+        let residents = OtherResidents::over(remote.clone(), server_keys.clone(), people.config.federation.clone());
+        let entrance = Entrance::new(people.rooms.clone(), people.tasks.clone(), residents);
+        let handshakes = Handshakes::new(people.rooms.clone(), server_keys.clone());
+        let third_party_exchange =
+            ThirdPartyExchange::new(people.rooms.clone(), people.third_party_invites.clone(), entrance.clone());
+        Ok(Self {
+            people,
+            server_keys,
+            remote,
+            fetcher,
+            inbox,
+            entrance,
+            reach,
+            destinations,
+            handshakes,
+            third_party_exchange,
+        })
     }
 }

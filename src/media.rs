@@ -44,7 +44,7 @@ pub struct Media {
     pub(crate) library: Library,
     /// None where the server looks at no pages.
     pub(crate) previews: Option<Previews>,
-    pub(crate) remote_media: RemoteMedia,
+    pub(crate) remote_library: RemoteMedia,
     pub(crate) scanner: Scanner,
     pub(crate) thumbnails: Thumbnails,
     pub(crate) upkeep: MediaUpkeep,
@@ -83,9 +83,9 @@ impl Media {
         let thumbnails = Thumbnails::new(db.clone(), clock.clone(), library.clone(), &config.media, tasks.clone());
         // No other server is asked for media yet.
         let (parts, origin) = ((db.clone(), clock.clone()), None);
-        let remote_media =
+        let remote_library =
             RemoteMedia::new(parts.clone(), library.clone(), server_name.clone(), &config.media, tasks, origin);
         let upkeep = MediaUpkeep::new(parts, library.clone(), (&config.media, &config.url_previews));
-        Ok(Self { federation, library, previews, remote_media, scanner, thumbnails, upkeep, uploads })
+        Ok(Self { federation, library, previews, remote_library, scanner, thumbnails, upkeep, uploads })
     }
 }

@@ -17,12 +17,16 @@ pub(crate) mod world;
 pub use self::read::for_server::ServerReading;
 pub use self::{
     act::{
+        admission::{Handshake, Joined},
         create::{InitialState, NewRoom},
+        elsewhere::Introduction,
         notice::NoticeRoom,
+        outgoing_invite::OutgoingInvite,
         outside::{Ending, FromOutside},
         preset::Preset,
         send::{Message, NewState, check_transaction_id},
-        third_party_invite::{Invitation, Offer, OfferedKey},
+        template::{Asking, Template},
+        third_party_invite::{Invitation, Offer, OfferedKey, Redemption},
         upgrade::Upgrade,
     },
     author::Author,
@@ -38,6 +42,6 @@ pub use self::{
     },
 };
 pub(crate) use self::{
-    graph::{rooms::OtherAliases, thread::Related},
+    graph::{outlier::list_allowed, rooms::OtherAliases, thread::Related},
     read::erasure::EventTrace,
 };

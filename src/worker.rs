@@ -19,7 +19,7 @@ use self::{
     federation_sender::FederationSender,
     upkeep::UpkeepTargets,
 };
-use crate::{error::Result, reader::Readers, room::Rooms};
+use crate::{error::Result, federation::entrance::Entrance, reader::Readers, room::Rooms};
 
 /// The modules of this layer at work, on those below.
 pub struct Workers {
@@ -63,7 +63,8 @@ impl Workers {
         tasks.spawn("upkeep", upkeep::run(tidied, nodes.duty("upkeep").await?, tasks.shutdown().clone()));
         let accounts = readers.accounts.clone();
         let senders = (readers.notices.clone(), Some(readers.threepids.clone()));
-        let errands = Errands::new(db, accounts, aftermath(&rooms), senders, nodes.duty("errands").await?);
+        let errands =
+            Errands::new(db, accounts, aftermath(&rooms, &readers.entrance), senders, nodes.duty("errands").await?);
         tasks.spawn("errands", errands.run(tasks.shutdown().clone()));
         Ok(Self { readers, delayed_events })
     }
@@ -72,11 +73,11 @@ impl Workers {
 /// What follows in rooms from changes of accounts.
 ///
 /// As functions, because errands know accounts and nothing of rooms.
-fn aftermath(rooms: &Rooms) -> Aftermath {
-    let (left, profiles) = (rooms.clone(), rooms.clone());
+fn aftermath(rooms: &Rooms, entrance: &Entrance) -> Aftermath {
+    let (left, profiles) = (entrance.clone(), rooms.clone());
     let leave_rooms = move |user_id: OwnedUserId| {
-        let rooms = left.clone();
-        Box::pin(async move { rooms.leave_all(&user_id, Some(DEPARTURE)).await }) as BoxFuture<'static, _>
+        let entrance = left.clone();
+        Box::pin(async move { entrance.leave_all(&user_id, Some(DEPARTURE)).await }) as BoxFuture<'static, _>
     };
     let update_profile = move |user_id: OwnedUserId| {
         let rooms = profiles.clone();

@@ -16,7 +16,7 @@ use ruma::{
     api::{auth_scheme::extract_bearer_or_query_token, error::ErrorKind},
 };
 
-pub(crate) use self::servers::{RemoteServer, Servers, check_federates};
+pub(crate) use self::servers::{Servers, check_federates};
 use super::{
     endpoint::{Callers, Freshness, KnownByHead, Rules},
     error::ApiResult,

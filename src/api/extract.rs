@@ -38,6 +38,9 @@ impl<R: Endpoint> Call<R> {
             claim = R::Who::judge_head(app, &parts, address, rules).await?;
         }
         let caller = body.prove(claim)?;
+        if let Some(server) = R::Who::server(&caller) {
+            app.destinations.heard(server);
+        }
         let size = body.bytes().map_or(0, <[u8]>::len);
         count::<R>(app, &parts, &caller, address, (rules.rate_limit, rules.cost.of(size))).await?;
         let path = parts.extract::<RawPathParams>().await.map_err(unreadable_path)?;

@@ -5,13 +5,19 @@
 mod backfill;
 mod directory;
 mod event;
+mod invite;
+pub(super) mod join;
 mod keys;
+mod knock;
+pub(super) mod leave;
 mod missing_events;
 pub(super) mod openid;
 mod pdus;
 mod query;
+mod sent;
 mod space;
 mod state;
+mod third_party_invite;
 mod timestamp;
 mod transactions;
 mod version;
@@ -25,12 +31,17 @@ const SECTIONS: &[Section] = &[
     backfill::routes,
     directory::routes,
     event::routes,
+    invite::routes,
+    join::routes,
     keys::routes,
+    knock::routes,
+    leave::routes,
     missing_events::routes,
     openid::routes,
     query::routes,
     space::routes,
     state::routes,
+    third_party_invite::routes,
     timestamp::routes,
     transactions::routes,
     version::routes,

@@ -44,6 +44,8 @@ const WHOLE_ROOM: u32 = 10;
 const WHOLE_BACKUP: u32 = 50;
 /// How many keys come at once, in bytes: some thousands. Clients send a hundred or two.
 const KEYS: usize = 8 * 1024 * KIB;
+/// An invitation comes with some of the room's state, in whole events. In bytes.
+const INVITE: usize = 2048 * KIB;
 /// What a report costs of `message`: each is for a person to read.
 const REPORT: u32 = 5;
 
@@ -119,6 +121,7 @@ policies! {
             => counted_by_handler("10 `lookup` of the account whose token it is, else 1 of the address");
         // These are no calls of a client's, or prove in the body who sends them.
         federation::openid::OpenIdUserInfo => always, per_address(Limit::Lookup);
+        ruma::api::federation::thirdparty::bind_callback::v1::Request => costs(LIST), per_address(Limit::Lookup);
         front_page::FrontPage => always, per_address(Limit::Lookup);
         health::Alive => always, unlimited(FOR_LOAD_BALANCERS);
         health::Ready => always, unlimited(FOR_LOAD_BALANCERS);
@@ -145,6 +148,17 @@ policies! {
         ruma::api::federation::query::get_profile_information::v1::Request;
         ruma::api::federation::query::get_room_information::v1::Request;
         ruma::api::federation::space::get_hierarchy::v1::Request => costs(LIST);
+        federation::join::SendJoinV1 => costs(WHOLE_ROOM);
+        federation::leave::SendLeaveV1;
+        ruma::api::federation::membership::create_invite::v1::Request => body(INVITE);
+        ruma::api::federation::membership::create_invite::v2::Request => body(INVITE);
+        ruma::api::federation::membership::create_join_event::v2::Request => costs(WHOLE_ROOM);
+        ruma::api::federation::membership::create_knock_event::v1::Request;
+        ruma::api::federation::membership::create_leave_event::v2::Request;
+        ruma::api::federation::membership::prepare_join_event::v1::Request;
+        ruma::api::federation::membership::prepare_knock_event::v1::Request;
+        ruma::api::federation::membership::prepare_leave_event::v1::Request;
+        ruma::api::federation::thirdparty::exchange_invite::v1::Request;
         // 50 events of 64 KiB at most, with what need not be kept of them, and 100 EDUs.
         transactions::send_transaction_message::v1::Request => body(TRANSACTION);
     }

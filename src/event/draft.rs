@@ -3,8 +3,9 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/#signing-events>
 
 use ruma::{
-    CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName,
-    events::TimelineEventType, room_version_rules::RoomVersionRules, signatures::hash_and_sign_event,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    OwnedUserId, ServerName, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    signatures::hash_and_sign_event,
 };
 
 use super::{Content, Pdu, PduError, SigningKey};
@@ -66,7 +67,7 @@ impl Draft {
 
     /// Hashes and signs the event for its place, and checks the size limits.
     pub fn sign(
-        mut self,
+        self,
         place: &GraphPlace,
         now: MilliSecondsSinceUnixEpoch,
         server: &ServerName,
@@ -76,8 +77,28 @@ impl Draft {
         check_field("type", &self.kind.to_string(), MAX_FIELD_BYTES)?;
         check_field("state_key", self.state_key.as_deref().unwrap_or_default(), max_key_bytes(rules))?;
         check_field("sender", self.sender.as_str(), MAX_FIELD_BYTES)?;
+        let mut object = self.unsigned(place, now, rules);
+        hash_and_sign_event(server.as_str(), key, &mut object, &rules.redaction).map_err(|e| match e {
+            ruma::signatures::JsonError::PduTooLarge => DraftError::TooLarge { bytes: encoded_length(&object) },
+            other => DraftError::Pdu(other.into()),
+        })?;
+        let pdu = Pdu::from_canonical(&object, rules)?;
+        let bytes = pdu.json().get().len();
+        if bytes > MAX_EVENT_BYTES {
+            return Err(DraftError::TooLarge { bytes });
+        }
+        Ok(pdu)
+    }
+
+    /// The event at its place without a hash and signatures, as another server gets it that is to complete it.
+    pub fn unsigned(
+        mut self,
+        place: &GraphPlace,
+        now: MilliSecondsSinceUnixEpoch,
+        rules: &RoomVersionRules,
+    ) -> CanonicalJsonObject {
         let ts = self.origin_server_ts.unwrap_or(now);
-        let mut object = ruma::CanonicalJsonObject::new();
+        let mut object = CanonicalJsonObject::new();
         if let Some(redacts) = self.redacts {
             let redacts = CanonicalJsonValue::String(redacts.into());
             if rules.redaction.content_field_redacts {
@@ -99,16 +120,7 @@ impl Draft {
         if let Some(state_key) = self.state_key {
             object.insert("state_key".to_owned(), CanonicalJsonValue::String(state_key));
         }
-        hash_and_sign_event(server.as_str(), key, &mut object, &rules.redaction).map_err(|e| match e {
-            ruma::signatures::JsonError::PduTooLarge => DraftError::TooLarge { bytes: encoded_length(&object) },
-            other => DraftError::Pdu(other.into()),
-        })?;
-        let pdu = Pdu::from_canonical(&object, rules)?;
-        let bytes = pdu.json().get().len();
-        if bytes > MAX_EVENT_BYTES {
-            return Err(DraftError::TooLarge { bytes });
-        }
-        Ok(pdu)
+        object
     }
 }
 
@@ -127,7 +139,7 @@ pub(super) fn check_field(field: &'static str, value: &str, allowed: usize) -> R
     Ok(())
 }
 
-fn encoded_length(object: &ruma::CanonicalJsonObject) -> usize {
+fn encoded_length(object: &CanonicalJsonObject) -> usize {
     serde_json::to_vec(object).map_or(0, |json| json.len())
 }
 

@@ -25,7 +25,7 @@ mod typing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -148,8 +148,22 @@ pub struct NewEvent {
     /// What it takes for granted of the account whose membership it is. None of what other servers send, and of what
     /// ends a membership.
     pub expects: Option<ExpectedAccount>,
-    /// Whether this server sends it to the others of the room: it is its own, or one that it passes on.
-    pub is_sent: bool,
+    pub sender_to_others: SenderToOthers,
+}
+
+/// Whose task it is to send an event to the other servers of its room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderToOthers {
+    /// It is this server's own, or one that it passes on.
+    ThisServer,
+    AnotherServer,
+}
+
+impl SenderToOthers {
+    /// Of an event that came the ordinary way: each server sends what its own users do.
+    pub fn of(pdu: &Pdu, here: &ServerName) -> Self {
+        if pdu.sender().server_name() == here { Self::ThisServer } else { Self::AnotherServer }
+    }
 }
 
 /// A state that is not the trunk's.

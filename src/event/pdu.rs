@@ -8,9 +8,12 @@
 use std::{borrow::Cow, sync::Arc};
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    canonical_json::redact, events::TimelineEventType, room_version_rules::RoomVersionRules, serde::Raw,
-    signatures::reference_hash,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
+    canonical_json::redact,
+    events::TimelineEventType,
+    room_version_rules::RoomVersionRules,
+    serde::Raw,
+    signatures::{KeyPair, reference_hash, sign_json},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -164,6 +167,22 @@ impl Pdu {
         let object = redact(self.to_object()?, &self.rules.redaction, None)?;
         let json = serde_json::value::to_raw_value(&object)?;
         let mut pdu = Self::read(self.event_id.clone(), json, self.rules)?;
+        pdu.redacted_because.clone_from(&self.redacted_because);
+        Ok(pdu)
+    }
+
+    /// This event with a signature of one more server. Its hash and its identifier are what they were.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#signing-events>
+    pub fn countersigned(&self, server: &ServerName, key: &impl KeyPair) -> Result<Self, PduError> {
+        let mut object = self.to_object()?;
+        // A redaction takes away what no signature is of, and leaves those that are there.
+        let mut signed = redact(object.clone(), &self.rules.redaction, None)?;
+        sign_json(server.as_str(), key, &mut signed)?;
+        if let Some(signatures) = signed.remove("signatures") {
+            object.insert("signatures".to_owned(), signatures);
+        }
+        let mut pdu = Self::read(self.event_id.clone(), serde_json::value::to_raw_value(&object)?, self.rules)?;
         pdu.redacted_because.clone_from(&self.redacted_because);
         Ok(pdu)
     }

@@ -28,6 +28,8 @@ const KEY: &str = r#"{"first_message_index":1,"forwarded_count":0,"is_verified":
 const DEHYDRATED: &str = r#"{"device_id":"d3hydrat3d","device_data":{"algorithm":"org.matrix.msc3814.v2","device_pickle":"a","nonce":"b"},"initial_device_display_name":"Dehydrated device","device_keys":{"user_id":"{own_id}","device_id":"d3hydrat3d","dehydrated":true,"algorithms":["m.olm.v1.curve25519-aes-sha2"],"keys":{"curve25519:d3hydrat3d":"aaaa","ed25519:d3hydrat3d":"aaaa"},"signatures":{"{own_id}":{"ed25519:d3hydrat3d":"aaaa"}}},"one_time_keys":{"signed_curve25519:AAAAHQ":{"key":"aaaa","signatures":{"{own_id}":{"ed25519:d3hydrat3d":"aaaa"}}}},"fallback_keys":{}}"#;
 const PAGES: &str = "from={token}&to={token}&dir=b&limit=5&recurse=true";
 
+const SENT: &str = r#"{"type":"m.room.member","room_id":"{room_id}","sender":"@a:there","state_key":"@a:there","content":{"membership":"join","join_authorised_via_users_server":"{user_id}"},"origin_server_ts":1,"depth":2,"prev_events":["{event_id}"],"auth_events":["{event_id}"],"hashes":{"sha256":"aaaa"},"signatures":{"there":{"ed25519:a":"aaaa"}}}"#;
+
 const EXAMPLES: &[Example] = &[
     ("GET /register/m.login.registration_token/validity", "token=abc", ""),
     ("GET /register/available", "username={name}", ""),
@@ -244,6 +246,29 @@ const EXAMPLES: &[Example] = &[
     ("GET /_matrix/federation/v1/query/directory", "room_alias={room_alias}", ""),
     ("GET /_matrix/federation/v1/query/profile", "user_id={user_id}&field=displayname", ""),
     ("GET /_matrix/federation/v1/hierarchy/{room_id}", "suggested_only=true", ""),
+    ("GET /_matrix/federation/v1/make_join/{room_id}/{user_id}", "ver=11&ver=12", ""),
+    ("GET /_matrix/federation/v1/make_knock/{room_id}/{user_id}", "ver=11&ver=12", ""),
+    ("PUT /_matrix/federation/v1/send_join/{room_id}/{event_id}", "", SENT),
+    ("PUT /_matrix/federation/v2/send_join/{room_id}/{event_id}", "omit_members=true", SENT),
+    ("PUT /_matrix/federation/v1/send_leave/{room_id}/{event_id}", "", SENT),
+    ("PUT /_matrix/federation/v2/send_leave/{room_id}/{event_id}", "", SENT),
+    ("PUT /_matrix/federation/v1/send_knock/{room_id}/{event_id}", "", SENT),
+    ("PUT /_matrix/federation/v1/invite/{room_id}/{event_id}", "", SENT),
+    (
+        "PUT /_matrix/federation/v2/invite/{room_id}/{event_id}",
+        "",
+        r#"{"room_version":"11","event":{"type":"m.room.member","room_id":"{room_id}","sender":"@a:there","state_key":"{user_id}","content":{"membership":"invite"},"origin_server_ts":1,"depth":2,"prev_events":["{event_id}"],"auth_events":["{event_id}"],"hashes":{"sha256":"aaaa"},"signatures":{"there":{"ed25519:a":"aaaa"}}},"invite_room_state":[{"type":"m.room.name","sender":"@a:there","state_key":"","content":{"name":"N"}}]}"#,
+    ),
+    (
+        "PUT /_matrix/federation/v1/exchange_third_party_invite/{room_id}",
+        "",
+        r#"{"type":"m.room.member","room_id":"{room_id}","sender":"{user_id}","state_key":"@a:there","content":{"membership":"invite","third_party_invite":{"display_name":"a","signed":{"mxid":"@a:there","token":"t","signatures":{"example.org":{"ed25519:0":"aaaa"}}}}}}"#,
+    ),
+    (
+        "PUT /_matrix/federation/v1/3pid/onbind",
+        "",
+        r#"{"medium":"email","address":"anna@example.org","mxid":"{user_id}","invites":[{"medium":"email","address":"anna@example.org","mxid":"{user_id}","room_id":"{room_id}","sender":"{user_id}","signed":{"mxid":"{user_id}","token":"t","signatures":{"example.org":{"ed25519:0":"aaaa"}}}}]}"#,
+    ),
     ("GET /hearth/validate/email/submitToken", "token=t&client_secret=d0nt-T3ll&sid=x", ""),
     ("POST /hearth/validate/email/submitToken", "", r#"{"token":"t","client_secret":"d0nt-T3ll","sid":"x"}"#),
 ];

@@ -10,12 +10,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#third-party-invites>
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::membership::{Invite3pid, ThirdPartySigned},
 };
 use tokio::time::{Instant, timeout_at};
@@ -52,22 +55,36 @@ impl ThirdPartyInvites {
         Self { rooms, identity }
     }
 
-    /// Invites whoever an address belongs to.
+    /// Invites whoever an address belongs to. Returns them without that where they live on another server, which has to
+    /// sign the invitation: the caller invites them.
     ///
     /// Only who may invite has anybody asked about, so that nobody else is written to.
-    pub(crate) async fn invite(&self, room_id: &RoomId, sender: &UserId, invite: &Invite3pid) -> Result<()> {
+    pub(crate) async fn invite(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        invite: &Invite3pid,
+    ) -> Result<Option<OwnedUserId>> {
         let invitee = self.invitee(invite)?;
         let invitation = self.rooms.invitation(room_id, sender).await?;
         let known = invitee.server.lookup(invitee.token, &[invitee.address()]).await?;
         if let Some(user_id) = known.into_iter().flatten().next() {
-            return self.rooms.invite(room_id, sender, &user_id, None).await;
+            if user_id.server_name() != self.rooms.server_name() {
+                return Ok(Some(user_id));
+            }
+            return self.rooms.invite(room_id, sender, &user_id, None).await.map(|()| None);
         }
         let offer = invitee.leave(&invitation).await?;
-        self.rooms.offer(room_id, sender, &offer).await
+        self.rooms.offer(room_id, sender, &offer).await.map(|()| None)
     }
 
-    /// Makes a room to which people are invited by their addresses. If one of them can't be, there is no room.
-    pub(crate) async fn create_room(&self, mut room: NewRoom, invites: &[Invite3pid]) -> Result<OwnedRoomId> {
+    /// Makes a room to which people are invited by their addresses. If one of them can't be, there is no room. Returns
+    /// also those of all whom the room is to have who live on other servers, each once: the caller invites them.
+    pub(crate) async fn create_room(
+        &self,
+        mut room: NewRoom,
+        invites: &[Invite3pid],
+    ) -> Result<(OwnedRoomId, Vec<OwnedUserId>)> {
         if invites.len() > MAX_AT_ONCE {
             let message =
                 format!("At most {MAX_AT_ONCE} people are invited by address with a room: invite others later");
@@ -82,8 +99,11 @@ impl ThirdPartyInvites {
                 None => unknown.push(invitee),
             }
         }
+        let is_elsewhere = |user: &&OwnedUserId| user.server_name() != self.rooms.server_name();
+        let elsewhere: BTreeSet<OwnedUserId> = room.invite.iter().filter(is_elsewhere).cloned().collect();
+        let elsewhere = elsewhere.into_iter().collect();
         if unknown.is_empty() {
-            return self.rooms.create(room).await;
+            return Ok((self.rooms.create(room).await?, elsewhere));
         }
         let leave = |invitation: Invitation| -> BoxFuture<'_, Result<Vec<Offer>>> {
             let left = async move {
@@ -95,7 +115,7 @@ impl ThirdPartyInvites {
             };
             Box::pin(in_time(until, left))
         };
-        self.rooms.create_with_offers(room, leave).await
+        Ok((self.rooms.create_with_offers(room, leave).await?, elsewhere))
     }
 
     /// Turns an invitation to an address into one to the user who an identity server says is behind it.
@@ -103,18 +123,39 @@ impl ThirdPartyInvites {
     /// The rules of the room check that the signature is by one of its keys; here it is checked that the key is still
     /// good.
     pub(crate) async fn accept(&self, room_id: &RoomId, user_id: &UserId, signed: &ThirdPartySigned) -> Result<()> {
-        if signed.mxid != user_id {
+        let signed = read_signed(signed, user_id)?;
+        self.accept_signed(room_id, user_id, signed).await
+    }
+
+    /// [`Self::accept`] with the proof as it was signed.
+    pub(crate) async fn accept_signed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: CanonicalJsonObject,
+    ) -> Result<()> {
+        self.check_signed(room_id, user_id, &signed).await?;
+        self.rooms.redeem(room_id, user_id, signed).await
+    }
+
+    /// Refuses a proof that is not of this user, or not signed with a key that the room's offer names and that is still
+    /// good.
+    pub(crate) async fn check_signed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: &CanonicalJsonObject,
+    ) -> Result<()> {
+        if signed.get("mxid").and_then(CanonicalJsonValue::as_str) != Some(user_id.as_str()) {
             return Err(Error::forbidden("This invitation was signed for another user"));
         }
-        let signed = serde_json::to_value(signed).and_then(serde_json::from_value::<CanonicalJsonObject>);
-        let signed = signed.map_err(|e| Error::bad_json(format!("`third_party_signed` can't be read: {e}")))?;
-        let key = self.rooms.find_signing_key(room_id, &signed).await?;
+        let key = self.rooms.find_signing_key(room_id, signed).await?;
         if let Some(url) = &key.key_validity_url
             && !self.identity.is_key_valid(url, &key.public_key).await?
         {
             return Err(Error::forbidden("The key with which this invitation was signed has been revoked"));
         }
-        self.rooms.redeem(room_id, user_id, signed).await
+        Ok(())
     }
 
     fn invitee<'a>(&'a self, invite: &'a Invite3pid) -> Result<Invitee<'a>> {
@@ -122,6 +163,15 @@ impl ThirdPartyInvites {
         let address = canonical(&invite.medium, &invite.address)?;
         Ok(Invitee { server, token: &invite.id_access_token, medium: invite.medium.as_str(), address })
     }
+}
+
+/// What an identity server has signed for a user, with its signatures. `M_FORBIDDEN` where that is another user.
+pub(crate) fn read_signed(signed: &ThirdPartySigned, user_id: &UserId) -> Result<CanonicalJsonObject> {
+    if signed.mxid != user_id {
+        return Err(Error::forbidden("This invitation was signed for another user"));
+    }
+    let signed = serde_json::to_value(signed).and_then(serde_json::from_value::<CanonicalJsonObject>);
+    signed.map_err(|e| Error::bad_json(format!("`third_party_signed` can't be read: {e}")))
 }
 
 /// Whom the identity servers know. Each is asked once, in the name of each of its users.

@@ -37,6 +37,7 @@ mod server_acl;
 pub mod servers;
 pub mod state;
 pub(super) mod state_at;
+mod summary;
 pub(super) mod thread;
 mod trie;
 pub mod view;

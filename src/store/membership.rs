@@ -28,6 +28,8 @@ statements! {
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join' LIMIT 1";
     LIST_JOINED_AMONG = "SELECT room_id FROM memberships
         WHERE user_id = $1 AND membership = 'join' AND room_id IN LIST($2)";
+    /// Those of the rooms that a user of a server is in.
+    LIST_WITH_SERVER = "SELECT room_id FROM room_servers WHERE server_name = $1 AND room_id IN LIST($2)";
     LIST_JOINED_PAIRS = "SELECT room_id, user_id FROM memberships
         WHERE room_id IN LIST($1) AND user_id IN LIST($2) AND membership = 'join'";
     LIST_JOINED_ROOMS = "SELECT room_id FROM memberships WHERE user_id = $1 AND membership = 'join'";
@@ -291,6 +293,16 @@ pub(crate) async fn list_joined_among(
 ) -> DbResult<Vec<OwnedRoomId>> {
     let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
     conn.list(&LIST_JOINED_AMONG, args![user_id, &rooms]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Those of the rooms that somebody of a server is in.
+pub(crate) async fn list_with_server(
+    conn: &mut Conn,
+    server: &ServerName,
+    rooms: &[&RoomId],
+) -> DbResult<Vec<OwnedRoomId>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_WITH_SERVER, args![server.as_str(), &rooms]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// The rooms that a user is in.

@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, destination, device, device_key, device_list, ephemeral, erasure, errand, event, filter, history, inbound, key_backup, log, media, media_object, media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key, outside_membership, profile, redaction, registration, relation, report, room, room_entry, search, server, server_key, signing_key, state, threepid, to_device, token, uia, url_preview, usage, user_directory,
+    account, account_data, alias, attention, cross_signing, cursor, dehydrated_device, delayed_event, destination,
+    device, device_key, device_list, ephemeral, erasure, errand, event, filter, history, inbound, key_backup, log,
+    media, media_object, media_quarantine, media_thumbnail, media_upkeep, membership, moment, node, one_time_key,
+    outside_membership, profile, redaction, registration, relation, report, room, room_entry, search, server,
+    server_key, signing_key, state, threepid, to_device, token, uia, url_preview, usage, user_directory,
 };
 use crate::db::{Engine, Insert, MIGRATION_STATEMENTS, Statement, args, testing};
 

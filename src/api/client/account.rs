@@ -138,7 +138,7 @@ async fn withdraw(app: App, user_id: OwnedUserId, id_server: Option<String>, era
     let published = app.threepids.list_published(&user_id, id_server.as_deref()).await?;
     let departure = app.accounts.deactivate(&user_id, erase).await?;
     // What fails here is tried again, by whichever node does errands.
-    let left = app.rooms.leave_all(&user_id, Some(DEPARTURE)).await;
+    let left = app.entrance.leave_all(&user_id, Some(DEPARTURE)).await;
     // Whether or not a room could not be left.
     let all = app.threepids.unbind_all(&user_id, published).await;
     left?;

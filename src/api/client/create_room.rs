@@ -35,7 +35,7 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
 }
 
 /// `M_ROOM_IN_USE` where the alias is taken, `M_UNSUPPORTED_ROOM_VERSION` for a version that this server lacks. A room
-/// is made whole or not at all.
+/// is made whole or not at all, but for invitations of users of other servers, who are invited once it is there.
 async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
     let mut request = call.request;
     let further: usize =
@@ -43,8 +43,12 @@ async fn create_room(app: App, call: Call<Request>) -> ApiResult<Response> {
     let events = u32::try_from(further).unwrap_or(u32::MAX).saturating_add(FIRST_EVENTS);
     app.rate_limits.check(Limit::CreateRoom, events, &call.caller.user_id, call.caller.pace).await?;
     let invites = std::mem::take(&mut request.invite_3pid);
+    app.entrance.check_invitable(&request.invite)?;
+    let (creator, is_direct) = (call.caller.user_id.clone(), request.is_direct);
     let room = new_room(call.caller.user_id, request, &app.config.rooms.default_version, &app.server_name)?;
-    Ok(Response::new(app.third_party_invites.create_room(room, &invites).await?))
+    let (room_id, elsewhere) = app.third_party_invites.create_room(room, &invites).await?;
+    app.entrance.invite_all(room_id.clone(), creator, elsewhere, is_direct).await;
+    Ok(Response::new(room_id))
 }
 
 /// What the specification leaves to be worked out, the preset and the version, is worked out here.

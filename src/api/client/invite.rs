@@ -23,10 +23,13 @@ async fn invite(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Request { room_id, recipient, .. } = call.request;
     match recipient {
         InvitationRecipient::UserId(invited) => {
-            app.rooms.invite(&room_id, &call.caller.user_id, &invited.user_id, invited.reason).await?;
+            app.entrance.invite(&room_id, &call.caller.user_id, &invited.user_id, invited.reason).await?;
         }
         InvitationRecipient::ThirdPartyId(invite) => {
-            app.third_party_invites.invite(&room_id, &call.caller.user_id, &invite).await?;
+            let elsewhere = app.third_party_invites.invite(&room_id, &call.caller.user_id, &invite).await?;
+            if let Some(user_id) = elsewhere {
+                app.entrance.invite(&room_id, &call.caller.user_id, &user_id, None).await?;
+            }
         }
         _ => return Err(Error::bad_json("An invitation names a `user_id`, or an `address`").into()),
     }

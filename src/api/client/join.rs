@@ -8,7 +8,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#joining-rooms>
 
 use ruma::{
-    RoomId,
+    OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId,
     api::{
         client::membership::{
             ThirdPartySigned,
@@ -32,7 +32,7 @@ use crate::{
     app::App,
     error::Result,
     event::Content,
-    people::account::Caller,
+    people::{account::Caller, third_party_invite::read_signed},
 };
 
 pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
@@ -53,19 +53,17 @@ impl Extra for JoinBody {
 async fn join_by_id(app: App, call: Call<WithExtra<ById, JoinBody>>) -> ApiResult<JoinedById> {
     let WithExtra { request: ById { room_id, third_party_signed, reason, .. }, extra: JoinBody(body) } = call.request;
     let content = content(&body, reason)?;
-    join(&app, &call.caller, &room_id, third_party_signed.as_ref(), content).await?;
+    join(&app, &call.caller, (&room_id, &[]), third_party_signed.as_ref(), content).await?;
     Ok(JoinedById::new(room_id))
 }
 
-/// Other servers that could help (`via`) can't be asked.
-///
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>
 async fn join_by_id_or_alias(app: App, call: Call<WithExtra<ByIdOrAlias, JoinBody>>) -> ApiResult<Joined> {
-    let WithExtra { request: ByIdOrAlias { room_id_or_alias, third_party_signed, reason, .. }, extra: JoinBody(body) } =
-        call.request;
+    let WithExtra { request, extra: JoinBody(body) } = call.request;
+    let ByIdOrAlias { room_id_or_alias, third_party_signed, reason, via, .. } = request;
     let content = content(&body, reason)?;
-    let room_id = app.rooms.resolve(&room_id_or_alias).await?;
-    join(&app, &call.caller, &room_id, third_party_signed.as_ref(), content).await?;
+    let (room_id, via) = resolve(&app, &room_id_or_alias, via).await?;
+    join(&app, &call.caller, (&room_id, &via), third_party_signed.as_ref(), content).await?;
     Ok(Joined::new(room_id))
 }
 
@@ -80,17 +78,41 @@ fn content(body: &Raw<()>, reason: Option<String>) -> Result<Content> {
     Ok(content)
 }
 
+/// The room that an identifier or alias stands for, and which servers may help to come into it: `via`, and those that
+/// the alias leads to.
+pub(super) async fn resolve(
+    app: &App,
+    id: &RoomOrAliasId,
+    mut via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
+    match <&RoomId>::try_from(id) {
+        Err(alias) if alias.server_name() != app.server_name => {
+            let (room_id, servers) = app.reach.resolve_alias(alias).await?;
+            via.extend(servers);
+            Ok((room_id, via))
+        }
+        _ => Ok((app.rooms.resolve(id).await?, via)),
+    }
+}
+
 async fn join(
     app: &App,
     caller: &Caller,
-    room_id: &RoomId,
+    (room_id, via): (&RoomId, &[OwnedServerName]),
     signed: Option<&ThirdPartySigned>,
     content: Content,
 ) -> Result<()> {
     // Before the signature is redeemed: a suspended user must not use up an invitation.
     check_joining(app, caller.restrictions(), room_id).await?;
-    if let Some(signed) = signed {
-        app.third_party_invites.accept(room_id, caller.user_id(), signed).await?;
+    let Some(signed) = signed else {
+        return app.entrance.join(&caller.author(), room_id, via, content).await;
+    };
+    let inviter = &signed.sender;
+    if app.entrance.is_elsewhere(inviter) {
+        let signed = read_signed(signed, caller.user_id())?;
+        app.entrance.exchange(room_id, inviter, caller.user_id(), signed).await?;
+        return app.entrance.join_by_invitation_of(inviter.server_name(), &caller.author(), room_id, content).await;
     }
-    app.rooms.join_saying(room_id, &caller.author(), content).await
+    app.third_party_invites.accept(room_id, caller.user_id(), signed).await?;
+    app.entrance.join(&caller.author(), room_id, via, content).await
 }

@@ -1,6 +1,7 @@
 //! `POST /rooms/{roomId}/kick`.
 //!
-//! A kick is a membership event of `leave` that somebody else sends; power is checked where every event is.
+//! A kick is a membership event of `leave` that somebody else sends; power is checked where every event is. Who kicks
+//! themselves leaves.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick>
 
@@ -17,6 +18,10 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
 
 async fn kick(app: App, call: Call<Request>) -> ApiResult<Response> {
     let Request { room_id, user_id, reason, .. } = call.request;
-    app.rooms.kick(&room_id, &call.caller.user_id, &user_id, reason).await?;
+    if user_id == call.caller.user_id {
+        app.entrance.leave(&room_id, &user_id, reason).await?;
+    } else {
+        app.rooms.kick(&room_id, &call.caller.user_id, &user_id, reason).await?;
+    }
     Ok(Response::new())
 }

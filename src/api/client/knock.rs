@@ -4,6 +4,7 @@
 
 use ruma::api::client::knock::knock_room::v3::{Request, Response};
 
+use super::join::resolve;
 use crate::{
     api::{error::ApiResult, extract::Call, route::Endpoints},
     app::App,
@@ -13,9 +14,9 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
     endpoints.endpoint::<Request, _, _>(knock)
 }
 
-/// Other servers that could help (`via`) can't be asked.
 async fn knock(app: App, call: Call<Request>) -> ApiResult<Response> {
-    let room_id = app.rooms.resolve(&call.request.room_id_or_alias).await?;
-    app.rooms.knock(&room_id, &call.caller.user_id, call.request.reason).await?;
+    let Request { room_id_or_alias, reason, via, .. } = call.request;
+    let (room_id, via) = resolve(&app, &room_id_or_alias, via).await?;
+    app.entrance.knock(&room_id, &call.caller.user_id, &via, reason).await?;
     Ok(Response::new(room_id))
 }

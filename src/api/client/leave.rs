@@ -20,7 +20,7 @@ pub(super) fn routes(endpoints: Endpoints) -> Endpoints {
 }
 
 async fn leave(app: App, call: Call<Leave>) -> ApiResult<Left> {
-    app.rooms.leave(&call.request.room_id, call.caller.user_id(), call.request.reason).await?;
+    app.entrance.leave(&call.request.room_id, call.caller.user_id(), call.request.reason).await?;
     Ok(Left::new())
 }
 

@@ -5,7 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
 
-use ruma::{api::client::state::send_state_event::v3::Request, events::TimelineEventType};
+use ruma::{CanonicalJsonValue, UserId, api::client::state::send_state_event::v3::Request, events::TimelineEventType};
 use serde_json::json;
 
 use super::delayed_event::schedule_from_query;
@@ -20,6 +20,7 @@ use crate::{
         route::Endpoints,
     },
     app::App,
+    event::Content,
     worker::delayed_event::NewDelayedEvent,
 };
 
@@ -40,6 +41,17 @@ async fn send_state(app: App, call: Call<MaybeDelayed<Request>>) -> ApiResult<Js
         let new = NewDelayedEvent { sender, device_id, transaction_id, room_id, kind, state_key, content, delay };
         return schedule_from_query(&app, &new).await;
     }
-    let event_id = app.rooms.send_state(&room_id, &call.caller.author(), &kind, &state_key, content).await?;
+    let event_id = match find_invited(&kind, &state_key, &content).filter(|user| app.entrance.is_elsewhere(user)) {
+        // Their server has to sign it.
+        Some(user) => app.entrance.invite_elsewhere(&room_id, call.caller.user_id(), user, content).await?,
+        None => app.rooms.send_state(&room_id, &call.caller.author(), &kind, &state_key, content).await?,
+    };
     Ok(Json::from(json!({ "event_id": event_id })))
+}
+
+/// Whom a piece of state invites, if it is an invitation.
+fn find_invited<'a>(kind: &TimelineEventType, state_key: &'a str, content: &Content) -> Option<&'a UserId> {
+    let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
+    let invites = *kind == TimelineEventType::RoomMember && membership == Some("invite");
+    <&UserId>::try_from(state_key).ok().filter(|_| invites)
 }

@@ -412,6 +412,7 @@ async fn server_that_allows_little(database: &TestDatabase) -> Server {
             sync: once,
             search: once,
             lookup: once,
+            server: once,
         };
     })
     .await
@@ -430,7 +431,10 @@ async fn every_limited_endpoint_is_refused_to_whoever_has_spent_what_it_costs() 
                 RateLimit::PerAccount(_) => &[Some(&alice)],
                 RateLimit::PerAddress(_) => &[None],
                 RateLimit::Lookup => &[Some(&alice), None],
-                RateLimit::InHandler(_) | RateLimit::Unlimited(_) | RateLimit::Undecided => continue,
+                // Whoever has no key is refused before that.
+                RateLimit::PerServer(_) | RateLimit::InHandler(_) | RateLimit::Unlimited(_) | RateLimit::Undecided => {
+                    continue;
+                }
             };
             limited += 1;
             let path = filled(endpoint.paths.last().unwrap());

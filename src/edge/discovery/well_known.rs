@@ -157,7 +157,7 @@ impl WellKnown {
             if !seen.insert(url.clone()) {
                 return Err(LookFailure::Absent(format!("it leads round in circles, by {url}")));
             }
-            let answer = self.client.send(OutsideRequest::get(url)).await.map_err(not_answered)?;
+            let answer = self.client.send(OutsideRequest::get(url)).await.map_err(|error| not_answered(&error))?;
             match answer.redirect() {
                 Some(next) => url = next,
                 None => return self.read(answer).await,
@@ -182,7 +182,7 @@ impl WellKnown {
             });
         }
         let lifetime = lifetime::of(answer.headers(), self.now(), &self.random);
-        let body = answer.whole(MAX_BYTES).await.map_err(not_answered)?;
+        let body = answer.whole(MAX_BYTES).await.map_err(|error| not_answered(&error))?;
         let file = serde_json::from_slice::<File>(&body);
         let file =
             file.or(Err(LookFailure::Absent("it is no JSON with an `m.server` that names a server".to_owned())))?;
@@ -212,7 +212,7 @@ pub(super) fn client(
 }
 
 /// An address inside stays so, and what is too long does not become shorter.
-fn not_answered(error: OutsideError) -> LookFailure {
+fn not_answered(error: &OutsideError) -> LookFailure {
     let problem = error.to_string();
     match error {
         OutsideError::Slow | OutsideError::Failed(_) => LookFailure::Silent(problem),

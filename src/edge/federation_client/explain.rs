@@ -170,7 +170,7 @@ async fn try_address(
     let took = started.elapsed().as_millis();
     match asked {
         Ok(version) => {
-            steps.well(format!("{address} has a good certificate for {host} and answers in {took} ms: {version}"))
+            steps.well(format!("{address} has a good certificate for {host} and answers in {took} ms: {version}"));
         }
         Err(error @ RemoteError::Refused { .. }) => steps.badly(format!(
             "{address} has a good certificate for {host}, but there seems to be no Matrix server behind it: {error}"

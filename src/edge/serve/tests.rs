@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::ground::tasks::Reason;
+use crate::{config::ServedApis, ground::tasks::Reason};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -152,7 +152,7 @@ async fn tls_takes_a_new_certificate_but_not_a_broken_one() {
     let admission = Admission::new(100, 100, Metrics::new());
     let limits = ConnectionsConfig::default();
     let (trusted, uncounted): (Arc<[IpBlock]>, Arc<[IpBlock]>) = (Arc::new([]), Arc::new([]));
-    let connections = Connections { router, trusted, uncounted, admission, limits };
+    let connections = Connections { router, trusted, uncounted, admission, limits, apis: ServedApis::All };
     let ending = ShutdownPlan { shutdown: tasks.shutdown().clone(), grace: SOON, socket: None };
     let serving = BoundListener::Tls(listener, address).serve(Some(&certificate), connections, ending);
     tasks.spawn("server", async move { serving.await.unwrap() });

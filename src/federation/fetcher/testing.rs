@@ -58,13 +58,13 @@ fn alice() -> OwnedUserId {
 
 impl Stage {
     pub(in crate::federation) async fn new() -> Self {
-        Self::on(sqlite().await).await
+        Box::pin(Self::on(sqlite().await)).await
     }
 
     pub(in crate::federation) async fn on_each_engine() -> Vec<Self> {
         let mut stages = Vec::new();
         for database in databases().await {
-            stages.push(Self::on(database).await);
+            stages.push(Box::pin(Self::on(database)).await);
         }
         stages
     }
@@ -117,7 +117,7 @@ impl Stage {
         let tasks = ground.tasks.clone();
         tasks.shutdown().start("the test is over");
         drop((rooms, fetcher));
-        assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
+        assert!(Box::pin(tasks.join_all(Duration::from_secs(5))).await.is_empty());
         ground.db.close().await;
         database.close().await;
     }
@@ -188,16 +188,16 @@ impl Elsewhere {
 
     /// Carol says something, after all that is known there.
     pub(in crate::federation) fn say(&self, body: &str) -> Pdu {
-        self.add(Draft::message(carol(), TimelineEventType::RoomMessage, content(json!({ "body": body }))))
+        self.add(&Draft::message(carol(), TimelineEventType::RoomMessage, content(json!({ "body": body }))))
     }
 
     pub(in crate::federation) fn set(&self, sender: &UserId, kind: &str, state_key: &str, value: Value) -> Pdu {
-        self.add(Draft::state(sender.to_owned(), kind.into(), state_key, content(value)))
+        self.add(&Draft::state(sender.to_owned(), kind.into(), state_key, content(value)))
     }
 
-    fn add(&self, draft: Draft) -> Pdu {
+    fn add(&self, draft: &Draft) -> Pdu {
         let mut known = self.known.lock();
-        let pdu = self.sign(&draft, &known, &self.room_id);
+        let pdu = self.sign(draft, &known, &self.room_id);
         let Known { events, before, state, head, depth } = &mut *known;
         before.insert(pdu.event_id().to_owned(), state.iter().map(|pdu| pdu.event_id().to_owned()).collect());
         let shared = Arc::new(pdu.clone());

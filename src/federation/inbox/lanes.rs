@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_waits_for_others_makes_way() {
         let lanes = Lanes::default();
         let slow = join_all((0..QUICK).map(|_| lanes.run(Box::pin(std::future::pending::<()>()))));

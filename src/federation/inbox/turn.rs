@@ -168,7 +168,7 @@ impl Inbox {
         let InboundPdu { origin, event_id, tries, .. } = row;
         match outcome {
             Outcome::Done(standing) => {
-                self.0.metrics.pdu_received(*standing);
+                self.0.metrics.pdu_received(standing);
                 None
             }
             Outcome::Dropped(reason) => {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use ruma::{OwnedRoomId, RoomId};
 
 use crate::{
-    event::fact::{NewEvent, RoomEntry, RoomHead},
+    event::fact::{NewEvent, RoomEntry, RoomHead, SenderToOthers},
     ground::position::{Lineage, Position},
     store::{
         moment::Moment,
@@ -50,7 +50,7 @@ impl<'a> TouchedRoom<'a> {
         for change in &event.changes {
             self.standing.access.follow(change);
         }
-        if event.is_sent {
+        if event.sender_to_others == SenderToOthers::ThisServer {
             self.standing.sent_at = position;
         }
         self.head = &event.head;

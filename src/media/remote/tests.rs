@@ -180,10 +180,10 @@ async fn other_servers_are_asked_only_for_what_is_theirs_and_only_where_that_is_
         assert!(matches!(remote.find(&far, WAIT, false).await, Ok(Found::Absent)));
         assert!(matches!(remote.find(&uri("localhost", "abc"), WAIT, true).await, Ok(Found::Absent)));
         // Without federation there is only what is here.
-        assert!(matches!(app.remote_media.find(&far, WAIT, true).await, Ok(Found::Absent)));
+        assert!(matches!(app.remote_library.find(&far, WAIT, true).await, Ok(Found::Absent)));
         assert_eq!((origin.asked(), count(app).await), (0, NOTHING));
         item(remote.find(&far, WAIT, true).await);
-        item(app.remote_media.find(&far, WAIT, true).await);
+        item(app.remote_library.find(&far, WAIT, true).await);
         world.close().await;
     }
 }

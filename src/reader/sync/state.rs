@@ -4,10 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use ruma::{
-    OwnedUserId, UserId,
-    events::{TimelineEventType, room::member::MembershipState},
-};
+use ruma::{OwnedUserId, UserId, events::TimelineEventType};
 
 use super::{
     membership::ClientView,
@@ -52,16 +49,6 @@ impl RoomState {
 }
 
 const MEMBER: &str = "m.room.member";
-/// What is shown of a room to those outside.
-const STRIPPED: [&str; 7] = [
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-];
 
 /// What a client needs to have the room's state as it is at `until`, where the timeline ends: all of it, or what
 /// changed since the client's position.
@@ -96,7 +83,7 @@ pub(super) async fn gather(
         || timeline.events.iter().any(|event| is_member(&event.pdu)) || state.members().next().is_some();
     // Names are made of members, so they are news where members may have changed that the client does not see.
     let heroes = (since.is_inside() && (known.is_none() || timeline.limited || changes_members()))
-        .then(|| room.view(|view| heroes(&view.state, &request.client.user_id)));
+        .then(|| room.view(|view| view.state.heroes(&request.client.user_id)));
     let mut events: Vec<Arc<Pdu>>;
     if wanted.members == Members::All {
         events = state.iter().collect();
@@ -141,7 +128,7 @@ fn needed_members<'a>(
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
 pub(super) fn stripped(state: &State, user_id: &UserId) -> Vec<Arc<Pdu>> {
-    let mut events: Vec<_> = STRIPPED.iter().filter_map(|kind| state.get(kind, "").cloned()).collect();
+    let mut events = state.introduction();
     if let Some(own) = state.member(user_id) {
         if own.sender() != user_id {
             events.extend(state.member(own.sender()).cloned());
@@ -149,35 +136,4 @@ pub(super) fn stripped(state: &State, user_id: &UserId) -> Vec<Arc<Pdu>> {
         events.push(Arc::clone(own));
     }
     events
-}
-
-/// Up to five others, for naming a room that has no name: members and invited before those who have left.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#calculating-the-display-name-for-a-room>
-pub(super) fn heroes(state: &State, user_id: &UserId) -> Vec<OwnedUserId> {
-    if has_name(state) {
-        return Vec::new();
-    }
-    let mut present = BTreeSet::new();
-    let mut gone = BTreeSet::new();
-    for member in state.members().filter(|member| member.user_id != user_id) {
-        let group = match member.membership() {
-            MembershipState::Join | MembershipState::Invite => &mut present,
-            _ => &mut gone,
-        };
-        group.insert((member.depth(), member.user_id));
-    }
-    let heroes = if present.is_empty() { gone } else { present };
-    heroes.into_iter().take(5).map(|(_, user)| user.to_owned()).collect()
-}
-
-/// An empty name is none.
-fn has_name(state: &State) -> bool {
-    let filled = |kind: &str, field: &str| {
-        state.get(kind, "").is_some_and(|pdu| {
-            let content = pdu.content_as::<serde_json::Map<String, serde_json::Value>>();
-            content.is_ok_and(|content| content.get(field).and_then(|v| v.as_str()).is_some_and(|v| !v.is_empty()))
-        })
-    };
-    filled("m.room.name", "name") || filled("m.room.canonical_alias", "alias")
 }

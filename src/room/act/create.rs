@@ -51,7 +51,8 @@ pub struct NewRoom {
     /// These two take precedence over what `initial_state` says at the same places.
     pub name: Option<String>,
     pub topic: Option<String>,
-    /// Each at most once and without the creator, which [`Rooms::create`] sees to.
+    /// Each at most once and without the creator, which [`Rooms::create`] sees to. Those of other servers have the power
+    /// that they are to have, but no invitation yet: their servers have to sign it, once there is a room.
     pub invite: Vec<OwnedUserId>,
     /// Whether the invitations say that it is a direct chat.
     pub is_direct: bool,
@@ -117,7 +118,9 @@ impl Rooms {
     async fn check_first_invited(&self, room: &mut NewRoom) -> Result<()> {
         let mut known = HashSet::from([room.creator.clone()]);
         room.invite.retain(|user| known.insert(user.clone()));
-        self.check_invited(&room.invite).await
+        let is_ours = |user: &&OwnedUserId| user.server_name() == self.server_name();
+        let ours: Vec<OwnedUserId> = room.invite.iter().filter(is_ours).cloned().collect();
+        self.check_invited(&ours).await
     }
 
     /// Makes a room, the server's own included, whoever is invited, with facts that hold if and only if it is there. It
@@ -214,8 +217,8 @@ impl NewRoom {
         if let Some(topic) = self.topic {
             events.state("m.room.topic", topic_content(topic));
         }
-        for user in self.invite {
-            let mut invite = member_content(&MembershipState::Invite, profiles.of(&user), None);
+        for user in self.invite.iter().filter(|user| user.server_name() == creator.server_name()) {
+            let mut invite = member_content(&MembershipState::Invite, profiles.of(user), None);
             if self.is_direct {
                 invite.insert("is_direct".to_owned(), true.into());
             }

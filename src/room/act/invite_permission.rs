@@ -15,18 +15,16 @@ use crate::{
 };
 
 impl Rooms {
-    /// Refuses unless everybody can be invited: they live on this server and take invitations. `M_FORBIDDEN` for users
-    /// of other servers, `M_INVITE_BLOCKED` for those who take no invitations. A user who does not exist passes: nobody
+    /// Refuses unless everybody can be invited by this server alone: they live on it and take invitations. `M_FORBIDDEN`
+    /// for users of other servers, `M_INVITE_BLOCKED` for those who take no invitations. A user who does not exist passes: nobody
     /// learns here who has an account.
     pub(super) async fn check_invited(&self, users: &[OwnedUserId]) -> Result<()> {
         if users.is_empty() {
             return Ok(());
         }
         if let Some(stranger) = users.iter().find(|user| user.server_name() != self.server_name()) {
-            return Err(Error::forbidden(format!(
-                "{stranger} lives on another server, and this one does not talk to others: invite users of {}",
-                self.server_name()
-            )));
+            let message = format!("{stranger} lives on another server, which has to sign the invitation: use /invite");
+            return Err(Error::forbidden(message));
         }
         let users: Vec<&UserId> = users.iter().map(AsRef::as_ref).collect();
         let mut conn = self.0.db.read().await?;

@@ -145,7 +145,8 @@ impl Rooms {
                     return Ok(Plan::done_by(current.event_id()));
                 }
             } else {
-                if let Some(authorising_user) = admit(head, author, &conditions, self.server_name())? {
+                let comer = (user_id, author.is_guest());
+                if let Some(authorising_user) = admit(head, comer, &conditions, self.server_name())? {
                     content.insert(AUTHORISED_VIA.to_owned(), authorising_user.as_str().into());
                 }
                 // Only with a membership that is new: who is in the room already has their own settings by now.
@@ -175,6 +176,39 @@ impl Rooms {
         let any_known = !is_in.is_empty() || store::room::any_exists(&mut conn, &rooms).await?;
         Ok(Conditions { is_in, any_known })
     }
+
+    /// Whether a user of another server may come in as the room is, and who of this server's users vouches for them where
+    /// the room asks for that. Who is in the room already may be.
+    ///
+    /// `M_FORBIDDEN`, and for rooms with conditions `M_UNABLE_TO_AUTHORISE_JOIN` and `M_UNABLE_TO_GRANT_JOIN`.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms>
+    pub(super) async fn admit_stranger(&self, head: &Head, user_id: &UserId) -> Result<Option<OwnedUserId>> {
+        if head.state.membership(user_id) == MembershipState::Join {
+            return Ok(None);
+        }
+        let conditions = self.conditions_met_by_stranger(user_id, &head.state).await?;
+        admit(head, (user_id, false), &conditions, self.server_name())
+    }
+
+    /// Which of the rooms whose members may join a user of another server is in, as far as this server can tell. Of rooms
+    /// that were left it is known only who was in them then.
+    async fn conditions_met_by_stranger(&self, user_id: &UserId, state: &State) -> Result<Conditions> {
+        let rooms = state.allowed_rooms();
+        let none = Conditions { is_in: Vec::new(), any_known: state.conditions().is_empty() };
+        if rooms.is_empty() {
+            return Ok(none);
+        }
+        let rooms: Vec<&RoomId> = rooms.iter().map(AsRef::as_ref).collect();
+        let mut conn = self.0.db.read().await?;
+        let known = store::membership::list_with_server(&mut conn, self.server_name(), &rooms).await?;
+        if known.is_empty() {
+            return Ok(none);
+        }
+        let known: Vec<&RoomId> = known.iter().map(AsRef::as_ref).collect();
+        let is_in = store::membership::list_joined_among(&mut conn, user_id, &known).await?;
+        Ok(Conditions { is_in, any_known: true })
+    }
 }
 
 /// What is known of somebody in the rooms whose members may join.
@@ -185,21 +219,26 @@ struct Conditions {
 }
 
 /// The field of a membership event that names who vouches for the user.
-const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+pub(super) const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 
 /// Whether somebody may come in, and who of this server's users vouches for them where the room asks for that.
 ///
 /// The authorization rules decide again on the event itself; here is what they can't know, and messages that say what
 /// to do.
-fn admit(head: &Head, author: &Author, conditions: &Conditions, here: &ServerName) -> Result<Option<OwnedUserId>> {
-    if is_unseen(head, author.user_id(), conditions) {
+fn admit(
+    head: &Head,
+    (user_id, is_guest): (&UserId, bool),
+    conditions: &Conditions,
+    here: &ServerName,
+) -> Result<Option<OwnedUserId>> {
+    if is_unseen(head, user_id, conditions) {
         return Err(no_entry());
     }
-    if author.is_guest() && !head.state.admits_guests() {
+    if is_guest && !head.state.admits_guests() {
         let message = "Guests can't join this room: register an account";
         return Err(Error::refused(ErrorKind::GuestAccessForbidden, message));
     }
-    let membership = head.state.membership(author.user_id());
+    let membership = head.state.membership(user_id);
     if membership == MembershipState::Ban {
         return Err(Error::forbidden("You are banned from this room"));
     }

@@ -93,7 +93,7 @@ pub(super) fn says(pdu: &Pdu, content: &Content) -> bool {
 }
 
 impl Rooms {
-    /// Invites somebody.
+    /// Invites somebody of this server. Users of others take another way (`outgoing_invite.rs`).
     ///
     /// `M_FORBIDDEN` where the target is in the room, is banned or can't be invited by this user, and what
     /// [`Rooms::check_invited`] refuses.
@@ -119,12 +119,7 @@ impl Rooms {
         self.check_invited(&[target.to_owned()]).await?;
         fill_in(&mut content, &self.profile(target).await?);
         let change = Change { sender, target, content: &content, transaction };
-        self.change(room_id, change, |before| match before {
-            MembershipState::Join => Err(Error::forbidden(format!("{target} is in the room already"))),
-            MembershipState::Ban => Err(Error::forbidden(format!("{target} is banned: unban them first"))),
-            _ => Ok(()),
-        })
-        .await
+        self.change(room_id, change, |before| check_invitable(target, before)).await
     }
 
     /// Leaves, turns down an invitation, or takes back a knock. Who has left already may leave again.
@@ -318,6 +313,15 @@ impl Rooms {
 /// Whether the rules by which people come in let anybody know of the room. They may then not be let in all the same.
 fn is_known_to_strangers(state: &State) -> bool {
     matches!(state.join_rule(), JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_))
+}
+
+/// Refuses to invite somebody who is there already, or must not come.
+pub(super) fn check_invitable(target: &UserId, before: &MembershipState) -> Result<()> {
+    match before {
+        MembershipState::Join => Err(Error::forbidden(format!("{target} is in the room already"))),
+        MembershipState::Ban => Err(Error::forbidden(format!("{target} is banned: unban them first"))),
+        _ => Ok(()),
+    }
 }
 
 /// The answer to somebody who would forget a room that they have something to do with.

@@ -135,6 +135,26 @@ impl Rooms {
         Err(overtaken())
     }
 
+    /// What is known from outside of a user's membership of a room, with what came with it of the room, where the room's
+    /// own history does not say it.
+    pub async fn find_outside_membership(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Option<OutsideMembership>> {
+        if self.find_outside(room_id, user_id).await?.is_none() {
+            return Ok(None);
+        }
+        let mut known = store::outside_membership::list(&mut self.0.db.read().await?, user_id, &[room_id]).await?;
+        Ok(known.pop().map(|(_, membership)| membership))
+    }
+
+    /// The rooms outside that a user is invited to, or knocks on.
+    pub async fn list_present_outside(&self, user_id: &UserId) -> Result<Vec<OwnedRoomId>> {
+        let rooms = store::outside_membership::list_present(&mut self.0.db.read().await?, user_id).await?;
+        Ok(rooms.into_iter().map(|(room_id, _)| room_id).collect())
+    }
+
     /// What a user is in a room as far as is known from outside, where its own history does not say it.
     async fn find_outside(&self, room_id: &RoomId, user_id: &UserId) -> Result<Option<OutsideStanding>> {
         if self.find(room_id).await?.is_some() {
@@ -150,10 +170,7 @@ impl Rooms {
             let message = format!("This server is in the room {room_id}: its own history says who is invited to it");
             return Err(Error::refused(ErrorKind::Unknown, message));
         }
-        let account = store::account::find(&mut self.0.db.read().await?, &user_id).await?;
-        if account.is_none_or(|account| account.deactivated) {
-            return Err(Error::not_found(format!("There is nobody called {user_id} on this server")));
-        }
+        self.check_account(&user_id).await?;
         let own = match &event {
             Some(event) => stripped_state(&event.pdu),
             None => bare_membership(&user_id, &sender, state)?,
@@ -165,6 +182,15 @@ impl Rooms {
             state == OutsideState::Invited || known.is_none_or(|known| known != OutsideState::Invited)
         };
         self.replace_outside(membership, is_due).await
+    }
+
+    /// Refuses who has no account here, or none any more.
+    pub(super) async fn check_account(&self, user_id: &UserId) -> Result<()> {
+        let account = store::account::find(&mut self.0.db.read().await?, user_id).await?;
+        if account.is_none_or(|account| account.deactivated) {
+            return Err(Error::not_found(format!("There is nobody called {user_id} on this server")));
+        }
+        Ok(())
     }
 
     /// Writes the new membership if `is_due` accepts the present one. The log refuses it if that has changed, and it is

@@ -9,7 +9,8 @@
 //! Nothing here asks an identity server: who does is `people/third_party_invite.rs`, before and after.
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, SigningKeyId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, SigningKeyId,
+    UserId,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
     serde::Base64,
@@ -25,7 +26,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     event::{Content, Draft, Pdu, content},
-    room::{Rooms, State, graph::append::Plan},
+    room::{
+        Rooms, State,
+        graph::{append::Plan, head::Head},
+    },
     store,
 };
 
@@ -206,39 +210,81 @@ impl Rooms {
         (signed, past): (&CanonicalJsonObject, &Past),
         profile: &MemberProfile,
     ) -> Result<()> {
-        let (token, signed) = (token(signed).to_owned(), CanonicalJsonValue::Object(signed.clone()));
         let redeemed = self.append(room_id, |head| {
-            match head.state.membership(user_id) {
-                // The rules would let this be an invitation again.
-                MembershipState::Join | MembershipState::Invite => return Ok(Plan::nothing()),
-                MembershipState::Ban => return Err(Error::forbidden("You are banned from this room")),
-                _ => {}
-            }
-            if head.state.member(user_id).map(|pdu| pdu.event_id()) != past.last.as_deref() {
-                return Err(Error::Conflict);
-            }
-            if past.is_used {
-                return Err(Error::forbidden("You have used this invitation before: ask to be invited again"));
-            }
-            let offered = head.state.get(KIND, &token).ok_or_else(no_such_offer)?;
-            if offered.sender().server_name() != self.server_name() {
-                let message = "This invitation was made on another server, and this one does not talk to others";
-                return Err(Error::forbidden(message));
-            }
-            check_may_invite(&head.state, head.rules, offered.sender())?;
-            let shown: Content = offered.content_as().unwrap_or_default();
-            let mut invite = content([("signed", signed.clone())]);
-            if let Some(name) = shown.get("display_name") {
-                invite.insert("display_name".to_owned(), name.clone());
-            }
-            let mut content = member_content(&MembershipState::Invite, &MemberProfile::default(), None);
-            content.insert("third_party_invite".to_owned(), CanonicalJsonValue::Object(invite));
+            let redemption = redemption_at(head, user_id, (signed, past), self.server_name())?;
+            let Some(Redemption { sender, mut content }) = redemption else { return Ok(Plan::nothing()) };
             fill_in(&mut content, profile);
-            let sender = offered.sender().to_owned();
             Ok(Plan::of(Draft::state(sender, TimelineEventType::RoomMember, user_id.as_str(), content)))
         });
         redeemed.await.map(drop)
     }
+
+    /// The invitation that somebody of another server is to get for whom an identity server has signed, in the name of who
+    /// offered it. The signature must have been checked ([`Self::find_signing_key`]). None where they are in the room or
+    /// invited already. `M_FORBIDDEN` where they have used it before, or who made it may not invite any more.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1exchange_third_party_inviteroomid>
+    pub async fn redemption(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        signed: &CanonicalJsonObject,
+    ) -> Result<Option<Redemption>> {
+        for _ in 0..ATTEMPTS {
+            let past = self.past_of(room_id, user_id, token(signed)).await?;
+            let head = self.get(room_id).await?.view(Head::of);
+            match redemption_at(&head, user_id, (signed, &past), self.server_name()) {
+                Err(Error::Conflict) => {}
+                redemption => return redemption,
+            }
+        }
+        Err(Error::Unavailable("the user's membership of the room is being changed from elsewhere".to_owned()))
+    }
+}
+
+/// An offered invitation that is redeemed.
+#[derive(Clone, Debug)]
+pub struct Redemption {
+    /// A user of this server, who has offered it.
+    pub sender: OwnedUserId,
+    /// That of the membership event.
+    pub content: Content,
+}
+
+/// What comes of an offer at a head. None where the user is in the room or invited already. `Error::Conflict` where they
+/// have become something else since their past was looked at.
+fn redemption_at(
+    head: &Head,
+    user_id: &UserId,
+    (signed, past): (&CanonicalJsonObject, &Past),
+    here: &ServerName,
+) -> Result<Option<Redemption>> {
+    match head.state.membership(user_id) {
+        // The rules would let this be an invitation again.
+        MembershipState::Join | MembershipState::Invite => return Ok(None),
+        MembershipState::Ban => return Err(Error::forbidden("You are banned from this room")),
+        _ => {}
+    }
+    if head.state.member(user_id).map(|pdu| pdu.event_id()) != past.last.as_deref() {
+        return Err(Error::Conflict);
+    }
+    if past.is_used {
+        return Err(Error::forbidden("You have used this invitation before: ask to be invited again"));
+    }
+    let offered = head.state.get(KIND, token(signed)).ok_or_else(no_such_offer)?;
+    let sender = offered.sender();
+    if sender.server_name() != here {
+        return Err(Error::forbidden(format!("{sender} has made this invitation: only their server can redeem it")));
+    }
+    check_may_invite(&head.state, head.rules, sender)?;
+    let shown: Content = offered.content_as().unwrap_or_default();
+    let mut invite = content([("signed", CanonicalJsonValue::Object(signed.clone()))]);
+    if let Some(name) = shown.get("display_name") {
+        invite.insert("display_name".to_owned(), name.clone());
+    }
+    let mut content = member_content(&MembershipState::Invite, &MemberProfile::default(), None);
+    content.insert("third_party_invite".to_owned(), CanonicalJsonValue::Object(invite));
+    Ok(Some(Redemption { sender: sender.to_owned(), content }))
 }
 
 /// What somebody has been in a room.

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Draft, DraftError, GraphPlace, Pdu, Standing, StateChange, Transaction,
-        fact::{CopiedFields, ExpectedAccount, Fact, NewEvent, RoomHead, Write, WriteQuota},
+        fact::{CopiedFields, ExpectedAccount, Fact, NewEvent, RoomHead, SenderToOthers, Write, WriteQuota},
     },
     ground::room_version,
     log::{CommitError, Submitted},
@@ -432,7 +432,7 @@ impl Rooms {
 }
 
 /// The newest of a room's extremities. At most [`MAX_PREV_EVENTS`], in the order in which they came.
-fn newest(extremities: &[OwnedEventId]) -> Vec<OwnedEventId> {
+pub(in crate::room) fn newest(extremities: &[OwnedEventId]) -> Vec<OwnedEventId> {
     extremities.iter().skip(extremities.len().saturating_sub(MAX_PREV_EVENTS)).cloned().collect()
 }
 
@@ -450,7 +450,7 @@ pub(in crate::room) fn accept(
     let before = head.room.clone();
     // Before the event is applied: who is in the room is looked up in the state before it.
     let attention = highlight::attention(&pdu, &head.state, here);
-    let is_sent = pdu.sender().server_name() == here;
+    let sender_to_others = SenderToOthers::of(&pdu, here);
     let redacted = redacts.and_then(|target| match target.redacted(Arc::clone(&pdu)) {
         Ok(redacted) => Some(Arc::new(redacted)),
         Err(error) => {
@@ -491,7 +491,7 @@ pub(in crate::room) fn accept(
         redacted,
         awaits: None,
         expects: None,
-        is_sent,
+        sender_to_others,
         pdu,
     }
 }

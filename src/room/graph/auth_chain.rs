@@ -49,7 +49,9 @@ impl Rooms {
             let unread = pdu.auth_events().iter().filter(|id| !known.contains_key(*id));
             wanted.extend(unread.filter(|id| asked.insert((*id).clone())).cloned());
         };
-        pdus.iter().for_each(|pdu| want(pdu, &known, &mut wanted));
+        for pdu in pdus {
+            want(pdu, &known, &mut wanted);
+        }
         let mut looked_at = pdus.len();
         while !wanted.is_empty() {
             let some = wanted.split_off(wanted.len().saturating_sub(READ_AT_ONCE));

@@ -38,7 +38,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Pdu, Standing, StateChange,
-        fact::{ExpectedAccount, Fork, ForkBase, NewEvent, RoomEntry, RoomHead, Write},
+        fact::{ExpectedAccount, Fork, ForkBase, NewEvent, RoomEntry, RoomHead, SenderToOthers, Write},
     },
     ground::position::EventKey,
     log::{CommitError, Submitted},
@@ -198,6 +198,8 @@ impl Rooms {
             replaces: entering.before.member(&entering.user_id).cloned(),
             redacted: None,
             awaits: None,
+            // The one that let the user in.
+            sender_to_others: SenderToOthers::AnotherServer,
             expects: Some(ExpectedAccount { user_id: entering.user_id.clone(), copied: Vec::new() }),
         })
     }

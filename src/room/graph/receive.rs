@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Result},
     event::{
         Pdu, Standing, Stored,
-        fact::{Fact, Fork, NewEvent, Relay, Write},
+        fact::{Fact, Fork, NewEvent, Relay, SenderToOthers, Write},
     },
     ground::room_version::has_owned_state,
     log::CommitError,
@@ -372,7 +372,7 @@ impl Rooms {
             redacted,
             awaits: None,
             expects: None,
-            is_sent: accepted && pdu.sender().server_name() == self.0.server_name,
+            sender_to_others: SenderToOthers::of(&pdu, &self.0.server_name),
             pdu,
         }
     }
@@ -403,7 +403,7 @@ impl Incoming {
         };
         let (room_id, event_id) = (event.pdu.room_id().to_owned(), event.pdu.event_id().to_owned());
         let relay = Fact::Relay(Relay { room_id, event_id, from: from.clone() });
-        Write { facts: vec![relay], ..Write::event(NewEvent { is_sent: true, ..event }) }
+        Write { facts: vec![relay], ..Write::event(NewEvent { sender_to_others: SenderToOthers::ThisServer, ..event }) }
     }
 
     /// Other servers may say the same twice.

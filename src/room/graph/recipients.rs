@@ -13,6 +13,7 @@ use super::{
     room::Room,
     rooms::Rooms,
     servers::{Servers, count_server},
+    state::Member,
 };
 use crate::{error::Result, ground::position::Order, store};
 
@@ -25,7 +26,7 @@ impl Rooms {
         }
         let state = self.state_at(room, at.before()).await?;
         let mut servers = Servers::new();
-        for member in state.members().filter(|member| member.has_joined()) {
+        for member in state.members().filter(Member::has_joined) {
             count_server(&mut servers, member.user_id, true);
         }
         Ok(Arc::new(servers))

@@ -68,14 +68,26 @@ async fn what_contradicts_itself_leaves_nothing_behind() {
     assert_eq!(errcode(create(room).await), "M_INVALID_ROOM_STATE");
     let room = NewRoom { version: RoomVersionId::V1, ..new_room("alice", Preset::PublicChat) };
     assert_eq!(errcode(create(room).await), "M_UNSUPPORTED_ROOM_VERSION");
-    let room = NewRoom { invite: vec![owned_user_id!("@bob:there")], ..new_room("alice", Preset::PublicChat) };
-    assert_eq!(errcode(create(room).await), "M_FORBIDDEN");
     world.set_account_data("carol", "", "m.invite_permission_config", json!({"default_action": "block"})).await;
     let room = NewRoom { invite: vec![user("carol")], ..new_room("alice", Preset::PublicChat) };
     assert_eq!(errcode(create(room).await), "M_INVITE_BLOCKED");
 
     assert_eq!(world.count_rooms().await, 0);
     assert_eq!(errcode(world.rooms.get_by_alias(room_alias_id!("#mine:here")).await), "M_NOT_FOUND");
+    world.close().await;
+}
+
+/// Their servers have to sign the invitations, once there is a room.
+#[tokio::test]
+async fn users_of_other_servers_have_their_power_in_a_new_room_and_no_invitation_yet() {
+    let world = RoomWorld::new().await;
+    let invite = vec![owned_user_id!("@bob:there"), user("carol")];
+    let room = NewRoom { invite, ..new_room("alice", Preset::TrustedPrivateChat) };
+    let room_id = world.rooms.create(room).await.unwrap();
+    assert_eq!(world.state(&room_id, "m.room.member", "@bob:there").await, json!(null));
+    assert_eq!(world.state(&room_id, "m.room.member", "@carol:here").await["membership"], "invite");
+    let create = world.state(&room_id, "m.room.create", "").await;
+    assert_eq!(create["additional_creators"], json!(["@bob:there", "@carol:here"]));
     world.close().await;
 }
 

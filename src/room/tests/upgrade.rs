@@ -246,3 +246,29 @@ async fn what_another_device_sets_meanwhile_is_kept_by_whoever_follows() {
     drop(conn);
     world.close().await;
 }
+
+/// As where another server has let the user in. A predecessor that nobody confirmed (Synapse 1.157.2) brings nothing.
+#[tokio::test]
+async fn who_comes_in_through_another_server_brings_their_settings_if_the_old_room_agrees() {
+    let world = RoomWorld::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let old = world.public_room("alice").await;
+    world.rooms.join(&old, &bob, None).await.unwrap();
+    world.set_account_data("bob", old.as_str(), "m.tag", json!({"tags": {"u.beer": {}}})).await;
+    let new = world.rooms.upgrade(&upgrade(&old, &alice, RoomVersionId::V12)).await.unwrap();
+    let creation_content = content(json!({"predecessor": {"room_id": old}}));
+    let claiming = NewRoom { creation_content, ..new_room("alice", Preset::PublicChat) };
+    let claiming = world.rooms.create(claiming).await.unwrap();
+    let introduction = world.rooms.introduce(&bob, &MembershipState::Join, content(json!({}))).await.unwrap();
+    for (room_id, brings) in [(&new, true), (&claiming, false)] {
+        world.member(room_id, "bob", "bob", "join").await;
+        for _ in 0..2 {
+            world.rooms.settle_in(room_id, &bob, &introduction).await.unwrap();
+        }
+        let mut conn = world.db.read().await.unwrap();
+        let tags = crate::store::account_data::find(&mut conn, &bob, Some(room_id), "m.tag").await.unwrap();
+        assert_eq!(tags.is_some(), brings, "{room_id}");
+        drop(conn);
+    }
+    world.close().await;
+}

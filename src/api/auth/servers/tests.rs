@@ -59,14 +59,14 @@ impl Peer {
 const LATER: i64 = 1_800_000_000_001;
 
 async fn world() -> World {
-    world_with(|_| {}).await
+    Box::pin(world_with(|_| {})).await
 }
 
 async fn world_with(change: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::default();
     config.federation.enabled = true;
     change(&mut config);
-    World::with(config).await
+    Box::pin(World::with(config)).await
 }
 
 async fn judge(

@@ -132,7 +132,7 @@ mod tests {
     fn both_forms_are_read_however_they_are_written() {
         for header in [
             r#"X-Matrix origin="there.example:8448",destination="here",key="ed25519:a_1",sig="dGVzdA""#,
-            r#"X-Matrix origin=there.example:8448,destination=here,key=ed25519:a_1,sig=dGVzdA=="#,
+            "X-Matrix origin=there.example:8448,destination=here,key=ed25519:a_1,sig=dGVzdA==",
             r#"x-matrix  SIG=dGVzdA , Key = "ed25519:a_1" ,	origin="there.example:8448",,destination="he\re", x="," "#,
         ] {
             assert_eq!(read_all(&[header]).unwrap(), expected(Some("here")), "{header}");

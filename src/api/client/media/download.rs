@@ -167,7 +167,7 @@ pub(super) async fn find_item(app: &App, wanted: &Wanted) -> ApiResult<Box<Item>
     let found = if uri.server_name == app.server_name {
         app.library.wait_for(&uri, timeout).await?
     } else {
-        app.remote_media.find(&uri, timeout, allow_remote).await?
+        app.remote_library.find(&uri, timeout, allow_remote).await?
     };
     let item = match found {
         Found::Item(item) => item,

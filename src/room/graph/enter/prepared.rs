@@ -45,7 +45,7 @@ impl Rooms {
         match self.write_state(entering, trunk).await {
             Ok(true) => {
                 let mut servers = BTreeMap::new();
-                let joined = entering.before.members().filter(|member| member.has_joined());
+                let joined = entering.before.members().filter(Member::has_joined);
                 for member in joined.filter(|member| member.user_id.server_name() != self.0.server_name) {
                     *servers.entry(member.user_id.server_name().to_owned()).or_default() += 1;
                 }

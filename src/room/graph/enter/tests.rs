@@ -75,7 +75,8 @@ async fn len_of(world: &RoomWorld, line: Lineage) -> usize {
 async fn last_told(rooms: &Rooms) -> (Logged, Vec<News>) {
     let stretch = rooms.log().read_after(Position::START, 10_000).await.unwrap();
     let logged = stretch.events().last().unwrap().clone();
-    let rest = stretch.entries.into_iter().filter(|(at, _)| *at > logged.at).map(|(_, news)| news);
+    let at_last = logged.at;
+    let rest = stretch.entries.into_iter().filter(move |(at, _)| *at > at_last).map(|(_, news)| news);
     (logged, rest.collect())
 }
 
