@@ -98,6 +98,7 @@ impl App {
         let tail: Arc<dyn Weighed> = Arc::clone(workers.log.tail()) as _;
         weighed.extend([tail, workers.filters.cache(), workers.accounts.seen_devices(), workers.server_keys.cache()]);
         weighed.extend(workers.remote.cache());
+        weighed.push(workers.reach.cache());
         workers.metrics.watch_caches(weighed);
         let (discovery, turn) = (Discovery::of(&workers.config), Turn::find(&workers.config.turn));
         let limits = &workers.config.connections;

@@ -10,6 +10,7 @@ pub(crate) mod entrance;
 pub(crate) mod fetcher;
 pub(crate) mod handshakes;
 pub(crate) mod inbox;
+pub(crate) mod reach;
 pub(crate) mod remote;
 pub(crate) mod server_keys;
 pub(crate) mod third_party_exchange;
@@ -24,6 +25,7 @@ use self::{
     fetcher::{Fetcher, OtherServers},
     handshakes::Handshakes,
     inbox::Inbox,
+    reach::Reach,
     remote::Remote,
     server_keys::{KeyServers, ServerKeys},
     third_party_exchange::ThirdPartyExchange,
@@ -42,6 +44,7 @@ pub struct Federation {
     pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
     pub(crate) entrance: Entrance,
+    pub(crate) reach: Reach,
     pub(crate) destinations: Destinations,
     pub(crate) handshakes: Handshakes,
     pub(crate) third_party_exchange: ThirdPartyExchange,
@@ -83,6 +86,9 @@ impl Federation {
         let source = OtherServers::over(remote.clone(), server_keys.clone());
         let fetcher = Fetcher::new(people.db.clone(), people.rooms.clone(), source);
         let inbox = Inbox::start(&people, people.rooms.clone(), fetcher.clone());
+        let (clock, tasks) = (people.clock.clone(), people.tasks.clone());
+        let read = (people.rooms.clone(), fetcher.clone());
+        let reach = Reach::over(remote.clone(), read, (clock, tasks), &people.sizes.caches);
         let residents = OtherResidents::over(remote.clone(), server_keys.clone(), people.config.federation.clone());
         let entrance = Entrance::new(people.rooms.clone(), people.tasks.clone(), residents);
         let handshakes = Handshakes::new(people.rooms.clone(), server_keys.clone());
@@ -95,6 +101,7 @@ impl Federation {
             fetcher,
             inbox,
             entrance,
+            reach,
             destinations,
             handshakes,
             third_party_exchange,

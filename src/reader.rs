@@ -124,9 +124,10 @@ impl Readers {
         let searches = Searches::start(db.clone(), rooms, sizes.search, duty, tasks);
         let (search_all, duty) =
             (ephemeral.config.user_directory.search_all, ephemeral.nodes.duty("user directory").await?);
-        let parts = (db.clone(), log.clone(), ephemeral.server_name.clone());
+        let (server_name, reach) = (ephemeral.server_name.clone(), ephemeral.reach.clone());
+        let parts = (db.clone(), log.clone(), server_name.clone());
         Ok(Self {
-            directory: Directory::new(db, log, caches.directory),
+            directory: Directory::new((db, log), caches.directory, server_name, reach),
             searches,
             syncs: Syncs::new(sources),
             #[cfg(test)]

@@ -42,6 +42,6 @@ pub use self::{
     },
 };
 pub(crate) use self::{
-    graph::{outlier::list_allowed, thread::Related},
+    graph::{outlier::list_allowed, rooms::OtherAliases, thread::Related},
     read::erasure::EventTrace,
 };

@@ -43,6 +43,7 @@ mod profile;
 mod public_rooms;
 mod push_rule;
 mod pusher;
+mod reaching;
 mod read_marker;
 mod receipt;
 mod redact;

@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
 mod backfill;
+mod directory;
 mod event;
 mod invite;
 pub(super) mod join;
@@ -12,7 +13,9 @@ pub(super) mod leave;
 mod missing_events;
 pub(super) mod openid;
 mod pdus;
+mod query;
 mod sent;
+mod space;
 mod state;
 mod third_party_invite;
 mod timestamp;
@@ -26,6 +29,7 @@ type Section = fn(Endpoints) -> Endpoints;
 
 const SECTIONS: &[Section] = &[
     backfill::routes,
+    directory::routes,
     event::routes,
     invite::routes,
     join::routes,
@@ -34,6 +38,8 @@ const SECTIONS: &[Section] = &[
     leave::routes,
     missing_events::routes,
     openid::routes,
+    query::routes,
+    space::routes,
     state::routes,
     third_party_invite::routes,
     timestamp::routes,

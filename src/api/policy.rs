@@ -138,11 +138,16 @@ policies! {
     Servers {
         ruma::api::federation::authorization::get_event_authorization::v1::Request => costs(LIST);
         ruma::api::federation::backfill::get_backfill::v1::Request => costs(LIST);
+        ruma::api::federation::directory::get_public_rooms::v1::Request => costs(LIST);
+        ruma::api::federation::directory::get_public_rooms_filtered::v1::Request => costs(LIST);
         ruma::api::federation::event::get_event::v1::Request;
         ruma::api::federation::event::get_event_by_timestamp::v1::Request;
         ruma::api::federation::event::get_missing_events::v1::Request => costs(LIST);
         ruma::api::federation::event::get_room_state::v1::Request => costs(WHOLE_ROOM);
         ruma::api::federation::event::get_room_state_ids::v1::Request => costs(WHOLE_ROOM);
+        ruma::api::federation::query::get_profile_information::v1::Request;
+        ruma::api::federation::query::get_room_information::v1::Request;
+        ruma::api::federation::space::get_hierarchy::v1::Request => costs(LIST);
         federation::join::SendJoinV1 => costs(WHOLE_ROOM);
         federation::leave::SendLeaveV1;
         ruma::api::federation::membership::create_invite::v1::Request => body(INVITE);

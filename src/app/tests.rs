@@ -51,6 +51,7 @@ async fn no_cache_takes_more_than_it_may() {
         inboxes: 4 * KIB,
         server_keys: 4 * KIB,
         servers: 4 * KIB,
+        elsewhere: 4 * KIB,
         log: 512 * KIB,
     };
     let mut config = Config::default();
@@ -109,6 +110,7 @@ async fn no_cache_takes_more_than_it_may() {
         "connected",
         "device_keys",
         "device_lists",
+        "elsewhere",
         "filters",
         "inboxes",
         "key_counts",

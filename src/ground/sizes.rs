@@ -50,6 +50,8 @@ pub struct CacheSizes {
     pub server_keys: u64,
     /// Where other servers are, as far as their names do not say it.
     pub servers: u64,
+    /// What other servers have said of profiles and rooms.
+    pub elsewhere: u64,
     /// The newest entries of the log, for readers that load while it moves on.
     pub log: u64,
 }
@@ -79,11 +81,12 @@ impl CacheSizes {
             inboxes,
             server_keys,
             servers,
+            elsewhere,
             log,
         } = *self;
         let of_people = account_data + filters + tokens + last_seen + presence + connected + strangers;
         let of_keys = device_keys + device_lists + key_counts + inboxes + server_keys;
-        of_people + of_keys + room_cards + unread + receipts + typing + servers + log
+        of_people + of_keys + room_cards + unread + receipts + typing + servers + elsewhere + log
     }
 }
 
@@ -94,7 +97,7 @@ impl Default for CacheSizes {
             filters: 12 * MIB,
             tokens: 16 * MIB,
             last_seen: 4 * MIB,
-            room_cards: 20 * MIB,
+            room_cards: 16 * MIB,
             unread: 24 * MIB,
             receipts: 16 * MIB,
             typing: 3 * MIB,
@@ -107,6 +110,7 @@ impl Default for CacheSizes {
             inboxes: 4 * MIB,
             server_keys: MIB,
             servers: MIB,
+            elsewhere: 4 * MIB,
             log: 16 * MIB,
         }
     }

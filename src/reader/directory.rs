@@ -6,23 +6,29 @@
 
 mod cache;
 mod card;
+mod for_server;
+mod published;
 mod space;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use ruma::{
-    OwnedRoomId, RoomId, UInt, UserId, directory::RoomTypeFilter, events::room::member::MembershipState, room::RoomType,
-};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId, events::room::member::MembershipState};
 
 pub(crate) use self::{
     cache::RoomCardCache,
-    card::{RoomCard, RoomSummary},
-    space::HierarchyQuery,
+    card::RoomCard,
+    published::PublicRoomsQuery,
+    space::{Branch, HierarchyQuery},
 };
-use crate::{db::Db, error::Result, ground::words, log::Log, store};
+use crate::{
+    db::Db, error::Result, event::fact::OutsideState, federation::reach::Reach, log::Log,
+    room::read::summary::RoomSummary, store,
+};
 
 /// How many cards are read from the database at once.
 const CHUNK: usize = 500;
@@ -39,27 +45,8 @@ struct Inner {
     db: Db,
     log: Log,
     cache: Arc<RoomCardCache>,
-}
-
-/// What somebody looks for in the public directory.
-#[derive(Debug, Default)]
-pub(crate) struct PublicRoomsQuery {
-    /// Part of a name, topic or alias, in whatever case, with its accents or without.
-    pub(crate) term: Option<String>,
-    /// None for rooms of any type.
-    pub(crate) types: Option<Vec<RoomTypeFilter>>,
-    /// How many rooms to skip.
-    pub(crate) skip: usize,
-    pub(crate) limit: usize,
-}
-
-/// A page of the public directory.
-#[derive(Debug)]
-pub(crate) struct PublicRoomsPage {
-    /// The greatest rooms first.
-    pub(crate) rooms: Vec<Arc<RoomCard>>,
-    /// How many there are in all.
-    pub(crate) total: usize,
+    server_name: OwnedServerName,
+    reach: Reach,
 }
 
 /// A page of the rooms that two users are in.
@@ -76,25 +63,14 @@ pub(crate) struct Shared {
 pub(crate) struct Asker(HashMap<OwnedRoomId, MembershipState>);
 
 impl Directory {
-    pub(crate) fn new(db: Db, log: Log, cache: Arc<RoomCardCache>) -> Self {
-        Self(Arc::new(Inner { db, log, cache }))
-    }
-
-    /// The public rooms that match. One in which nobody is left is not shown: nobody there could let anybody in, or
-    /// take it off the list.
-    pub(crate) async fn public_rooms(&self, query: &PublicRoomsQuery) -> Result<PublicRoomsPage> {
-        let published = self.published().await?;
-        let term = query.term.as_deref().map(words::fold);
-        let matches = |card: &RoomCard| {
-            card.joined() > UInt::MIN
-                && term.as_deref().is_none_or(|term| card.mentions(term))
-                && query.types.as_deref().is_none_or(|types| types.iter().any(|wanted| is_of(card, wanted)))
-        };
-        let mut rooms: Vec<Arc<RoomCard>> =
-            self.cards(&published).await?.into_values().filter(|card| matches(card)).collect();
-        rooms.sort_unstable_by(|a, b| b.joined().cmp(&a.joined()).then_with(|| a.room_id().cmp(b.room_id())));
-        let total = rooms.len();
-        Ok(PublicRoomsPage { rooms: rooms.into_iter().skip(query.skip).take(query.limit).collect(), total })
+    /// `reach` looks at rooms that nobody of this server is in.
+    pub(crate) fn new(
+        (db, log): (Db, Log),
+        cache: Arc<RoomCardCache>,
+        server_name: OwnedServerName,
+        reach: Reach,
+    ) -> Self {
+        Self(Arc::new(Inner { db, log, cache, server_name, reach }))
     }
 
     /// What somebody, or anybody, may know of a room, and what they are in it. None alike where there is no such room
@@ -107,9 +83,29 @@ impl Directory {
         let Some(card) = self.cards(std::slice::from_ref(&room_id)).await?.into_values().next() else {
             return Ok(None);
         };
-        let asker = self.asker(user_id, std::slice::from_ref(&card)).await?;
+        let asker = self.asker(user_id, &[&card.summary]).await?;
         let membership = user_id.map(|_| asker.membership(room_id));
-        Ok(asker.may_know(&card).then_some((card, membership)))
+        Ok(asker.may_know(&card.summary).then_some((card, membership)))
+    }
+
+    /// What a user may know of a room, and what they are in it. Where nobody of this server is in the room, the servers are
+    /// asked, one after the other; where none of them says anything, it is what was known here last.
+    pub(crate) async fn summary_anywhere(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        servers: &[OwnedServerName],
+    ) -> Result<Option<(Arc<RoomSummary>, MembershipState)>> {
+        let card = self.cards(std::slice::from_ref(&room_id)).await?.into_values().next();
+        let is_resident = card.as_ref().is_some_and(|card| card.is_resident);
+        let said = if is_resident { None } else { self.0.reach.find_room(room_id, servers).await };
+        let last_known = card.as_ref().map(|card| &card.summary);
+        let Some(summary) = said.as_ref().map(|said| &said.summary).or(last_known) else { return Ok(None) };
+        let mut asker = self.asker(Some(user_id), &[summary]).await?;
+        if !is_resident {
+            self.learn_from_outside(&mut asker, user_id, room_id).await?;
+        }
+        Ok(asker.may_know(summary).then(|| (Arc::clone(summary), asker.membership(room_id))))
     }
 
     /// The rooms that both users are in, after one in the order of their identifiers.
@@ -151,7 +147,7 @@ impl Directory {
             for _ in 0..ATTEMPTS {
                 let mut snapshot = self.0.log.tail().snapshot(&self.0.db).await?;
                 let position = snapshot.position();
-                let read = card::read(&mut snapshot, chunk, position).await?;
+                let read = card::read(&mut snapshot, chunk, &self.0.server_name, position).await?;
                 // What the readers read later than this makes a card void.
                 snapshot.close().await;
                 let read: Vec<Arc<RoomCard>> = read.into_iter().map(Arc::new).collect();
@@ -166,16 +162,28 @@ impl Directory {
     }
 
     /// What somebody is in these rooms, and in those whose members may join them.
-    async fn asker(&self, user_id: Option<&UserId>, cards: &[Arc<RoomCard>]) -> Result<Asker> {
+    async fn asker(&self, user_id: Option<&UserId>, summaries: &[&Arc<RoomSummary>]) -> Result<Asker> {
         let Some(user_id) = user_id else { return Ok(Asker(HashMap::new())) };
         let mut rooms: HashSet<&RoomId> = HashSet::new();
-        for card in cards {
-            rooms.insert(card.room_id());
-            rooms.extend(card.allowed_rooms());
+        for summary in summaries {
+            rooms.insert(&summary.room_id);
+            rooms.extend(summary.allowed_rooms());
         }
         let rooms: Vec<&RoomId> = rooms.into_iter().collect();
         let mut conn = self.0.db.read().await?;
         Ok(Asker(store::membership::list_among(&mut conn, user_id, &rooms).await?.into_iter().collect()))
+    }
+
+    /// Adds what somebody is in a room that nobody of this server is in: invited to it, or knocking.
+    async fn learn_from_outside(&self, asker: &mut Asker, user_id: &UserId, room_id: &RoomId) -> Result<()> {
+        let standing = store::outside_membership::find(&mut self.0.db.read().await?, user_id, room_id).await?;
+        let membership = match standing.map(|standing| standing.state) {
+            Some(OutsideState::Invited) => MembershipState::Invite,
+            Some(OutsideState::Knocking) => MembershipState::Knock,
+            Some(OutsideState::Ended) | None => return Ok(()),
+        };
+        asker.0.insert(room_id.to_owned(), membership);
+        Ok(())
     }
 }
 
@@ -187,23 +195,14 @@ impl Asker {
     /// Whether they are in the room, or may join or knock, or could read it without.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
-    fn may_know(&self, card: &RoomCard) -> bool {
-        let may_enter = match card.summary.join_rule.as_str() {
+    fn may_know(&self, summary: &RoomSummary) -> bool {
+        let may_enter = match summary.join_rule.as_str() {
             "public" | "knock" | "knock_restricted" => true,
-            "restricted" => card.allowed_rooms().any(|room| self.membership(room) == MembershipState::Join),
+            "restricted" => summary.allowed_rooms().any(|room| self.membership(room) == MembershipState::Join),
             _ => false,
         };
-        card.summary.world_readable
+        summary.world_readable
             || may_enter
-            || matches!(self.membership(card.room_id()), MembershipState::Join | MembershipState::Invite)
-    }
-}
-
-fn is_of(card: &RoomCard, wanted: &RoomTypeFilter) -> bool {
-    let kind = card.summary.room_type.as_ref();
-    match wanted {
-        RoomTypeFilter::Default => kind.is_none(),
-        RoomTypeFilter::Space => kind == Some(&RoomType::Space),
-        other => kind.is_some_and(|kind| Some(kind.as_str()) == other.as_str()),
+            || matches!(self.membership(&summary.room_id), MembershipState::Join | MembershipState::Invite)
     }
 }

@@ -63,6 +63,8 @@ statements! {
     LIST_SHARED = "SELECT a.room_id FROM memberships a JOIN memberships b ON b.room_id = a.room_id
         WHERE a.user_id = $1 AND b.user_id = $2 AND a.membership = 'join' AND b.membership = 'join'
         ORDER BY a.room_id";
+    LIST_ROOMS_WITH_SERVER = "SELECT room_id FROM room_servers
+        WHERE room_id IN LIST($1) AND server_name = $2 AND members > 0";
     /// Those of the rooms in which users of another server than $2 are.
     LIST_SHARED_ROOMS = "SELECT DISTINCT room_id FROM room_servers WHERE room_id IN LIST($1) AND server_name <> $2";
     #[cfg(test)]
@@ -230,6 +232,16 @@ async fn list_joined_pairs(
     let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
     let rows = conn.list(&LIST_JOINED_PAIRS, args![&rooms, &users]).await?;
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Those of the rooms in which users of a server are.
+pub(crate) async fn list_rooms_with_server(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+    server: &ServerName,
+) -> DbResult<Vec<OwnedRoomId>> {
+    let rooms: Vec<&str> = rooms.iter().map(|room| room.as_str()).collect();
+    conn.list(&LIST_ROOMS_WITH_SERVER, args![&rooms, server.as_str()]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// Those of the rooms in which users of other servers are than of this one.

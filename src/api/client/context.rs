@@ -1,17 +1,20 @@
 //! What was said around an event.
 //!
 //! The two tokens lead on in either direction with `/messages`, so they stand before the first event and after the
-//! last.
+//! last. An event that is missing here is asked of other servers, and so is what is missing around it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#event-context>
 
+use std::sync::Arc;
+
 use ruma::{
-    api::client::context::get_context::v3::Request,
+    api::{Direction, client::context::get_context::v3::Request},
     events::{AnyStateEvent, AnyTimelineEvent},
     serde::Raw,
 };
 use serde::Serialize;
 
+use super::reaching::{Asked, Reaching};
 use crate::{
     api::{
         error::ApiResult,
@@ -45,13 +48,28 @@ struct ContextResponse {
 /// that they may not read.
 async fn context(app: App, call: Call<AsJson<InRoom<Request>>>) -> ApiResult<Json> {
     let Call { request: AsJson(request), caller, .. } = call;
-    let reading = app.rooms.open(&request.room_id, caller.user_id()).await?;
+    let room_id = request.room_id.clone();
+    let reading = app.rooms.open(&room_id, caller.user_id()).await?;
     let request = request.read()?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     // Whom the user ignores is left out around the event, but not as the event itself: that was asked for.
     let ignored = app.account_data.ignored(caller.user_id()).await?;
-    let mut reading = reading.ignoring(ignored);
-    let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
+    let mut reaching = Reaching::new(&app, (caller.user_id(), caller.pace()), &room_id);
+    let mut reading = reading.ignoring(Arc::clone(&ignored));
+    let found = loop {
+        let found = app.rooms.context(&mut reading, &request.event_id, limit, &request.filter).await?;
+        let has_more = match &found {
+            None => reaching.fetch_event(&reading.room, &request.event_id).await?,
+            Some(Context { around, .. }) => {
+                let stretch = (around.start, around.end);
+                reaching.fill(&reading.room, Direction::Backward, stretch).await? == Asked::More
+            }
+        };
+        if !has_more {
+            break found;
+        }
+        reading = app.rooms.open(&room_id, caller.user_id()).await?.ignoring(Arc::clone(&ignored));
+    };
     let Context { event, around, state } =
         found.ok_or_else(|| Error::not_found("There is no such event in this room, or you can't see it"))?;
 

@@ -56,10 +56,9 @@ async fn create_alias(app: App, call: Call<create_alias::v3::Request>) -> ApiRes
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directoryroomroomalias>
 ///
-/// `M_NOT_FOUND` also for aliases of other servers.
+/// Another server's alias is asked of that server.
 async fn get_alias(app: App, call: Call<get_alias::v3::Request>) -> ApiResult<get_alias::v3::Response> {
-    let room_id = app.rooms.get_by_alias(&call.request.room_alias).await?;
-    let servers = app.rooms.list_servers(&room_id).await?;
+    let (room_id, servers) = app.reach.resolve_alias(&call.request.room_alias).await?;
     Ok(get_alias::v3::Response::new(room_id, servers))
 }
 

@@ -1,9 +1,11 @@
 //! A room's history, a page at a time.
 //!
 //! A page may hold fewer events than were asked for and still have a token to go on with: the filter has dropped the
-//! others. Only a page without `end` is the last.
+//! others. Only a page without `end` is the last. Where events are missing here, other servers are asked for them.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>
+
+use std::sync::Arc;
 
 use ruma::api::{
     client::message::get_message_events::v3::{Request, Response},
@@ -11,7 +13,10 @@ use ruma::api::{
 };
 use serde::Deserialize;
 
-use super::token::{end, start};
+use super::{
+    reaching::{Asked, Reaching},
+    token::{end, start},
+};
 use crate::{
     api::{
         error::ApiResult,
@@ -45,15 +50,24 @@ impl Extra for RelationFilter {
 /// `M_FORBIDDEN` for a room that the caller may not read, before any parameter is judged.
 async fn messages(app: App, call: Call<InRoom<WithExtra<Request, RelationFilter>>>) -> ApiResult<Response> {
     let Call { request, caller, .. } = call;
-    let reading = app.rooms.open(&request.room_id, caller.user_id()).await?;
+    let room_id = request.room_id.clone();
+    let reading = app.rooms.open(&room_id, caller.user_id()).await?;
     let WithExtra { request, extra: relations } = request.read()?;
     let from = start(&app, request.from.as_deref(), request.dir).await?;
     let between = (from, end(&app, request.to.as_deref(), request.dir).await?);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let ignored = app.account_data.ignored(caller.user_id()).await?;
-    let mut reading = reading.ignoring(ignored);
-    let walk = Walk::new(&reading, request.dir, between, limit, &request.filter).relating(&relations);
-    let page = app.rooms.page(&mut reading, &walk).await?;
+    let mut reaching = Reaching::new(&app, (caller.user_id(), caller.pace()), &room_id);
+    let mut reading = reading.ignoring(Arc::clone(&ignored));
+    let (walk, page) = loop {
+        let walk = Walk::new(&reading, request.dir, between, limit, &request.filter).relating(&relations);
+        let page = app.rooms.page(&mut reading, &walk).await?;
+        match reaching.fill(&reading.room, request.dir, walk.looked_at(&reading, &page)).await? {
+            Asked::More => reading = app.rooms.open(&room_id, caller.user_id()).await?.ignoring(Arc::clone(&ignored)),
+            Asked::Nothing => break (walk, page),
+            Asked::Later(gap) => break (walk, page.until_gap(request.dir, gap)),
+        }
+    };
 
     let now = app.clock.now();
     let mut response = Response::default();

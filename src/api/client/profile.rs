@@ -78,13 +78,21 @@ fn read_value(
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid>
 async fn get(app: App, call: Call<get_profile::v3::Request>) -> ApiResult<get_profile::v3::Response> {
+    if app.reach.is_elsewhere(&call.request.user_id) {
+        return Ok(app.reach.profile(&call.request.user_id).await?.fields.clone().into_iter().collect());
+    }
     Ok(app.profiles.get(&call.request.user_id).await?.into_iter().collect())
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuseridkeyname>
 async fn get_field(app: App, call: Call<get_profile_field::v3::Request>) -> ApiResult<get_profile_field::v3::Response> {
     let field = call.request.field.as_str();
-    let value = app.profiles.find_field(&call.request.user_id, field).await?;
+    let user_id = &call.request.user_id;
+    let value = if app.reach.is_elsewhere(user_id) {
+        app.reach.profile(user_id).await?.fields.get(field).cloned()
+    } else {
+        app.profiles.find_field(user_id, field).await?
+    };
     let value = value.ok_or_else(|| Error::not_found(format!("This user tells no {field}")))?;
     let value = ProfileFieldValue::new(field, value).map_err(Error::broken)?;
     Ok(get_profile_field::v3::Response::new(value))

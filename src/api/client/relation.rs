@@ -5,7 +5,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#relationships-api>
 
 use ruma::{
-    EventId, RoomId, UInt,
+    EventId, OwnedRoomId, RoomId, UInt,
     api::{
         Direction,
         client::relations::{
@@ -17,7 +17,10 @@ use ruma::{
     serde::Raw,
 };
 
-use super::token::{end, start};
+use super::{
+    reaching::{Asked, Reaching},
+    token::{end, start},
+};
 use crate::{
     api::{error::ApiResult, extract::Call, in_room::InRoom, own::given, route::Endpoints},
     app::App,
@@ -99,27 +102,27 @@ async fn all(
     app: App,
     call: Call<InRoom<get_relating_events::v1::Request>>,
 ) -> ApiResult<get_relating_events::v1::Response> {
-    let reading = open(&app, &call.caller, &call.request.room_id).await?;
+    let (room_id, reading) = open(&app, &call.caller, &call.request.room_id).await?;
     let request = call.request.read()?;
     let asked = asked!(request, "", "");
-    answer!(find(&app, &call.caller, reading, asked).await?, get_relating_events)
+    answer!(find(&app, &call.caller, (room_id, reading), asked).await?, get_relating_events)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltype>
 async fn of_type(app: App, call: Call<InRoom<with_rel_type::v1::Request>>) -> ApiResult<with_rel_type::v1::Response> {
-    let reading = open(&app, &call.caller, &call.request.room_id).await?;
+    let (room_id, reading) = open(&app, &call.caller, &call.request.room_id).await?;
     let request = call.request.read()?;
     let asked = asked!(request, request.rel_type.as_ref(), "");
-    answer!(find(&app, &call.caller, reading, asked).await?, with_rel_type)
+    answer!(find(&app, &call.caller, (room_id, reading), asked).await?, with_rel_type)
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltypeeventtype>
 async fn of_type_and_kind(app: App, call: Call<InRoom<with_both::v1::Request>>) -> ApiResult<with_both::v1::Response> {
-    let reading = open(&app, &call.caller, &call.request.room_id).await?;
+    let (room_id, reading) = open(&app, &call.caller, &call.request.room_id).await?;
     let request = call.request.read()?;
     let kind = request.event_type.to_string();
     let asked = asked!(request, request.rel_type.as_ref(), &kind);
-    answer!(find(&app, &call.caller, reading, asked).await?, with_both)
+    answer!(find(&app, &call.caller, (room_id, reading), asked).await?, with_both)
 }
 
 fn not_found() -> Error {
@@ -127,17 +130,35 @@ fn not_found() -> Error {
 }
 
 /// `M_NOT_FOUND` alike for an event that is not there and one that the caller may not see, the whole room included.
-async fn open(app: &App, caller: &User, room_id: &RoomId) -> ApiResult<ReadableRoom> {
+async fn open(app: &App, caller: &User, room_id: &RoomId) -> ApiResult<(OwnedRoomId, ReadableRoom)> {
     match app.rooms.open(room_id, &caller.user_id).await {
         Err(Error::Refused { kind: ErrorKind::Forbidden, .. }) => Err(not_found().into()),
-        opened => Ok(opened?.ignoring(app.account_data.ignored(&caller.user_id).await?)),
+        opened => {
+            let ignored = app.account_data.ignored(&caller.user_id).await?;
+            Ok((room_id.to_owned(), opened?.ignoring(ignored)))
+        }
     }
+}
+
+/// Has fetched what is missing of what an event is, or of what relates to it. Whether there is more here now.
+async fn fetch_missing(
+    app: &App,
+    reaching: &mut Reaching<'_>,
+    reading: &mut ReadableRoom,
+    parent: &EventId,
+) -> ApiResult<bool> {
+    let Some(parent) = app.rooms.find_event(reading, parent).await? else {
+        return Ok(reaching.fetch_event(&reading.room, parent).await?);
+    };
+    // What relates to an event came after it.
+    let stretch = (parent.order, reading.until);
+    Ok(reaching.fill(&reading.room, Direction::Forward, stretch).await? == Asked::More)
 }
 
 async fn find<T>(
     app: &App,
     caller: &User,
-    mut reading: ReadableRoom,
+    (room_id, mut reading): (OwnedRoomId, ReadableRoom),
     asked: RelationsQuery<'_>,
 ) -> ApiResult<RelationsPage<T>> {
     let wanted = Children {
@@ -150,6 +171,10 @@ async fn find<T>(
         limit: asked.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         recurse: asked.recurse,
     };
+    let mut reaching = Reaching::new(app, (&caller.user_id, caller.pace), &room_id);
+    while fetch_missing(app, &mut reaching, &mut reading, asked.parent).await? {
+        reading = open(app, caller, &room_id).await?.1;
+    }
     let page = app.rooms.children(&mut reading, &wanted).await?.ok_or_else(not_found)?;
     let events = page.events.iter().map(|event| &**event);
     let writer = app.rooms.writer(&reading, events, &caller.device_id, app.clock.now()).await?;

@@ -1,7 +1,7 @@
 //! The rooms of a space.
 //!
 //! A token is how many rooms came before, with what was asked for then: the walk is done again from its beginning for
-//! each page, from cards in memory.
+//! each page, from cards in memory, and from what other servers have said of theirs a moment ago.
 //!
 //! Parameters are judged before the room is looked up, and what is wrong with them is reported only to those who may
 //! know of the room.
@@ -24,7 +24,8 @@ use crate::{
     },
     app::App,
     error::Error,
-    reader::directory::{HierarchyQuery, RoomSummary},
+    reader::directory::HierarchyQuery,
+    room::read::summary::RoomSummary,
 };
 
 /// How many rooms come in a page where the client does not say, and at most.
@@ -72,8 +73,7 @@ async fn hierarchy(app: App, call: Call<InRoom<AsJson<Request>>>) -> ApiResult<J
     let next_batch =
         found.more.then(|| format!("{}-{max_depth}-{suggested_only}", skip.saturating_add(found.rooms.len())));
     let rooms = found.rooms.iter();
-    let rooms =
-        rooms.map(|branch| HierarchyRoom { summary: &branch.card.summary, children_state: branch.children_state() });
+    let rooms = rooms.map(|branch| HierarchyRoom { summary: &branch.summary, children_state: branch.children_state() });
     Ok(Json::of(&HierarchyResponse { next_batch, rooms: rooms.collect() }).map_err(Error::broken)?)
 }
 

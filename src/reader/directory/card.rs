@@ -3,26 +3,29 @@
 //! A room may hold any state, so every field is read by itself, and what is not as the specification has it is left
 //! out: one odd event must not hide a room.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{
-    EventEncryptionAlgorithm, OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId, UInt,
+    OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UInt,
     events::{StateEventType, room::history_visibility::HistoryVisibility},
     room::RoomType,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
     db::{Conn, DbResult},
     event::Pdu,
     ground::{position::Position, words},
-    room::State,
+    room::{State, read::summary::RoomSummary},
     store,
 };
 
 /// The state that a card is made of, members apart.
-pub(super) const KINDS: [&str; 10] = [
+pub(super) const KINDS: [&str; 11] = [
     "m.room.create",
     "m.room.name",
     "m.room.topic",
@@ -32,65 +35,30 @@ pub(super) const KINDS: [&str; 10] = [
     "m.room.guest_access",
     "m.room.history_visibility",
     "m.room.encryption",
+    "m.room.server_acl",
     "m.space.child",
 ];
 
-/// What a card takes beside its texts and children, and a text beside itself, in bytes.
+/// What a card takes beside its texts and events, in bytes.
 const CARD_BYTES: usize = 1_024;
-const PIECE_BYTES: usize = 64;
+/// How many ways to a room of a space are looked at.
+const MOST_WAYS: usize = 10;
 
 /// What is shown of a room.
 #[derive(Debug)]
 pub(crate) struct RoomCard {
-    pub(crate) summary: RoomSummary,
+    pub(crate) summary: Arc<RoomSummary>,
     /// The rooms of a space, in the order in which clients show them.
     pub(crate) children: Vec<Arc<Pdu>>,
+    /// Whether somebody of this server is in the room, so that this is what the room is now.
+    pub(super) is_resident: bool,
+    /// Whether users of other servers may be in it at all, and which servers' may.
+    federates: bool,
+    server_acl: Option<Arc<Pdu>>,
     /// Name, topic and alias, folded to be searched in.
     words: String,
     /// What came later is not part of it.
     pub(super) position: Position,
-}
-
-/// The part of it that everybody reads who may know of the room.
-///
-/// ruma's type can't be written where a room has a join rule that ruma does not know, and says nothing where everybody
-/// may join.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct RoomSummary {
-    pub(crate) room_id: OwnedRoomId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) canonical_alias: Option<OwnedRoomAliasId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) topic: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) avatar_url: Option<OwnedMxcUri>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) room_type: Option<RoomType>,
-    pub(crate) num_joined_members: UInt,
-    /// As the room has it, whatever that means.
-    pub(crate) join_rule: String,
-    /// For rules that let members of other rooms in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) allowed_room_ids: Option<Vec<OwnedRoomId>>,
-    pub(crate) world_readable: bool,
-    pub(crate) guest_can_join: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) encryption: Option<EventEncryptionAlgorithm>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) room_version: Option<RoomVersionId>,
-}
-
-impl RoomSummary {
-    /// What the directory says of a room.
-    ///
-    /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms>
-    pub(crate) fn as_published(&self) -> Self {
-        Self { allowed_room_ids: None, encryption: None, room_version: None, ..self.clone() }
-    }
 }
 
 /// The text in one field of a piece of state, if there is any: a room may hold anything.
@@ -124,7 +92,7 @@ struct Child {
 }
 
 impl RoomCard {
-    fn new(room_id: OwnedRoomId, state: &State, joined: i64, position: Position) -> Self {
+    fn new(room_id: OwnedRoomId, state: &State, (joined, is_resident): (i64, bool), position: Position) -> Self {
         // Without the first event there is no version to name.
         let has_create = state.find(&StateEventType::RoomCreate).is_some();
         let version = text(state, &StateEventType::RoomCreate, "room_version");
@@ -152,21 +120,27 @@ impl RoomCard {
         let words =
             [summary.name.as_deref(), summary.topic.as_deref(), summary.canonical_alias.as_ref().map(AsRef::as_ref)];
         let words = words::fold(&words.into_iter().flatten().collect::<Vec<_>>().join("\n"));
-        Self { children: children(state), summary, words, position }
+        let create: Option<Map<String, Value>> = state.content(&StateEventType::RoomCreate);
+        let federates = create.is_none_or(|create| create.get("m.federate") != Some(&Value::Bool(false)));
+        let server_acl = state.find(&StateEventType::RoomServerAcl).cloned();
+        let (summary, children) = (Arc::new(summary), children(state));
+        Self { summary, children, is_resident, federates, server_acl, words, position }
     }
 
     pub(crate) fn room_id(&self) -> &RoomId {
         &self.summary.room_id
     }
 
+    /// Whether users of another server may come into the room, or be in it, as far as it goes by their server.
+    pub(super) fn admits(&self, server: &ServerName) -> bool {
+        let state: State = self.server_acl.iter().cloned().collect();
+        self.federates && state.allows(server)
+    }
+
     /// How many bytes it takes in memory, about.
     pub(super) fn bytes(&self) -> usize {
-        let RoomSummary { room_id, name, topic, avatar_url, join_rule, allowed_room_ids, .. } = &self.summary;
-        let texts = [name.as_deref(), topic.as_deref(), avatar_url.as_ref().map(|url| url.as_str())];
-        let texts = texts.into_iter().flatten().chain([join_rule.as_str(), &self.words, room_id.as_str()]);
-        let allowed = allowed_room_ids.iter().flatten().map(|room_id| PIECE_BYTES + room_id.as_str().len());
-        let children = self.children.iter().map(|child| child.bytes());
-        CARD_BYTES + texts.map(str::len).chain(allowed).chain(children).sum::<usize>()
+        let events = self.children.iter().chain(&self.server_acl).map(|event| event.bytes());
+        CARD_BYTES + self.words.len() + self.summary.bytes() + events.sum::<usize>()
     }
 
     pub(crate) fn joined(&self) -> UInt {
@@ -178,13 +152,14 @@ impl RoomCard {
         self.words.contains(term)
     }
 
-    /// The rooms whose members may join.
-    pub(super) fn allowed_rooms(&self) -> impl Iterator<Item = &RoomId> {
-        self.summary.allowed_room_ids.iter().flatten().map(AsRef::as_ref)
-    }
-
     pub(super) fn is_space(&self) -> bool {
         self.summary.room_type == Some(RoomType::Space)
+    }
+
+    /// The servers by which a room that this one holds can be reached.
+    pub(super) fn ways_to(child: &Pdu) -> Vec<OwnedServerName> {
+        let child: Child = child.content_as().unwrap_or_default();
+        child.via.iter().take(MOST_WAYS).filter_map(|server| server.as_str().try_into().ok()).collect()
     }
 }
 
@@ -214,18 +189,27 @@ fn children(state: &State) -> Vec<Arc<Pdu>> {
     children.into_iter().map(|(_, pdu)| Arc::clone(pdu)).collect()
 }
 
-/// The cards of those of the rooms that there are, as of `position`, which is the end of the log in this snapshot.
-pub(super) async fn read(snapshot: &mut Conn, rooms: &[&RoomId], position: Position) -> DbResult<Vec<RoomCard>> {
+/// The cards of those of the rooms that there are, as of `position`, which is the end of the log in this snapshot. `here` is
+/// this server.
+pub(super) async fn read(
+    snapshot: &mut Conn,
+    rooms: &[&RoomId],
+    here: &ServerName,
+    position: Position,
+) -> DbResult<Vec<RoomCard>> {
     let places = store::state::list_current(snapshot, rooms, &KINDS).await?;
     let mut joined: HashMap<OwnedRoomId, i64> =
         store::membership::count_joined(snapshot, rooms).await?.into_iter().collect();
+    let resident: HashSet<OwnedRoomId> =
+        store::membership::list_rooms_with_server(snapshot, rooms, here).await?.into_iter().collect();
     let mut states: HashMap<OwnedRoomId, State> = HashMap::new();
     for event in store::event::list_at(snapshot, &places).await? {
         states.entry(event.pdu.room_id().to_owned()).or_default().insert(event.pdu);
     }
     let card = |(room_id, state): (OwnedRoomId, State)| {
         let joined = joined.remove(&room_id).unwrap_or_default();
-        RoomCard::new(room_id, &state, joined, position)
+        let is_resident = resident.contains(&room_id);
+        RoomCard::new(room_id, &state, (joined, is_resident), position)
     };
     Ok(states.into_iter().map(card).collect())
 }

@@ -55,16 +55,22 @@ impl Rooms {
         }
     }
 
-    /// The room that an alias names. `M_NOT_FOUND` where it names none, and for aliases of other servers.
+    /// The room that an alias of this server names. `M_NOT_FOUND` where it names none, and for aliases of other servers.
     pub async fn get_by_alias(&self, alias: &RoomAliasId) -> Result<OwnedRoomId> {
         if alias.server_name() != self.server_name() {
-            return Err(Error::not_found(format!(
-                "{alias} is known to {}, and this server does not talk to others",
-                alias.server_name()
-            )));
+            return Err(Error::not_found(format!("{alias} is known to {}, and not here", alias.server_name())));
         }
         let found = store::alias::find(&mut self.0.db.read().await?, alias).await?;
         found.map(|(room_id, _)| room_id).ok_or_else(|| Error::not_found(format!("There is no room {alias}")))
+    }
+
+    /// The room that an alias names, whosever it is. The errors are those of [`Self::get_by_alias`], and of
+    /// [`OtherAliases`](crate::room::OtherAliases).
+    async fn find_named(&self, alias: &RoomAliasId) -> Result<OwnedRoomId> {
+        match self.0.other_aliases.get().filter(|_| alias.server_name() != self.server_name()) {
+            Some(others) => others.find(alias).await,
+            None => self.get_by_alias(alias).await,
+        }
     }
 
     /// Refuses an alias that names a room already. Whether it is free when a room gets it, the log judges. It spares
@@ -181,11 +187,11 @@ impl Rooms {
             let alias = RoomAliasId::parse(&*alias)
                 .map_err(|e| Error::invalid_param(format!("{alias:?} is not a room alias: {e}")))?;
             let bad = |message| Error::refused(ErrorKind::BadAlias, message);
-            match self.get_by_alias(&alias).await {
+            match self.find_named(&alias).await {
                 Ok(named) if named == room_id => {}
                 Ok(_) => return Err(bad(format!("{alias} names another room"))),
-                // Of another server, or gone: whichever it is, the event may not name it.
-                Err(Error::Refused { message, .. }) => return Err(bad(message)),
+                // Gone, or not to be found out: whichever it is, the event may not name it.
+                Err(Error::Refused { message, .. } | Error::Relayed { message, .. }) => return Err(bad(message)),
                 Err(error) => return Err(error),
             }
         }

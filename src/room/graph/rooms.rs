@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, api::error::ErrorKind};
+use futures_util::future::BoxFuture;
+use ruma::{
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, ServerName, api::error::ErrorKind,
+};
 
 use super::{
     cache::RoomCache,
@@ -30,6 +33,12 @@ use crate::{
     log::{Ground, Log, Quotas},
     store,
 };
+
+/// Who knows what the aliases of other servers name. Called with no lock held, and takes its time.
+pub(crate) trait OtherAliases: Send + Sync {
+    /// The room that an alias names. `M_NOT_FOUND` where it names none; other errors where that can't be found out.
+    fn find<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, Result<OwnedRoomId>>;
+}
 
 /// Every room that this server holds. Cheap to clone.
 #[derive(Clone)]
@@ -52,6 +61,8 @@ pub(in crate::room) struct Inner {
     pub(in crate::room) quotas: Quotas,
     /// The server's own user, once it is known that it has one.
     pub(in crate::room) voice: OnceLock<OwnedUserId>,
+    /// Who knows what aliases of other servers name, once somebody does.
+    pub(in crate::room) other_aliases: OnceLock<Arc<dyn OtherAliases>>,
 }
 
 /// Takes the rooms of a load out of those that are being read, when it is done or given up.
@@ -77,7 +88,7 @@ impl Rooms {
         (active, state_difference): (Arc<RoomCache>, usize),
         quotas: Quotas,
     ) -> Self {
-        let (lanes, voice) = (Lanes::default(), OnceLock::new());
+        let (lanes, voice, other_aliases) = (Lanes::default(), OnceLock::new(), OnceLock::new());
         Self(Arc::new(Inner {
             db,
             log,
@@ -90,6 +101,7 @@ impl Rooms {
             state_difference,
             quotas,
             voice,
+            other_aliases,
         }))
     }
 
@@ -111,6 +123,11 @@ impl Rooms {
             rooms.0.active.erasures.note(&user_id, at);
         }
         Ok(rooms)
+    }
+
+    /// From now on what aliases of other servers name is found out there. A second call changes nothing.
+    pub(crate) fn ask_for_aliases(&self, others: Arc<dyn OtherAliases>) {
+        self.0.other_aliases.get_or_init(|| others);
     }
 
     /// In which these rooms are written, and which their cache follows.

@@ -8,6 +8,8 @@
 //! Places are [`Order`]s and lie between events: a place `p` stands after every event up to `p` and before the rest. A
 //! token of a page is such a place, so it stays right whatever is added later.
 
+mod page;
+
 use std::{
     collections::HashSet,
     sync::{Arc, LazyLock},
@@ -18,6 +20,7 @@ use ruma::{
     api::{Direction, client::filter::RoomEventFilter},
 };
 
+pub use self::page::EventPage;
 use super::{
     filter::{EventSelection, PduFilter},
     reading::{ReadableRoom, is_ignored},
@@ -109,6 +112,16 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The part of the room that was looked at for a page: after the first place, up to the second. In a walk backwards the
+    /// place above it is part of it, as events may be missing just before what stands there.
+    pub fn looked_at(&self, reading: &ReadableRoom, page: &EventPage) -> (Order, Order) {
+        let (after, until) = self.span(reading);
+        match self.direction {
+            Direction::Backward => (page.end.unwrap_or(after), until.next()),
+            Direction::Forward => (after, page.end.unwrap_or(until)),
+        }
+    }
+
     /// What the user sees of it, each again as after and up to, in the order of the walk.
     fn stretches(&self, reading: &ReadableRoom) -> Vec<(Order, Order)> {
         let (after, until) = self.span(reading);
@@ -135,15 +148,6 @@ struct ReadAhead {
     span: (Order, Order),
     most: usize,
     events: Vec<Arc<Stored>>,
-}
-
-/// A page of events in the direction in which they were asked for.
-#[derive(Debug, Default)]
-pub struct EventPage {
-    pub events: Vec<Arc<Stored>>,
-    /// Where to go on. None where there is nothing more. May be given also where nothing follows: whoever asks with it
-    /// gets an empty page.
-    pub end: Option<Order>,
 }
 
 /// What was said before and after an event. Without the event itself.

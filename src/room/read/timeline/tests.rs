@@ -197,6 +197,34 @@ async fn the_context_of_an_event_joins_onto_pages_without_gap_or_overlap() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_cut_at_a_gap_leads_on_from_there() {
+    let test = RoomWorld::new().await;
+    let room_id = test.create_room(RoomVersionId::V12, "shared").await;
+    let said = test.say(&room_id, "alice", &vec!["hello"; 10]).await;
+    let reading = test.rooms.open(&room_id, &user("alice")).await.unwrap();
+    for direction in [Direction::Backward, Direction::Forward] {
+        let mut reading = test.rooms.open(&room_id, &user("alice")).await.unwrap();
+        let all = walk(&test, &mut reading, direction, 200).await;
+        let gap = test.rooms.find_event(&mut reading, said[5].event_id()).await.unwrap().unwrap().order;
+        let first = Walk::new(&reading, direction, (None, None), 200, &EVERYTHING);
+        let page = test.rooms.page(&mut reading, &first).await.unwrap();
+        assert!(first.looked_at(&reading, &page).1 >= all.iter().copied().max().unwrap());
+        let cut = page.until_gap(direction, gap);
+        let mut seen: Vec<Order> = cut.events.iter().map(|event| event.order).collect();
+        assert!(!seen.is_empty() && seen.len() < all.len());
+        assert_eq!(seen.contains(&gap), direction == Direction::Backward, "what follows the gap is before it");
+        let rest = Walk::new(&reading, direction, (cut.end, None), 200, &EVERYTHING);
+        let rest = test.rooms.page(&mut reading, &rest).await.unwrap();
+        // The gap lies just before that event, where this walk goes on.
+        seen.extend(rest.events.iter().map(|event| event.order));
+        assert_eq!(seen, all);
+    }
+    // Where nothing comes before the gap, all of the page is what there is to read.
+    let page = || EventPage { events: Vec::new(), end: Some(reading.until) };
+    assert_eq!(page().until_gap(Direction::Backward, Order::START).end, page().end);
+}
+
+#[tokio::test]
 async fn the_sender_of_every_event_of_a_page_is_known() {
     let test = RoomWorld::new().await;
     let room_id = test.create_room(RoomVersionId::V12, "shared").await;
