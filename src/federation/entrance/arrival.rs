@@ -62,12 +62,11 @@ pub(super) async fn receive(
     loop {
         tokio::select! {
             bytes = body.next(), if !has_ended && verifying.len() < BATCHES => {
-                match bytes {
-                    Some(bytes) => reading.push(&bytes?)?,
-                    None => {
-                        reading.splitter.end()?;
-                        has_ended = true;
-                    }
+                if let Some(bytes) = bytes {
+                    reading.push(&bytes?)?;
+                } else {
+                    reading.splitter.end()?;
+                    has_ended = true;
                 }
                 if !reading.unverified.is_empty() && (has_ended || reading.unverified.len() >= BATCH) {
                     verifying.push(verify(residents, mem::take(&mut reading.unverified)));

@@ -45,7 +45,7 @@ pub(super) fn refusal(errcode: &str) -> RemoteError {
 
 /// The server `there`, and all others that are asked.
 pub(super) struct There {
-    key: SigningKey,
+    pub(super) key: SigningKey,
     pub(super) is_on: bool,
     /// What servers say who are asked for a template. What is not listed can't be reached.
     pub(super) refusals: HashMap<OwnedServerName, RemoteError>,

@@ -25,7 +25,10 @@ use super::outside::FromOutside;
 use crate::{
     error::{Error, Result},
     event::{Pdu, Standing},
-    room::{Resident, Rooms, State, graph::head::Head},
+    room::{
+        Resident, Rooms, State,
+        graph::{head::Head, state::Member},
+    },
     store,
 };
 
