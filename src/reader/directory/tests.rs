@@ -100,7 +100,7 @@ async fn a_space_without_end_ends() {
     let many: Vec<(&str, &str)> = many.iter().map(|room_id| (room_id.as_str(), "many.example")).collect();
     for (room_id, _) in &many {
         // Each of them a space that holds all others.
-        let held = many.iter().map(|(room_id, server)| child(room_id, server)).take(40).collect();
+        let held: Vec<Value> = many.iter().map(|(room_id, server)| child(room_id, server)).take(40).collect();
         let said = json!({ "room": elsewhere(room_id, room_id, &held) });
         script.answer(&format!("room many.example {room_id}"), said);
     }
