@@ -115,11 +115,12 @@ impl Stage {
     pub(in crate::federation) fn close(self) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let Self { ground, rooms, fetcher, database, .. } = self;
-            let tasks = ground.tasks.clone();
+            let (db, tasks) = (ground.db.clone(), ground.tasks.clone());
             tasks.shutdown().start("the test is over");
-            drop((rooms, fetcher));
+            // Whoever holds the log keeps it at work.
+            drop((ground, rooms, fetcher));
             assert!(tasks.join_all(Duration::from_secs(5)).await.is_empty());
-            ground.db.close().await;
+            db.close().await;
             database.close().await;
         })
     }

@@ -7,87 +7,31 @@
 //! ([`crate::store::server_key`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 
-use super::{Knowledge, Need, ServerKeys, document::KeyDocument, source::WantedKeys};
+use super::{
+    asked::Answer,
+    document::KeyDocument,
+    needs::{Knowledge, Need},
+    ring::ServerKeys,
+    source::WantedKeys,
+};
 use crate::{
     error::Result,
-    ground::{
-        clock::millis,
-        flights::{Flight, Flights},
-    },
+    ground::flights::Flight,
     store::server_key::{self, KeySource, NewServerKey},
 };
 
-/// How long nobody is asked again.
-const PAUSE: Duration = Duration::from_mins(1);
-/// Of how many servers it is remembered that they were asked.
-const MAX_ASKED: usize = 10_000;
-/// How many servers are asked at once.
-const AT_ONCE: usize = 64;
 /// Beyond so many servers, notaries are asked before the servers themselves.
 const FEW: usize = 16;
 /// How many servers a notary is asked about in one request.
 const MAX_OF_NOTARY: usize = 100;
-
-/// What came of asking a server for its keys: they are stored, or why they are not.
-type Answer = Result<(), String>;
-
-/// What is being asked, and what was asked a moment ago.
-pub(super) struct Fetches {
-    flights: Flights<OwnedServerName, Answer>,
-    themselves: Asked,
-    of_notaries: Asked,
-    places: Semaphore,
-}
-
-impl Default for Fetches {
-    fn default() -> Self {
-        Self {
-            flights: Flights::default(),
-            themselves: Asked::default(),
-            of_notaries: Asked::default(),
-            places: Semaphore::new(AT_ONCE),
-        }
-    }
-}
-
-/// Servers whose keys were asked for, when, and why in vain.
-#[derive(Default)]
-struct Asked(Mutex<HashMap<OwnedServerName, (i64, Option<String>)>>);
-
-impl Asked {
-    fn note(&self, server: &ServerName, now: i64, failure: Option<String>) {
-        let mut asked = self.0.lock();
-        if asked.len() >= MAX_ASKED {
-            asked.retain(|_, (at, _)| is_recent(*at, now));
-        }
-        if asked.len() >= MAX_ASKED {
-            asked.clear();
-        }
-        asked.insert(server.to_owned(), (now, failure));
-    }
-
-    /// Why a server is not asked for now: that it was a moment ago, and what came of that.
-    fn find(&self, server: &ServerName, now: i64) -> Option<String> {
-        let asked = self.0.lock();
-        let (_, failure) = asked.get(server).filter(|(at, _)| is_recent(*at, now))?;
-        let said = "they were asked for a moment ago, and are not there";
-        Some(failure.as_deref().unwrap_or(said).to_owned())
-    }
-}
-
-fn is_recent(at: i64, now: i64) -> bool {
-    now.saturating_sub(at) < millis(PAUSE)
-}
 
 /// Whether so many servers are asked for that some of them are gone for certain.
 pub(super) fn are_many(needs: &[Need]) -> bool {

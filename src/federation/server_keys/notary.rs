@@ -18,7 +18,10 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{Knowledge, Need, ServerKeys};
+use super::{
+    needs::{Knowledge, Need},
+    ring::ServerKeys,
+};
 use crate::{
     error::{Error, Result},
     ground::clock::millis,

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use ruma::{CanonicalJsonObject, RoomVersionId, canonical_json::CanonicalJsonValue, owned_server_name, server_name};

@@ -12,7 +12,10 @@ use ruma::{
     signatures::{PublicKeyMap, PublicKeySet},
 };
 
-use super::{Knowledge, Need, ServerKeys};
+use super::{
+    needs::{Knowledge, Need},
+    ring::ServerKeys,
+};
 use crate::{
     error::Error,
     event::{Pdu, ReceivedError, ReceivedPdu},

@@ -214,19 +214,21 @@ async fn one_transaction_is_on_its_way_at_a_time() {
     let world = RoomWorld::new().await;
     let peers = Peers::new();
     let room = shared_room(&world, &[BOB]).await;
-    let sender = holder(&world, &peers, 1).await;
-    peers.gate.forget_permits(Semaphore::MAX_PERMITS);
-    say(&world, &room, ALICE, "one").await;
-    let mut keys = sender.route_all().await;
-    let mut serving = pin!(sender.serve(keys.pop().unwrap()));
-    assert!(serving.as_mut().now_or_never().is_none() && keys.is_empty());
-    for body in ["two", "three"] {
-        say(&world, &room, ALICE, body).await;
-        assert!(sender.route_all().await.is_empty(), "somebody is at work on it");
-        assert!(serving.as_mut().now_or_never().is_none());
+    {
+        let sender = holder(&world, &peers, 1).await;
+        peers.gate.forget_permits(Semaphore::MAX_PERMITS);
+        say(&world, &room, ALICE, "one").await;
+        let mut keys = sender.route_all().await;
+        let mut serving = pin!(sender.serve(keys.pop().unwrap()));
+        assert!(serving.as_mut().now_or_never().is_none() && keys.is_empty());
+        for body in ["two", "three"] {
+            say(&world, &room, ALICE, body).await;
+            assert!(sender.route_all().await.is_empty(), "somebody is at work on it");
+            assert!(serving.as_mut().now_or_never().is_none());
+        }
+        peers.gate.add_permits(10);
+        serving.await;
     }
-    peers.gate.add_permits(10);
-    serving.await;
     assert_eq!(peers.got(elsewhere()), [vec!["one"], vec!["two", "three"]]);
     world.close().await;
 }

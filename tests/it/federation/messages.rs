@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::peer::{shared_room, until_they_agree};
 use crate::{
     between,
-    world::{Client, at, escape, next},
+    world::{Client, at, escape},
 };
 
 /// The texts of a room's messages, from the newest, as far as one gets.
@@ -28,7 +28,6 @@ between! {
     async fn messages_go_both_ways_in_their_order(internet, one, two) {
         let (alice, bob) = (one.user("alice").await, two.user("bob").await);
         let room = shared_room(&alice, &bob, "12").await;
-        let (since_alice, since_bob) = (next(&alice.sync(None).await), next(&bob.sync(None).await));
         for number in 0..20 {
             alice.say(&room, &format!("a{number}")).await;
             bob.say(&room, &format!("b{number}")).await;
@@ -36,9 +35,12 @@ between! {
         let of = |texts: Vec<String>, who: char| -> Vec<String> {
             texts.into_iter().filter(|text| text.starts_with(who)).collect()
         };
-        let expected = |who: char| (0..20).map(|number| format!("{who}{number}")).collect::<Vec<_>>();
-        assert_eq!(of(alice.hear(&room, &since_alice, 40).await, 'b'), expected('b'));
-        assert_eq!(of(bob.hear(&room, &since_bob, 40).await, 'a'), expected('a'));
+        let expected = |who: char| (0..20).rev().map(|number| format!("{who}{number}")).collect::<Vec<_>>();
+        alice.hears(&room, "b19").await;
+        bob.hears(&room, "a19").await;
+        for (user, other) in [(&alice, 'b'), (&bob, 'a')] {
+            assert_eq!(of(texts_backwards(user, &room).await, other), expected(other));
+        }
         drop(internet);
     }
 
