@@ -19,7 +19,7 @@ pub(crate) struct Discovery {
     /// Where clients find the API, for users who only know the server name.
     pub(crate) client_base_url: Option<String>,
     /// Where other servers find this one, if it federates and they would not find it by its name.
-    pub server: Option<OwnedServerName>,
+    pub(crate) server: Option<OwnedServerName>,
     pub(crate) support_contacts: Vec<Contact>,
     pub(crate) support_page: Option<String>,
     /// What carries the calls of many, best first.
