@@ -5,6 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+pub(crate) mod check;
 pub(crate) mod destinations;
 pub(crate) mod entrance;
 pub(crate) mod fetcher;

@@ -5,13 +5,14 @@
 
 mod access;
 mod arrivals;
-mod checks;
+mod check;
 mod failures;
 mod handshakes;
 mod heal;
 pub(crate) mod internet;
 mod joining;
 mod messages;
+mod on_receipt;
 pub(crate) mod peer;
 mod proofs;
 mod reads;

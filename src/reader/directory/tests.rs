@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::{space::Branch, *};
 use crate::{
     event::Draft,
-    federation::reach::testing::Script,
+    federation::{
+        fetcher::{Fetcher, OtherServers},
+        reach::testing::Script,
+    },
     ground::sizes::CacheSizes,
     testing::{World, user},
 };
@@ -16,7 +19,9 @@ use crate::{
 /// A directory whose other servers say what the script tells them to. It knows nothing of what happens later.
 fn directory(world: &World, script: &Arc<Script>) -> Directory {
     let app = &world.app;
-    let (read, ground) = ((app.rooms.clone(), app.fetcher.clone()), (app.clock.clone(), app.tasks.clone()));
+    let source = OtherServers::over(app.remote.clone(), app.server_keys.clone());
+    let fetcher = Fetcher::new(app.db.clone(), app.rooms.clone(), source);
+    let (read, ground) = ((app.rooms.clone(), fetcher), (app.clock.clone(), app.tasks.clone()));
     let reach = Reach::new(Arc::clone(script) as _, read, ground, &CacheSizes::default());
     let cache = Arc::new(RoomCardCache::new(&CacheSizes::default()));
     Directory::new((app.db.clone(), app.log.clone()), cache, app.server_name.clone(), reach)

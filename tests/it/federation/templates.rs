@@ -168,7 +168,7 @@ with_scripted! {
                 assert!(signed.is_empty(), "{fields} was signed: {signed:?}");
             }
         }
-        for version in ["1", "org.example.made_up"] {
+        for version in ["1", "org.example.made-up"] {
             far.answers("make_join", move |_, mut usual| {
                 usual["room_version"] = version.into();
                 Say::ok(usual)
