@@ -71,13 +71,13 @@ impl Callers for Servers {
     }
 
     fn judge_body(claim: SignedHead, body: &[u8]) -> ApiResult<RemoteServer> {
-        let signed = claim.signed_json(body)?;
-        let is_good = |(key, signature): &(Base64, Base64)| {
-            let (key, signature) = (key.as_bytes(), signature.as_bytes());
-            verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, signature, &signed).is_ok()
+        // As it stands at first: mostly it is canonical JSON, and then a part of it that can't be read does no harm to the rest.
+        let as_sent = claim.signed_as_sent(body)?;
+        let is_proved = match &as_sent {
+            Some(signed) if claim.is_signed(signed) => true,
+            _ => claim.is_signed(&claim.signed_json(body)?),
         };
-        // One is enough, as for events.
-        if claim.signatures.iter().any(is_good) {
+        if is_proved {
             return Ok(RemoteServer { name: claim.origin });
         }
         Err(unauthorized(format!("The request is not signed by {}", claim.origin)).into())
@@ -105,17 +105,42 @@ impl Callers for Servers {
 }
 
 impl SignedHead {
-    /// What the signature is of: canonical JSON, but for numbers in the body, which are written as JSON allows. Somebody may
-    /// send what is not canonical to a device, and a server that has signed it must not be shut out for that.
-    fn signed_json(&self, body: &[u8]) -> ApiResult<Vec<u8>> {
-        let mut signed = json!({
+    /// Whether one of the signatures is right. One is enough, as for events.
+    fn is_signed(&self, signed: &[u8]) -> bool {
+        self.signatures.iter().any(|(key, signature)| {
+            let (key, signature) = (key.as_bytes(), signature.as_bytes());
+            verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key, signature, signed).is_ok()
+        })
+    }
+
+    fn has_content(&self, body: &[u8]) -> bool {
+        !body.is_empty() && ![Method::GET, Method::HEAD].contains(&self.method)
+    }
+
+    /// All that is signed but the body.
+    fn signed_head(&self) -> Value {
+        json!({
             "method": self.method.as_str(),
             "uri": self.uri,
             "origin": self.origin,
             "destination": self.destination,
-        });
-        let has_body = !body.is_empty() && ![Method::GET, Method::HEAD].contains(&self.method);
-        if let Some(signed) = signed.as_object_mut().filter(|_| has_body) {
+        })
+    }
+
+    /// What the signature is of where the body was sent as it was signed. `content` is the first of the keys.
+    fn signed_as_sent(&self, body: &[u8]) -> ApiResult<Option<Vec<u8>>> {
+        if !self.has_content(body) {
+            return Ok(None);
+        }
+        let head = serde_json::to_vec(&self.signed_head()).map_err(Error::broken)?;
+        Ok(Some([br#"{"content":"#.as_slice(), body, b",", head.get(1..).unwrap_or_default()].concat()))
+    }
+
+    /// What the signature is of: canonical JSON, but for numbers in the body, which are written as JSON allows. Somebody may
+    /// send what is not canonical to a device, and a server that has signed it must not be shut out for that.
+    fn signed_json(&self, body: &[u8]) -> ApiResult<Vec<u8>> {
+        let mut signed = self.signed_head();
+        if let Some(signed) = signed.as_object_mut().filter(|_| self.has_content(body)) {
             let content: Value = serde_json::from_slice(body)
                 .map_err(|e| Error::refused(ErrorKind::NotJson, format!("The request body is not JSON: {e}")))?;
             signed.insert("content".to_owned(), content);

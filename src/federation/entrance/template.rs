@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_room_of_an_unknown_version_is_not_entered() {
-        for version in ["1", "5", "org.example.made_up"] {
+        for version in ["1", "5", "org.example.made-up"] {
             let read = read(server_name!("there"), &template(&json!({}), version), wanted());
             assert!(matches!(read, Err(Failed::Here(Error::Refused { .. }))), "{version}: {read:?}");
         }

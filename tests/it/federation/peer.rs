@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hearth::config::Config;
 use serde_json::Value;
 
 use super::internet::Internet;
@@ -58,7 +59,21 @@ macro_rules! between {
 impl Peer {
     /// None where there is no PostgreSQL or Redis.
     pub(crate) async fn start(internet: &Internet, name: &str, engine: Engine) -> Option<Self> {
-        let world = World::on(engine, |config| internet.configure(name, config)).await?;
+        Self::start_with(internet, name, engine, |_| ()).await
+    }
+
+    /// With a configuration of its own. None where there is no PostgreSQL or Redis.
+    pub(crate) async fn start_with(
+        internet: &Internet,
+        name: &str,
+        engine: Engine,
+        configure: impl FnOnce(&mut Config),
+    ) -> Option<Self> {
+        let configured = |config: &mut Config| {
+            internet.configure(name, config);
+            configure(config);
+        };
+        let world = World::on(engine, configured).await?;
         let peer = Self { world, name: name.to_owned(), internet: internet.clone() };
         peer.announce();
         Some(peer)

@@ -20,10 +20,12 @@ static DATA: LazyLock<Option<Data>> = LazyLock::new(|| {
     Some(Data::read(Path::new(&folder)))
 });
 
-/// Where the files of the client-server API are.
-const CLIENT_SERVER: &str = "api/client-server";
+/// The API that clients call, as its endpoints are listed by.
+pub(super) const CLIENT_SERVER: &str = "client-server";
+/// The one that servers call.
+pub(super) const SERVER_SERVER: &str = "server-server";
 
-/// Every file that the client-server API consists of, by its path.
+/// Every file that the two APIs consist of, by its path.
 pub(super) struct Data {
     folder: PathBuf,
     files: BTreeMap<PathBuf, Value>,
@@ -60,6 +62,8 @@ pub(super) enum Auth {
     Optional,
     Users,
     ApplicationServices,
+    /// They sign the request.
+    Servers,
 }
 
 pub(super) struct Parameter {
@@ -85,11 +89,13 @@ pub(super) fn find() -> Option<&'static Data> {
 impl Data {
     fn read(folder: &Path) -> Self {
         let mut data = Self { folder: normal(folder), files: BTreeMap::new() };
-        let mut wanted: Vec<PathBuf> = fs::read_dir(data.folder.join(CLIENT_SERVER))
-            .unwrap_or_else(|error| panic!("MATRIX_SPEC_DATA has no {CLIENT_SERVER}: {error}"))
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-            .collect();
+        let mut wanted = Vec::new();
+        for api in [CLIENT_SERVER, SERVER_SERVER] {
+            let entries = fs::read_dir(data.folder.join("api").join(api));
+            let entries = entries.unwrap_or_else(|error| panic!("MATRIX_SPEC_DATA has no api/{api}: {error}"));
+            let paths = entries.map(|entry| entry.unwrap().path());
+            wanted.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")));
+        }
         while let Some(path) = wanted.pop() {
             if data.files.contains_key(&path) {
                 continue;
@@ -119,19 +125,19 @@ impl Data {
         Node { data: self, file, value }
     }
 
-    /// Every endpoint of the client-server API.
-    pub(super) fn operations(&'static self) -> Vec<Operation> {
-        let folder = self.folder.join(CLIENT_SERVER);
+    /// Every endpoint of an API.
+    pub(super) fn operations(&'static self, api: &str) -> Vec<Operation> {
+        let folder = self.folder.join("api").join(api);
         let files = self.files.keys().filter(|path| path.parent() == Some(folder.as_path()));
         files.flat_map(|path| operations(self.file(path))).collect()
     }
 
-    /// Method, path and identifier of each endpoint of the client-server API, by the list that may come with the data.
-    pub(super) fn find_listed(&self) -> Option<BTreeSet<(String, String, String)>> {
+    /// Method, path and identifier of each endpoint of an API, by the list that may come with the data.
+    pub(super) fn find_listed(&self, api: &str) -> Option<BTreeSet<(String, String, String)>> {
         let list = fs::read_to_string(self.folder.join("endpoints.json")).ok()?;
         let list: Vec<BTreeMap<String, Value>> = serde_json::from_str(&list).unwrap();
         let text = |entry: &BTreeMap<String, Value>, key: &str| entry[key].as_str().unwrap().trim().to_owned();
-        let listed = list.iter().filter(|entry| entry["api"] == "client-server");
+        let listed = list.iter().filter(|entry| entry["api"] == api);
         Some(listed.map(|entry| (text(entry, "method"), text(entry, "path"), text(entry, "id"))).collect())
     }
 }
@@ -165,8 +171,8 @@ impl Operation {
         Self {
             id: node.at(&["operationId"]).text(),
             method,
+            auth: Auth::read(node.find("security"), &path),
             path,
-            auth: Auth::read(node.find("security")),
             parameters: parameters.into_iter().map(Parameter::read).collect(),
             body: body.map(|body| body.at(&["schema"])),
             takes_bytes: content.is_some_and(|content| content.find("application/octet-stream").is_some()),
@@ -176,11 +182,14 @@ impl Operation {
 }
 
 impl Auth {
-    fn read(security: Option<Node>) -> Self {
+    fn read(security: Option<Node>, path: &str) -> Self {
+        let is_between_servers = ["/_matrix/federation/", "/_matrix/policy/"].iter().any(|api| path.starts_with(api));
         let schemes = security.map_or_else(Vec::new, Node::items);
         let names: Vec<_> = schemes.iter().map(|scheme| scheme.entries().first().map(|(name, _)| *name)).collect();
         match names[..] {
             [] => Self::Nobodys,
+            // Of one endpoint it says that a token is enough; the prose that all are signed.
+            [Some("signedRequest" | "accessToken")] if is_between_servers => Self::Servers,
             // The data says for a room's summary that other servers sign the request; the prose that users may come.
             [None, Some("accessTokenQuery"), Some("accessTokenBearer")] | [Some("signedRequest")] => Self::Optional,
             [Some("accessTokenQuery"), Some("accessTokenBearer")] => Self::Users,

@@ -454,7 +454,7 @@ impl Fixture {
 }
 
 impl Scene {
-    fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+    pub(super) fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         self.values.insert(name, value.as_ref().to_owned());
         self
     }
@@ -463,7 +463,7 @@ impl Scene {
         self.with("roomId", room).with("roomIdOrAlias", room)
     }
 
-    fn body(self, body: Value) -> Self {
+    pub(super) fn body(self, body: Value) -> Self {
         Self { body: Some(body), ..self }
     }
 

@@ -37,10 +37,10 @@ pub(super) struct Mutation {
 
 type Change = Box<dyn Fn(&mut Draft) + Send + Sync>;
 
-/// Tokens of people who have no business in the scenes of others.
+/// Tokens of people who have no business in the scenes of others, or names of servers.
 pub(super) struct Others<'a> {
     pub(super) stranger: &'a str,
-    /// Somebody who was in the room and has left.
+    /// Somebody who was in the room and has left. Where servers call, a user.
     pub(super) former: &'a str,
 }
 
@@ -65,6 +65,18 @@ const FILE: &[u8] = b"%PDF-1.7 and so on";
 
 /// Bodies whose properties are identifiers: what is called otherwise is wrong.
 const KEYED: [&str; 1] = ["uploadCrossSigningSignatures"];
+/// Bodies that are events, which are signed with all that is in them.
+const SIGNED: [&str; 3] = ["sendJoinV2", "sendKnock", "sendLeaveV2"];
+/// Endpoints that read a room for servers that are in it.
+const READ_BY_SERVERS: [&str; 7] = [
+    "backfillRoom",
+    "getEvent",
+    "getEventAuth",
+    "getEventByTimestamp",
+    "getMissingPreviousEvents",
+    "getRoomState",
+    "getRoomStateIds",
+];
 
 /// Endpoints about a room that answer those outside it as well: who may come in, and reports, from which nobody learns
 /// what there is.
@@ -98,10 +110,12 @@ const FOR_ONESELF: [&str; 8] = [
     "setPresence",
     "setProfileField",
 ];
-/// `reason` could be left out before v1.14; without `room_id` it is another endpoint at the same path.
-const LENIENT: [&str; 2] = ["peekEvents", "reportRoom"];
-/// Whoever may not call them is told so before what they say is read.
-const CLOSED: [&str; 2] = ["pingAppservice", "updateAppserviceRoomDirectoryVisibility"];
+/// `reason` could be left out before v1.14; without `room_id` it is another endpoint at the same path, or other servers leave
+/// it out; and each event of a transaction is looked at by itself.
+const LENIENT: [&str; 4] = ["exchangeThirdPartyInvite", "peekEvents", "reportRoom", "sendTransaction"];
+/// Whoever may not call them is told so before what they say is read. An invitation of the first version is to a room of a
+/// version that this server does not speak.
+const CLOSED: [&str; 3] = ["pingAppservice", "sendInviteV1", "updateAppserviceRoomDirectoryVisibility"];
 /// What only the server that gave it away can read: no example would do.
 const TOKENS: [&str; 5] = ["at", "from", "next_batch", "since", "to"];
 /// Parameters with an identifier of the specification's grammar.
@@ -245,6 +259,21 @@ impl List<'_> {
         if operation.auth == Auth::Nobodys {
             return;
         }
+        if operation.auth == Auth::Servers {
+            let unproved = Expect::Refusal(401, "M_UNAUTHORIZED");
+            self.add(Weight::Important, "no proof", unproved, with(None));
+            let token = Some(format!("Bearer {}", others.former));
+            self.add(Weight::Important, "the token of a user", unproved, with(token));
+            let forged = r#"X-Matrix origin="far.test",destination="one.test",key="ed25519:new",sig="Zm9yZ2Vk""#;
+            self.add(Weight::Important, "a forged proof", unproved, with(Some(forged.to_owned())));
+            let hidden = if READ_BY_SERVERS.contains(&operation.id) {
+                Expect::Refusal(403, "M_FORBIDDEN")
+            } else {
+                Expect::Anything
+            };
+            self.add(Weight::Important, "a stranger", hidden, with(Some(format!("Bearer {}", others.stranger))));
+            return;
+        }
         self.add(Weight::Important, "no token", missing, with(None));
         self.add(Weight::Important, "nobody's token", unknown, with(Some("Bearer nobodys".to_owned())));
         self.add(Weight::Other, "a long token", unknown, with(Some(format!("Bearer {}", "x".repeat(8_000)))));
@@ -360,7 +389,8 @@ impl List<'_> {
         });
         self.add(Weight::Other, "two bodies", not_json, |draft| draft.body.as_mut().unwrap().extend(b"{}"));
         self.add(Weight::Important, "not UTF-8", not_json, |draft| draft.add_to_body(b"\"text\":\"\xFF\""));
-        let later = if KEYED.contains(&operation.id) { Expect::Anything } else { Expect::AsValid };
+        let is_closed = KEYED.contains(&operation.id) || SIGNED.contains(&operation.id);
+        let later = if is_closed { Expect::Anything } else { Expect::AsValid };
         self.add(Weight::Important, "a property of a later version", later, |draft| {
             draft.add_to_body(b"\"org.example.later\":{\"a\":[1]}");
         });
@@ -430,6 +460,15 @@ fn unknown(operation: &Operation, name: &str) -> Option<(&'static str, Expect)> 
     let declared = operation.responses.contains_key(&403) || operation.responses.contains_key(&404);
     let expect_if = |told: bool| if told { Expect::OneOf(&[403, 404]) } else { Expect::Anything };
     let told = expect_if(declared && !SILENT.contains(&operation.id));
+    if operation.auth == Auth::Servers {
+        // What the body says is held against the path, which may be wrong in that.
+        return match name {
+            "roomId" => Some(("!31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM", Expect::Refused)),
+            "eventId" => Some(("$31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM", Expect::Refused)),
+            "userId" => Some(("@nobody:localhost", Expect::Refused)),
+            _ => None,
+        };
+    }
     match name {
         "roomId" | "roomIdOrAlias" => {
             Some(("!31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM", expect_if(!ANY_ROOM.contains(&operation.id))))

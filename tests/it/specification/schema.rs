@@ -84,6 +84,7 @@ impl Node {
 /// What a keyword that looks at nothing below `value` has against it.
 fn broken(keyword: &str, node: Node, value: &Value) -> Option<String> {
     let size = value.as_object().map(|object| u64::try_from(object.len()).unwrap());
+    let count = value.as_array().map(|items| u64::try_from(items.len()).unwrap());
     let (fits, what) = match keyword {
         "type" => {
             let kinds = if node.value.is_array() { node.items() } else { vec![node] };
@@ -97,6 +98,8 @@ fn broken(keyword: &str, node: Node, value: &Value) -> Option<String> {
             (node.items().iter().all(there), "lacks one of")
         }
         "minProperties" => (size.is_none_or(|size| size >= node.value.as_u64().unwrap()), "has fewer properties than"),
+        "minItems" => (count.is_none_or(|count| count >= node.value.as_u64().unwrap()), "has fewer items than"),
+        "maxItems" => (count.is_none_or(|count| count <= node.value.as_u64().unwrap()), "has more items than"),
         "maxProperties" => (size.is_none_or(|size| size <= node.value.as_u64().unwrap()), "has more properties than"),
         // Alternatives in the data overlap, such as an event and any object: one has to fit, more may.
         "oneOf" | "anyOf" => {
@@ -227,6 +230,11 @@ mod tests {
             &[json!({ "a": 1 })],
             &[json!({}), json!({ "a": 1, "b": 1 })],
         );
+    }
+
+    #[test]
+    fn items() {
+        tells_apart("minItems: 2\nmaxItems: 2", &[json!([1, 2]), json!("")], &[json!([1]), json!([1, 2, 3])]);
     }
 
     #[test]

@@ -130,6 +130,19 @@ async fn a_body_with_numbers_that_are_not_canonical_is_verified_all_the_same() {
     world.close().await;
 }
 
+/// Malformed transactions never block the good part of them.
+#[tokio::test]
+async fn a_body_in_which_something_goes_too_deep_is_verified_all_the_same() {
+    let (world, there) = (world().await, Peer::new("there", "a"));
+    there.introduce(&world, LATER).await;
+    let body = format!(r#"{{"pdus":[{}1{}]}}"#, r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
+    let header = there.header(("PUT", PATH), Some(&body), true);
+    assert_eq!(judge(&world, ("PUT", PATH), std::slice::from_ref(&header), &body).await.unwrap(), "there");
+    let longer = body.replacen("{", "{\"b\":1,", 1);
+    assert_eq!(judge(&world, ("PUT", PATH), &[header], &longer).await.unwrap_err(), Refused::NotJson);
+    world.close().await;
+}
+
 #[tokio::test]
 async fn a_request_that_is_not_as_it_was_signed_is_refused() {
     let (world, there) = (world().await, Peer::new("there", "a"));
