@@ -11,6 +11,7 @@ mod departure;
 mod failure;
 mod federation;
 mod federation_administration;
+mod federation_check;
 mod lists;
 mod media;
 mod media_administration;
@@ -52,6 +53,8 @@ use crate::{
     ground::{clock::Clock, random::Random},
     node::database,
 };
+
+pub use crate::edge::federation_client::{Step as CheckStep, Went};
 
 /// What a command needs.
 struct AdminContext<'a> {
@@ -180,7 +183,7 @@ impl AdminContext<'_> {
                 Ok(())
             }
             Asked::Media(command) => Box::pin(self.carry_out_on_media(command)).await,
-            Asked::Federation(command) => self.carry_out_on_federation(command).await,
+            Asked::Federation(command) => Box::pin(self.carry_out_on_federation(command)).await,
         }
     }
 

@@ -5,6 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+pub(crate) mod check;
 pub(crate) mod destinations;
 pub(crate) mod entrance;
 pub(crate) mod fetcher;
@@ -41,7 +42,6 @@ pub struct Federation {
     people: People,
     pub(crate) server_keys: ServerKeys,
     pub(crate) remote: Remote,
-    pub(crate) fetcher: Fetcher,
     pub(crate) inbox: Inbox,
     pub(crate) entrance: Entrance,
     pub(crate) reach: Reach,
@@ -94,17 +94,6 @@ impl Federation {
         let handshakes = Handshakes::new(people.rooms.clone(), server_keys.clone());
         let third_party_exchange =
             ThirdPartyExchange::new(people.rooms.clone(), people.third_party_invites.clone(), entrance.clone());
-        Ok(Self {
-            people,
-            server_keys,
-            remote,
-            fetcher,
-            inbox,
-            entrance,
-            reach,
-            destinations,
-            handshakes,
-            third_party_exchange,
-        })
+        Ok(Self { people, server_keys, remote, inbox, entrance, reach, destinations, handshakes, third_party_exchange })
     }
 }

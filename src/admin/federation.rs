@@ -1,4 +1,5 @@
-//! `hearth admin …-destination`: what the commands about other servers print.
+//! `hearth admin …-destination`: what the commands about other servers print. What a check prints is in
+//! `federation_check.rs`.
 
 use super::{AdminContext, Failure, federation_administration::DestinationState, say};
 use crate::{config::cli::FederationCommand, ground::date};
@@ -25,6 +26,7 @@ impl AdminContext<'_> {
                     }
                 })
             }
+            FederationCommand::FederationCheck(check) => Box::pin(self.check_federation(check)).await,
         }
     }
 }

@@ -1,20 +1,27 @@
 //! What an operator does about other servers from the command line, beside servers that may be running: it is read and
-//! changed in their database, and no other server is asked for anything.
+//! changed in their database, and other servers are asked only by a check.
 //!
 //! It is what the commands of [`super`] and the tests call; nothing here prints.
 
 use ruma::{OwnedServerName, ServerName};
 use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
+    config::{Config, cli::CheckTarget},
     db::Db,
+    edge::federation_client::Step,
     error::{Error, Result},
-    federation::destinations::{Destination, Destinations},
-    ground::clock::Clock,
+    federation::{
+        check::FederationCheck,
+        destinations::{Destination, Destinations},
+    },
+    ground::{clock::Clock, random::Random},
 };
 
 /// What the operator can do about other servers. Cheap to make.
 pub struct FederationAdministration {
+    db: Db,
     destinations: Destinations,
     clock: Clock,
 }
@@ -50,7 +57,25 @@ pub enum DestinationState {
 impl FederationAdministration {
     /// On a database that has been found to be this server's.
     pub fn new(db: Db, clock: Clock) -> Self {
-        Self { destinations: Destinations::new(db, clock.clone()), clock }
+        Self { destinations: Destinations::new(db.clone(), clock.clone()), db, clock }
+    }
+
+    /// Looks at another server, at a room, or at this server as others see it, in the name of the one with this
+    /// configuration. Each step is told as soon as it has been taken.
+    pub async fn check(
+        &self,
+        config: &Config,
+        random: Random,
+        target: Option<&CheckTarget>,
+        told: UnboundedSender<Step>,
+    ) -> Result<()> {
+        let check = FederationCheck::open(config, self.db.clone(), (self.clock.clone(), random)).await?;
+        match target {
+            None => check.itself(&told).await,
+            Some(CheckTarget::Server(server)) if *server == config.server_name => check.itself(&told).await,
+            Some(CheckTarget::Server(server)) => check.server(server, &told).await,
+            Some(CheckTarget::Room(room_id)) => check.room(room_id, &told).await,
+        }
     }
 
     /// The servers that something was sent to, in the order of their names; those alone that have not got everything where

@@ -75,7 +75,7 @@ impl Line for TokenSummary {
 }
 
 /// Without the characters that a terminal obeys.
-fn printable(line: &str) -> String {
+pub(super) fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

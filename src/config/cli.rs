@@ -10,9 +10,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::admin::{
-    AdminCommand, CreateUser, DeactivateAccount, DeleteMedia, EndSessions, FederationCommand, GivenPassword,
-    ListFormat, ListMedia, ListUsers, ListedUsers, MediaCommand, MoveMedia, ResetPassword, SendNotice, ShowMediaUsage,
-    SweepMedia,
+    AdminCommand, CheckFederation, CheckTarget, CreateUser, DeactivateAccount, DeleteMedia, EndSessions,
+    FederationCommand, GivenPassword, ListFormat, ListMedia, ListUsers, ListedUsers, MediaCommand, MoveMedia,
+    ResetPassword, SendNotice, ShowMediaUsage, SweepMedia,
 };
 
 const EXAMPLES: &str = "\
@@ -49,7 +49,7 @@ pub enum Command {
     /// Exits with 1 and names every problem at once if the server would not start with it; else the last line says OK.
     CheckConfig(CheckConfig),
 
-    /// Manage accounts and media on this server
+    /// Manage accounts and media on this server, and see how it gets on with others
     #[command(subcommand, after_help = admin::EXAMPLES)]
     Admin(AdminCommand),
 

@@ -15,6 +15,7 @@ mod explain;
 mod remote_body;
 mod remote_error;
 mod remote_request;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +27,9 @@ use reqwest::{Certificate, Client, Url};
 use ruma::{OwnedServerName, ServerName};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::step::{Step, Went};
 pub(crate) use self::{
-    bounds::Bounds,
-    explain::{Step, Went},
-    remote_body::RemoteBody,
-    remote_error::RemoteError,
-    remote_request::RemoteRequest,
+    bounds::Bounds, remote_body::RemoteBody, remote_error::RemoteError, remote_request::RemoteRequest,
 };
 use self::{complaints::Complaints, remote_request::Signer};
 use crate::{
@@ -62,7 +60,11 @@ const LARGE: usize = 512 * 1024;
 
 /// Asks other servers. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct FederationClient(Arc<Inner>);
+pub(crate) struct FederationClient {
+    inner: Arc<Inner>,
+    /// Whether this server itself may be asked.
+    asks_itself: bool,
+}
 
 struct Inner {
     server_name: OwnedServerName,
@@ -114,7 +116,7 @@ impl FederationClient {
     }
 
     /// `names` and `ports` are parameters for tests. The names are asked for if the server federates.
-    fn new_with(
+    pub(crate) fn new_with(
         (config, sizes): (&Config, &CacheSizes),
         server_name: OwnedServerName,
         keys: SigningKeys,
@@ -139,7 +141,13 @@ impl FederationClient {
             None
         };
         let complaints = Complaints::default();
-        Ok(Self(Arc::new(Inner { server_name, keys, config, metrics, complaints, network })))
+        let inner = Inner { server_name, keys, config, metrics, complaints, network };
+        Ok(Self { inner: Arc::new(inner), asks_itself: false })
+    }
+
+    /// Asks this server as well, as others ask it: for who wants to know what they see.
+    pub(crate) fn asking_itself(self) -> Self {
+        Self { asks_itself: true, ..self }
     }
 
     /// Asks a server, and reads its answer whole.
@@ -174,13 +182,22 @@ impl FederationClient {
     pub(crate) async fn explain(&self, to: &ServerName) -> Vec<Step> {
         match self.network_for(to) {
             Ok(network) => explain::explain(&network.resolver, &network.authorities, to).await,
-            Err(error) => vec![Step { went: Went::Badly, text: format!("{to} is not asked: {error}") }],
+            Err(error) => {
+                let step = Step::badly(format!("{to} is not asked: {error}"));
+                vec![step.advise("`[federation]` in the configuration says with whom this server has to do")]
+            }
         }
+    }
+
+    /// To whom a host leaves the answering, or why nobody is named. Whatever is remembered is not looked at.
+    pub(crate) async fn find_delegate(&self, host: &ServerName) -> Result<OwnedServerName, String> {
+        let network = self.network_for(host).map_err(|error| error.to_string())?;
+        network.resolver.look_at_well_known(host.host()).await.map_err(|error| error.to_string())
     }
 
     /// What is remembered of where servers are. None where the server does not federate.
     pub(crate) fn cache(&self) -> Option<Arc<dyn Weighed>> {
-        self.0.network.as_ref().map(|network| network.resolver.cache())
+        self.inner.network.as_ref().map(|network| network.resolver.cache())
     }
 
     async fn ask<R: RemoteRequest>(
@@ -193,8 +210,8 @@ impl FederationClient {
         let deadline = Instant::now() + bounds.timeout;
         let opening = async {
             let route = network.resolver.find(to).await?;
-            let key = self.0.keys.current();
-            let signer = Signer { origin: &self.0.server_name, destination: to, key: &key };
+            let key = self.inner.keys.current();
+            let signer = Signer { origin: &self.inner.server_name, destination: to, key: &key };
             let request = request.into_http(route.url().as_str(), &signer)?;
             network.send(&route, request).await
         };
@@ -204,11 +221,11 @@ impl FederationClient {
 
     /// The way there, if it may be taken.
     fn network_for(&self, to: &ServerName) -> Result<&Network, RemoteError> {
-        let network = self.0.network.as_ref().ok_or(RemoteError::Off)?;
-        if !self.0.config.allows(to) {
+        let network = self.inner.network.as_ref().ok_or(RemoteError::Off)?;
+        if !self.inner.config.allows(to) {
             return Err(RemoteError::NotAllowed);
         }
-        if *to == *self.0.server_name {
+        if *to == *self.inner.server_name && !self.asks_itself {
             return Err(RemoteError::Unreachable("it is this server itself".to_owned()));
         }
         Ok(network)
@@ -217,10 +234,12 @@ impl FederationClient {
     /// Counts a request, and logs what has gone wrong: once a minute for each server, or the log would be full of those
     /// that are gone.
     fn note(&self, to: &ServerName, path: &'static str, started: Instant, failed: Option<&RemoteError>) {
-        self.0.metrics.server_asked(failed.map_or("ok", RemoteError::outcome), started.elapsed());
+        self.inner.metrics.server_asked(failed.map_or("ok", RemoteError::outcome), started.elapsed());
         match failed {
             None => {}
-            Some(error @ (RemoteError::Unreachable(_) | RemoteError::Malformed(_))) if self.0.complaints.is_due(to) => {
+            Some(error @ (RemoteError::Unreachable(_) | RemoteError::Malformed(_)))
+                if self.inner.complaints.is_due(to) =>
+            {
                 tracing::info!(server = %to, path, %error, "another server has not answered as it should");
             }
             Some(error) => tracing::debug!(server = %to, path, %error, "another server has not done as asked"),

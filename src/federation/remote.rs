@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ruma::ServerName;
+use ruma::{OwnedServerName, ServerName};
 
 use crate::{
     edge::federation_client::{Bounds, FederationClient, RemoteBody, RemoteError, RemoteRequest, Step},
@@ -59,6 +59,11 @@ impl Remote {
     /// Each step of reaching a server, in words.
     pub(crate) async fn explain(&self, to: &ServerName) -> Vec<Step> {
         self.client.explain(to).await
+    }
+
+    /// To whom a host leaves the answering, or why nobody is named. Whatever is remembered is not looked at.
+    pub(crate) async fn find_delegate(&self, host: &ServerName) -> Result<OwnedServerName, String> {
+        self.client.find_delegate(host).await
     }
 
     /// What is remembered of where servers are. None where the server does not federate.

@@ -29,14 +29,15 @@ use std::{
 use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId, serde::Base64};
 use tokio::sync::Semaphore;
 
+pub(crate) use self::{
+    document::{PublishedKeys, read_published},
+    notary::{AskedKeys, KeyQuery, LIFETIME},
+    source::KeyServers,
+    verify::VerifyError,
+};
 use self::{
     fetch::Fetches,
     known::{KeyCache, KnownKeys},
-};
-pub(crate) use self::{
-    notary::{AskedKeys, KeyQuery},
-    source::KeyServers,
-    verify::VerifyError,
 };
 use crate::{
     db::Db,

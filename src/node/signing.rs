@@ -43,6 +43,13 @@ pub async fn start(db: &Db, clock: &Clock, random: &Random, tasks: &Tasks) -> Re
     Ok(keys)
 }
 
+/// All keys as they are now, for who signs in the server's name beside it. None is made.
+pub(crate) async fn load(db: &Db, clock: &Clock) -> Result<SigningKeys> {
+    let mut keys = list(&mut db.read().await?).await?.into_iter();
+    let first = keys.next().ok_or_else(no_key)?;
+    Ok(SigningKeys::new(clock.clone(), first, keys.collect()))
+}
+
 /// All keys as they are now; a new one if there is none yet.
 async fn load_or_create(db: &Db, clock: &Clock, random: &Random) -> Result<SigningKeys> {
     let mut tx = db.begin().await?;
@@ -60,10 +67,7 @@ async fn load_or_create(db: &Db, clock: &Clock, random: &Random) -> Result<Signi
 pub async fn rotate(db: &Db, random: &Random) -> Result<RotatedKey> {
     let mut tx = db.begin().await?;
     signing_key::lock(&mut tx).await?;
-    let newest = list(&mut tx)
-        .await?
-        .pop()
-        .ok_or_else(|| Error::not_found("There is no signing key yet: the first start of the server makes one"))?;
+    let newest = list(&mut tx).await?.pop().ok_or_else(no_key)?;
     // By the time that all nodes go by, and behind the newest whatever that is.
     let now = node::now(&mut tx).await?.max(newest.created_ts.saturating_add(1));
     let made = create(&mut tx, random, now).await?;
@@ -97,6 +101,10 @@ async fn follow(db: Db, keys: SigningKeys, shutdown: Shutdown) {
             tracing::warn!(%error, "could not look for a new signing key; it is tried again");
         }
     }
+}
+
+fn no_key() -> Error {
+    Error::not_found("There is no signing key yet: the first start of the server makes one")
 }
 
 async fn create(conn: &mut Conn, random: &Random, now: i64) -> Result<DatedKey> {
@@ -170,6 +178,8 @@ mod tests {
             assert_eq!(keys.current().id().as_str(), again.key_id);
             let old = keys.published().into_iter().filter(|published| published.expired_ts.is_some());
             assert_eq!(old.count(), 2, "both stay verifiable");
+            let loaded = load(db, &clock).await.unwrap();
+            assert_eq!((loaded.count(), loaded.current().id()), (3, keys.current().id()));
             database.close().await;
         }
     }
@@ -178,6 +188,7 @@ mod tests {
     async fn nothing_is_rotated_before_there_is_a_key() {
         let database = testing::sqlite().await;
         rotate(database.db(), &Random::system()).await.unwrap_err();
+        load(database.db(), &Clock::system()).await.unwrap_err();
         assert_eq!(database.dump("signing_keys").await, [""; 0]);
         database.close().await;
     }

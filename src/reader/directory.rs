@@ -19,12 +19,7 @@ use std::{
 
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId, events::room::member::MembershipState};
 
-pub(crate) use self::{
-    cache::RoomCardCache,
-    card::RoomCard,
-    published::PublicRoomsQuery,
-    space::{Branch, HierarchyQuery},
-};
+pub(crate) use self::{cache::RoomCardCache, card::RoomCard, published::PublicRoomsQuery, space::HierarchyQuery};
 use crate::{
     db::Db, error::Result, event::fact::OutsideState, federation::reach::Reach, log::Log,
     room::read::summary::RoomSummary, store,

@@ -14,6 +14,7 @@ statements! {
     INSERT_INBOUND_TRANSACTION = "INSERT INTO inbound_transactions (origin, transaction_id, answer, received_ts)
         VALUES ($1, $2, $3, $4) ON CONFLICT (origin, transaction_id) DO NOTHING";
     FIND_ANSWER = "SELECT answer FROM inbound_transactions WHERE origin = $1 AND transaction_id = $2";
+    FIND_LAST_TRANSACTION = "SELECT MAX(received_ts) FROM inbound_transactions WHERE origin = $1";
     DELETE_OLD_TRANSACTIONS = "DELETE FROM inbound_transactions WHERE received_ts < $1";
     /// No more than $2 are counted.
     COUNT_OF_ORIGIN = "SELECT COUNT(*) FROM (SELECT event_id FROM inbound_pdus WHERE origin = $1 LIMIT $2) backlog";
@@ -105,6 +106,11 @@ pub(crate) async fn insert_transaction(tx: &mut Tx, new: &NewTransaction<'_>, no
 /// What was answered to a transaction, as JSON.
 pub(crate) async fn find_answer(conn: &mut Conn, origin: &ServerName, id: &str) -> DbResult<Option<String>> {
     conn.find(&FIND_ANSWER, args![origin.as_str(), id]).await?.map(|row| row.get(0)).transpose()
+}
+
+/// When the last transaction of a server came, if one is remembered.
+pub(crate) async fn find_last_transaction(conn: &mut Conn, origin: &ServerName) -> DbResult<Option<i64>> {
+    conn.find(&FIND_LAST_TRANSACTION, args![origin.as_str()]).await?.map_or(Ok(None), |row| row.get(0))
 }
 
 /// Forgets transactions from before a time.

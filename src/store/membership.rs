@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
@@ -38,6 +38,9 @@ statements! {
     LIST_SHARING = "SELECT DISTINCT b.user_id FROM memberships b JOIN memberships a ON a.room_id = b.room_id
         WHERE b.user_id IN LIST($2) AND b.membership = 'join' AND a.user_id = $1 AND a.membership = 'join'";
     LIST_JOINED_USERS = "SELECT user_id FROM memberships WHERE room_id = $1 AND membership = 'join' LIMIT $2";
+    /// Nobody of this server is in a room without an account.
+    FIND_LOCAL_MEMBER = "SELECT m.user_id FROM memberships m JOIN accounts a ON a.user_id = m.user_id
+        WHERE m.room_id = $1 AND m.membership = 'join' LIMIT 1";
     /// Whoever is in one of these rooms and has joined it, or changed their profile there, after $2.
     LIST_JOINED_SINCE = "SELECT DISTINCT m.user_id FROM rooms r
         JOIN state_versions v ON v.lineage = r.trunk AND v.from_order > $2
@@ -67,7 +70,6 @@ statements! {
         WHERE room_id IN LIST($1) AND server_name = $2 AND members > 0";
     /// Those of the rooms in which users of another server than $2 are.
     LIST_SHARED_ROOMS = "SELECT DISTINCT room_id FROM room_servers WHERE room_id IN LIST($1) AND server_name <> $2";
-    #[cfg(test)]
     LIST_SERVERS = "SELECT server_name, members FROM room_servers WHERE room_id = $1";
     DROP_EMPTY_SERVERS = "DELETE FROM room_servers WHERE room_id IN LIST($1) AND members <= 0";
     /// Whoever has come back in the meantime has not forgotten.
@@ -255,8 +257,7 @@ pub(crate) async fn list_shared_rooms(
 }
 
 /// How many members each server has in a room.
-#[cfg(test)]
-pub(crate) async fn list_servers(conn: &mut Conn, room_id: &RoomId) -> DbResult<BTreeMap<ruma::OwnedServerName, i64>> {
+pub(crate) async fn list_servers(conn: &mut Conn, room_id: &RoomId) -> DbResult<BTreeMap<OwnedServerName, i64>> {
     conn.list(&LIST_SERVERS, args![room_id]).await?.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
@@ -370,6 +371,11 @@ pub(crate) async fn list_moved(
 /// Those who are in a room, at most so many.
 pub(crate) async fn list_joined_users(conn: &mut Conn, room_id: &RoomId, limit: i64) -> DbResult<Vec<OwnedUserId>> {
     conn.list(&LIST_JOINED_USERS, args![room_id, limit]).await?.iter().map(|row| row.get(0)).collect()
+}
+
+/// Somebody of this server who is in a room, whoever it is.
+pub(crate) async fn find_local_member(conn: &mut Conn, room_id: &RoomId) -> DbResult<Option<OwnedUserId>> {
+    conn.find(&FIND_LOCAL_MEMBER, args![room_id]).await?.map(|row| row.get(0)).transpose()
 }
 
 /// Those who are in one of the rooms and have joined it, or changed their profile there, after a place; at most so

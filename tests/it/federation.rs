@@ -2,6 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/>
 
+mod check;
 mod heal;
 pub(crate) mod internet;
 mod joining;

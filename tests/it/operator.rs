@@ -37,6 +37,7 @@ const COMMANDS: &[&[&str]] = &[
     &["admin", "deactivate-account", "alice", "--yes"],
     &["admin", "list-media"],
     &["admin", "list-destinations"],
+    &["admin", "federation-check"],
     &["admin", "quarantine-media", "mxc://localhost/abc"],
     &["admin", "sweep-media"],
 ];
@@ -125,6 +126,15 @@ async fn commands_beside_a_server() {
         let ended = here.run(&["admin", "deactivate-account", "bob", "--yes"]).done();
         assert!(ended.contains("is deactivated") && ended.contains("left all their rooms"), "{ended}");
         assert_eq!(login("ilovecherries").await, 403);
+
+        let check = here.run(&["admin", "federation-check"]);
+        assert_eq!(check.code, Some(1));
+        assert!(
+            check.out.starts_with("BAD   localhost is not asked") && check.out.contains("\n      -> "),
+            "{}",
+            check.out
+        );
+        assert!(check.err.contains("one thing is marked BAD"), "{}", check.err);
 
         let nobody = here.run(&["admin", "lock-account", "carol"]).refused();
         assert!(nobody.contains("no user carol on localhost") && nobody.contains("list-users"), "{nobody}");

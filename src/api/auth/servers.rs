@@ -26,7 +26,7 @@ use crate::{
     },
     app::App,
     error::Error,
-    federation::server_keys::VerifyError,
+    federation::{check::CALLS_ITSELF, server_keys::VerifyError},
     people::{account::Pace, rate_limit::Limit},
 };
 
@@ -183,7 +183,7 @@ fn check_parties<'a>(credentials: &'a [Credentials], here: &ServerName) -> ApiRe
         }
     }
     if *first.origin == *here {
-        return Err(unauthorized("This server does not call itself").into());
+        return Err(unauthorized(CALLS_ITSELF).into());
     }
     Ok(&first.origin)
 }

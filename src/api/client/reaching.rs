@@ -68,13 +68,12 @@ impl<'a> Reaching<'a> {
 
     /// Counts it, and begins to wait, unless that has been done.
     pub(super) async fn begin(&mut self) -> Result<&mut Wait> {
-        let wait = match self.wait {
-            Some(wait) => wait,
-            None => {
-                let (user_id, pace) = self.reader;
-                self.app.rate_limits.check(Limit::Read, COST, user_id, pace).await?;
-                Wait::begin()
-            }
+        let wait = if let Some(wait) = self.wait {
+            wait
+        } else {
+            let (user_id, pace) = self.reader;
+            self.app.rate_limits.check(Limit::Read, COST, user_id, pace).await?;
+            Wait::begin()
         };
         Ok(self.wait.insert(wait))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 pub use self::{
-    federation::FederationCommand,
+    federation::{CheckFederation, CheckTarget, FederationCommand},
     listing::ListFormat,
     media::{DeleteMedia, ListMedia, MediaCommand, MoveMedia, ShowMediaUsage, SweepMedia},
 };
@@ -27,6 +27,7 @@ Examples:
   hearth admin send-notice --all \"We are back at eight.\"
   hearth admin quarantine-media mxc://example.org/abc
   hearth admin move-media files s3
+  hearth admin federation-check && hearth admin federation-check matrix.org
 
 The commands work on the server's database, whether or not the server runs, so give them the
 --config and HEARTH_ variables that it has. They never make a database; the first start of the

@@ -13,7 +13,12 @@ use ruma::ServerName;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use super::{bounds::Bounds, remote_body::RemoteBody, remote_error::RemoteError};
+use super::{
+    bounds::Bounds,
+    remote_body::RemoteBody,
+    remote_error::RemoteError,
+    step::{Step, remedy},
+};
 use crate::edge::{
     discovery::{NameError, Route, ServerResolver, Way},
     http_client::{self, Certificates, ClientOptions},
@@ -28,39 +33,26 @@ const MAX_BYTES: usize = 64 * 1024;
 /// In characters.
 const MAX_NAME: usize = 60;
 
-/// A step on the way to a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) went: Went,
-    /// A sentence without a stop.
-    pub(crate) text: String,
-}
-
-/// How a step went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Went {
-    Well,
-    /// It may be as its operator wants it.
-    Oddly,
-    /// The way ends here.
-    Badly,
-}
-
 /// The steps up to the first that went badly, and then those of each address.
 pub(super) async fn explain(resolver: &ServerResolver, authorities: &[Certificate], to: &ServerName) -> Vec<Step> {
     let mut steps = Steps(Vec::new());
     let Some(route) = find_route(resolver, to, &mut steps).await else { return steps.0 };
     let host = route.url().host_str().unwrap_or_default().to_owned();
     match find_addresses(resolver, &route, &host, &mut steps).await {
-        Err(error) => steps.badly(error.to_string()),
+        Err(error) => steps.badly(
+            error.to_string(),
+            format!("DNS has to know {host}: an A or AAAA record, or an SRV record that leads to a name with one"),
+        ),
         Ok(addresses) => {
             for address in addresses.into_iter().take(MAX_ADDRESSES) {
                 if resolver.border().lets(address.ip()) {
                     try_address(authorities, &route, (&host, address), &mut steps).await;
                 } else {
-                    steps.badly(format!(
-                        "{address} is not on the public internet, nor in one of `federation.allowed_networks`"
-                    ));
+                    steps.badly(
+                        format!("{address} is not on the public internet, nor in one of `federation.allowed_networks`"),
+                        "Where others come from outside, DNS has to lead them to a public address. A network of your own \
+                         in which there are servers goes into `federation.allowed_networks`",
+                    );
                 }
             }
         }
@@ -71,20 +63,16 @@ pub(super) async fn explain(resolver: &ServerResolver, authorities: &[Certificat
 struct Steps(Vec<Step>);
 
 impl Steps {
-    fn add(&mut self, went: Went, text: impl Into<String>) {
-        self.0.push(Step { went, text: text.into() });
-    }
-
     fn well(&mut self, text: impl Into<String>) {
-        self.add(Went::Well, text);
+        self.0.push(Step::well(text));
     }
 
-    fn oddly(&mut self, text: impl Into<String>) {
-        self.add(Went::Oddly, text);
+    fn oddly(&mut self, text: impl Into<String>, advice: impl Into<String>) {
+        self.0.push(Step::oddly(text).advise(advice));
     }
 
-    fn badly(&mut self, text: impl Into<String>) {
-        self.add(Went::Badly, text);
+    fn badly(&mut self, text: impl Into<String>, advice: impl Into<String>) {
+        self.0.push(Step::badly(text).advise(advice));
     }
 }
 
@@ -104,7 +92,11 @@ async fn find_route(resolver: &ServerResolver, to: &ServerName, steps: &mut Step
                     resolver.route(&server)
                 }
                 Err(error) => {
-                    steps.oddly(format!("{file} leads nowhere ({error}), so the server is looked for at {to} itself"));
+                    steps.oddly(
+                        format!("{file} leads nowhere ({error}), so the server is looked for at {to} itself"),
+                        "That is as it should be where nothing is delegated. Else the answer has to have the status 200 and \
+                         be JSON such as {\"m.server\": \"matrix.example.org:443\"}",
+                    );
                     resolver.route(to)
                 }
             }
@@ -113,7 +105,7 @@ async fn find_route(resolver: &ServerResolver, to: &ServerName, steps: &mut Step
     match found {
         Ok(route) => Some(route),
         Err(error) => {
-            steps.badly(error.to_string());
+            steps.badly(error.to_string(), "It has to be a name, or an address, that others can reach by HTTPS");
             None
         }
     }
@@ -135,7 +127,10 @@ async fn find_addresses(
     } else {
         let found = resolver.locate(host).await?;
         for unanswered in found.unanswered {
-            steps.oddly(format!("nobody answers a question about DNS: {unanswered}"));
+            steps.oddly(
+                format!("nobody answers a question about DNS: {unanswered}"),
+                "Look at the name servers of the domain, and at those that this machine asks (`federation.name_servers`)",
+            );
         }
         match found.services {
             None => steps.well(format!("{host} has no SRV records, so the usual port is meant")),
@@ -163,7 +158,7 @@ async fn try_address(
 ) {
     let client = match client_for(authorities, (host, address)) {
         Ok(client) => client,
-        Err(error) => return steps.badly(error.to_string()),
+        Err(error) => return steps.badly(error.to_string(), "It is this machine that can't ask: see its certificates"),
     };
     let started = Instant::now();
     let asked = timeout(PATIENCE, ask_version(&client, route)).await.unwrap_or_else(|_| Err(RemoteError::slow()));
@@ -172,10 +167,13 @@ async fn try_address(
         Ok(version) => {
             steps.well(format!("{address} has a good certificate for {host} and answers in {took} ms: {version}"));
         }
-        Err(error @ RemoteError::Refused { .. }) => steps.badly(format!(
-            "{address} has a good certificate for {host}, but there seems to be no Matrix server behind it: {error}"
-        )),
-        Err(error) => steps.badly(format!("{address}: {error}")),
+        Err(error @ (RemoteError::Refused { .. } | RemoteError::Malformed(_))) => steps.badly(
+            format!(
+                "{address} has a good certificate for {host}, but there seems to be no Matrix server behind it: {error}"
+            ),
+            remedy(&error, host, address),
+        ),
+        Err(error) => steps.badly(format!("{address}: {error}"), remedy(&error, host, address)),
     }
 }
 
@@ -200,7 +198,10 @@ async fn ask_version(client: &Client, route: &Route) -> Result<String, RemoteErr
     let response = client.get(url).send().await.map_err(|error| RemoteError::of(&error))?;
     let bounds = Bounds { max_bytes: MAX_BYTES, ..Bounds::QUICK };
     let body = RemoteBody::new(response, bounds, Instant::now() + PATIENCE).unless_refused().await?;
-    let answer: Value = serde_json::from_slice(body.whole().await?.body()).unwrap_or_default();
+    let answer: Option<Value> = serde_json::from_slice(body.whole().await?.body()).ok();
+    // Many a website answers whatever it is asked.
+    let answer = answer.filter(Value::is_object);
+    let answer = answer.ok_or_else(|| RemoteError::Malformed("its answer is no JSON".to_owned()))?;
     let text = |key: &str| {
         let text = answer.get("server").and_then(|server| server.get(key)).and_then(Value::as_str).unwrap_or("unknown");
         text.chars().filter(|character| !character.is_control()).take(MAX_NAME).collect::<String>()

@@ -5,7 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#get_matrixkeyv2server>
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName, ServerSigningKeyId, SigningKeyAlgorithm,
@@ -43,6 +43,16 @@ struct DocumentKey {
     expired: bool,
     /// In milliseconds since the Unix epoch.
     valid_until: i64,
+}
+
+/// What a server says of the keys that it signs with.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishedKeys {
+    pub(crate) server_name: OwnedServerName,
+    /// By their identifiers, in unpadded base64.
+    pub(crate) keys: BTreeMap<String, String>,
+    /// In milliseconds since the Unix epoch.
+    pub(crate) valid_until: i64,
 }
 
 /// Why some JSON says nothing of a server's keys.
@@ -124,6 +134,18 @@ impl KeyDocument {
         let keys: PublicKeyMap = [(server.to_string(), keys)].into();
         Ok(verify_json(&keys, &object)?)
     }
+}
+
+/// The keys of a document that has come at this time (milliseconds since the Unix epoch), or what is wrong with it. For who
+/// only looks at them.
+pub(crate) fn read_published(json: &RawValue, now: i64) -> Result<PublishedKeys, String> {
+    let document = KeyDocument::read(json, now).map_err(|error| error.to_string())?;
+    let current = document.keys.iter().filter(|key| !key.expired);
+    Ok(PublishedKeys {
+        server_name: document.server_name.clone(),
+        valid_until: current.clone().map(|key| key.valid_until).max().unwrap_or(now),
+        keys: current.map(|key| (key.key_id.clone(), key.public_key.encode())).collect(),
+    })
 }
 
 /// The object with no signatures but those of one server. It must have some.

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long others may rely on what this server says of its keys.
-const LIFETIME: Duration = Duration::from_hours(24);
+pub(crate) const LIFETIME: Duration = Duration::from_hours(24);
 
 /// How long ago it must be until when a key is to be good, in milliseconds, for nobody to be asked whether it still is.
 const PAST: i64 = 3_600_000;

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use ruma::{OwnedRoomId, UserId, directory::Filter, server_name};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{space::Branch, *};
 use crate::{
     event::Draft,
-    federation::reach::testing::Script,
+    federation::{
+        fetcher::{Fetcher, OtherServers},
+        reach::testing::Script,
+    },
     ground::sizes::CacheSizes,
     testing::{World, user},
 };
@@ -16,7 +19,9 @@ use crate::{
 /// A directory whose other servers say what the script tells them to. It knows nothing of what happens later.
 fn directory(world: &World, script: &Arc<Script>) -> Directory {
     let app = &world.app;
-    let (read, ground) = ((app.rooms.clone(), app.fetcher.clone()), (app.clock.clone(), app.tasks.clone()));
+    let source = OtherServers::over(app.remote.clone(), app.server_keys.clone());
+    let fetcher = Fetcher::new(app.db.clone(), app.rooms.clone(), source);
+    let (read, ground) = ((app.rooms.clone(), fetcher), (app.clock.clone(), app.tasks.clone()));
     let reach = Reach::new(Arc::clone(script) as _, read, ground, &CacheSizes::default());
     let cache = Arc::new(RoomCardCache::new(&CacheSizes::default()));
     Directory::new((app.db.clone(), app.log.clone()), cache, app.server_name.clone(), reach)
@@ -39,7 +44,7 @@ fn child(room_id: &str, server: &str) -> Value {
     json!({ "type": "m.space.child", "state_key": room_id, "sender": "@a:b", "origin_server_ts": 1, "content": content })
 }
 
-fn elsewhere(room_id: &str, name: &str, children: Vec<Value>) -> Value {
+fn elsewhere(room_id: &str, name: &str, children: &[Value]) -> Value {
     json!({
         "room_id": room_id, "name": name, "room_type": "m.space", "join_rule": "public", "children_state": children,
     })
@@ -49,8 +54,8 @@ fn elsewhere(room_id: &str, name: &str, children: Vec<Value>) -> Value {
 async fn walk(world: &World, script: &Arc<Script>, children: &[(&str, &str)]) -> Vec<String> {
     let alice = user("alice");
     // The rooms of tests are no spaces: theirs is elsewhere, and alice has walked there by its identifier.
-    let held = children.iter().map(|(room_id, server)| child(room_id, server)).collect();
-    let root = json!({ "room": elsewhere("!root:far.example", "Root", held) });
+    let held: Vec<Value> = children.iter().map(|(room_id, server)| child(room_id, server)).collect();
+    let root = json!({ "room": elsewhere("!root:far.example", "Root", &held) });
     script.answer("room far.example !root:far.example", root);
     let query = HierarchyQuery { suggested_only: false, max_depth: 5, skip: 0, limit: 50 };
     let root = <&RoomId>::try_from("!root:far.example").unwrap();
@@ -71,8 +76,8 @@ async fn a_space_is_walked_over_servers_and_what_is_here_counts_first() {
     set(&world, &closed, &bob, "m.room.join_rules", "", json!({ "join_rule": "invite" })).await;
     // Both are claimed by a server that is not in them.
     let claims = json!([
-        elsewhere(open.as_str(), "Not the open one", vec![]),
-        elsewhere(closed.as_str(), "Come in", vec![]),
+        elsewhere(open.as_str(), "Not the open one", &[]),
+        elsewhere(closed.as_str(), "Come in", &[]),
         { "room_id": "!leaf:deep.example", "name": "Leaf", "join_rule": "public" },
         { "room_id": "!odd:deep.example", "name": 7, "topic": [], "avatar_url": {}, "join_rule": "public" },
         { "room_id": "!private:deep.example", "name": "Private", "join_rule": "invite" },
@@ -80,7 +85,7 @@ async fn a_space_is_walked_over_servers_and_what_is_here_counts_first() {
     let held = [open.as_str(), closed.as_str(), "!leaf:deep.example", "!odd:deep.example", "!private:deep.example"];
     // And it holds the one that holds it.
     let held = held.into_iter().chain(["!sub:deep.example", "!root:far.example"]).map(|id| child(id, "deep.example"));
-    let sub = json!({ "room": elsewhere("!sub:deep.example", "Sub", held.collect()), "children": claims });
+    let sub = json!({ "room": elsewhere("!sub:deep.example", "Sub", &held.collect::<Vec<_>>()), "children": claims });
     script.answer("room deep.example !sub:deep.example", sub);
     let names = walk(&world, &script, &[("!sub:deep.example", "deep.example")]).await;
     let mut inside = names[2..].to_vec();
@@ -100,8 +105,8 @@ async fn a_space_without_end_ends() {
     let many: Vec<(&str, &str)> = many.iter().map(|room_id| (room_id.as_str(), "many.example")).collect();
     for (room_id, _) in &many {
         // Each of them a space that holds all others.
-        let held = many.iter().map(|(room_id, server)| child(room_id, server)).take(40).collect();
-        let said = json!({ "room": elsewhere(room_id, room_id, held) });
+        let held: Vec<Value> = many.iter().map(|(room_id, server)| child(room_id, server)).take(40).collect();
+        let said = json!({ "room": elsewhere(room_id, room_id, &held) });
         script.answer(&format!("room many.example {room_id}"), said);
     }
     let names = walk(&world, &script, &many).await;

@@ -302,7 +302,7 @@ async fn write_state(tx: &mut Tx, trunk: Lineage, events: &[Placed<'_>], seams: 
     let changes: Vec<(Order, &StateChange)> = seams.chain(own).collect();
     let forks = || events.iter().flat_map(|placed| placed.fork.iter().map(|change| (placed.key, change)));
     let mentioned = changes.iter().map(|(_, change)| *change).chain(forks().map(|(_, change)| change));
-    let keys = keys_of(tx, events, mentioned).await?;
+    let keys = keys_of(tx, events, &mentioned.collect::<Vec<_>>()).await?;
     let key = |change: &StateChange| change.event.as_ref().and_then(|pdu| keys.get(pdu.event_id()).copied());
     let versions: Vec<Version<'_>> =
         changes.iter().map(|(from, change)| Version { line: trunk, change, from: *from, event: key(change) }).collect();
@@ -315,14 +315,15 @@ async fn write_state(tx: &mut Tx, trunk: Lineage, events: &[Placed<'_>], seams: 
 }
 
 /// The keys of the events that changes refer to.
-async fn keys_of<'a>(
+async fn keys_of(
     tx: &mut Tx,
     events: &[Placed<'_>],
-    changes: impl Iterator<Item = &'a StateChange>,
+    changes: &[&StateChange],
 ) -> DbResult<HashMap<OwnedEventId, EventKey>> {
     let mut known: HashMap<OwnedEventId, EventKey> =
         events.iter().map(|placed| (placed.event_id().to_owned(), placed.key)).collect();
     let others: HashSet<&EventId> = changes
+        .iter()
         .filter_map(|change| change.event.as_deref().map(Pdu::event_id))
         .filter(|id| !known.contains_key(*id))
         .collect();

@@ -200,7 +200,7 @@ async fn the_context_of_an_event_joins_onto_pages_without_gap_or_overlap() {
 async fn a_page_that_is_cut_at_a_gap_leads_on_from_there() {
     let test = RoomWorld::new().await;
     let room_id = test.create_room(RoomVersionId::V12, "shared").await;
-    let said = test.say(&room_id, "alice", &vec!["hello"; 10]).await;
+    let said = test.say(&room_id, "alice", &["hello"; 10]).await;
     let reading = test.rooms.open(&room_id, &user("alice")).await.unwrap();
     for direction in [Direction::Backward, Direction::Forward] {
         let mut reading = test.rooms.open(&room_id, &user("alice")).await.unwrap();
