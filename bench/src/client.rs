@@ -32,6 +32,13 @@ pub(crate) struct User {
     pub(crate) authorization: HeaderValue,
 }
 
+impl User {
+    /// The name of the user's homeserver.
+    pub(crate) fn server_name(&self) -> Result<&str> {
+        Ok(self.id.split_once(':').with_context(|| format!("{} has no server", self.id))?.1)
+    }
+}
+
 /// A room, kept as its id in paths, and the path of its endpoints.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
@@ -40,6 +47,12 @@ pub(crate) struct Room {
 }
 
 impl Room {
+    /// A room by its id as it is.
+    pub(crate) fn new(id: &str) -> Self {
+        let id = utf8_percent_encode(id, NON_ALPHANUMERIC).to_string();
+        Self { path: format!("/_matrix/client/v3/rooms/{id}"), id }
+    }
+
     /// As it stands in a path.
     pub(crate) fn id(&self) -> &str {
         &self.id
@@ -202,8 +215,7 @@ impl Client {
             room_id: String,
         }
         let created: Created = self.post("/_matrix/client/v3/createRoom", new).await?;
-        let id = utf8_percent_encode(&created.room_id, NON_ALPHANUMERIC).to_string();
-        Ok(Room { path: format!("/_matrix/client/v3/rooms/{id}"), id })
+        Ok(Room::new(&created.room_id))
     }
 
     /// `PUT /rooms/{roomId}/state/m.space.child/{stateKey}`.
@@ -224,6 +236,35 @@ impl Client {
     pub(crate) async fn join(&mut self, room: &Room) -> Result<()> {
         self.call(&Method::POST, &format!("{}/join", room.path), Bytes::from_static(b"{}")).await?;
         Ok(())
+    }
+
+    /// `POST /join/{roomIdOrAlias}`, by the help of another homeserver.
+    pub(crate) async fn join_via(&mut self, room: &Room, server: &str) -> Result<()> {
+        let server = utf8_percent_encode(server, NON_ALPHANUMERIC);
+        // The second is what `via` was called before version 1.12 of the specification.
+        let path = format!("/_matrix/client/v3/join/{}?via={server}&server_name={server}", room.id);
+        self.call(&Method::POST, &path, Bytes::from_static(b"{}")).await?;
+        Ok(())
+    }
+
+    /// `GET /rooms/{roomId}/state`: the identifier of the event of this type with an empty state key.
+    pub(crate) async fn state_event_id(&mut self, room: &Room, kind: &str) -> Result<String> {
+        #[derive(Deserialize)]
+        struct StateEvent {
+            r#type: String,
+            state_key: String,
+            event_id: String,
+        }
+        let path = format!("{}/state", room.path);
+        let answer = self.call(&Method::GET, &path, Bytes::new()).await?;
+        let state: Vec<StateEvent> = serde_json::from_slice(&answer).context("the state of a room is no list")?;
+        let found = state.into_iter().find(|event| event.r#type == kind && event.state_key.is_empty());
+        Ok(found.with_context(|| format!("a room has no {kind}"))?.event_id)
+    }
+
+    /// `GET /rooms/{roomId}/messages`: the newest event.
+    pub(crate) async fn newest(&mut self, room: &Room) -> Result<Bytes> {
+        self.call(&Method::GET, &format!("{}/messages?dir=b&limit=1", room.path), Bytes::new()).await
     }
 
     /// `PUT /rooms/{roomId}/send/m.room.message/{txnId}`; `text` needs no escaping.

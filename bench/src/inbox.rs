@@ -83,6 +83,11 @@ impl Inbox {
         tokio::time::timeout(patience, arrived).await.is_ok()
     }
 
+    /// How many deliveries there are.
+    pub(crate) fn count(&self) -> usize {
+        self.deliveries().micros.len()
+    }
+
     /// The deliveries so far in microseconds, and when the last one was read; the inbox is empty afterwards.
     pub(crate) fn empty(&self) -> (Vec<u64>, u64) {
         let mut deliveries = self.deliveries();

@@ -101,22 +101,27 @@ pub(crate) async fn cross_sign(client: &mut Client, devices: &[Device]) -> Resul
 
 /// A key of ed25519.
 #[derive(Debug)]
-struct SigningKey {
+pub(crate) struct SigningKey {
     pair: Ed25519KeyPair,
     /// In unpadded base64.
-    public: String,
+    pub(crate) public: String,
 }
 
 impl SigningKey {
-    fn generate() -> Result<Self> {
+    pub(crate) fn generate() -> Result<Self> {
         let pair = Ed25519KeyPair::generate().ok().context("no key could be made")?;
         let public = STANDARD_NO_PAD.encode(pair.public_key());
         Ok(Self { pair, public })
     }
 
+    /// A signature in unpadded base64.
+    pub(crate) fn sign(&self, bytes: &[u8]) -> String {
+        STANDARD_NO_PAD.encode(self.pair.sign(bytes))
+    }
+
     /// A JSON object with a signature by this key, which is called `name` here.
     fn signed(&self, object: &str, user_id: &str, name: &str) -> Result<String> {
-        let signature = STANDARD_NO_PAD.encode(self.pair.sign(object.as_bytes()));
+        let signature = self.sign(object.as_bytes());
         let fields = object.strip_suffix('}').context("only an object can be signed")?;
         Ok(format!(r#"{fields},"signatures":{{"{user_id}":{{"ed25519:{name}":"{signature}"}}}}}}"#))
     }

@@ -1,8 +1,9 @@
 //! `hearth-bench` loads a Matrix homeserver and prints what it measured.
 //!
-//! It speaks only the client-server API (<https://spec.matrix.org/v1.19/client-server-api/>), so that any
-//! homeserver can be measured with the same tool. It shares the machine with the server under test, hence
-//! one thread, one task a simulated client, and no more parsing of answers than a measurement needs.
+//! It speaks only the client-server API (<https://spec.matrix.org/v1.19/client-server-api/>), and that of servers as
+//! another homeserver does (<https://spec.matrix.org/v1.19/server-server-api/>), so that any homeserver can be measured
+//! with the same tool. It shares the machine with the server under test, hence one thread, one task a simulated client,
+//! and no more parsing of answers than a measurement needs.
 //!
 //! ```text
 //! cargo run --release -p hearth-bench -- --url http://127.0.0.1:8008 --pid "$(pidof hearth)" --json result.json
@@ -22,6 +23,7 @@ mod pieces;
 mod procfs;
 mod reader;
 mod register;
+mod remote;
 mod report;
 mod scenario;
 mod sender;
@@ -54,6 +56,9 @@ fn main() -> ExitCode {
 fn start(options: Options) -> Result<()> {
     if options.list {
         return list();
+    }
+    if let Some(folder) = &options.make_authority {
+        return remote::authority::make(folder);
     }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

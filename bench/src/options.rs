@@ -15,7 +15,7 @@ use crate::scenario::Scenario;
 pub(crate) struct Options {
     /// Base URL of the client API (plain http), such as `http://127.0.0.1:8008`. Repeat it for the nodes of a
     /// cluster: connections go to one after the other, so that whoever reads is on another node than whoever sends
-    #[arg(long = "url", value_name = "URL", required_unless_present = "list")]
+    #[arg(long = "url", value_name = "URL", required_unless_present_any = ["list", "make_authority"])]
     pub(crate) urls: Vec<String>,
 
     /// Process of the server (repeat it for its database); its children count too. Without it no server cost
@@ -40,7 +40,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub(crate) give_up: u64,
 
-    /// Only this scenario (repeatable); all of them by default, but for `attack` and `media_redirect`
+    /// Only this scenario (repeatable); all of them by default, but for those that want a server of another kind:
+    /// `attack`, `media_redirect` and all of federation
     #[arg(long = "scenario", value_name = "NAME")]
     chosen: Vec<Scenario>,
 
@@ -108,6 +109,29 @@ pub(crate) struct Options {
     /// Connections of each of the two attackers of `attack`, which wants a server with its default limits
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attack_connections: u32,
+
+    /// Base URL of the client API of another homeserver with which the first one federates, for `remote_delivery` and
+    /// `remote_delivery_busy`. Repeat it for the nodes of a cluster
+    #[arg(long = "other-url", value_name = "URL")]
+    pub(crate) other_urls: Vec<String>,
+
+    /// Make a certificate authority and a certificate for 127.0.0.1 in this folder, and leave. The server under test has
+    /// to believe its `authority.pem` when it starts
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) make_authority: Option<PathBuf>,
+
+    /// Folder that --make-authority has made, for the homeservers that the scenarios of federation play themselves. They
+    /// are called 127.0.0.1 and a port each
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) authority: Option<PathBuf>,
+
+    /// Members of the room that `join_remote` joins
+    #[arg(long, value_name = "COUNT", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) remote_members: u32,
+
+    /// Homeservers that these members are spread over, each with a key to be asked for
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) remote_servers: u32,
 
     /// Date to note in the report
     #[arg(long)]

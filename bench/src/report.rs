@@ -114,6 +114,7 @@ pub(crate) struct Conditions {
     date: Option<String>,
     note: Option<String>,
     url: String,
+    other_url: String,
     server: Option<String>,
     versions: Vec<String>,
     cores: usize,
@@ -128,6 +129,8 @@ pub(crate) struct Conditions {
     transfers: u32,
     polls: u32,
     poll_users: u32,
+    remote_members: u32,
+    remote_servers: u32,
 }
 
 /// Asks the server who it is, and the machine what it is.
@@ -147,6 +150,7 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         date: options.date.clone(),
         note: options.note.clone(),
         url: options.urls.join(", "),
+        other_url: options.other_urls.join(", "),
         server: own.or(federation),
         versions: listed.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
         cores: std::thread::available_parallelism()?.get(),
@@ -162,6 +166,8 @@ pub(crate) async fn conditions(stage: &Stage) -> Result<Conditions> {
         transfers: options.transfers,
         polls: options.polls,
         poll_users: options.poll_users,
+        remote_members: options.remote_members,
+        remote_servers: options.remote_servers,
     })
 }
 

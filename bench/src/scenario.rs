@@ -4,14 +4,18 @@ mod accounts;
 mod attack;
 mod busy;
 mod delivery;
+mod destinations;
 mod encrypted;
+mod join_remote;
 mod keys;
 mod listed;
 mod media;
 mod memory;
 mod people;
 mod polls;
+mod receive;
 mod redirect;
+mod remote_delivery;
 mod rooms;
 mod search;
 mod send;
@@ -64,6 +68,19 @@ pub(crate) enum Scenario {
     MediaRedirect,
     IdlePolls,
     Memory,
+    RemoteDelivery,
+    RemoteDeliveryBusy,
+    #[value(name = "receive_1_room")]
+    Receive1Room,
+    #[value(name = "receive_50_rooms")]
+    Receive50Rooms,
+    #[value(name = "send_to_1_server")]
+    SendTo1Server,
+    #[value(name = "send_to_10_servers")]
+    SendTo10Servers,
+    #[value(name = "send_to_100_servers")]
+    SendTo100Servers,
+    JoinRemote,
     Attack,
 }
 
@@ -99,13 +116,35 @@ impl Scenario {
             Self::MediaRedirect => "media_redirect",
             Self::IdlePolls => "idle_polls",
             Self::Memory => "memory",
+            Self::RemoteDelivery => "remote_delivery",
+            Self::RemoteDeliveryBusy => "remote_delivery_busy",
+            Self::Receive1Room => "receive_1_room",
+            Self::Receive50Rooms => "receive_50_rooms",
+            Self::SendTo1Server => "send_to_1_server",
+            Self::SendTo10Servers => "send_to_10_servers",
+            Self::SendTo100Servers => "send_to_100_servers",
+            Self::JoinRemote => "join_remote",
             Self::Attack => "attack",
         }
     }
 
     /// Whether it is played only when it is asked for: it leaves much behind, or wants a server of another kind.
     pub(crate) fn is_for_itself(self) -> bool {
-        matches!(self, Self::Attack | Self::MediaRedirect)
+        matches!(self, Self::Attack | Self::MediaRedirect) || self.is_of_federation()
+    }
+
+    fn is_of_federation(self) -> bool {
+        matches!(
+            self,
+            Self::RemoteDelivery
+                | Self::RemoteDeliveryBusy
+                | Self::Receive1Room
+                | Self::Receive50Rooms
+                | Self::SendTo1Server
+                | Self::SendTo10Servers
+                | Self::SendTo100Servers
+                | Self::JoinRemote
+        )
     }
 
     pub(crate) fn about(self) -> &'static str {
@@ -150,6 +189,20 @@ impl Scenario {
                 "two people talk while a user and a stranger do harm on --attack-connections each; only when asked for"
             }
             Self::Memory => "memory and processor time of the idle server, before and after everything",
+            Self::RemoteDelivery => {
+                "send to delivery in a waiting /sync at --other-url, 20 sends/s; only when asked for"
+            }
+            Self::RemoteDeliveryBusy => {
+                "send to delivery in waiting /syncs at --other-url, 64 rooms and --rate sends/s; only when asked for"
+            }
+            Self::Receive1Room => "PDUs that another homeserver pushes into one room; only when asked for",
+            Self::Receive50Rooms => "PDUs that another homeserver pushes into 50 rooms; only when asked for",
+            Self::SendTo1Server => "PDUs to 1 other homeserver in a room, by --senders; only when asked for",
+            Self::SendTo10Servers => "PDUs to 10 other homeservers in a room, by --senders; only when asked for",
+            Self::SendTo100Servers => "PDUs to 100 other homeservers in a room, by --senders; only when asked for",
+            Self::JoinRemote => {
+                "joins to rooms of --remote-members members of --remote-servers homeservers; only when asked for"
+            }
         }
     }
 
@@ -186,6 +239,14 @@ impl Scenario {
             Self::IdlePolls => Box::pin(polls::hold(name, stage)).await,
             Self::Attack => Box::pin(attack::withstand(name, stage)).await,
             Self::Memory => Box::pin(memory::compare(name, stage)).await,
+            Self::RemoteDelivery => Box::pin(remote_delivery::idle(name, stage)).await,
+            Self::RemoteDeliveryBusy => Box::pin(remote_delivery::busy(name, stage)).await,
+            Self::Receive1Room => Box::pin(receive::push(name, stage, 1)).await,
+            Self::Receive50Rooms => Box::pin(receive::push(name, stage, 50)).await,
+            Self::SendTo1Server => Box::pin(destinations::send(name, stage, 1)).await,
+            Self::SendTo10Servers => Box::pin(destinations::send(name, stage, 10)).await,
+            Self::SendTo100Servers => Box::pin(destinations::send(name, stage, 100)).await,
+            Self::JoinRemote => Box::pin(join_remote::join(name, stage)).await,
         }
     }
 }

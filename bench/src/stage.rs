@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::client::{Client, Preset, Room, User};
 use crate::connection::Target;
@@ -59,6 +59,17 @@ impl Stage {
             runs: 0,
             options,
         })
+    }
+
+    /// The other homeserver (`--other-url`), with users of its own.
+    pub(crate) async fn other(&self) -> Result<Self> {
+        if self.options.other_urls.is_empty() {
+            bail!("this takes two homeservers that federate: name the other one with --other-url");
+        }
+        let mut options = self.options.clone();
+        options.urls.clone_from(&self.options.other_urls);
+        let other = Self::set(options).await?;
+        Ok(Self { clock: self.clock, ..other })
     }
 
     /// The number of a new run, by which its messages differ from those of others.

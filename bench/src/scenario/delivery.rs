@@ -15,8 +15,8 @@ use crate::sender::{Sender, send_paced, warm_up};
 use crate::stage::Stage;
 use crate::tasks::Tasks;
 
-const IDLE_RATE: u32 = 20;
-const LOADED_ROOMS: usize = 64;
+pub(super) const IDLE_RATE: u32 = 20;
+pub(super) const LOADED_ROOMS: usize = 64;
 /// How long readers may still read after the last send.
 const DRAINING: Duration = Duration::from_secs(5);
 
@@ -38,8 +38,20 @@ async fn measure(name: &'static str, stage: &mut Stage, rooms: usize, rate: u32)
             readers.push(Reader::new(stage.client(reads), reads).await?);
         }
     }
+    time(name, stage, senders, readers, rate).await
+}
+
+/// How long what the senders say together at this rate takes to the readers, each of whom hears one of them.
+pub(super) async fn time(
+    name: &'static str,
+    stage: &mut Stage,
+    senders: Vec<Sender>,
+    readers: Vec<Reader>,
+    rate: u32,
+) -> Result<Outcome> {
     let run = stage.next_run();
     let inbox = Arc::new(Inbox::new(stage.clock, run));
+    let rooms = readers.len();
     let mut reading = Tasks::start(readers.into_iter().map(|reader| reader.follow(Arc::clone(&inbox))));
     let length = Duration::from_secs(stage.options.seconds);
     let (sent, cost) = reading
