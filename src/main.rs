@@ -154,7 +154,7 @@ async fn serve_and_log(cli: &Cli, config: Config, restored: bool) -> ExitCode {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let code = match serve(cli, config, restored).await {
+    let code = match Box::pin(serve(cli, config, restored)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -6,10 +6,7 @@
 //! A notary's word counts only where no other notary contradicts it, and never against what a server has said itself
 //! ([`crate::store::server_key`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use futures_util::future::join_all;
 use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName};

@@ -1,7 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use ruma::{CanonicalJsonObject, RoomVersionId, canonical_json::CanonicalJsonValue, owned_server_name, server_name};
+use ruma::{
+    CanonicalJsonObject, OwnedServerSigningKeyId, RoomVersionId, ServerName, canonical_json::CanonicalJsonValue,
+    owned_server_name, server_name,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -10,7 +13,8 @@ use super::{
 };
 use crate::{
     db::testing::{TestDatabase, databases, sqlite},
-    event::{DatedKey, SigningKey},
+    event::{DatedKey, SigningKey, SigningKeys},
+    ground::{clock::Clock, sizes::CacheSizes, tasks::Tasks},
 };
 
 const NOW: i64 = 1_800_000_000_000;

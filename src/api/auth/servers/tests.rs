@@ -138,7 +138,7 @@ async fn a_body_in_which_something_goes_too_deep_is_verified_all_the_same() {
     let body = format!(r#"{{"pdus":[{}1{}]}}"#, r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
     let header = there.header(("PUT", PATH), Some(&body), true);
     assert_eq!(judge(&world, ("PUT", PATH), std::slice::from_ref(&header), &body).await.unwrap(), "there");
-    let longer = body.replacen("{", "{\"b\":1,", 1);
+    let longer = body.replacen('{', "{\"b\":1,", 1);
     assert_eq!(judge(&world, ("PUT", PATH), &[header], &longer).await.unwrap_err(), Refused::NotJson);
     world.close().await;
 }

@@ -32,6 +32,7 @@ async fn a_server_that_is_away_is_left_alone_and_catches_up_with_the_newest() {
         sender.send_all().await;
         assert_eq!((sender.wake_all().await, peers.attempts()), (0, attempts));
         sender.write_all().await;
+        drop(sender);
         let sender = holder(&world, &peers, 2).await;
         sender.send_all().await;
         assert_eq!((sender.wake_all().await, peers.attempts()), (0, attempts));
