@@ -6,6 +6,8 @@
 
 mod person;
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use matrix_sdk::{
     Room,
@@ -16,7 +18,11 @@ use matrix_sdk::{
     },
 };
 
-use self::person::{Message, Person, encrypted_room, eventually};
+use self::person::{
+    Message, Person, encrypted_room, eventually,
+    flow::{Audience, Flow},
+    say,
+};
 
 /// More keys than the answer to one sync has room for.
 const MANY_KEYS: usize = 110;
@@ -43,12 +49,10 @@ async fn sees(room: &Room, user: &OwnedUserId, membership: MembershipState) -> R
 async fn texts_go_both_ways_and_the_server_sees_none_of_it() -> Result<()> {
     let [alice, bob] = [Person::arrive("alice").await?, Person::arrive("bob").await?];
     let [hers, his] = encrypted_room(&alice, &bob, RoomPreset::PrivateChat).await?;
-    for (speaker, room, listener, text) in [
-        (&alice, &hers, &his, "can anybody hear us?"),
-        (&bob, &his, &hers, "nobody but you 🔒"),
-        (&alice, &hers, &his, "then listen"),
-    ] {
-        let message = speaker.say(room, text).await?;
+    for (room, listener, text) in
+        [(&hers, &his, "can anybody hear us?"), (&his, &hers, "nobody but you 🔒"), (&hers, &his, "then listen")]
+    {
+        let message = say(room, text).await?;
         message.is_read_in(listener).await?;
         ensure!(!message.wire.json().get().contains(text), "the server sees {text}");
     }
@@ -63,7 +67,7 @@ async fn a_device_that_does_not_sync_misses_no_key() -> Result<()> {
     let mut said = Vec::new();
     for number in 0..MANY_KEYS {
         hers.discard_room_key().await?;
-        said.push(alice.say(&hers, &format!("whisper {number}")).await?);
+        said.push(say(&hers, &format!("whisper {number}")).await?);
     }
     bob.comes_back();
     for message in &said {
@@ -72,63 +76,122 @@ async fn a_device_that_does_not_sync_misses_no_key() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_device_reads_from_its_arrival_to_its_end() -> Result<()> {
-    let [alice, bob] = [Person::arrive("alice").await?, Person::arrive("bob").await?];
-    let [hers, his] = encrypted_room(&alice, &bob, RoomPreset::PrivateChat).await?;
-    let before = alice.say(&hers, "before").await?;
-
-    let second = bob.elsewhere().await?;
-    knows(&alice, &bob.id, &second.device, true).await?;
-    let during = alice.say(&hers, "during").await?;
-    let there = second.room(hers.room_id()).await?;
-    during.is_read_in(&there).await?;
-
-    second.client.matrix_auth().logout().await?;
-    knows(&alice, &bob.id, &second.device, false).await?;
-    let after = alice.say(&hers, "after").await?;
-    for message in [&before, &during, &after] {
-        message.is_read_in(&his).await?;
+/// Waits until each of them has sent so many more.
+async fn go_on(flows: &mut [Flow], count: usize) -> Result<()> {
+    for flow in flows {
+        flow.go_on(count).await?;
     }
-    for message in [&before, &after] {
-        message.is_closed_in(&there).await?;
+    Ok(())
+}
+
+/// Checks that somebody can read what was meant for them so far, of which there has to be enough, and returns it.
+async fn reads_what_is_meant(flows: &[Flow], who: &str, room: &Room) -> Result<Vec<Arc<Message>>> {
+    let mut all = Vec::new();
+    for flow in flows {
+        let readable = flow.meant_for(who);
+        ensure!(readable.len() >= 5, "only {} messages were meant for {who}", readable.len());
+        all.extend(readable);
+    }
+    for message in &all {
+        message.is_read_in(room).await?;
+    }
+    Ok(all)
+}
+
+/// Ends the flows and checks that the listener of each could read all of it.
+async fn all_is_read(flows: &mut [Flow], listeners: [&Room; 2]) -> Result<()> {
+    for (flow, listener) in flows.iter_mut().zip(listeners) {
+        flow.stop().await?;
+        for message in flow.all() {
+            message.is_read_in(listener).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that somebody can read nothing of what was not meant for them; `until` is how many messages each flow had
+/// when they had to go.
+async fn reads_nothing_else(flows: &[Flow], until: &[usize], who: &str, room: &Room) -> Result<()> {
+    for (flow, until) in flows.iter().zip(until) {
+        let others = flow.not_meant_for(who);
+        let [before, after] = [others.iter().any(|one| one.0 < *until), others.iter().any(|one| one.0 > *until)];
+        ensure!(before && after, "nothing was said before {who} came, or nothing after they went");
+        for (_, message) in others {
+            message.is_closed_in(room).await?;
+        }
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_reads_from_joining_to_leaving() -> Result<()> {
+async fn a_device_reads_from_its_arrival_to_its_end_while_messages_flow() -> Result<()> {
+    let [alice, bob] = [Person::arrive("alice").await?, Person::arrive("bob").await?];
+    let [hers, his] = encrypted_room(&alice, &bob, RoomPreset::PrivateChat).await?;
+    let mut flows = [&hers, &his].map(|room| Flow::start(room, Audience::Devices(bob.id.clone())));
+    go_on(&mut flows, 5).await?;
+
+    let second = bob.elsewhere().await?;
+    for person in [&alice, &bob] {
+        knows(person, &bob.id, &second.device, true).await?;
+    }
+    let there = second.room(hers.room_id()).await?;
+    go_on(&mut flows, 10).await?;
+    let meant = reads_what_is_meant(&flows, second.device.as_str(), &there).await?;
+
+    let until = flows.each_ref().map(Flow::count);
+    second.client.matrix_auth().logout().await?;
+    for person in [&alice, &bob] {
+        knows(person, &bob.id, &second.device, false).await?;
+    }
+    go_on(&mut flows, 10).await?;
+    all_is_read(&mut flows, [&his, &hers]).await?;
+    // What was read can still be: it is not the client that has stopped opening anything.
+    for message in &meant {
+        message.is_read_in(&there).await?;
+    }
+    reads_nothing_else(&flows, &until, second.device.as_str(), &there).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_reads_from_joining_to_leaving_while_messages_flow() -> Result<()> {
     let [alice, bob] = [Person::arrive("alice").await?, Person::arrive("bob").await?];
     let carol = Person::arrive("carol").await?;
     let [hers, his] = encrypted_room(&alice, &bob, RoomPreset::PublicChat).await?;
-    let before = alice.say(&hers, "before").await?;
+    let mut flows = [&hers, &his].map(|room| Flow::start(room, Audience::Members));
+    go_on(&mut flows, 5).await?;
 
     carol.client.join_room_by_id(hers.room_id()).await?;
     let there = carol.room(hers.room_id()).await?;
-    sees(&hers, &carol.id, MembershipState::Join).await?;
-    let during = alice.say(&hers, "during").await?;
-    during.is_read_in(&there).await?;
-    let hello = carol.say(&there, "hello, all of you").await?;
-    hello.is_read_in(&hers).await?;
-    hello.is_read_in(&his).await?;
+    for room in [&hers, &his] {
+        sees(room, &carol.id, MembershipState::Join).await?;
+    }
+    go_on(&mut flows, 10).await?;
+    let meant = reads_what_is_meant(&flows, carol.id.as_str(), &there).await?;
+    let hello = say(&there, "hello, all of you").await?;
+    for room in [&hers, &his] {
+        hello.is_read_in(room).await?;
+    }
 
+    let until = flows.each_ref().map(Flow::count);
     there.leave().await?;
-    sees(&hers, &carol.id, MembershipState::Leave).await?;
-    let after = alice.say(&hers, "after").await?;
-    for message in [&before, &during, &after] {
-        message.is_read_in(&his).await?;
+    for room in [&hers, &his] {
+        sees(room, &carol.id, MembershipState::Leave).await?;
     }
-    for message in [&before, &after] {
-        message.is_closed_in(&there).await?;
+    go_on(&mut flows, 10).await?;
+    all_is_read(&mut flows, [&his, &hers]).await?;
+    carol.catches_up().await?;
+    // What was read can still be: it is not the client that has stopped opening anything.
+    for message in &meant {
+        message.is_read_in(&there).await?;
     }
-    Ok(())
+    reads_nothing_else(&flows, &until, carol.id.as_str(), &there).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_session_reads_the_old_messages_with_the_recovery_key() -> Result<()> {
     let [alice, bob] = [Person::arrive("alice").await?, Person::arrive("bob").await?];
     let [hers, his] = encrypted_room(&alice, &bob, RoomPreset::PrivateChat).await?;
-    let said: [Message; 2] = [alice.say(&hers, "remember this").await?, bob.say(&his, "I will").await?];
+    let said: [Message; 2] = [say(&hers, "remember this").await?, say(&his, "I will").await?];
     for message in &said {
         message.is_read_in(&his).await?;
     }
@@ -138,6 +201,13 @@ async fn a_new_session_reads_the_old_messages_with_the_recovery_key() -> Result<
 
     let session = bob.elsewhere().await?;
     let room = session.room(his.room_id()).await?;
+    for message in &said {
+        message.is_closed_in(&room).await?;
+    }
+    alice.client.encryption().bootstrap_cross_signing(None).await?;
+    let other_key = alice.client.encryption().recovery().enable().await?;
+    let refusal = session.client.encryption().recovery().recover(&other_key).await;
+    ensure!(refusal.is_err(), "somebody else's recovery key was taken");
     for message in &said {
         message.is_closed_in(&room).await?;
     }
@@ -153,6 +223,7 @@ async fn a_new_session_reads_the_old_messages_with_the_recovery_key() -> Result<
 async fn two_sessions_of_one_user_verify_each_other() -> Result<()> {
     let alice = Person::arrive("alice").await?;
     alice.client.encryption().bootstrap_cross_signing(None).await?;
+    alice.client.encryption().recovery().enable().await?;
     let session = alice.elsewhere().await?;
     knows(&alice, &alice.id, &session.device, true).await?;
     knows(&session, &alice.id, &alice.device, true).await?;
@@ -183,10 +254,16 @@ async fn two_sessions_of_one_user_verify_each_other() -> Result<()> {
         eventually("the end of the verification", async || Ok(sas.is_done().then_some(()))).await?;
     }
     session.is_signed().await?;
-    // The old session sends the new one its private keys.
+    alice.trusts(&session.device).await?;
+    session.trusts(&alice.device).await?;
+    // The old session sends the new one its private keys, and that of the backup.
     eventually("the private keys", async || {
         let status = session.client.encryption().cross_signing_status().await;
         Ok(status.filter(|status| status.is_complete()).map(|_| ()))
+    })
+    .await?;
+    eventually("the key of the backup", async || {
+        Ok(session.client.encryption().backups().are_enabled().await.then_some(()))
     })
     .await
 }

@@ -3,6 +3,8 @@
 //! `HEARTH_URL` names the homeserver. `HEARTH_NODES`, if it is there, names all its nodes, separated by spaces: each
 //! device then speaks to one of them, in turn.
 
+pub mod flow;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -24,13 +26,13 @@ use matrix_sdk::{
             uiaa::{AuthData, Dummy},
         },
         events::{
-            AnyTimelineEvent, InitialStateEvent,
+            AnyTimelineEvent, GlobalAccountDataEventType, InitialStateEvent,
             room::{encryption::RoomEncryptionEventContent, member::MembershipState, message::RoomMessageEventContent},
         },
         serde::Raw,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 /// How long anything may take to reach a client that is waiting for it.
@@ -141,6 +143,20 @@ impl Person {
         self.syncing = start_syncing(&self.client);
     }
 
+    /// Waits until everything has arrived that was on the way to this device before.
+    pub async fn catches_up(&self) -> Result<()> {
+        let account = self.client.account();
+        let kind = GlobalAccountDataEventType::from("org.example.barrier");
+        let mark = fresh("mark")?;
+        let content = Raw::new(&json!({ "mark": mark }))?.cast_unchecked();
+        account.set_account_data_raw(kind.clone(), content).await?;
+        eventually(&format!("{} to catch up", self.name), async || {
+            let Some(here) = account.account_data_raw(kind.clone()).await? else { return Ok(None) };
+            Ok((here.get_field::<String>("mark")?.as_ref() == Some(&mark)).then_some(()))
+        })
+        .await
+    }
+
     /// The room, as soon as this client knows that it has joined it and that it is encrypted.
     pub async fn room(&self, id: &RoomId) -> Result<Room> {
         eventually(&format!("{} in {id}", self.name), async || {
@@ -151,13 +167,13 @@ impl Person {
         .await
     }
 
-    pub async fn say(&self, room: &Room, text: &str) -> Result<Message> {
-        let sent = room.send(RoomMessageEventContent::text_plain(text)).await?;
-        let request = EventRequest::new(room.room_id().to_owned(), sent.response.event_id);
-        let wire = self.client.send(request).await?.event;
-        let kind: Option<String> = wire.get_field("type")?;
-        ensure!(kind.as_deref() == Some("m.room.encrypted"), "{text} was sent in the clear");
-        Ok(Message { text: text.to_owned(), wire })
+    /// Waits until this client trusts a device of the same person, because the keys of both say so.
+    pub async fn trusts(&self, device: &OwnedDeviceId) -> Result<()> {
+        eventually(&format!("{} to trust {device}", self.device), async || {
+            let device = self.client.encryption().get_device(&self.id, device).await?;
+            Ok(device.filter(|device| device.is_verified_with_cross_signing()).map(|_| ()))
+        })
+        .await
     }
 
     /// Waits until this device is signed by its owner.
@@ -202,6 +218,16 @@ impl Message {
     }
 }
 
+/// Says something as the user whose room it is.
+pub async fn say(room: &Room, text: &str) -> Result<Message> {
+    let sent = room.send(RoomMessageEventContent::text_plain(text)).await?;
+    let request = EventRequest::new(room.room_id().to_owned(), sent.response.event_id);
+    let wire = room.client().send(request).await?.event;
+    let kind: Option<String> = wire.get_field("type")?;
+    ensure!(kind.as_deref() == Some("m.room.encrypted"), "{text} was sent in the clear");
+    Ok(Message { text: text.to_owned(), wire })
+}
+
 /// An encrypted room that the first makes and the second is invited to, as each of them has it. Both have said
 /// something in it, so that each knows the devices of the other.
 pub async fn encrypted_room(creator: &Person, guest: &Person, preset: RoomPreset) -> Result<[Room; 2]> {
@@ -220,7 +246,7 @@ pub async fn encrypted_room(creator: &Person, guest: &Person, preset: RoomPreset
         Ok(member.filter(|member| *member.membership() == MembershipState::Join))
     })
     .await?;
-    creator.say(&rooms[0], "welcome").await?.is_read_in(&rooms[1]).await?;
-    guest.say(&rooms[1], "thank you").await?.is_read_in(&rooms[0]).await?;
+    say(&rooms[0], "welcome").await?.is_read_in(&rooms[1]).await?;
+    say(&rooms[1], "thank you").await?.is_read_in(&rooms[0]).await?;
     Ok(rooms)
 }
