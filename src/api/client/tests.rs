@@ -516,7 +516,8 @@ async fn every_endpoint_is_sorted_for_suspended_and_for_locked_accounts() {
     for database in testing::databases().await {
         let server = Server::start(&database, RegistrationMode::Open, false).await;
         let endpoints = endpoints();
-        let endpoints: Vec<_> = endpoints.list().iter().filter(|endpoint| !["Anybody", "Servers"].contains(&endpoint.who)).collect();
+        let endpoints: Vec<_> =
+            endpoints.list().iter().filter(|endpoint| !["Anybody", "Servers"].contains(&endpoint.who)).collect();
         assert!(endpoints.len() > 60, "{}", endpoints.len());
         let alice = server.register("alice").await;
         server.app.accounts.create_user("root", "root", true).await.unwrap();

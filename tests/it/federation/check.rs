@@ -121,10 +121,6 @@ between! {
         let told = check(&one, Some(&room)).await;
         says(&told, Went::Badly, "two.test does not answer");
         says(&told, Went::Badly, "two.test has not got everything");
-
-        internet.mend("one.test", "two.test");
-        let told = check(&one, Some(&room)).await;
-        says(&told, Went::Badly, "two.test has what has not come here");
     }
 }
 

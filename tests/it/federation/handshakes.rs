@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A room into which nobody comes uninvited.
-fn by_rule(rule: Value) -> Value {
+fn by_rule(rule: &Value) -> Value {
     json!({ "initial_state": [{ "type": "m.room.join_rules", "state_key": "", "content": rule }] })
 }
 
@@ -75,7 +75,7 @@ with_scripted! {
         let alice = one.user("alice").await;
         let mut rooms = Vec::new();
         for _ in 0..2 {
-            let mut body = by_rule(json!({ "join_rule": "knock" }));
+            let mut body = by_rule(&json!({ "join_rule": "knock" }));
             body["room_version"] = "11".into();
             rooms.push(alice.create_room(body).await);
         }
@@ -156,7 +156,7 @@ with_scripted! {
             { "type": "m.room_membership", "room_id": "!nowhere:one.test" },
         ]);
         for rule in ["restricted", "knock_restricted"] {
-            let room = alice.create_room(by_rule(json!({ "join_rule": rule, "allow": unknown }))).await;
+            let room = alice.create_room(by_rule(&json!({ "join_rule": rule, "allow": unknown }))).await;
             let refused = far.template("one.test", "make_join", &room, &mallory).await;
             refused.refused(400, "M_UNABLE_TO_AUTHORISE_JOIN");
             // What is asked for is what is looked at: there is nothing to leave, and one need not meet a condition to knock.
@@ -164,7 +164,7 @@ with_scripted! {
             let knock = far.template("one.test", "make_knock", &room, &mallory).await;
             assert_eq!(knock.status, if rule == "restricted" { 403 } else { 200 }, "{knock:?}");
         }
-        let room = alice.create_room(by_rule(json!({ "join_rule": "org.example.unheard_of" }))).await;
+        let room = alice.create_room(by_rule(&json!({ "join_rule": "org.example.unheard_of" }))).await;
         far.template("one.test", "make_join", &room, &mallory).await.refused(403, "M_FORBIDDEN");
     }
 

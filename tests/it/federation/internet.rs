@@ -64,7 +64,7 @@ impl Internet {
         config.tls.certificate = Some(certificate);
         config.tls.key = Some(key);
         config.listen.push("tls:127.0.0.1:0".parse().unwrap());
-        config.federation.enabled = true.into();
+        config.federation.enabled = true;
         config.federation.certificate_authorities = vec![self.authority()];
         config.federation.allowed_networks = vec!["127.0.0.0/8".parse().unwrap()];
         config.federation.name_servers = vec![self.name_server(name).parse().unwrap()];

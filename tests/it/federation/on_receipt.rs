@@ -50,7 +50,7 @@ with_scripted! {
             let late = room.message("I was never banned");
             let about = json!({ "user_id": far.user("mallory") });
             alice.post(&at(&room.id, "/ban"), about).await.ok();
-            let answer = far.transaction("one.test", &[late.clone()]).await.ok();
+            let answer = far.transaction("one.test", std::slice::from_ref(&late)).await.ok();
             let id = room.id_of(&late);
             assert_eq!(answer["pdus"][&id], json!({}), "it is taken, and judged");
             let mut found = find(&near, &id).await;
@@ -240,7 +240,7 @@ with_scripted! {
         is_not_shown(&far, &alice, &room, &padded(65_537), "65,537 bytes").await;
         let largest = padded(65_536);
         room.add(&largest);
-        far.transaction("one.test", &[largest.clone()]).await.ok();
+        far.transaction("one.test", std::slice::from_ref(&largest)).await.ok();
         far.transaction("one.test", &[room.say("after 65,536 bytes")]).await.ok();
         alice.hears(&room.id, "after 65,536 bytes").await;
         // Its hash is wrong, so it comes redacted, and it comes.

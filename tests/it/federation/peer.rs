@@ -94,13 +94,6 @@ impl Peer {
         self.announce();
     }
 
-    pub(crate) async fn restarted(self) -> Self {
-        let Self { world, name, internet } = self;
-        let peer = Self { world: world.restarted().await, name, internet };
-        peer.announce();
-        peer
-    }
-
     pub(crate) async fn user(&self, name: &str) -> Client {
         self.world.user(name).await
     }

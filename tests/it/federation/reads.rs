@@ -129,7 +129,7 @@ with_scripted! {
         let astray = far_room.changed(&far_room.message("astray"), |event| {
             event["prev_events"].as_array_mut().unwrap().push(json!(foreign));
         });
-        far.transaction("one.test", &[astray.clone()]).await.ok();
+        far.transaction("one.test", std::slice::from_ref(&astray)).await.ok();
         talk(&far_room, &far, 150).await;
         alice.hears(&room, "149").await;
         let last = alice.say(&room, "the last").await;

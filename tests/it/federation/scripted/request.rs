@@ -202,7 +202,7 @@ impl Scripted {
 
 /// A path of the federation API: its name, and what comes behind that.
 pub(crate) fn federation(name: &str, rest: &[&str]) -> String {
-    let rest: String = rest.iter().map(|part| format!("/{}", escape(part))).collect();
+    let rest = rest.iter().fold(String::new(), |path, part| path + "/" + &escape(part));
     format!("/_matrix/federation/{name}{rest}")
 }
 

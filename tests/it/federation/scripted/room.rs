@@ -191,7 +191,7 @@ impl Scripted {
 
     /// What another server proposes: `make_join`, `make_leave` or `make_knock`.
     pub(crate) async fn template(&self, to: &str, make: &str, room: &str, user: &str) -> Reply {
-        let versions: String = (6..=12).map(|version| format!("&ver={version}")).collect();
+        let versions = (6..=12).fold(String::new(), |query, version| query + "&ver=" + &version.to_string());
         let path = federation(&format!("v1/{make}"), &[room, user]);
         self.get(to, &format!("{path}?{}", versions.trim_start_matches('&'))).await
     }
