@@ -41,7 +41,10 @@ fn encode(image: &RgbaImage, is_opaque: bool) -> Result<Picture, NoThumbnail> {
     let mut bytes = Vec::new();
     let content_type = if is_opaque {
         let (pixels, _) = image.as_raw().as_chunks::<4>();
-        let rgb: Vec<u8> = pixels.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect();
+        let mut rgb = Vec::with_capacity(3 * pixels.len());
+        for [r, g, b, _] in pixels {
+            rgb.extend_from_slice(&[*r, *g, *b]);
+        }
         JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode(&rgb, width, height, ExtendedColorType::Rgb8)?;
         "image/jpeg"
     } else {
