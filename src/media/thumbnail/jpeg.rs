@@ -3,6 +3,12 @@
 //! A progressive picture comes in scans, each of which goes over all of it. Scans of a few bytes are how a small file
 //! keeps a decoder busy.
 
+mod bits;
+mod code;
+mod dct;
+pub(super) mod scaled;
+mod tables;
+
 use std::io::{BufRead, Seek};
 
 use super::bounds::NoThumbnail;

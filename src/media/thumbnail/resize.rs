@@ -15,6 +15,7 @@ use image::{ColorType, RgbaImage};
 
 use super::{
     bounds::NoThumbnail,
+    jpeg::scaled::{self, Scaled},
     variant::{Method, Variant},
 };
 
@@ -75,6 +76,16 @@ impl Plan {
         (times / 2).clamp(1, MAX_STEP)
     }
 
+    /// At how small a size a picture may be decoded: half or more of what is left is for the filter.
+    pub(super) fn scale(&self) -> u8 {
+        match self.step() {
+            1 => 1,
+            2..4 => 2,
+            4..8 => 4,
+            _ => 8,
+        }
+    }
+
     /// In bytes, beside the decoded picture.
     pub(super) fn memory(&self) -> u64 {
         let [width, height, step] = [self.width, self.height, self.step()].map(u64::from);
@@ -114,7 +125,7 @@ pub(super) struct Small {
 /// Does what is planned.
 pub(super) fn resize(decoded: Decoded, plan: &Plan) -> Result<Small, NoThumbnail> {
     if decoded.color == ColorType::Rgb8 {
-        return filter_opaque(&decoded.bytes, decoded.width, plan);
+        return filter_opaque(&decoded.bytes, decoded.width, 1, plan, |pixel| pixel);
     }
     let reduced = reduce_any(&decoded, plan)?;
     drop(decoded);
@@ -124,16 +135,30 @@ pub(super) fn resize(decoded: Decoded, plan: &Plan) -> Result<Small, NoThumbnail
     image_of(filtered(&source, plan, &options)?, plan, reduced.is_opaque)
 }
 
-/// Of pixels of red, green and blue.
-fn filter_opaque(bytes: &[u8], width: u32, plan: &Plan) -> Result<Small, NoThumbnail> {
+/// As [`resize`], of what was decoded at a smaller size.
+pub(super) fn resize_scaled(scaled: &Scaled, plan: &Plan) -> Result<Small, NoThumbnail> {
+    filter_opaque(&scaled.pixels, scaled.width, scaled.scale, plan, scaled::rgb)
+}
+
+/// Of pixels of three bytes, from which `rgb` makes red, green and blue. `scale`: for how many pixels of the plan one of
+/// them stands, on each side.
+fn filter_opaque(
+    bytes: &[u8],
+    width: u32,
+    scale: u8,
+    plan: &Plan,
+    rgb: impl Fn([u8; 3]) -> [u8; 3],
+) -> Result<Small, NoThumbnail> {
     let height = bytes.len() / (3 * index(width)).max(1);
     let height = u32::try_from(height).map_err(NoThumbnail::broken)?;
     let source = ImageRef::new(width, height, bytes, PixelType::U8x3).map_err(NoThumbnail::broken)?;
-    let [left, top, width, height] = [plan.left, plan.top, plan.width, plan.height].map(f64::from);
+    let part = |pixels: u32| f64::from(pixels) / f64::from(scale);
+    let [left, top, width, height] = [plan.left, plan.top, plan.width, plan.height].map(part);
     let made = filtered(&source, plan, &filter().use_alpha(false).crop(left, top, width, height))?;
     let mut pixels = Vec::with_capacity(made.len() / 3 * 4);
-    for [r, g, b] in made.as_chunks().0 {
-        pixels.extend_from_slice(&[*r, *g, *b, OPAQUE]);
+    for pixel in made.as_chunks().0 {
+        let [r, g, b] = rgb(*pixel);
+        pixels.extend_from_slice(&[r, g, b, OPAQUE]);
     }
     image_of(pixels, plan, true)
 }
@@ -324,6 +349,18 @@ mod tests {
         assert_eq!(cropped((50, 400), (96, 96)), (0, 152, 50, 96, 50, 96));
         assert_eq!(cropped((20, 10), (96, 96)), (0, 0, 20, 10, 20, 10));
         assert_eq!(cropped((50_000, 100), (96, 96)), (24_950, 0, 100, 100, 96, 96));
+    }
+
+    #[test]
+    fn a_smaller_size_has_twice_as_many_pixels_as_are_wanted() {
+        let scale = |size, wanted| {
+            let variant = Variant { width: wanted, height: wanted, method: Method::Scale, animated: false };
+            Plan::of(size, &variant, false).scale()
+        };
+        let wide = [399, 400, 799, 800, 1599, 1600, 50_000].map(|width| scale((width, width / 2), 100));
+        assert_eq!(wide, [1, 2, 2, 4, 4, 8, 8]);
+        // As long as there are two of them in a row that becomes one.
+        assert_eq!([3, 4, 16].map(|height| scale((50_000, height), 100)), [1, 2, 8]);
     }
 
     #[test]

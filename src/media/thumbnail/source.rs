@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use image::{
 
 use super::{
     bounds::{Deadline, Limits, NoThumbnail, Timed},
-    jpeg,
+    jpeg::{self, scaled::Scaled},
     resize::Plan,
     variant::Variant,
     webp,
@@ -168,6 +168,18 @@ impl<'a> Source<'a> {
     /// For the picture, or for its first frame.
     pub(super) fn decoder(&self) -> Result<impl ImageDecoder + use<>, NoThumbnail> {
         decoder(self.path, self.format, self.decoding, (self.limits, self.deadline))
+    }
+
+    /// The picture at a smaller size that is enough for a plan. None where there is nothing to do but decode all of it.
+    pub(super) fn scaled(&self, plan: &Plan) -> Result<Option<Scaled>, NoThumbnail> {
+        let scale = plan.scale();
+        if self.format != ImageFormat::Jpeg || scale == 1 {
+            return Ok(None);
+        }
+        let mut file = reader(self.path, self.deadline)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(file.get_ref().length()).unwrap_or_default());
+        file.read_to_end(&mut bytes)?;
+        jpeg::scaled::decode(&bytes, (self.width, self.height), scale, self.deadline)
     }
 
     /// All frames, each as a whole, and how often they are shown.
