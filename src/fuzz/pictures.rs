@@ -14,6 +14,8 @@ fn pictures() -> Vec<Vec<u8>> {
         .flat_map(|format| [&opaque, &clear].map(|image| examples::encode(image, *format)))
         .collect();
     pictures.extend((1..=8).map(|orientation| examples::jpeg_with_exif(&opaque, orientation)));
+    // Decoded at a smaller size.
+    pictures.push(examples::jpeg_with_exif(&examples::quarters(300, 200), 1));
     pictures.extend([
         examples::png_with_exif(&clear, 6),
         examples::png_of_size(900, 900),

@@ -3,6 +3,12 @@
 //! A progressive picture comes in scans, each of which goes over all of it. Scans of a few bytes are how a small file
 //! keeps a decoder busy.
 
+mod bits;
+mod code;
+mod dct;
+pub(super) mod scaled;
+mod tables;
+
 use std::io::{BufRead, Seek};
 
 use super::bounds::NoThumbnail;
@@ -18,6 +24,8 @@ pub(super) struct Header {
     pub(super) components: u8,
     /// All of it is in memory until the last scan, as coefficients: it is progressive, or a scan lacks some components.
     pub(super) comes_in_parts: bool,
+    /// How many bytes stand before its pixels.
+    pub(super) head: u64,
 }
 
 /// Reads a file from its beginning to its end.
@@ -38,7 +46,7 @@ pub(super) fn read(file: &mut (impl BufRead + Seek)) -> Result<Header, NoThumbna
                 file.seek_relative(length - 6)?;
                 let (width, height) = (u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into());
                 let is_progressive = matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce);
-                let first = Header { width, height, components, comes_in_parts: is_progressive };
+                let first = Header { width, height, components, comes_in_parts: is_progressive, head: u64::MAX };
                 let header = header.get_or_insert(first);
                 header.components = header.components.max(components);
                 header.comes_in_parts |= is_progressive;
@@ -53,6 +61,7 @@ pub(super) fn read(file: &mut (impl BufRead + Seek)) -> Result<Header, NoThumbna
                 file.seek_relative(length - 1)?;
                 if let Some(header) = &mut header {
                     header.comes_in_parts |= components != header.components;
+                    header.head = header.head.min(file.stream_position()?);
                 }
             }
             _ => {
@@ -109,8 +118,8 @@ mod tests {
     fn the_size_is_found_behind_anything() {
         let comment: &[u8] = &[0xff, 0xfe, 0, 6, 0xff, 0xc0, 0xff, 0xda];
         let header = of(&[&[0xff, 0xd8], comment, &[0xff], SIZE, SCAN, SCAN, &[0xff, 0xd9]]).unwrap();
-        assert_eq!(header, Header { width: 9, height: 7, components: 1, comes_in_parts: true });
-        assert_eq!(of(&[&[0xff, 0xd8], SIZE]), Ok(header));
+        assert_eq!(header, Header { width: 9, height: 7, components: 1, comes_in_parts: true, head: 30 });
+        assert_eq!(of(&[&[0xff, 0xd8], SIZE]), Ok(Header { head: u64::MAX, ..header }));
     }
 
     /// The decoder keeps all of a picture, too, that is not progressive but has a scan for each component.

@@ -1,7 +1,11 @@
 //! Pixels become fewer.
 //!
-//! What becomes much smaller is averaged over squares first, in one pass over what the decoder has left, whatever its
-//! samples are; a proper filter does the last factor of two to four. So a large picture is not copied as a whole.
+//! A proper filter does it where they are of the usual kind: three bytes, all opaque. What else becomes much smaller is
+//! averaged over squares first, in one pass over what the decoder has left, whatever its samples are; the filter does the
+//! last factor of two to four. So a large picture is not copied as a whole.
+//!
+//! These loops go over millions of pixels, and are written so that they are quick also where the compiler puts little of
+//! other crates into them: no `array::map` and no `flat_map` for each pixel.
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
@@ -11,11 +15,15 @@ use image::{ColorType, RgbaImage};
 
 use super::{
     bounds::NoThumbnail,
+    jpeg::scaled::{self, Scaled},
     variant::{Method, Variant},
 };
 
 /// Larger squares might not be summed up in 32 bits.
 const MAX_STEP: u32 = 128;
+const OPAQUE: u8 = u8::MAX;
+/// In bytes, for each column and row of a picture: what the filter has of it to know how much weight it has where.
+const WEIGHTS: u64 = 128;
 
 /// Which part of a picture becomes how large. In pixels as they are stored, before the picture is turned upright.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +76,24 @@ impl Plan {
         (times / 2).clamp(1, MAX_STEP)
     }
 
+    /// At how small a size a picture may be decoded: half or more of what is left is for the filter.
+    pub(super) fn scale(&self) -> u8 {
+        match self.step() {
+            1 => 1,
+            2..4 => 2,
+            4..8 => 4,
+            _ => 8,
+        }
+    }
+
     /// In bytes, beside the decoded picture.
     pub(super) fn memory(&self) -> u64 {
-        let step = u64::from(self.step());
-        let reduced = (u64::from(self.width) / step) * (u64::from(self.height) / step);
+        let [width, height, step] = [self.width, self.height, self.step()].map(u64::from);
+        let reduced = (width / step) * (height / step);
         let made = u64::from(self.out_width) * u64::from(self.out_height);
-        // Both with and without transparency counted in, and the picture as it is between its two dimensions.
-        12 * reduced + 16 * made
+        // Squares, both with and without transparency counted in, and the picture as it is between its two dimensions.
+        let filtering = (12 * reduced).max(3 * u64::from(self.out_width) * height);
+        filtering + 16 * made + WEIGHTS * (width + height)
     }
 }
 
@@ -105,17 +124,60 @@ pub(super) struct Small {
 
 /// Does what is planned.
 pub(super) fn resize(decoded: Decoded, plan: &Plan) -> Result<Small, NoThumbnail> {
+    if decoded.color == ColorType::Rgb8 {
+        return filter_opaque(&decoded.bytes, decoded.width, 1, plan, |pixel| pixel);
+    }
     let reduced = reduce_any(&decoded, plan)?;
     drop(decoded);
     let (width, height) = (plan.width / plan.step(), plan.height / plan.step());
     let source = ImageRef::new(width, height, &reduced.pixels, PixelType::U8x4).map_err(NoThumbnail::broken)?;
-    let mut made = Image::new(plan.out_width, plan.out_height, PixelType::U8x4);
-    let options =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).use_alpha(!reduced.is_opaque);
-    Resizer::new().resize(&source, &mut made, &options).map_err(NoThumbnail::broken)?;
-    let image = RgbaImage::from_raw(plan.out_width, plan.out_height, made.into_vec());
+    let options = filter().use_alpha(!reduced.is_opaque);
+    image_of(filtered(&source, plan, &options)?, plan, reduced.is_opaque)
+}
+
+/// As [`resize`], of what was decoded at a smaller size.
+pub(super) fn resize_scaled(scaled: &Scaled, plan: &Plan) -> Result<Small, NoThumbnail> {
+    filter_opaque(&scaled.pixels, scaled.width, scaled.scale, plan, scaled::rgb)
+}
+
+/// Of pixels of three bytes, from which `rgb` makes red, green and blue. `scale`: for how many pixels of the plan one of
+/// them stands, on each side.
+fn filter_opaque(
+    bytes: &[u8],
+    width: u32,
+    scale: u8,
+    plan: &Plan,
+    rgb: impl Fn([u8; 3]) -> [u8; 3],
+) -> Result<Small, NoThumbnail> {
+    let height = bytes.len() / (3 * index(width)).max(1);
+    let height = u32::try_from(height).map_err(NoThumbnail::broken)?;
+    let source = ImageRef::new(width, height, bytes, PixelType::U8x3).map_err(NoThumbnail::broken)?;
+    let part = |pixels: u32| f64::from(pixels) / f64::from(scale);
+    let [left, top, width, height] = [plan.left, plan.top, plan.width, plan.height].map(part);
+    let made = filtered(&source, plan, &filter().use_alpha(false).crop(left, top, width, height))?;
+    let mut pixels = Vec::with_capacity(made.len() / 3 * 4);
+    for pixel in made.as_chunks().0 {
+        let [r, g, b] = rgb(*pixel);
+        pixels.extend_from_slice(&[r, g, b, OPAQUE]);
+    }
+    image_of(pixels, plan, true)
+}
+
+fn filter() -> ResizeOptions {
+    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
+}
+
+/// Pixels of the same type.
+fn filtered(source: &ImageRef<'_>, plan: &Plan, options: &ResizeOptions) -> Result<Vec<u8>, NoThumbnail> {
+    let mut made = Image::new(plan.out_width, plan.out_height, source.pixel_type());
+    Resizer::new().resize(source, &mut made, options).map_err(NoThumbnail::broken)?;
+    Ok(made.into_vec())
+}
+
+fn image_of(pixels: Vec<u8>, plan: &Plan, is_opaque: bool) -> Result<Small, NoThumbnail> {
+    let image = RgbaImage::from_raw(plan.out_width, plan.out_height, pixels);
     let image = image.ok_or_else(|| NoThumbnail::broken("its size is not that of its pixels"))?;
-    Ok(Small { image, is_opaque: reduced.is_opaque })
+    Ok(Small { image, is_opaque })
 }
 
 /// Pixels of four bytes.
@@ -125,7 +187,6 @@ struct Reduced {
 }
 
 fn reduce_any(decoded: &Decoded, plan: &Plan) -> Result<Reduced, NoThumbnail> {
-    const OPAQUE: u8 = u8::MAX;
     let Decoded { bytes, width, color } = decoded;
     let width = index(*width);
     // Of a sample of two bytes, or of four.
@@ -133,7 +194,6 @@ fn reduce_any(decoded: &Decoded, plan: &Plan) -> Result<Reduced, NoThumbnail> {
     Ok(match color {
         ColorType::L8 => reduce(bytes, width, plan, |&[l]: &[u8; 1]| [l, l, l, OPAQUE]),
         ColorType::La8 => reduce(bytes, width, plan, |&[l, a]: &[u8; 2]| [l, l, l, a]),
-        ColorType::Rgb8 => reduce(bytes, width, plan, |&[r, g, b]: &[u8; 3]| [r, g, b, OPAQUE]),
         ColorType::Rgba8 => reduce(bytes, width, plan, |pixel: &[u8; 4]| *pixel),
         ColorType::L16 => reduce(bytes, width, plan, |pixel: &[u8; 2]| {
             let l = high(*pixel);
@@ -178,7 +238,7 @@ fn reduce<const N: usize>(bytes: &[u8], row: usize, plan: &Plan, rgba: impl Fn(&
     let (left, top) = (index(plan.left), index(plan.top));
     let mean = Mean::new(plan.step());
     let mut pixels = Vec::with_capacity(width * height * 4);
-    let mut opacity = u8::MAX;
+    let mut opacity = OPAQUE;
     let mut sums = vec![[0_u32; 4]; width];
     let mut rows = bytes.chunks_exact((row * N).max(1)).skip(top);
     for _ in 0..height {
@@ -195,12 +255,12 @@ fn reduce<const N: usize>(bytes: &[u8], row: usize, plan: &Plan, rgba: impl Fn(&
             }
             for (sum, group) in sums.iter_mut().zip(source.chunks_exact(step)) {
                 for pixel in group {
-                    let [r, g, b, a] = rgba(pixel).map(u32::from);
-                    let [rs, gs, bs, alphas] = sum;
-                    *rs += r * a;
-                    *gs += g * a;
-                    *bs += b * a;
-                    *alphas += a;
+                    let ([r, g, b, a], [rs, gs, bs, alphas]) = (rgba(pixel), &mut *sum);
+                    let weight = u32::from(a);
+                    *rs += u32::from(r) * weight;
+                    *gs += u32::from(g) * weight;
+                    *bs += u32::from(b) * weight;
+                    *alphas += weight;
                 }
             }
         }
@@ -212,7 +272,7 @@ fn reduce<const N: usize>(bytes: &[u8], row: usize, plan: &Plan, rgba: impl Fn(&
             }
         }
     }
-    Reduced { pixels, is_opaque: opacity == u8::MAX }
+    Reduced { pixels, is_opaque: opacity == OPAQUE }
 }
 
 /// Divides the sums of squares. Most pixels are opaque, and for them it multiplies instead.
@@ -235,13 +295,13 @@ impl Mean {
     fn of(&self, [r, g, b, a]: [u32; 4]) -> [u8; 4] {
         if a == self.full {
             let divide = |sum: u32| byte(((u64::from(sum) + u64::from(self.full / 2)) * self.reciprocal) >> 40);
-            [divide(r), divide(g), divide(b), u8::MAX]
+            [divide(r), divide(g), divide(b), OPAQUE]
         } else if a == 0 {
             [0; 4]
         } else {
             let divide = |sum: u32| byte((u64::from(sum) + u64::from(a / 2)) / u64::from(a));
             // Whatever is not wholly opaque does not become so by rounding.
-            let alpha = byte(u64::from((a + self.pixels / 2) / self.pixels)).clamp(1, u8::MAX - 1);
+            let alpha = byte(u64::from((a + self.pixels / 2) / self.pixels)).clamp(1, OPAQUE - 1);
             [divide(r), divide(g), divide(b), alpha]
         }
     }
@@ -289,6 +349,18 @@ mod tests {
         assert_eq!(cropped((50, 400), (96, 96)), (0, 152, 50, 96, 50, 96));
         assert_eq!(cropped((20, 10), (96, 96)), (0, 0, 20, 10, 20, 10));
         assert_eq!(cropped((50_000, 100), (96, 96)), (24_950, 0, 100, 100, 96, 96));
+    }
+
+    #[test]
+    fn a_smaller_size_has_twice_as_many_pixels_as_are_wanted() {
+        let scale = |size, wanted| {
+            let variant = Variant { width: wanted, height: wanted, method: Method::Scale, animated: false };
+            Plan::of(size, &variant, false).scale()
+        };
+        let wide = [399, 400, 799, 800, 1599, 1600, 50_000].map(|width| scale((width, width / 2), 100));
+        assert_eq!(wide, [1, 2, 2, 4, 4, 8, 8]);
+        // As long as there are two of them in a row that becomes one.
+        assert_eq!([3, 4, 16].map(|height| scale((50_000, height), 100)), [1, 2, 8]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead, BufReader, Read as _, Seek},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use image::{
 
 use super::{
     bounds::{Deadline, Limits, NoThumbnail, Timed},
-    jpeg,
+    jpeg::{self, scaled::Scaled},
     resize::Plan,
     variant::Variant,
     webp,
@@ -60,11 +60,14 @@ impl<'a> Source<'a> {
         let format = format.ok_or(NoThumbnail::NotAPicture)?;
         // Coefficients of two bytes.
         let mut coefficients = 0;
+        // What is read to know what decoding costs.
+        let mut head = u64::MAX;
         let mut frames = Some(1);
         match format {
             ImageFormat::Jpeg => {
                 let header = jpeg::read(&mut file)?;
                 check_pixels((header.width, header.height), limits)?;
+                head = header.head;
                 if header.comes_in_parts {
                     coefficients = 2 * u64::from(header.components);
                 }
@@ -81,7 +84,13 @@ impl<'a> Source<'a> {
             ImageFormat::Png | ImageFormat::Gif => frames = None,
             _ => {}
         }
-        let mut decoder = decoder(path, format, limits.max_memory, (limits, deadline))?;
+        let mut decoder: Box<dyn ImageDecoder> = match format {
+            // Its decoder would have all of the file in memory.
+            ImageFormat::Jpeg => {
+                Box::new(decoder(reader(path, deadline)?.take(head), format, limits.max_memory, limits)?)
+            }
+            _ => Box::new(decoder(reader(path, deadline)?, format, limits.max_memory, limits)?),
+        };
         let (width, height) = decoder.dimensions();
         let pixels = check_pixels((width, height), limits)?;
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -167,7 +176,19 @@ impl<'a> Source<'a> {
 
     /// For the picture, or for its first frame.
     pub(super) fn decoder(&self) -> Result<impl ImageDecoder + use<>, NoThumbnail> {
-        decoder(self.path, self.format, self.decoding, (self.limits, self.deadline))
+        decoder(reader(self.path, self.deadline)?, self.format, self.decoding, self.limits)
+    }
+
+    /// The picture at a smaller size that is enough for a plan. None where there is nothing to do but decode all of it.
+    pub(super) fn scaled(&self, plan: &Plan) -> Result<Option<Scaled>, NoThumbnail> {
+        let scale = plan.scale();
+        if self.format != ImageFormat::Jpeg || scale == 1 {
+            return Ok(None);
+        }
+        let mut file = reader(self.path, self.deadline)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(file.get_ref().length()).unwrap_or_default());
+        file.read_to_end(&mut bytes)?;
+        jpeg::scaled::decode(&bytes, (self.width, self.height), scale, self.deadline)
     }
 
     /// All frames, each as a whole, and how often they are shown.
@@ -259,13 +280,13 @@ fn reader(path: &Path, deadline: Deadline) -> Result<Reader, NoThumbnail> {
     Ok(BufReader::with_capacity(BUFFER, Timed::new(file, length, deadline)))
 }
 
-fn decoder(
-    path: &Path,
+fn decoder<R: BufRead + Seek + 'static>(
+    file: R,
     format: ImageFormat,
     memory: u64,
-    (limits, deadline): (&Limits, Deadline),
-) -> Result<impl ImageDecoder + use<>, NoThumbnail> {
-    let mut reader = ImageReader::with_format(reader(path, deadline)?, format);
+    limits: &Limits,
+) -> Result<impl ImageDecoder + use<R>, NoThumbnail> {
+    let mut reader = ImageReader::with_format(file, format);
     reader.limits(decoder_limits(memory, limits));
     Ok(reader.into_decoder()?)
 }

@@ -26,14 +26,22 @@ pub(crate) struct Picture {
 
 /// Makes one of a picture, or of its first frame.
 pub(super) fn make(source: &Source<'_>, plan: &Plan) -> Result<Picture, NoThumbnail> {
+    let small = match source.scaled(plan)? {
+        Some(scaled) => resize::resize_scaled(&scaled, plan)?,
+        None => resize::resize(decode(source)?, plan)?,
+    };
+    encode(&source.turn_upright(small.image), small.is_opaque)
+}
+
+/// All of its pixels.
+fn decode(source: &Source<'_>) -> Result<Decoded, NoThumbnail> {
     let decoder = source.decoder()?;
     let ((width, _), color) = (decoder.dimensions(), decoder.color_type());
     let length = usize::try_from(decoder.total_bytes()).ok().ok_or(NoThumbnail::TooLarge)?;
     let mut bytes = vec![0; length];
     decoder.read_image(&mut bytes)?;
     source.deadline.check()?;
-    let small = resize::resize(Decoded { bytes, width, color }, plan)?;
-    encode(&source.turn_upright(small.image), small.is_opaque)
+    Ok(Decoded { bytes, width, color })
 }
 
 fn encode(image: &RgbaImage, is_opaque: bool) -> Result<Picture, NoThumbnail> {
@@ -41,7 +49,10 @@ fn encode(image: &RgbaImage, is_opaque: bool) -> Result<Picture, NoThumbnail> {
     let mut bytes = Vec::new();
     let content_type = if is_opaque {
         let (pixels, _) = image.as_raw().as_chunks::<4>();
-        let rgb: Vec<u8> = pixels.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect();
+        let mut rgb = Vec::with_capacity(3 * pixels.len());
+        for [r, g, b, _] in pixels {
+            rgb.extend_from_slice(&[*r, *g, *b]);
+        }
         JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode(&rgb, width, height, ExtendedColorType::Rgb8)?;
         "image/jpeg"
     } else {

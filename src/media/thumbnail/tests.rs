@@ -3,7 +3,7 @@
 use std::{io::Cursor, num::NonZeroU32, time::Duration};
 
 use image::{
-    AnimationDecoder as _, DynamicImage, ImageFormat, Rgba, RgbaImage,
+    AnimationDecoder as _, DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage,
     codecs::{gif::GifDecoder, png::PngDecoder},
 };
 
@@ -126,6 +126,27 @@ fn what_is_cropped_shows_its_middle() {
     let edges = RgbaImage::from_fn(900, 300, |x, _| if (300..600).contains(&x) { BLUE } else { RED });
     let (_, image) = picture(&encode(&edges, ImageFormat::Png), "96x96-crop");
     assert!(image.pixels().all(|pixel| colour(*pixel) == "blue"));
+}
+
+/// Nothing moves where a picture is decoded at a smaller size.
+#[test]
+fn a_jpeg_looks_as_other_formats_do() {
+    let wave = |at: u32, length: u32| u8::try_from(20 + (at % (2 * length)).abs_diff(length) * 200 / length).unwrap();
+    let soft = RgbImage::from_fn(1003, 751, |x, y| Rgb([wave(x, 400), wave(y, 500), wave(x + y, 700)]));
+    let [jpeg, png] = [ImageFormat::Jpeg, ImageFormat::Png].map(|format| {
+        let mut bytes = Cursor::new(Vec::new());
+        soft.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    });
+    for name in ["32x32-crop", "96x96-crop", "320x240-crop", "32x32-scale", "96x96-scale", "320x240-scale"] {
+        let [(_, one), (_, other)] = [&jpeg, &png].map(|bytes| picture(bytes, name));
+        assert_eq!(one.dimensions(), other.dimensions(), "{name}");
+        let pixels = one.pixels().zip(other.pixels());
+        let differences = pixels.flat_map(|(one, other)| [0, 1, 2].map(|place| one.0[place].abs_diff(other.0[place])));
+        let (sum, most) = differences.fold((0, 0), |(sum, most), one| (sum + u32::from(one), one.max(most)));
+        let mean = f64::from(sum) / f64::from(3 * one.width() * one.height());
+        assert!(mean < 1.5 && most < 20, "{name}: {mean} and at most {most}");
+    }
 }
 
 /// By EXIF's own words for what the first row and the first column are.
