@@ -30,6 +30,9 @@ impl InboundMetrics {
         let help = "Events that other servers have sent, by what became of them";
         registry.register("inbound_pdus", help, metrics.pdus.clone());
         registry.register("inbound_edus", "What other servers have sent beside events", metrics.edus.clone());
+        // There from the start, so that nobody takes what has not happened for what is not counted.
+        drop(metrics.pdus.get_or_create(&OutcomeLabel { outcome: "accepted" }));
+        drop(metrics.edus.get_or_create(&KindLabel { kind: "other" }));
         metrics
     }
 }

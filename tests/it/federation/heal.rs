@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::peer::{Peer, shared_room, until_they_agree};
+use super::peer::{Peer, as_time_goes_by, shared_room, until_they_agree};
 use crate::{
     between,
     world::{Engine, at},
@@ -32,9 +32,12 @@ between! {
             two.world.clock.advance(std::time::Duration::from_mins(10));
             alice.say(&room, "hello again").await;
             bob.say(&room, "hello you").await;
-            bob.hears(&room, "alice was here").await;
-            alice.hears(&room, "bob was here").await;
-            until_they_agree(&[&alice, &bob], &room).await;
+            let healed = async {
+                bob.hears(&room, "alice was here").await;
+                alice.hears(&room, "bob was here").await;
+                until_they_agree(&[&alice, &bob], &room).await;
+            };
+            as_time_goes_by([&one, &two], healed).await;
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::peer::{shared_room, until_they_agree};
+use super::peer::{as_time_goes_by, shared_room, until_they_agree};
 use crate::{
     between,
     world::{Client, at, escape},
@@ -131,9 +131,14 @@ between! {
         two.reappear();
         // Whoever is heard from is there again.
         bob.say(&rooms[0], "back again").await;
-        alice.hears(&rooms[0], "back again").await;
+        as_time_goes_by([&one, &two], async {
+            alice.hears(&rooms[0], "back again").await;
+            for (index, room) in rooms.iter().enumerate() {
+                bob.hears(room, &format!("{}", 57 + index)).await;
+            }
+        })
+        .await;
         for (index, room) in rooms.iter().enumerate() {
-            bob.hears(room, &format!("{}", 57 + index)).await;
             let expected: Vec<String> = (0..60).rev().filter(|number| number % 3 == index).map(|n| n.to_string()).collect();
             let texts = texts_backwards(&bob, room).await;
             let texts: Vec<String> = texts.into_iter().filter(|text| text != "back again").collect();

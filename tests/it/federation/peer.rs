@@ -174,3 +174,19 @@ pub(crate) async fn shared_room(one: &Client, two: &Client, version: &str) -> St
     two.join_via(&room, server).await.ok();
     room
 }
+
+/// Waits for something while time goes on at some homeservers, so that whoever has given up for a while tries again.
+pub(crate) async fn as_time_goes_by<T>(peers: [&Peer; 2], something: impl Future<Output = T>) -> T {
+    let time = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            for peer in peers {
+                peer.world.clock.advance(Duration::from_secs(30));
+            }
+        }
+    };
+    tokio::select! {
+        done = something => done,
+        () = time => unreachable!(),
+    }
+}
