@@ -23,9 +23,13 @@ def free_port():
 
 
 class Server:
+    # So that a Ctrl-C reaches the tests alone, who stop it. Those that may be killed have it in their own group.
+    start_new_session = True
+    start_seconds = START_SECONDS
+
     def __init__(self, binary, folder, database, redis=None, media=None):
         port = free_port()
-        self.binary, self.folder, self.process = binary, folder, None
+        self.command, self.folder, self.process = [binary, "serve"], folder, None
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "hearth.log"
         # Settings of whoever runs the tests must not reach this server.
@@ -49,25 +53,32 @@ class Server:
 
     def start(self):
         """Starts the server and waits until it says that it is healthy."""
-        with self.log.open("wb") as log:
+        self.launch()
+        self.await_health()
+
+    def launch(self):
+        """Starts the server. If it ran before, its log goes on."""
+        with self.log.open("ab") as log:
             try:
                 self.process = subprocess.Popen(
-                    [self.binary, "serve"],
+                    self.command,
                     cwd=self.folder,
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
+                    start_new_session=self.start_new_session,
                 )
             except OSError as error:
-                raise Trouble(f"cannot start {self.binary}: {error.strerror}; build it first") from error
-        deadline = time.monotonic() + START_SECONDS
+                raise Trouble(f"cannot start {self.command[0]}: {error.strerror}; build it first") from error
+
+    def await_health(self):
+        deadline = time.monotonic() + self.start_seconds
         while not self._healthy():
             if self.process.poll() is not None:
                 raise Trouble(f"ended with {self.process.returncode} before it was healthy")
             if time.monotonic() > deadline:
-                raise Trouble(f"did not answer {self.url}/health with 200 within {START_SECONDS} s")
+                raise Trouble(f"did not answer {self.url}/health with 200 within {self.start_seconds} s")
             time.sleep(0.05)
 
     def _healthy(self):

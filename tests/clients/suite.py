@@ -105,15 +105,20 @@ def _matrix_rust_sdk(cache, topic):
 
 
 def _pytest(cache, *chosen):
-    requirements = PYTHON / "requirements.txt"
+    python = environment(cache / "python", PYTHON / "requirements.txt")
+    return [python, "-m", "pytest", *chosen], {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def environment(parent, requirements, hashes=False):
+    """The Python of an environment with exactly these packages, each with its hash if so."""
 
     def install(folder):
         _call([sys.executable, "-m", "venv", folder])
         pip = [folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        _call([*pip, "install", "--prefer-binary", "--no-deps", "-r", requirements])
+        more = ["--require-hashes"] if hashes else []
+        _call([*pip, "install", "--prefer-binary", "--no-deps", *more, "-r", requirements])
 
-    folder = _cached(cache / "python", [requirements], sys.version + sys.executable, install)
-    return [folder / "bin/python", "-m", "pytest", *chosen], {"PYTHONDONTWRITEBYTECODE": "1"}
+    return _cached(parent, [requirements], sys.version + sys.executable, install) / "bin/python"
 
 
 # The names are those of the packages, which the summary shows.
@@ -154,8 +159,8 @@ def _missing(what, remedy):
     raise CannotPrepare(f"{what} is missing: {remedy}")
 
 
-def run(name, command, environment):
-    """Runs a suite, showing what it prints, and returns (passed, failed, seconds)."""
+def run(name, command, environment, patience=RUN_SECONDS):
+    """Runs a suite, showing what it prints, and returns (passed, failed, seconds). After `patience` seconds it is ended."""
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -173,7 +178,7 @@ def run(name, command, environment):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    watchdog = threading.Timer(RUN_SECONDS, end)
+    watchdog = threading.Timer(patience, end)
     watchdog.start()
     printed = []
     try:

@@ -32,7 +32,7 @@ impl InboundMetrics {
         registry.register("inbound_edus", "What other servers have sent beside events", metrics.edus.clone());
         // There from the start, so that nobody takes what has not happened for what is not counted.
         drop(metrics.pdus.get_or_create(&OutcomeLabel { outcome: "accepted" }));
-        drop(metrics.edus.get_or_create(&KindLabel { kind: "other" }));
+        drop(metrics.edus.get_or_create(&KindLabel { kind: "unknown" }));
         metrics
     }
 }
